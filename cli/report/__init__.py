@@ -1,0 +1,1 @@
+"""Pure functions from a run folder to self-contained HTML."""

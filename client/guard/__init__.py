@@ -1,0 +1,1 @@
+"""What may leave a site, and the durable record of it: policy, ledger, budget, outbox."""

@@ -1,0 +1,1 @@
+"""Local training and evaluation: the answers to a Query that touch raw data."""

@@ -1,0 +1,1 @@
+"""Exact per-consumer clipping, sampling and noise: the differentially private optimizer step."""

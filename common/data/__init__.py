@@ -1,0 +1,1 @@
+"""Event logs, cleaning, public features, and one row per consumer."""

@@ -1,0 +1,1 @@
+"""The shared sequence model, its heads, parameters, metrics and trivial baselines."""

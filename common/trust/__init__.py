@@ -1,0 +1,1 @@
+"""Cryptography, randomness and identities: the only package that imports ``cryptography``."""

@@ -1,0 +1,115 @@
+"""Canonical bytes of our frozen dataclasses: one value, one encoding, or an error.
+
+Deterministic CBOR (RFC 8949, section 4.2) of ``[format version, type name, field values in order]``.
+A decoder re-encodes what it read and compares, so two byte strings never mean the same message; that
+is what makes it safe to sign or hash these bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import types
+import typing
+from functools import cache
+from typing import Any, TypeVar
+
+import cbor2
+
+from common.errors import RemoteProtocolError
+
+FORMAT_VERSION = 1
+MAX_MESSAGE_BYTES = 1 << 30
+
+T = TypeVar("T")
+
+
+def encode(value: object) -> bytes:
+    """Return the canonical bytes of a frozen dataclass instance.
+
+    Raises: TypeError if a field holds a type that has no canonical form.
+    """
+    return cbor2.dumps([FORMAT_VERSION, type(value).__name__, _to_plain(value)], canonical=True)
+
+
+def decode(cls: type[T], data: bytes) -> T:
+    """Rebuild a ``cls`` from its canonical bytes.
+
+    Raises: RemoteProtocolError if the bytes are not canonical, of another version or type, or a field
+    has the wrong type.
+    """
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise RemoteProtocolError(f"message of {len(data)} bytes is over the limit of {MAX_MESSAGE_BYTES}")
+    try:
+        parts = cbor2.loads(data)
+    except Exception as error:  # cbor2 raises a family of errors and plain ValueErrors on hostile input
+        raise RemoteProtocolError("message is not CBOR") from error
+    if not (isinstance(parts, list) and len(parts) == 3):
+        raise RemoteProtocolError("message is not a [version, type, fields] triple")
+    version, name, fields = parts
+    if version != FORMAT_VERSION or isinstance(version, bool):
+        raise RemoteProtocolError(f"message format {version!r} is unknown, this program speaks {FORMAT_VERSION}")
+    if name != cls.__name__:
+        raise RemoteProtocolError(f"expected a {cls.__name__}, got {str(name)[:40]!r}")
+    value: T = _from_plain(cls, fields, cls.__name__)
+    if encode(value) != data:
+        raise RemoteProtocolError(f"{cls.__name__} is not in canonical form")
+    return value
+
+
+def digest(value: object, *, domain: str) -> bytes:
+    """SHA-256 of the canonical bytes under a domain label: ``bytes[32]``."""
+    return hashlib.sha256(f"fedcart/{domain}/1\0".encode() + encode(value)).digest()
+
+
+def _to_plain(value: object) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [_to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)]
+    if value is None or isinstance(value, bool | int | float | str | bytes):
+        return value
+    if isinstance(value, tuple):
+        return [_to_plain(v) for v in value]
+    raise TypeError(f"{type(value).__name__} has no canonical form")
+
+
+@cache
+def _fields(cls: type) -> tuple[tuple[str, Any], ...]:
+    hints = typing.get_type_hints(cls)
+    return tuple((f.name, hints[f.name]) for f in dataclasses.fields(cls))
+
+
+def _from_plain(kind: Any, plain: Any, where: str) -> Any:
+    origin = typing.get_origin(kind)
+    if dataclasses.is_dataclass(kind):
+        return _dataclass_from_plain(typing.cast(type, kind), plain, where)
+    if origin is tuple:
+        return _tuple_from_plain(typing.get_args(kind), plain, where)
+    if origin is types.UnionType or origin is typing.Union:
+        arms = [a for a in typing.get_args(kind) if a is not type(None)]
+        return None if plain is None else _from_plain(arms[0], plain, where)
+    if type(plain) is not kind:
+        raise RemoteProtocolError(f"{where} must be {getattr(kind, '__name__', kind)}, got {type(plain).__name__}")
+    return plain
+
+
+def _dataclass_from_plain(cls: type, plain: Any, where: str) -> Any:
+    fields = _fields(cls)
+    if not isinstance(plain, list) or len(plain) != len(fields):
+        raise RemoteProtocolError(f"{where} must have {len(fields)} fields")
+    values = {
+        name: _from_plain(kind, part, f"{where}.{name}") for (name, kind), part in zip(fields, plain, strict=True)
+    }
+    try:
+        return cls(**values)
+    except (ValueError, TypeError) as error:  # a __post_init__ check of the dataclass
+        raise RemoteProtocolError(f"{where}: {error}") from error
+
+
+def _tuple_from_plain(arguments: tuple[Any, ...], plain: Any, where: str) -> Any:
+    if not isinstance(plain, list):
+        raise RemoteProtocolError(f"{where} must be a list")
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        return tuple(_from_plain(arguments[0], part, f"{where}[{i}]") for i, part in enumerate(plain))
+    if len(plain) != len(arguments):
+        raise RemoteProtocolError(f"{where} must have {len(arguments)} parts")
+    return tuple(_from_plain(k, p, f"{where}[{i}]") for i, (k, p) in enumerate(zip(arguments, plain, strict=True)))

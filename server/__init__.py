@@ -1,0 +1,1 @@
+"""Coordinates a federation; never sees a single contribution."""

@@ -1,0 +1,1 @@
+"""A whole federation on one machine, with the same apps that run at real sites."""
