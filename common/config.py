@@ -1,0 +1,260 @@
+"""Every setting of a run: frozen pydantic models, read from TOML, overridden by ``--set section.key=value``.
+
+Settings that change the privacy guarantee (``PrivacySettings``), what is learnt (the other sections) and
+only speed (``PerformanceSettings``) are different types. All of them are fixed before round 1; the
+public part is what a coordinator signs and a site's policy judges.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from common.errors import ConfigError
+
+Task = Literal["next-behaviour", "purchase-intent", "sales", "multi-task"]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+
+class DataSettings(_Section):
+    """Where a simulation's events come from and how they are dealt to sites (public in a simulation)."""
+
+    events: str = Field("", description="event log (CSV, CSV.GZ, Parquet); empty: the synthetic marketplace")
+    format: str = Field("fedcart", description="preset or mapping of the file, see `fedcart data check`")
+    catalogue: str = Field("", description="public catalogue file; empty: synthetic or built from the log")
+    split_by: Literal["site", "consumers", "items", "country", "store"] | str = Field(
+        "site", description="a column of the log (natural sites), or 'consumers' (IID), or 'items' (non-IID)"
+    )
+    sites: int = Field(8, ge=1, le=100_000, description="number of sites where the split is not a column")
+    min_population: int = Field(100, ge=1, description="declared consumers below which a site is small")
+    small_sites: Literal["merge", "drop"] = Field("merge", description="small sites: one 'rest' site, or left out")
+    consumers: Count = Field(14_000, description="synthetic: consumers over all sites")
+    items: int = Field(1_000, ge=20, description="synthetic: items over all sites")
+    events_per_consumer: Positive = Field(24.0, description="synthetic: mean events of a consumer")
+
+
+class FeatureSettings(_Section):
+    """Public, data-independent encoding of events."""
+
+    max_events: int = Field(50, ge=2, le=2_000, description="last events of a consumer that are read")
+    item_buckets: int = Field(0, ge=0, le=1_000_000, description="0: public catalogue; else hashed buckets")
+    max_items: int = Field(5_000, ge=10, description="largest catalogue; the rest become hashed buckets")
+
+
+class ModelSettings(_Section):
+    """The shared sequence model."""
+
+    encoder: Literal["lstm", "gru"] = "lstm"
+    dim: int = Field(48, ge=2, le=1_024, description="width of item embedding and residual stream")
+    hidden: int = Field(
+        48, ge=2, le=1_024, description="width of the recurrent state; projected to dim if it differs"
+    )
+    layers: int = Field(1, ge=1, le=3)
+    dropout: float = Field(0.0, ge=0, lt=1, description="between recurrent layers")
+    pooling: Literal["last", "attention"] = Field("last", description="for heads that see a whole row")
+    tied: bool = Field(True, description="output item embedding = input item embedding")
+    copy_bonus: float = Field(3.0, ge=0, le=20, description="public logit bonus on items already in the row")
+    heads: dict[str, float] = Field(
+        default_factory=lambda: {"next-item": 1.0, "next-event": 0.1},
+        description="head -> weight of its loss",
+    )
+    sampled_negatives: int = Field(0, ge=0, description="0: full softmax; else size of the fixed public negatives")
+
+
+class TrainingSettings(_Section):
+    """What a site does in one round, and how many rounds there are."""
+
+    rounds: int = Field(10, ge=1, le=100_000)
+    local_steps: int = Field(10, ge=1, le=10_000)
+    optimizer: Literal["scalar-adam", "adam", "momentum", "sgd"] = "scalar-adam"
+    learning_rate: float = Field(
+        0.0, ge=0, description="0: the recipe's default for the optimizer and number of sites"
+    )
+    proximal: float = Field(0.0, ge=0, description="FedProx mu, pulls local steps to the incoming model")
+    early_stopping: int = Field(0, ge=0, description="rounds without a better released loss; 0: off")
+
+
+class PrivacySettings(_Section):
+    """Everything that moves epsilon. Unit: consumer. Neighbouring relation: add or remove one."""
+
+    enabled: bool = True
+    epsilon: float = Field(8.0, gt=0, le=1_000, description="target of the whole run, per site and consumer")
+    delta: float = Field(1e-5, gt=0, lt=0.1)
+    noise_multiplier: float = Field(0.0, ge=0, description="0: calibrated from epsilon; else used as it is")
+    clip: Positive = Field(1.0, description="L2 bound of one consumer's gradient")
+    sampling_rate: Rate = Field(0.1, description="Poisson rate of a consumer per local step")
+    holdout: float = Field(0.2, ge=0, lt=0.9, description="share of consumers kept for evaluation, by keyed hash")
+    evaluation_noise: float = Field(0.0, ge=0, description="0: calibrated; else noise multiplier of metric sums")
+    noise: Literal["gaussian", "hardened"] = "gaussian"
+
+
+class AggregationSettings(_Section):
+    """How contributions become one sum."""
+
+    mode: Literal["secure", "plain"] = "secure"
+    threshold: int = Field(0, ge=0, description="survivors needed; 0: floor(2n/3)+1")
+    weights: Literal["population", "equal"] = Field("population", description="public FedAvg weights")
+    min_sites: int = Field(3, ge=1, description="fewer answering sites abort a round")
+    max_cohort: int = Field(100, ge=1, le=200, description="larger federations are sampled down per round")
+    min_stockists: int = Field(3, ge=1, description="item rows stocked by fewer sites of the cohort stay local")
+    deadline_s: Positive = Field(600.0, description="for the exchange that trains")
+    exchange_deadline_s: Positive = Field(60.0, description="for every other exchange")
+
+
+class StrategySettings(_Section):
+    """The server's optimizer on the mean update."""
+
+    name: Literal["fedavg", "fedavgm", "fedadam"] = "fedavg"
+    learning_rate: Positive = 1.0
+    momentum: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.99, ge=0, lt=1)
+    ema: float = Field(0.97, ge=0, lt=1, description="decay per private step of the averaged model; 0: off")
+
+
+class PerformanceSettings(_Section):
+    """Speed only: nothing here changes the guarantee or what is learnt (in distribution)."""
+
+    engine: Literal["inprocess", "ray"] = "inprocess"
+    workers: int = Field(0, ge=0, le=256, description="processes; 0: one per core")
+    trainer: Literal["fast", "opacus"] = "fast"
+    micro_batch: int = Field(256, ge=1, description="consumers per physical batch")
+
+
+class RunConfig(_Section):
+    """All settings of one run.
+
+    Example:
+        >>> RunConfig.model_validate({"training": {"rounds": 3}}).training.rounds
+        3
+    """
+
+    name: str = Field("marketplace", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    task: Task = "next-behaviour"
+    seed: int = Field(1, ge=0, lt=2**63, description="data, initialisation and order only; never noise")
+    drop: float = Field(0.0, ge=0, lt=1, description="simulation: share of sites lost per round at a random phase")
+    baselines: bool = Field(False, description="simulation: also local-only, item-kNN and central runs")
+    data: DataSettings = Field(default_factory=DataSettings)
+    features: FeatureSettings = Field(default_factory=FeatureSettings)
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    training: TrainingSettings = Field(default_factory=TrainingSettings)
+    privacy: PrivacySettings = Field(default_factory=PrivacySettings)
+    aggregation: AggregationSettings = Field(default_factory=AggregationSettings)
+    strategy: StrategySettings = Field(default_factory=StrategySettings)
+    performance: PerformanceSettings = Field(default_factory=PerformanceSettings)
+
+    @model_validator(mode="after")
+    def _coherent(self) -> RunConfig:
+        if self.aggregation.threshold and self.aggregation.threshold < 2:
+            raise ValueError("aggregation.threshold must be 0 or at least 2: one site alone would be seen")
+        if not self.model.heads or any(weight < 0 for weight in self.model.heads.values()):
+            raise ValueError("model.heads must name at least one head, weights must not be negative")
+        return self
+
+    def public_json(self) -> str:
+        """Canonical JSON of what every party of a run must agree on: no paths, no speed, no data source."""
+        public = self.model_dump(mode="json", exclude={"data", "performance", "drop", "baselines"})
+        return json.dumps(public, sort_keys=True, separators=(",", ":"))
+
+    def digest(self) -> bytes:
+        """SHA-256 of ``public_json``: ``bytes[32]``."""
+        return hashlib.sha256(b"fedcart/config/1\0" + self.public_json().encode()).digest()
+
+    def to_toml(self) -> str:
+        """All settings as TOML, ready to be run again."""
+        return tomli_w.dumps(self.model_dump(mode="json"))
+
+
+def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a scenario and apply ``section.key=value`` overrides (values in TOML syntax, bare words are strings).
+
+    Raises: ConfigError for a missing or malformed file, an unknown key, or an impossible value.
+    """
+    return build_config(read_toml(path) if path else {}, overrides)
+
+
+def build_config(tree: Mapping[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
+    """Validate a nested mapping of settings after applying overrides. Raises: ConfigError."""
+    merged = _copy(tree)
+    for override in overrides:
+        _apply_override(merged, override)
+    try:
+        return RunConfig.model_validate(merged)
+    except ValidationError as error:
+        raise _config_error(error) from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Parse a TOML file. Raises: ConfigError."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"no such file: {path}", hint="check the path; `fedcart simulate --help` lists scenarios"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}", hint="a scenario is a text file in TOML") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(
+            f"{path} is not valid TOML: {error}", hint="compare with a file in simulations/scenarios"
+        ) from None
+
+
+def _copy(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: _copy(v) if isinstance(v, Mapping) else v for k, v in tree.items()}
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    path, found, text = override.partition("=")
+    keys = path.strip().split(".")
+    if not found or not all(keys):
+        raise ConfigError(f"override {override!r} is not KEY=VALUE", hint="for example: --set training.rounds=5")
+    for key in keys[:-1]:
+        tree = tree.setdefault(key, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(
+                f"{path!r} does not name a setting", hint="settings are section.key, for example training.rounds"
+            )
+    tree[keys[-1]] = _toml_value(text.strip())
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _config_error(error: ValidationError) -> ConfigError:
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "settings"
+    if first["type"] == "extra_forbidden":
+        return ConfigError(f"unknown setting: {where}", hint=f"known here: {', '.join(_known(first['loc'][:-1]))}")
+    message = first["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(first["input"], dict) else f": {first['input']!r}"
+    return ConfigError(
+        f"{where}{given}: {message[:1].lower()}{message[1:]}",
+        hint="see docs/simulate.md for every setting and its limits",
+    )
+
+
+def _known(location: Sequence[object]) -> list[str]:
+    section: type[BaseModel] = RunConfig
+    for part in location:
+        annotation = section.model_fields[str(part)].annotation if str(part) in section.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            break
+        section = annotation
+    return sorted(section.model_fields)
