@@ -1,0 +1,208 @@
+"""Ed25519 identities and the roster that pins them.
+
+An ``Identity`` is a party's secret half, kept on its own machine. A ``Roster`` is the public half of
+everybody, the same file in every kit; nothing is believed that is not signed by a key in it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from common.errors import BadInputError, VerificationError
+from common.runfolder import write_atomic
+
+SITE = "site"
+COORDINATOR = "coordinator"
+ROLES = (SITE, COORDINATOR)
+PUBLIC_KEY_BYTES = 32
+SIGNATURE_BYTES = 64
+MAX_NAME_LENGTH = 40
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
+
+
+def check_name(name: str) -> str:
+    """Return a party's name if it is safe in a file name, a log line and a message.
+
+    **Raises**: BadInputError otherwise.
+    """
+    if not _NAME.fullmatch(name):
+        raise BadInputError(
+            f"party name {name[:60]!r} is not usable",
+            hint=f"use 1 to {MAX_NAME_LENGTH} of A-Z a-z 0-9 . _ -, starting with a letter or digit",
+        )
+    return name
+
+
+def verify_signature(public_key: bytes, message: bytes, signature: bytes) -> None:
+    """Return if the Ed25519 signature holds. **Raises**: VerificationError. **Source**: RFC 8032."""
+    try:
+        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
+    except (InvalidSignature, ValueError) as error:
+        raise VerificationError("signature does not hold") from error
+
+
+@dataclass(frozen=True, repr=False)
+class Identity:
+    """A party's name and Ed25519 signing key.
+
+    **Guarantee**: neither ``repr`` nor ``str`` shows the secret.
+    """
+
+    name: str
+    _key: Ed25519PrivateKey = field(compare=False)
+
+    def __repr__(self) -> str:
+        return f"Identity({self.name}, public_key={self.public_key.hex()[:12]})"
+
+    @classmethod
+    def generate(cls, name: str) -> Identity:
+        """A fresh identity from the operating system's randomness."""
+        return cls(check_name(name), Ed25519PrivateKey.generate())
+
+    @classmethod
+    def from_seed(cls, name: str, seed: bytes) -> Identity:
+        """The identity of a 32-byte secret seed, always the same."""
+        if len(seed) != PUBLIC_KEY_BYTES:
+            raise BadInputError(f"an Ed25519 seed has {PUBLIC_KEY_BYTES} bytes, got {len(seed)}")
+        return cls(check_name(name), Ed25519PrivateKey.from_private_bytes(seed))
+
+    @classmethod
+    def load(cls, name: str, path: Path) -> Identity:
+        """Read the key file that ``save`` wrote. **Raises**: BadInputError."""
+        try:
+            key = load_pem_private_key(path.read_bytes(), password=None)
+        except (OSError, ValueError, TypeError) as error:
+            raise BadInputError(
+                f"{path.name} is not a readable private key", hint="make one: site keygen"
+            ) from error
+        if not isinstance(key, Ed25519PrivateKey):
+            raise BadInputError(f"{path.name} holds a key that is not Ed25519", hint="make one: site keygen")
+        return cls(check_name(name), key)
+
+    @property
+    def public_key(self) -> bytes:
+        """The raw Ed25519 public key: ``bytes[32]``."""
+        return self._key.public_key().public_bytes_raw()
+
+    def sign(self, message: bytes) -> bytes:
+        """Ed25519 signature: ``bytes[64]``. The caller separates domains (``wire.digest`` does)."""
+        return self._key.sign(message)
+
+    def save(self, path: Path) -> None:
+        """Write the secret key as PKCS 8 PEM, mode 0600, atomically; never over an existing file.
+
+        **Raises**: BadInputError if the file is there.
+        """
+        pem = self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        if path.exists():
+            raise BadInputError(
+                f"{path.name} exists", hint="a key is never overwritten: move the old one away first"
+            )
+        write_atomic(path, pem, mode=0o600)
+
+
+@dataclass(frozen=True)
+class Party:
+    """One member of the federation, as pinned by everybody."""
+
+    name: str
+    role: str
+    public_key: bytes
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if self.role not in ROLES:
+            raise BadInputError(f"role of {self.name} is {self.role!r}, not one of {', '.join(ROLES)}")
+        if len(self.public_key) != PUBLIC_KEY_BYTES:
+            raise BadInputError(
+                f"public key of {self.name} has {len(self.public_key)} bytes, not {PUBLIC_KEY_BYTES}"
+            )
+
+
+@dataclass(frozen=True)
+class Roster:
+    """All pinned parties of a federation.
+
+    **Guarantee**: no name and no key occurs twice.
+    """
+
+    parties: tuple[Party, ...]
+
+    def __post_init__(self) -> None:
+        names = {p.name for p in self.parties}
+        keys = {p.public_key for p in self.parties}
+        if len(names) != len(self.parties) or len(keys) != len(self.parties):
+            raise BadInputError(
+                "a name or a key occurs twice in the roster", hint="give every party its own name and its own key"
+            )
+
+    def __contains__(self, name: object) -> bool:
+        return any(p.name == name for p in self.parties)
+
+    @property
+    def sites(self) -> tuple[Party, ...]:
+        """The parties that hold data, in the order of the roster."""
+        return tuple(p for p in self.parties if p.role == SITE)
+
+    @property
+    def coordinator(self) -> Party:
+        """The one party that signs Queries. **Raises**: BadInputError unless there is exactly one."""
+        found = [p for p in self.parties if p.role == COORDINATOR]
+        if len(found) != 1:
+            raise BadInputError(f"roster has {len(found)} coordinators, exactly 1 is needed")
+        return found[0]
+
+    def party(self, name: str) -> Party:
+        """The pinned party of that name. **Raises**: VerificationError if nobody has it."""
+        for party in self.parties:
+            if party.name == name:
+                return party
+        raise VerificationError(f"{name[:MAX_NAME_LENGTH]!r} is not pinned in the roster")
+
+    def verify(self, name: str, message: bytes, signature: bytes) -> None:
+        """Return if the party of that name signed the message. **Raises**: VerificationError."""
+        try:
+            verify_signature(self.party(name).public_key, message, signature)
+        except VerificationError as error:
+            raise VerificationError(f"signature of {name[:MAX_NAME_LENGTH]!r} does not hold") from error
+
+    def to_json(self) -> str:
+        """The roster as JSON, one object per party."""
+        entries = [{"name": p.name, "role": p.role, "public_key": p.public_key.hex()} for p in self.parties]
+        return json.dumps({"parties": entries}, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Roster:
+        """Read what ``to_json`` wrote. **Raises**: BadInputError."""
+        try:
+            entries = json.loads(text)["parties"]
+            parties = tuple(Party(str(e["name"]), str(e["role"]), bytes.fromhex(e["public_key"])) for e in entries)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadInputError("roster is not readable", hint="take roster.json from the kit again") from error
+        return cls(parties)
+
+    def save(self, path: Path) -> None:
+        """Write ``roster.json`` atomically."""
+        write_atomic(path, self.to_json().encode())
+
+    @classmethod
+    def load(cls, path: Path) -> Roster:
+        """Read ``roster.json``. **Raises**: BadInputError."""
+        try:
+            return cls.from_json(path.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInputError(
+                f"{path.name} cannot be read", hint="take roster.json from the kit again"
+            ) from error
