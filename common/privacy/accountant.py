@@ -89,8 +89,13 @@ class Accountant(ABC):
 class RdpAccountant(Accountant):
     """Rényi bound. Also holds where settings are chosen from earlier results.
 
+    Fewer ``orders`` give a bound that is faster and looser.
     **Source** Mironov, Talwar and Zhang 2019 for the bound; Lécuyer 2021 for adaptive settings.
     """
+
+    def __init__(self, events: Iterable[PrivacyEvent] = (), *, orders: tuple[float, ...] = ()) -> None:
+        self._orders = orders
+        super().__init__(events)
 
     def sub_epsilon(self, sub_scope: str, delta: float) -> float:
         """Epsilon of one sub-scope alone, best over the Rényi orders."""
@@ -99,8 +104,8 @@ class RdpAccountant(Accountant):
         settings = self._steps.get(sub_scope)
         if not settings:
             return 0.0
-        orders, _ = _rdp_of_step(*next(iter(settings)))
-        total = sum(steps * _rdp_of_step(*setting)[1] for setting, steps in settings.items())
+        orders, _ = _rdp_of_step(*next(iter(settings)), self._orders)
+        total = sum(steps * _rdp_of_step(*setting, self._orders)[1] for setting, steps in settings.items())
         return float(rdp.compute_epsilon(orders, total, delta)[0])
 
 
@@ -273,10 +278,12 @@ def _check_delta(delta: float) -> None:
 
 
 @lru_cache(maxsize=256)
-def _rdp_of_step(rate: float, sigma: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _rdp_of_step(
+    rate: float, sigma: float, orders: tuple[float, ...]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     from dp_accounting import dp_event, rdp
 
-    accountant = rdp.RdpAccountant()
+    accountant = rdp.RdpAccountant(orders or None)
     with _quiet():
         accountant.compose(dp_event.PoissonSampledDpEvent(rate, dp_event.GaussianDpEvent(sigma)))
     return accountant.orders, accountant.rdp

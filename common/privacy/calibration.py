@@ -6,18 +6,19 @@ import math
 from collections.abc import Callable, Sequence
 
 from common.errors import ConfigError
-from common.privacy.accountant import Accountant, RdpAccountant, ScopeAccountant, show_epsilon
+from common.privacy.accountant import Accountant, PldAccountant, RdpAccountant, ScopeAccountant, show_epsilon
 from common.privacy.mechanism import TRAIN, PrivacyEvent
 
 SMALLEST_SIGMA = 0.3  # below this a step leaks so much that no bound is useful
 LARGEST_SIGMA = 10_000.0
-_TOLERANCE = 1e-3  # relative, on the noise multiplier
+_TOLERANCE = 1e-3  # relative
+_ROUGH_ORDERS = (*range(2, 12), 14, 16, 20, 24, 32, 48, 64, 128, 256, 512)
 
 
 def calibrate_noise(
     target_epsilon: float, delta: float, rate: float, steps: int, extra_events: Sequence[PrivacyEvent] = ()
 ) -> float:
-    """The smallest noise multiplier (to 0.1 %) with which ``steps`` training steps meet the target.
+    """The smallest noise multiplier (to about 0.1 %) with which ``steps`` training steps meet the target.
 
     ``extra_events`` are the other releases of the whole run: statistics and evaluations. Those on the
     hold-out sub-scope are checked alone; no training noise can make up for them.
@@ -26,48 +27,56 @@ def calibrate_noise(
     """
     if not (math.isfinite(target_epsilon) and target_epsilon > 0):
         raise ConfigError(f"target epsilon must be positive, got {target_epsilon}")
+    if not (0 < rate <= 1 and steps > 0):
+        raise ConfigError(f"need a sampling rate in (0, 1] and at least one step, got {rate} and {steps}")
     _check_extras(target_epsilon, delta, extra_events)
+    extras = [e for e in extra_events if e.sub_scope == TRAIN and e.steps]
 
-    def epsilon(kind: type[Accountant], sigma: float) -> float:
-        accountant = kind([e for e in extra_events if e.sub_scope == TRAIN])
-        accountant.add(PrivacyEvent(sigma, rate, steps))
+    def epsilon(accountant: Accountant, sigma: float) -> float:
+        for event in (*extras, PrivacyEvent(sigma, rate, steps)):
+            accountant.add(event)
         return accountant.epsilon(delta)
 
-    if epsilon(RdpAccountant, LARGEST_SIGMA) > target_epsilon:
+    def rough(sigma: float) -> float:
+        return epsilon(RdpAccountant(orders=_ROUGH_ORDERS), sigma)
+
+    if rough(LARGEST_SIGMA) > target_epsilon:
         raise ConfigError(
             f"epsilon {target_epsilon} cannot be met in {steps} steps at sampling rate {rate}",
-            hint="raise epsilon, or lower the number of rounds or the noise of the other releases",
+            hint="raise epsilon, or lower the number of rounds, or raise the noise of the other releases",
         )
-    low, high = _bracket(
-        lambda s: epsilon(RdpAccountant, s) <= target_epsilon, SMALLEST_SIGMA, LARGEST_SIGMA, 1.02
-    )
-    low, high = _tighter(lambda s: epsilon(ScopeAccountant, s), target_epsilon, high, low)
-    return math.ceil(high * 1e4) / 1e4
+    start = _bisect(rough, target_epsilon)
+    # the gate uses the Renyi bound alone where settings are mixed, see ScopeAccountant
+    kind = RdpAccountant if extras else PldAccountant
+    sigma = _close_in(lambda sigma: epsilon(kind(), sigma), target_epsilon, start)
+    return math.ceil(sigma * 1e4) / 1e4
 
 
-def _tighter(epsilon: Callable[[float], float], target: float, high: float, low: float) -> tuple[float, float]:
-    """Close in from above by the slope of log epsilon over log sigma; ``high`` always meets the target."""
-    value = epsilon(high)
-    for _ in range(6):
-        guess = max(high * (value / target) * (1 + _TOLERANCE / 2), SMALLEST_SIGMA)
-        if guess >= high * (1 - _TOLERANCE):
-            break
-        found = epsilon(guess)
-        if found > target:
-            low = max(low, guess) if guess < high else low
-            return _bracket(lambda s: epsilon(s) <= target, guess, high, 1 + _TOLERANCE)
-        high, value = guess, found
-    return low, high
-
-
-def _bracket(meets: Callable[[float], bool], low: float, high: float, ratio: float) -> tuple[float, float]:
-    """Bisect on a logarithmic scale until ``high / low`` is at most ``ratio``; ``high`` meets the target."""
-    if meets(low):
-        return low, low
-    while high > low * ratio:
+def _bisect(epsilon: Callable[[float], float], target: float) -> float:
+    low, high = SMALLEST_SIGMA, LARGEST_SIGMA
+    while high > low * 1.02:
         middle = math.sqrt(low * high)
-        low, high = (low, middle) if meets(middle) else (middle, high)
-    return low, high
+        low, high = (low, middle) if epsilon(middle) <= target else (middle, high)
+    return high
+
+
+def _close_in(epsilon: Callable[[float], float], target: float, start: float) -> float:
+    """Interpolate log epsilon over log sigma from ``start``; what is returned always meets the target."""
+    high, at_high = start, epsilon(start)
+    while at_high > target:
+        high *= 1.05 * at_high / target
+        at_high = epsilon(high)
+    low, at_low = SMALLEST_SIGMA, math.inf
+    while at_high < target * (1 - _TOLERANCE) and high > low * (1 + _TOLERANCE):
+        slope = -1.0 if math.isinf(at_low) else math.log(at_high / at_low) / math.log(high / low)
+        guess = high * (target / at_high) ** (1 / slope) * (1 + _TOLERANCE / 4)
+        guess = math.ceil(min(max(guess, low * (1 + _TOLERANCE / 2)), high * (1 - _TOLERANCE / 2)) * 1e4) / 1e4
+        found = epsilon(guess)
+        if found <= target:
+            high, at_high = guess, found
+        else:
+            low, at_low = guess, found
+    return high
 
 
 def _check_extras(target: float, delta: float, extra_events: Sequence[PrivacyEvent]) -> None:
