@@ -1,0 +1,114 @@
+"""Every private import of Flower, nowhere else: 1.41 moved its modules, so one file knows where they are.
+
+A test imports each name, so an upgrade of Flower that moves one fails here and not in a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
+from flwr.app.message import make_message
+from flwr.app.metadata import Metadata
+from flwr.common.serde import message_from_proto, message_to_proto, recorddict_from_proto, recorddict_to_proto
+from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
+SERVER_NODE_ID = 1
+BODY = "body"
+
+Parts = Mapping[str, bytes | str | int]
+
+
+def set_task_identity(run_id: int, node_id: int = SERVER_NODE_ID) -> None:
+    """Give this process the identity that ``Message(...)`` needs outside Flower's own runtimes."""
+    TaskIdentity.run_id = run_id
+    TaskIdentity.node_id = node_id
+    TaskIdentity.task_id = 0
+
+
+def instruction(node_id: int, message_type: str, parts: Parts, group: str) -> Message:
+    """A message for one node whose body is named bytes, strings and integers; ``group`` names the round."""
+    return Message(content=body(parts), dst_node_id=node_id, message_type=message_type, group_id=group)
+
+
+def reply(message: Message, parts: Parts) -> Message:
+    """The answer of a node."""
+    return Message(content=body(parts), reply_to=message)
+
+
+def body(parts: Parts) -> RecordDict:
+    """A ``RecordDict`` with one record of named values."""
+    return RecordDict({BODY: ConfigRecord(dict(parts))})
+
+
+def parts_of(content: RecordDict) -> dict[str, Any]:
+    """Inverse of ``body``; empty if the record is not there."""
+    return dict(content.config_records.get(BODY, {}))
+
+
+def message_bytes(message: Message) -> bytes:
+    """Serialised message, as it would go over the network (honest byte counts, no shared records)."""
+    data: bytes = message_to_proto(message).SerializeToString()
+    return data
+
+
+def message_from(data: bytes) -> Message:
+    """Inverse of ``message_bytes``."""
+    return message_from_proto(ProtoMessage.FromString(data))
+
+
+def with_message_id(message: Message, message_id: str) -> Message:
+    """Stamp the id that a SuperLink would give."""
+    message.metadata.__dict__["_message_id"] = message_id
+    return message
+
+
+def header_only(message: Message) -> Message:
+    """The message without its content: enough to build an error reply, without keeping the model alive."""
+    return make_message(message.metadata, content=RecordDict())
+
+
+def error_reply(message: Message, code: int, reason: str) -> Message:
+    """The reply of a node that could not answer."""
+    return Message(error=Error(code=code, reason=reason), reply_to=message)
+
+
+def state_bytes(context: Context) -> bytes:
+    """Serialised ``context.state``."""
+    data: bytes = recorddict_to_proto(context.state).SerializeToString()
+    return data
+
+
+def restore_state(context: Context, data: bytes) -> None:
+    """Inverse of ``state_bytes``."""
+    context.state = recorddict_from_proto(ProtoRecordDict.FromString(data))
+
+
+def new_context(run_id: int, node_id: int, node_config: dict[str, Any], run_config: dict[str, Any]) -> Context:
+    """A fresh ``Context`` with empty state."""
+    return Context(run_id, node_id, dict(node_config), RecordDict(), dict(run_config))
+
+
+__all__ = [
+    "Context",
+    "Message",
+    "Metadata",
+    "Parts",
+    "RecordDict",
+    "body",
+    "error_reply",
+    "header_only",
+    "instruction",
+    "message_bytes",
+    "message_from",
+    "new_context",
+    "parts_of",
+    "reply",
+    "restore_state",
+    "set_task_identity",
+    "state_bytes",
+    "with_message_id",
+]

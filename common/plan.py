@@ -1,0 +1,140 @@
+"""``RunPlan``: everything public about one run, fixed before its first round.
+
+The coordinator signs it inside every Query; a site judges it by its policy; an auditor reads it. All
+numbers here are *public*: they come from settings and declarations, never from data.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common import wire
+from common.config import RunConfig, build_config
+from common.contribution import Block
+from common.errors import ConfigError
+from common.privacy.mechanism import HOLDOUT, TRAIN, PrivacyEvent
+
+_RING = 2**31
+_UPDATE_CLIP = 4.0
+METRICS = "metrics"
+UPDATE = "update"
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """Public constants of a run.
+
+    ``populations``: declared consumers per site (never counted). ``sizes``: cardinality of every integer
+    feature. ``catalogue``: SHA-256 of the public catalogue that names the items, hex. ``shape``: name and
+    length of every parameter tensor, in vector order. ``metric_names``: what the metric sums mean.
+    Units: ``learning_rate`` is the resolved one; ``noise_multiplier`` 0 means no privacy.
+    """
+
+    run: str
+    settings: str
+    populations: tuple[tuple[str, int], ...]
+    sizes: tuple[tuple[str, int], ...]
+    catalogue: str
+    parameters: int
+    noise_multiplier: float
+    evaluation_noise: float
+    learning_rate: float
+    metric_names: tuple[str, ...]
+
+    @property
+    def config(self) -> RunConfig:
+        """The public part of the settings, validated."""
+        return build_config(json.loads(self.settings))
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Names of all sites, in roster order."""
+        return tuple(name for name, _ in self.populations)
+
+    def population(self, site: str) -> int:
+        """Declared consumers of a site. Raises: ConfigError for a stranger."""
+        for name, population in self.populations:
+            if name == site:
+                return population
+        raise ConfigError(
+            f"site {site!r} is not part of run {self.run}", hint="compare the roster with the run's sites"
+        )
+
+    def weight(self, site: str) -> float:
+        """Public FedAvg weight in (0, 1]: declared population over the largest one, or 1."""
+        if self.config.aggregation.weights == "equal":
+            return 1.0
+        return self.population(site) / max(population for _, population in self.populations)
+
+    def training_event(self) -> PrivacyEvent:
+        """What one training contribution costs."""
+        config = self.config
+        return PrivacyEvent(
+            self.noise_multiplier, config.privacy.sampling_rate, config.training.local_steps, TRAIN
+        )
+
+    def evaluation_event(self) -> PrivacyEvent:
+        """What the metric sums of one contribution cost."""
+        return PrivacyEvent(self.evaluation_noise, 1.0, 1, HOLDOUT)
+
+    def events(self, kind: str) -> tuple[PrivacyEvent, ...]:
+        """All events of one answer to a query of this kind; empty without privacy."""
+        if not self.config.privacy.enabled:
+            return ()
+        training = (self.training_event(),) if kind == "train" else ()
+        evaluation = (self.evaluation_event(),) if self.config.privacy.holdout > 0 else ()
+        return training + evaluation
+
+    def blocks(self, kind: str, cohort: int) -> tuple[Block, ...]:
+        """Layout of a contribution for a cohort of this size: the finest fixed point that cannot wrap."""
+        largest = max(population for _, population in self.populations)
+        update = Block(
+            UPDATE, self.parameters if kind == "train" else 0, _UPDATE_CLIP, _bits(cohort, _UPDATE_CLIP)
+        )
+        bound = float(2 * largest)
+        metrics = Block(METRICS, len(self.metric_names), bound, _bits(cohort, bound))
+        return tuple(block for block in (update, metrics) if block.length)
+
+    def to_json(self) -> str:
+        """Canonical JSON."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @staticmethod
+    def from_json(text: str) -> RunPlan:
+        """Inverse of ``to_json``. Raises: ConfigError if it is not a plan."""
+        try:
+            plain = json.loads(text)
+            for name in ("populations", "sizes"):
+                plain[name] = tuple((str(key), int(value)) for key, value in plain[name])
+            plain["metric_names"] = tuple(map(str, plain["metric_names"]))
+            return RunPlan(**plain)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ConfigError("the run's plan cannot be read", hint="both sides need the same version") from error
+
+    def digest(self) -> bytes:
+        """SHA-256 of the plan: ``bytes[32]``."""
+        return wire.digest(self, domain="plan")
+
+
+def _bits(cohort: int, clip: float) -> int:
+    """Most fractional bits with ``cohort * clip * 2**bits < 2**31``."""
+    bits = 0
+    while cohort * clip * 2 ** (bits + 1) < _RING:
+        bits += 1
+    return bits
+
+
+def model_digest(parameters: NDArray[np.float32]) -> bytes:
+    """SHA-256 of the parameter vector's little-endian bytes: ``bytes[32]``."""
+    import hashlib
+
+    return hashlib.sha256(b"fedcart/model/1\0" + model_bytes(parameters)).digest()
+
+
+def model_bytes(parameters: NDArray[np.float32]) -> bytes:
+    """Little-endian float32 bytes of a parameter vector, as they travel beside a Query."""
+    return np.ascontiguousarray(parameters, dtype="<f4").tobytes()

@@ -1,0 +1,67 @@
+"""Who is invited to a round, what each site weighs, and what each coordinate of a sum is divided by.
+
+All of it from public facts: declared populations and public item masks, never a count of data.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import ConfigError
+from common.plan import RunPlan
+
+LARGEST_FEDERATION = 200
+
+
+def choose_cohort(sites: Sequence[str], round_number: int, plan: RunPlan) -> tuple[str, ...]:
+    """The sites invited to a round: all of them, or a public random sample of ``max_cohort``.
+
+    No amplification is claimed for this sampling: the server knows who takes part.
+
+    Raises: ConfigError if more than 200 sites would have to be handled at once.
+    """
+    largest = plan.config.aggregation.max_cohort
+    if plan.config.aggregation.mode == "secure" and largest > LARGEST_FEDERATION:
+        raise ConfigError(
+            f"a cohort of {largest} is over {LARGEST_FEDERATION}", hint="set aggregation.max_cohort=100"
+        )
+    if len(sites) <= largest:
+        return tuple(sites)
+    chosen = random.Random(f"{plan.run}/{round_number}").sample(list(sites), largest)
+    return tuple(site for site in sites if site in set(chosen))
+
+
+@dataclass(frozen=True)
+class ItemRows:
+    """Which coordinates of the parameter vector belong to which item, and which site stocks it.
+
+    Shapes: ``item_of: int32[d]``, -1 where a coordinate belongs to no item; ``masks[site]: bool[items]``.
+    """
+
+    item_of: NDArray[np.int32]
+    masks: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+
+
+def mean_update(
+    total: NDArray[np.float64], survivors: Sequence[str], plan: RunPlan, rows: ItemRows | None
+) -> NDArray[np.float32]:
+    """Weighted mean of the survivors' updates from their weighted sum.
+
+    An item's row is divided by the weights of the survivors that stock it: dividing by all of them
+    would shrink what few sites know, while every site's noise stays.
+
+    Shapes: ``total: float64[d]`` -> ``float32[d]``.
+    """
+    weights = {site: plan.weight(site) for site in survivors}
+    divisor = np.full(total.shape, sum(weights.values()))
+    if rows is not None and rows.masks:
+        stocked = sum((weights[s] * rows.masks[s].astype(np.float64) for s in survivors), np.zeros(1))
+        belongs = rows.item_of >= 0
+        divisor[belongs] = np.asarray(stocked)[rows.item_of[belongs]]
+    mean = np.divide(total, divisor, out=np.zeros_like(total), where=divisor > 0)
+    return np.asarray(mean, dtype=np.float32)

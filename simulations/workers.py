@@ -1,0 +1,178 @@
+"""A pool of worker processes that survives the death of a worker.
+
+Workers come from a fork server that has imported the heavy modules once, so a worker costs milliseconds
+and shares their memory. There are no threads here: whoever waits for results also hands out the jobs.
+"""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import os
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from common.errors import FedcartError, WorkFailedError
+
+PRELOAD = ("simulations.worker_modules",)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a job gave no value: a fixed word, our message and hint if it was one of our errors, and the log text."""
+
+    code: str
+    message: str = ""
+    hint: str = ""
+    exit_code: int = 1
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a job: a ``value`` or a ``failure``."""
+
+    job: int
+    value: Any = None
+    failure: Failure | None = None
+
+    def unwrap(self) -> Any:
+        """The value. Raises: FedcartError with the job's message, hint and exit code if it failed."""
+        if self.failure is None:
+            return self.value
+        error = WorkFailedError(
+            self.failure.message or f"a worker failed: {self.failure.code}", hint=self.failure.hint
+        )
+        error.exit_code, error.code = self.failure.exit_code, self.failure.code
+        raise error
+
+
+@dataclass
+class _Worker:
+    process: Any
+    pipe: Connection
+    job: int | None = None
+
+
+@dataclass
+class WorkerPool:
+    """``size`` processes that run ``function(*arguments)`` jobs. Use as a context manager.
+
+    Guarantee: every submitted job yields exactly one ``Done``, also when its process is killed.
+    Functions must be importable by name; arguments and values must be plain data.
+    """
+
+    size: int
+    _workers: list[_Worker] = field(default_factory=list)
+    _waiting: deque[tuple[int, Callable[..., Any], tuple[Any, ...]]] = field(default_factory=deque)
+    _finished: deque[Done] = field(default_factory=deque)
+    _next: int = 0
+
+    def __post_init__(self) -> None:
+        self._context = mp.get_context("forkserver")
+        self._context.set_forkserver_preload(list(PRELOAD))
+
+    def __enter__(self) -> WorkerPool:
+        self._workers = [self._start() for _ in range(self.size)]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.pipe.close()  # the worker sees the end of its pipe and leaves
+        deadline = time.monotonic() + 2
+        for worker in self._workers:
+            worker.process.join(max(0.0, deadline - time.monotonic()))
+            if worker.process.is_alive():
+                worker.process.terminate()
+                worker.process.join()
+        self._workers.clear()
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> int:
+        """Queue a job and return its number; jobs start in the order of submission."""
+        self._next += 1
+        self._waiting.append((self._next, function, arguments))
+        self._dispatch()
+        return self._next
+
+    def collect(self, timeout_s: float) -> list[Done]:
+        """Results that are ready, waiting at most ``timeout_s`` for the first one."""
+        self._dispatch()
+        if not self._finished:
+            busy = {w.pipe: w for w in self._workers if w.job is not None}
+            for pipe in wait(list(busy), timeout_s) if busy else ():
+                self._finish(busy[pipe])  # type: ignore[index]
+            self._dispatch()
+        ready = list(self._finished)
+        self._finished.clear()
+        return ready
+
+    def run_all(self, jobs: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]]) -> Iterator[Done]:
+        """Run jobs and yield their results as they come; nothing else may be under way."""
+        pending = {self.submit(function, *arguments) for function, arguments in jobs}
+        while pending:
+            for done in self.collect(1.0):
+                pending.discard(done.job)
+                yield done
+
+    def _start(self) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_serve, args=(theirs,), daemon=True)
+        process.start()
+        theirs.close()
+        return _Worker(process, ours)
+
+    def _dispatch(self) -> None:
+        for index, worker in enumerate(self._workers):
+            if not self._waiting:
+                return
+            if worker.job is None:
+                number, function, arguments = self._waiting.popleft()
+                try:
+                    worker.pipe.send((function, arguments))
+                except OSError:  # died while idle: replace it and try again
+                    self._workers[index] = self._start()
+                    self._workers[index].pipe.send((function, arguments))
+                self._workers[index].job = number
+
+    def _finish(self, worker: _Worker) -> None:
+        assert worker.job is not None  # noqa: S101
+        try:
+            value, failure = worker.pipe.recv()
+            self._finished.append(Done(worker.job, value, failure))
+            worker.job = None
+        except (EOFError, OSError):
+            worker.process.join(1)
+            code = worker.process.exitcode
+            self._finished.append(
+                Done(worker.job, failure=Failure("worker-died", f"a worker process died, exit code {code}"))
+            )
+            worker.pipe.close()
+            self._workers[self._workers.index(worker)] = self._start()
+
+
+def _serve(pipe: Connection) -> None:
+    """Body of a worker: run jobs until the pipe ends."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes the pipe
+    os.environ["OMP_NUM_THREADS"] = "1"
+    while True:
+        try:
+            function, arguments = pipe.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            answer = (function(*arguments), None)
+        except FedcartError as error:
+            failure = Failure(error.code, error.message, error.hint, error.exit_code, traceback.format_exc())
+            answer = (None, failure)
+        except Exception as error:  # the parent decides what a failed job means
+            answer = (None, Failure(type(error).__name__, str(error), detail=traceback.format_exc()))
+        try:
+            pipe.send(answer)
+        except OSError:
+            return
