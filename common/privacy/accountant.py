@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 import numpy as np
@@ -118,14 +118,7 @@ class PldAccountant(Accountant):
 
     def __init__(self, events: Iterable[PrivacyEvent] = (), *, discretization: float | None = None) -> None:
         self._grid = discretization
-        self._composed: dict[tuple[str, float], _Composed] = {}
         super().__init__(events)
-
-    def copy(self) -> Self:
-        """An independent accountant with the same events, sharing what is composed so far."""
-        twin = super().copy()
-        twin._composed = dict(self._composed)
-        return twin
 
     def sub_epsilon(self, sub_scope: str, delta: float) -> float:
         """Epsilon of one sub-scope alone; infinite where delta is too small for this method."""
@@ -137,31 +130,11 @@ class PldAccountant(Accountant):
         if delta < SMALLEST_PLD_DELTA:
             return math.inf
         if self._grid is not None:
-            return self._on_grid(sub_scope, delta, self._grid)
-        coarse = self._on_grid(sub_scope, delta, COARSE)
-        return coarse if coarse >= FINE_BELOW else min(coarse, self._on_grid(sub_scope, delta, FINE))
-
-    def _on_grid(self, sub_scope: str, delta: float, grid: float) -> float:
-        before = self._composed.get((sub_scope, grid), _Composed(None, Counter()))
-        now = before.extend(self._steps[sub_scope], grid)
-        self._composed[sub_scope, grid] = now
-        assert now.distribution is not None  # noqa: S101  (extend with at least one setting)
-        return _pld_epsilon(now.distribution, delta)
-
-
-@dataclass(frozen=True)
-class _Composed:
-    """A composed loss distribution and the steps that are in it, so that a round adds one convolution."""
-
-    distribution: PrivacyLossDistribution | None
-    steps: Counter[Setting]
-
-    def extend(self, target: Counter[Setting], grid: float) -> _Composed:
-        distribution = self.distribution
-        for setting, steps in sorted((target - self.steps).items()):
-            part = _pld_of_steps(*setting, steps, grid)
-            distribution = part if distribution is None else distribution.compose(part)
-        return _Composed(distribution, Counter(target))
+            return _pld_epsilon(_pld_of_settings(settings, self._grid), delta)
+        coarse = _pld_epsilon(_pld_of_settings(settings, COARSE), delta)
+        if coarse >= FINE_BELOW:
+            return coarse
+        return min(coarse, _pld_epsilon(_pld_of_settings(settings, FINE), delta))
 
 
 @dataclass(frozen=True)
@@ -237,6 +210,12 @@ def round_up(epsilon: float, digits: int = 6) -> float:
     return float(Decimal(epsilon).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_CEILING))
 
 
+@lru_cache(maxsize=1024)
+def epsilon_of(events: tuple[PrivacyEvent, ...], delta: float) -> float:
+    """What ``ScopeAccountant`` reports for these events, remembered: equal sites cost one computation."""
+    return ScopeAccountant(events).epsilon(delta)
+
+
 def compose_sites(accountants: Iterable[Accountant]) -> ScopeAccountant:
     """The accountant of a consumer who is known at every one of these sites: everything adds up."""
     total = ScopeAccountant()
@@ -296,11 +275,38 @@ def _pld_of_step(rate: float, sigma: float, grid: float) -> PrivacyLossDistribut
     return pld.from_gaussian_mechanism(sigma, sampling_prob=rate, value_discretization_interval=grid)
 
 
-@lru_cache(maxsize=64)
-def _pld_of_steps(rate: float, sigma: float, steps: int, grid: float) -> PrivacyLossDistribution:
-    if rate == 1.0:  # a sum of Gaussian losses is Gaussian: no convolution needed
-        return _pld_of_step(rate, sigma / math.sqrt(steps), grid)
-    return _pld_of_step(rate, sigma, grid).self_compose(steps)
+class _RecentPlds:
+    """The last composed distributions: a round then costs one convolution, not a power of the single step."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._found: OrderedDict[tuple[float, float, float, int], PrivacyLossDistribution] = OrderedDict()
+
+    def get(self, rate: float, sigma: float, grid: float, steps: int) -> PrivacyLossDistribution:
+        key = (rate, sigma, grid, steps)
+        if key not in self._found:
+            self._found[key] = self._compose(rate, sigma, grid, steps)
+            while len(self._found) > self._size:
+                self._found.popitem(last=False)
+        self._found.move_to_end(key)
+        return self._found[key]
+
+    def _compose(self, rate: float, sigma: float, grid: float, steps: int) -> PrivacyLossDistribution:
+        if rate == 1.0:  # a sum of Gaussian losses is Gaussian: no convolution needed
+            return _pld_of_step(rate, sigma / math.sqrt(steps), grid)
+        before = max((k[3] for k in self._found if k[:3] == (rate, sigma, grid) and k[3] < steps), default=0)
+        if steps - before > before:
+            return _pld_of_step(rate, sigma, grid).self_compose(steps)
+        first, more = self.get(rate, sigma, grid, before), self.get(rate, sigma, grid, steps - before)
+        return first.compose(more)
+
+
+_recent_plds = _RecentPlds(64)
+
+
+def _pld_of_settings(settings: Mapping[Setting, int], grid: float) -> PrivacyLossDistribution:
+    parts = [_recent_plds.get(rate, sigma, grid, steps) for (rate, sigma), steps in sorted(settings.items())]
+    return reduce(lambda a, b: a.compose(b), parts)
 
 
 def _pld_epsilon(distribution: PrivacyLossDistribution, delta: float) -> float:
