@@ -31,6 +31,12 @@ SEAL_OVERHEAD = NONCE_BYTES + TAG_BYTES
 # equal within noise on the machines we measured, 32 KiB and 1 MiB are slower.
 BLOCK_BYTES = 128 * 1024
 _AES_BLOCK = 16
+_P = 2**255 - 19
+_ORDER_8 = (
+    325606250916557431795983626356110631294008115727848805560023387167927233504,
+    39382357235489614581723060781553021112529911719440698176882885853963445705823,
+)
+_SMALL_ORDER = frozenset((0, 1, *_ORDER_8, _P - 1, _P, _P + 1))
 
 Entropy: TypeAlias = Callable[[int], bytes]
 Mask: TypeAlias = tuple[bytes, int]
@@ -62,6 +68,16 @@ def x25519_agree(secret: bytes, public: bytes) -> bytes:
         return X25519PrivateKey.from_private_bytes(secret).exchange(X25519PublicKey.from_public_bytes(public))
     except ValueError as error:
         raise VerificationError("X25519 public key is unusable: wrong length or small order") from error
+
+
+def x25519_usable(public: bytes) -> bool:
+    """Whether a public key has 32 bytes and is none of the seven u-coordinates of small order.
+
+    **Source**: RFC 7748, section 6.1.
+    """
+    if len(public) != KEY_BYTES:
+        return False
+    return int.from_bytes(public, "little") & ((1 << 255) - 1) not in _SMALL_ORDER
 
 
 def derive_key(secret: bytes, salt: bytes, *labels: str) -> bytes:

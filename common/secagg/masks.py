@@ -1,0 +1,35 @@
+"""Keys of masks and shares, derived alike by the site that uses them and the server that removes them."""
+
+from __future__ import annotations
+
+from common.secagg.messages import Params
+from common.trust.crypto import Mask, derive_key, x25519_agree
+
+
+def self_mask(params: Params, seed: bytes, *, sign: int) -> Mask:
+    """The mask that a site adds under its own seed ``b``."""
+    return derive_key(seed, params.salt, "self"), sign
+
+
+def pair_mask(params: Params, secret: bytes, public: bytes, pair: tuple[str, str]) -> Mask:
+    """The mask between ``pair = (site, peer)`` as the site adds it; the peer's has the opposite sign.
+
+    ``secret`` and ``public`` are the two halves of either side's key agreement.
+    **Raises**: VerificationError for an unusable public key.
+    """
+    first, second = params.in_order(pair)
+    key = derive_key(x25519_agree(secret, public), params.salt, "pair", first, second)
+    return key, 1 if pair[0] == first else -1
+
+
+def share_key(params: Params, secret: bytes, public: bytes, pair: tuple[str, str]) -> bytes:
+    """Key under which ``pair = (dealer, holder)`` exchange one sealed share.
+
+    **Raises**: VerificationError for an unusable public key.
+    """
+    return derive_key(x25519_agree(secret, public), params.salt, "share", *pair)
+
+
+def share_context(pair: tuple[str, str]) -> bytes:
+    """Associated data of the sealed share from dealer to holder (names have no NUL)."""
+    return "\0".join(pair).encode()

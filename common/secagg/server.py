@@ -1,0 +1,277 @@
+"""The server's half of secure aggregation: a state machine without I/O.
+
+    server = ServerProtocol(params)
+    while not server.finished:
+        for site, request in server.requests().items(): ...      # send encode(request)
+        server.receive(site, answer)                             # for each answer; raises, naming the site
+        server.advance()                                         # all in, or the deadline has passed
+    server.result
+
+A site that does not answer, or answers wrongly, is lost from that exchange on. The server gets a sum of
+at least t sites, or a ``RoundAbortedError`` with a reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import FedcartError, LocalProtocolError, RemoteProtocolError, RoundAbortedError
+from common.secagg import fixedpoint, messages
+from common.secagg.checks import check_advertisement, check_signed
+from common.secagg.evidence import Evidence, digest_sum
+from common.secagg.messages import (
+    Advertisement,
+    AdvertisementList,
+    Answer,
+    Confirmation,
+    ConfirmationList,
+    MaskedVector,
+    Params,
+    Request,
+    RevealedShares,
+    SealedShare,
+    ShareBundle,
+    ShareDelivery,
+    SurvivorList,
+    checksum_key,
+)
+from common.secagg.recovery import recover_masks
+from common.secagg.shamir import SHARE_BYTES
+from common.trust.crypto import SEAL_OVERHEAD, add_masks, checksum, x25519_usable
+
+ADVERTISE = "advertise"
+SHARE = "share"
+MASK = "mask"
+CONFIRM = "confirm"
+UNMASK = "unmask"
+DONE = "done"
+ABORTED = "aborted"
+
+# exchange -> the exchange after it; an abort leads from each to ABORTED
+TRANSITIONS = {ADVERTISE: SHARE, SHARE: MASK, MASK: CONFIRM, CONFIRM: UNMASK, UNMASK: DONE}
+EXCHANGES = tuple(TRANSITIONS)
+BOX_BYTES = SEAL_OVERHEAD + 2 * SHARE_BYTES
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SumResult:
+    """The sum of the survivors' contributions, and the evidence for it.
+
+    **Shapes**: ``ring_sum: uint32[d]``.
+    """
+
+    ring_sum: NDArray[np.uint32]
+    survivors: tuple[str, ...]
+    evidence: Evidence
+
+    def __repr__(self) -> str:
+        return f"SumResult({self.ring_sum.size} coordinates, {len(self.survivors)} survivors)"
+
+    @property
+    def weight(self) -> float:
+        """Sum of the survivors' public weights: divide by it for the mean."""
+        return self.evidence.params.weight_of(self.survivors)
+
+    def decode(self) -> NDArray[np.float64]:
+        """The sum as real numbers: ``float64[d]``."""
+        return fixedpoint.decode(self.ring_sum, self.evidence.params.blocks)
+
+    def decode_blocks(self) -> dict[str, NDArray[np.float64]]:
+        """The sum as real numbers, by name of block."""
+        vector = self.decode()
+        return {block.name: vector[part] for block, part in fixedpoint.slices(self.evidence.params.blocks)}
+
+
+class ServerProtocol:
+    """One session: the cohort's answers in, the sum out.
+
+    **Guarantee**: the result is the exact ring sum of the quantized vectors of ``survivors``, at least t
+    of them, provided those sites followed the protocol. A message that is refused changes nothing.
+    **Source**: Bonawitz et al. 2017, figure 4, with the steps against active adversaries.
+    """
+
+    def __init__(self, params: Params) -> None:
+        self.params = params
+        self.phase = ADVERTISE
+        self.abort_reason = ""
+        self._asked: tuple[str, ...] = params.sites
+        self._answers: dict[str, Any] = {}
+        self._u1: tuple[Advertisement, ...] = ()
+        self._bundles: dict[str, dict[str, bytes]] = {}
+        self._lists = SurvivorList((), ())
+        self._confirmations: tuple[Confirmation, ...] = ()
+        self._sum = np.zeros(params.vector_length, dtype=np.uint32)
+        self._result: SumResult | None = None
+
+    def __repr__(self) -> str:
+        return f"ServerProtocol({self.params.session}, {self.phase}, {len(self._answers)}/{len(self._asked)} in)"
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is a result or an abort."""
+        return self.phase in (DONE, ABORTED)
+
+    @property
+    def waiting_for(self) -> tuple[str, ...]:
+        """Sites asked in this exchange that have not answered; when empty, ``advance`` at once."""
+        return tuple(site for site in self._asked if site not in self._answers)
+
+    @property
+    def result(self) -> SumResult:
+        """The sum. **Raises**: LocalProtocolError before the last exchange has been advanced."""
+        if self._result is None:
+            raise LocalProtocolError(f"{self.params.session} is in the phase {self.phase}, it has no result")
+        return self._result
+
+    def requests(self) -> dict[str, Request]:
+        """What to send in this exchange, to each site that is still in. Equal requests are one object."""
+        if self.finished:
+            return {}
+        if self.phase == MASK:
+            return {site: self._delivery(site) for site in self._asked}
+        common: dict[str, Request] = {
+            ADVERTISE: self.params,
+            SHARE: AdvertisementList(self._u1),
+            CONFIRM: self._lists,
+            UNMASK: ConfirmationList(self._lists, self._confirmations),
+        }
+        return dict.fromkeys(self._asked, common[self.phase])
+
+    def receive(self, site: str, answer: bytes | Answer) -> None:
+        """Take the answer that came over ``site``'s authenticated channel.
+
+        **Raises**: RemoteProtocolError or VerificationError, naming the site; nothing has changed then.
+        """
+        if self.finished:
+            raise RemoteProtocolError(f"{site[:40]} answered after {self.params.session} was {self.phase}")
+        kind, check, _ = _TABLE[self.phase]
+        if site not in self._asked:
+            raise RemoteProtocolError(f"{site[:40]} was not asked to {self.phase}")
+        if site in self._answers:
+            raise RemoteProtocolError(f"{site} answered twice to {self.phase}")
+        try:
+            message = messages.decode(kind, answer) if isinstance(answer, bytes) else answer
+            if type(message) is not kind:
+                raise RemoteProtocolError(f"expected {kind.__name__}, got {type(message).__name__}")
+            if message.site != site:
+                raise RemoteProtocolError("answer carries another site's name")
+            kept = check(self, message)
+        except FedcartError as error:
+            error.message = f"{site}, {self.phase}: {error.message}"
+            error.args = (error.message,)
+            raise
+        self._answers[site] = kept
+
+    def advance(self) -> None:
+        """Close the exchange: go on with the sites that answered.
+
+        **Raises**: RoundAbortedError with the reason ``too-few-PHASE`` under the threshold, or
+        ``wrong-share`` naming dealer and holder.
+        """
+        if self.finished:
+            raise LocalProtocolError(f"{self.params.session} is already {self.phase}")
+        answered = self.params.in_order(self._answers)
+        if len(answered) < self.params.threshold:
+            self._abort(
+                f"too-few-{self.phase}",
+                f"{len(answered)} of {len(self._asked)} sites answered to {self.phase}, "
+                f"the threshold is {self.params.threshold}; missing: {', '.join(self.waiting_for)}",
+            )
+        _TABLE[self.phase].close(self, answered)
+        self._asked, self._answers = answered, {}
+        self.phase = TRANSITIONS[self.phase]
+
+    def abort(self, reason: str, message: str) -> NoReturn:
+        """Give the session up and forget what was received. **Raises**: RoundAbortedError, always."""
+        self._abort(reason, message)
+
+    def _abort(self, reason: str, message: str) -> NoReturn:
+        self.phase, self.abort_reason = ABORTED, reason
+        self._answers, self._bundles, self._sum = {}, {}, np.zeros(0, dtype=np.uint32)
+        raise RoundAbortedError(reason, message, hint="the model is untouched: start the next round or attempt")
+
+    def _delivery(self, holder: str) -> ShareDelivery:
+        dealers = (site for site in self._asked if site != holder)
+        return ShareDelivery(self._asked, tuple(SealedShare(d, self._bundles[d][holder]) for d in dealers))
+
+    def _check_advertisement(self, answer: Advertisement) -> Advertisement:
+        check_advertisement(self.params, answer)
+        keys = (answer.channel_key, answer.mask_key)
+        seen = {key for a in self._answers.values() for key in (a.channel_key, a.mask_key)}
+        if keys[0] == keys[1] or seen.intersection(keys):
+            raise RemoteProtocolError("a public key is advertised twice")
+        if not all(map(x25519_usable, keys)):  # one such key would make every other site refuse the list
+            raise RemoteProtocolError("a public key has the wrong length or small order")
+        return answer
+
+    def _check_bundle(self, answer: ShareBundle) -> dict[str, bytes]:
+        if tuple(share.peer for share in answer.shares) != tuple(s for s in self._asked if s != answer.site):
+            raise RemoteProtocolError("shares are not one for each other site of U1, in cohort order")
+        if any(len(share.box) != BOX_BYTES for share in answer.shares):
+            raise RemoteProtocolError(f"a sealed share has {BOX_BYTES} bytes")
+        return {share.peer: share.box for share in answer.shares}
+
+    def _check_masked(self, answer: MaskedVector) -> None:
+        if answer.ring.shape != self._sum.shape or answer.ring.dtype != np.uint32:
+            raise RemoteProtocolError(f"vector has {answer.ring.size} coordinates, not {self._sum.size}")
+        if checksum(checksum_key(self.params.salt, answer.site), answer.ring) != answer.checksum:
+            raise RemoteProtocolError("masked vector is damaged, or of another session or site")
+        # Added at once, so that the server holds one vector, however many sites there are.
+        np.add(self._sum, answer.ring, out=self._sum)
+
+    def _check_confirmation(self, answer: Confirmation) -> Confirmation:
+        # Also what each site will check; a bad signature must not reach them, it would stop them all.
+        check_signed(self.params, self._lists.statement(self.params.salt), answer)
+        return answer
+
+    def _check_revealed(self, answer: RevealedShares) -> RevealedShares:
+        seeds = tuple(share.dealer for share in answer.seed_shares)
+        keys = tuple(share.dealer for share in answer.key_shares)
+        if seeds != self._lists.survivors or keys != self._lists.lost:
+            raise RemoteProtocolError("shares are not one per site of U2, of the kind that the lists say")
+        if any(len(share.value) != SHARE_BYTES for share in (*answer.seed_shares, *answer.key_shares)):
+            raise RemoteProtocolError(f"a share has {SHARE_BYTES} bytes")
+        return answer
+
+    def _close_advertise(self, answered: tuple[str, ...]) -> None:
+        self._u1 = tuple(self._answers[site] for site in answered)
+
+    def _close_share(self, answered: tuple[str, ...]) -> None:
+        self._bundles = {site: self._answers[site] for site in answered}
+
+    def _close_mask(self, answered: tuple[str, ...]) -> None:
+        self._lists = SurvivorList(self._asked, answered)
+        self._bundles = {}
+
+    def _close_confirm(self, answered: tuple[str, ...]) -> None:
+        self._confirmations = tuple(self._answers[site] for site in answered)
+
+    def _close_unmask(self, answered: tuple[str, ...]) -> None:
+        revealed = tuple(self._answers[site] for site in answered)
+        try:
+            added = recover_masks(self.params, self._u1, self._lists, revealed)
+        except RoundAbortedError as error:
+            self._abort(error.reason, error.message)
+        add_masks(self._sum, added)
+        evidence = Evidence(self.params, self._u1, self._lists, self._confirmations, digest_sum(self._sum))
+        self._result = SumResult(self._sum, self._lists.survivors, evidence)
+
+
+class _Exchange(NamedTuple):
+    kind: type[Any]
+    check: Callable[[ServerProtocol, Any], Any]  # what is kept of a site's answer
+    close: Callable[[ServerProtocol, tuple[str, ...]], None]
+
+
+_TABLE = {
+    ADVERTISE: _Exchange(Advertisement, ServerProtocol._check_advertisement, ServerProtocol._close_advertise),
+    SHARE: _Exchange(ShareBundle, ServerProtocol._check_bundle, ServerProtocol._close_share),
+    MASK: _Exchange(MaskedVector, ServerProtocol._check_masked, ServerProtocol._close_mask),
+    CONFIRM: _Exchange(Confirmation, ServerProtocol._check_confirmation, ServerProtocol._close_confirm),
+    UNMASK: _Exchange(RevealedShares, ServerProtocol._check_revealed, ServerProtocol._close_unmask),
+}
