@@ -22,6 +22,7 @@ FORMAT_VERSION = 1
 MAX_MESSAGE_BYTES = 1 << 30
 
 T = TypeVar("T")
+_ATOMS = frozenset((type(None), bool, int, float, str, bytes))
 
 
 def encode(value: object) -> bytes:
@@ -63,13 +64,21 @@ def digest(value: object, *, domain: str) -> bytes:
 
 
 def _to_plain(value: object) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [_to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)]
-    if value is None or isinstance(value, bool | int | float | str | bytes):
+    kind: Any = type(value)
+    if kind in _ATOMS:
         return value
-    if isinstance(value, tuple):
-        return [_to_plain(v) for v in value]
-    raise TypeError(f"{type(value).__name__} has no canonical form")
+    if kind is tuple:
+        return [_to_plain(v) for v in typing.cast("tuple[object, ...]", value)]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [_to_plain(getattr(value, name)) for name in _field_names(kind)]
+    if isinstance(value, bool | int | float | str | bytes):
+        return value
+    raise TypeError(f"{kind.__name__} has no canonical form")
+
+
+@cache
+def _field_names(cls: Any) -> tuple[str, ...]:
+    return tuple(f.name for f in dataclasses.fields(cls))
 
 
 @cache

@@ -47,6 +47,7 @@ from common.trust.crypto import (
     sha256,
     system_entropy,
     unseal,
+    x25519_agreement,
     x25519_public,
 )
 from common.trust.identity import Identity, Roster
@@ -211,12 +212,12 @@ class ClientProtocol:
         sites = len(params.cohort)
         seeds = shamir.split(secrets.seed, params.threshold, sites, entropy=draw)
         keys = shamir.split(secrets.mask_key, params.threshold, sites, entropy=draw)
-        boxes = []
+        agree, boxes = x25519_agreement(secrets.channel_key), []
         for peer in request.advertisements:
             if peer.site == self._name:
                 continue
             pair, position = (self._name, peer.site), params.positions[peer.site]
-            key = masks.share_key(params, secrets.channel_key, peer.channel_key, pair)
+            key = masks.share_key(params, agree, peer.channel_key, pair)
             plain = seeds[position] + keys[position]
             boxes.append(SealedShare(peer.site, seal(key, plain, masks.share_context(pair), entropy=draw)))
         own = params.positions[self._name]
@@ -244,10 +245,10 @@ class ClientProtocol:
         held = self._open_shares(request)
         params, secrets = self.params, self._secrets()
         added = [masks.self_mask(params, secrets.seed, sign=1)]
-        peers = self._state.by_site()
+        agree, peers = x25519_agreement(secrets.mask_key), self._state.by_site()
         for share in request.shares:
             pair = (self._name, share.peer)
-            added.append(masks.pair_mask(params, secrets.mask_key, peers[share.peer].mask_key, pair))
+            added.append(masks.pair_mask(params, agree, peers[share.peer].mask_key, pair))
         masked = ring.copy()
         add_masks(masked, added)
         tag = checksum(checksum_key(params.salt, self._name), masked)
@@ -320,11 +321,11 @@ class ClientProtocol:
         others = tuple(site for site in request.shared if site != self._name)
         if tuple(share.peer for share in request.shares) != others or not peers.keys() >= set(others):
             raise RemoteProtocolError("shares delivered are not one of each other site of U2, in cohort order")
-        secret = self._secrets().channel_key
+        agree = x25519_agreement(self._secrets().channel_key)
         held = {share.dealer: share for share in self._state.held}
         for share in request.shares:
             pair = (share.peer, self._name)
-            key = masks.share_key(params, secret, peers[share.peer].channel_key, pair)
+            key = masks.share_key(params, agree, peers[share.peer].channel_key, pair)
             held[share.peer] = _opened(share, key, masks.share_context(pair))
         return tuple(held[site] for site in request.shared)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from common.secagg.messages import Params
-from common.trust.crypto import Mask, derive_key, x25519_agree
+from common.trust.crypto import Agreement, Mask, derive_key
 
 
 def self_mask(params: Params, seed: bytes, *, sign: int) -> Mask:
@@ -11,23 +11,23 @@ def self_mask(params: Params, seed: bytes, *, sign: int) -> Mask:
     return derive_key(seed, params.salt, "self"), sign
 
 
-def pair_mask(params: Params, secret: bytes, public: bytes, pair: tuple[str, str]) -> Mask:
+def pair_mask(params: Params, agree: Agreement, public: bytes, pair: tuple[str, str]) -> Mask:
     """The mask between ``pair = (site, peer)`` as the site adds it; the peer's has the opposite sign.
 
-    ``secret`` and ``public`` are the two halves of either side's key agreement.
+    ``agree`` and ``public`` are the two halves of either side's key agreement.
     **Raises**: VerificationError for an unusable public key.
     """
     first, second = params.in_order(pair)
-    key = derive_key(x25519_agree(secret, public), params.salt, "pair", first, second)
+    key = derive_key(agree(public), params.salt, "pair", first, second)
     return key, 1 if pair[0] == first else -1
 
 
-def share_key(params: Params, secret: bytes, public: bytes, pair: tuple[str, str]) -> bytes:
+def share_key(params: Params, agree: Agreement, public: bytes, pair: tuple[str, str]) -> bytes:
     """Key under which ``pair = (dealer, holder)`` exchange one sealed share.
 
     **Raises**: VerificationError for an unusable public key.
     """
-    return derive_key(x25519_agree(secret, public), params.salt, "share", *pair)
+    return derive_key(agree(public), params.salt, "share", *pair)
 
 
 def share_context(pair: tuple[str, str]) -> bytes:

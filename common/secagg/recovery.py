@@ -10,7 +10,7 @@ from typing import NoReturn
 from common.errors import RoundAbortedError, VerificationError
 from common.secagg import masks, shamir
 from common.secagg.messages import Advertisement, Params, RevealedShares, SurvivorList, seed_commitment
-from common.trust.crypto import Mask, x25519_public
+from common.trust.crypto import Mask, x25519_agreement, x25519_public
 
 MAX_SUBSETS = 200
 WRONG_SHARE = "wrong-share"
@@ -42,9 +42,10 @@ def recover_masks(
         found.append(masks.self_mask(params, seed, sign=-1))
     for i, site in enumerate(lists.lost):
         secret = holders.recover(site, [row[i] for row in keys], _is_mask_key(published[site]))
+        agree = x25519_agreement(secret)
         # As the lost site would have added them: that is what cancels the survivors' halves.
         found += [
-            masks.pair_mask(params, secret, published[survivor].mask_key, (site, survivor))
+            masks.pair_mask(params, agree, published[survivor].mask_key, (site, survivor))
             for survivor in lists.survivors
         ]
     return found

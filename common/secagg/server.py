@@ -138,7 +138,8 @@ class ServerProtocol:
             ADVERTISE: self.params,
             SHARE: AdvertisementList(self._u1),
             CONFIRM: self._lists,
-            UNMASK: ConfirmationList(self._lists, self._confirmations),
+            # t signatures are what a site asks for; more would cost each site a verification each
+            UNMASK: ConfirmationList(self._lists, self._confirmations[: self.params.threshold]),
         }
         return dict.fromkeys(self._asked, common[self.phase])
 

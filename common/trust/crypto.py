@@ -40,6 +40,7 @@ _SMALL_ORDER = frozenset((0, 1, *_ORDER_8, _P - 1, _P, _P + 1))
 
 Entropy: TypeAlias = Callable[[int], bytes]
 Mask: TypeAlias = tuple[bytes, int]
+Agreement: TypeAlias = Callable[[bytes], bytes]
 
 system_entropy: Entropy = os.urandom
 
@@ -58,16 +59,21 @@ def x25519_public(secret: bytes) -> bytes:
     return X25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
 
 
-def x25519_agree(secret: bytes, public: bytes) -> bytes:
-    """The 32-byte shared secret of an X25519 pair.
+def x25519_agreement(secret: bytes) -> Agreement:
+    """The key agreement of one secret, as a function from the other side's public key to 32 shared bytes.
 
-    **Raises**: VerificationError for a public key of small order (the shared secret would be zero).
+    The function raises VerificationError for a public key of small order (the result would be zero).
     **Source**: RFC 7748, section 6.1.
     """
-    try:
-        return X25519PrivateKey.from_private_bytes(secret).exchange(X25519PublicKey.from_public_bytes(public))
-    except ValueError as error:
-        raise VerificationError("X25519 public key is unusable: wrong length or small order") from error
+    key = X25519PrivateKey.from_private_bytes(secret)
+
+    def agree(public: bytes) -> bytes:
+        try:
+            return key.exchange(X25519PublicKey.from_public_bytes(public))
+        except ValueError as error:
+            raise VerificationError("X25519 public key is unusable: wrong length or small order") from error
+
+    return agree
 
 
 def x25519_usable(public: bytes) -> bool:
