@@ -27,8 +27,8 @@ T = TypeVar("T")
 class Attestation:
     """A site's word on one RESERVE. ``totals`` is everything its scope has spent, this reservation included.
 
-    ``sequence`` and ``head`` (hex) are those of the RESERVE entry; ``totals`` alone suffices to recover a
-    lost ledger and to recompute ``epsilon_after``.
+    ``sequence`` and ``head`` (hex) are those of the last entry, which is the RESERVE itself unless an earlier
+    attempt made it. ``totals`` alone suffices to recover a lost ledger and to recompute ``epsilon_after``.
     """
 
     site: str

@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -223,6 +223,8 @@ class Replay:
             raise VerificationError(f"sequence is {entry.sequence}, expected {self.sequence}: an entry is missing")
         elif entry.previous != self.head:
             raise VerificationError("does not follow the entry before it: the chain is broken")
+        elif len(self.hashes) == 1 and self.first_sequence and not isinstance(entry.body, Charge):
+            raise VerificationError("a ledger that continues another must begin with a charge")
         else:
             self._apply_body(entry)
         self.hashes.append(entry.hash)
@@ -284,8 +286,3 @@ def replay_lines(lines: Iterable[bytes], public_key: bytes | None = None) -> Ite
         except VerificationError as error:
             raise VerificationError(f"line {number}: {error.message}") from None
         yield number, entry, state
-
-
-def event_to_json(event: PrivacyEvent) -> dict[str, Any]:
-    """An event as a JSON object, all fields."""
-    return asdict(event)

@@ -1,0 +1,253 @@
+"""The ledger file of a site: append-only, locked, durable before anything acts on it.
+
+Every change is one ``transaction``: take the lock, read what other processes appended, decide, append.
+No entry is ever rewritten. A torn last line was never acted upon, so it is removed; a line that is whole
+but damaged refuses the ledger, because what it charged is unknown.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from common.errors import BadInputError, RollbackError, VerificationError, WorkFailedError
+from common.privacy.attestation import Head, SignedAttestation, SignedHead
+from common.privacy.entries import (
+    Body,
+    Charge,
+    Open,
+    Replay,
+    Reservation,
+    make_line,
+    parse_line,
+    split_lines,
+    verify_entry_signature,
+)
+from common.runfolder import sync_directory, write_atomic
+from common.trust.identity import Identity
+
+RECOVER_HINT = "restore the newest copy of the ledger, or write it off: `fedcart site recover`"
+
+
+class Ledger:
+    """A site's durable, signed list of reservations and releases, shared by all its processes.
+
+    **Guarantee** when ``append`` returns, the entry is on disk (except ``simulated`` ledgers, which survive
+    a killed process but not a power cut).
+    """
+
+    def __init__(self, path: Path, identity: Identity) -> None:
+        self.path = path
+        self._identity = identity
+        self._state = Replay()
+        self._read_bytes = 0
+        self._file: tuple[int, int] = (0, 0)
+        self._fd = -1
+
+    def __repr__(self) -> str:
+        return f"Ledger({self._identity.name}, {self._state.sequence} entries)"
+
+    @property
+    def state(self) -> Replay:
+        """What the ledger said at the end of the last transaction."""
+        return self._state
+
+    def open(self, *, scope: str, delta: float, simulated: bool) -> None:
+        """Read the ledger, or make it if there is none.
+
+        **Raises** BadInputError if it belongs to another site, scope or delta; VerificationError if damaged.
+        """
+        header = self._header(scope, delta, simulated)
+        self._prepare_folder()
+        with self.transaction():
+            if self._state.header is None:
+                self.append(header)
+                sync_directory(self.path.parent)
+            self._check_header(header)
+
+    def recover(self, known: SignedAttestation, *, scope: str, delta: float, simulated: bool) -> None:
+        """Begin a new ledger that charges everything the highest attestation of this site shows.
+
+        The old file, if any, must have been moved away. The new one goes on where the attested one stood,
+        so a server that remembers a later head still refuses it.
+        **Raises** BadInputError, VerificationError.
+        """
+        known.verify(self._identity.public_key)
+        said = known.attestation
+        if (said.site, said.scope) != (self._identity.name, scope):
+            raise BadInputError(f"the attestation is of {said.site}, scope {said.scope}, not of this ledger")
+        if self.path.exists() and self.path.stat().st_size:
+            raise BadInputError(f"{self.path} exists", hint="move it away first, and keep it as evidence")
+        reason = f"recovered from the attestation of entry {said.sequence}, run {said.run}"
+        header, charge = self._header(scope, delta, simulated), Charge(events=said.totals, reason=reason[:200])
+        opening = self._line(header, said.sequence + 1, said.head)
+        charging = self._line(charge, said.sequence + 2, parse_line(opening[:-1]).hash)
+        self._prepare_folder()
+        write_atomic(self.path, opening + charging, mode=0o600)  # both or none: an uncharged ledger is never seen
+        self.open(scope=scope, delta=delta, simulated=simulated)
+
+    def _prepare_folder(self) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise WorkFailedError(f"cannot make {self.path.parent}: {error.strerror}") from None
+
+    def _header(self, scope: str, delta: float, simulated: bool) -> Open:
+        key = self._identity.public_key.hex()
+        return Open(site=self._identity.name, scope=scope, delta=delta, public_key=key, simulated=simulated)
+
+    def _check_header(self, expected: Open) -> None:
+        header = self._state.header
+        assert header is not None  # noqa: S101  (checked or written just before)
+        for name in ("site", "scope", "delta", "public_key", "simulated"):
+            found, wanted = getattr(header, name), getattr(expected, name)
+            if found != wanted:
+                raise BadInputError(
+                    f"{self.path.name} was opened with {name} {found}, now {name} is {wanted}",
+                    hint="these are fixed when a ledger is made: another scope needs another state folder",
+                )
+
+    @contextmanager
+    def transaction(self) -> Iterator[Replay]:
+        """Hold the ledger's lock and yield its current state. ``append`` works inside only.
+
+        **Raises** VerificationError if the ledger is damaged, WorkFailedError if the disk fails.
+        """
+        if self._fd >= 0:
+            raise WorkFailedError("a transaction on this ledger is under way")
+        try:
+            fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise WorkFailedError(f"cannot open {self.path}: {error.strerror}") from None
+        self._fd = fd
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            self._catch_up()
+            yield self._state
+        finally:
+            self._fd = -1
+            os.close(fd)  # releases the lock
+
+    def append(self, body: Body) -> int:
+        """Append one entry durably and return its sequence number.
+
+        **Raises** WorkFailedError if it may not be on disk; then nothing may act on it.
+        """
+        sequence = self._state.sequence
+        line = make_line(body, sequence=sequence, previous=self._state.head, time=_now(), identity=self._identity)
+        header = body if isinstance(body, Open) else self._state.header
+        entry = parse_line(line[:-1])
+        self._write(line, durable=not (header and header.simulated))
+        self._state.apply(entry)
+        self._read_bytes += len(line)
+        return sequence
+
+    def _line(self, body: Body, sequence: int, previous: str) -> bytes:
+        return make_line(body, sequence=sequence, previous=previous, time=_now(), identity=self._identity)
+
+    def _write(self, line: bytes, *, durable: bool) -> None:
+        if self._fd < 0:
+            raise WorkFailedError("an entry can be appended only inside a transaction")
+        try:
+            if os.write(self._fd, line) != len(line):
+                raise OSError(28, "no space left on device")
+            if durable:
+                os.fdatasync(self._fd)
+        except OSError as error:
+            self._file = (0, 0)  # what is on disk is unknown: read everything again next time
+            raise WorkFailedError(
+                f"cannot write {self.path}: {error.strerror}", hint="free some space, then start the site again"
+            ) from error
+
+    def _catch_up(self) -> None:
+        """Read what was appended since the last transaction, by this process or another."""
+        status = os.fstat(self._fd)
+        known = self._file == (status.st_dev, status.st_ino) and status.st_size >= self._read_bytes
+        if not known:
+            self._state, self._read_bytes = Replay(), 0
+        data = _read_from(self._fd, self._read_bytes)
+        lines, rest = split_lines(data)
+        if rest:
+            data, lines = self._mend_tail(rest, data, lines)
+        self._take_in(lines)
+        self._read_bytes += len(data)
+        self._file = (status.st_dev, status.st_ino)
+
+    def _mend_tail(self, rest: bytes, data: bytes, lines: list[bytes]) -> tuple[bytes, list[bytes]]:
+        """A last line that is whole but for its end is kept, anything less was never acted upon."""
+        try:
+            parse_line(rest)
+        except VerificationError:
+            os.ftruncate(self._fd, self._read_bytes + len(data) - len(rest))
+            os.fsync(self._fd)
+            return data[: len(data) - len(rest)], lines
+        self._write(b"\n", durable=True)
+        return data + b"\n", [*lines, rest]
+
+    def _take_in(self, lines: list[bytes]) -> None:
+        entry = None
+        for line in lines:
+            try:
+                entry = parse_line(line)
+                self._state.apply(entry)
+            except VerificationError as error:
+                number = len(self._state.hashes) + 1
+                self._file = (0, 0)
+                raise VerificationError(
+                    f"{self.path}, line {number}: {error.message}", hint=RECOVER_HINT
+                ) from None
+        if entry is not None:  # its signature covers everything before it, through the chain
+            try:
+                verify_entry_signature(entry, self._identity.public_key)
+            except VerificationError as error:
+                self._file = (0, 0)
+                raise VerificationError(f"{self.path}, last line: {error.message}", hint=RECOVER_HINT) from None
+
+    def refuse_rollback(self, echoed: SignedAttestation | None) -> None:
+        """Return if this ledger contains the entry that this site attested before. Inside a transaction.
+
+        **Raises** RollbackError; VerificationError if the echo was not signed by this site.
+        """
+        if echoed is None:
+            return
+        echoed.verify(self._identity.public_key)
+        said = echoed.attestation
+        header = self._state.header
+        if header is not None and (said.site, said.scope) != (header.site, header.scope):
+            return
+        if said.sequence < self._state.first_sequence - 1:
+            return  # before a recovery, which charged a later attestation than this one
+        if self._state.hash_at(said.sequence) != said.head:
+            raise RollbackError(
+                f"the ledger has {self._state.sequence} entries and does not contain entry {said.sequence}, "
+                "which this site has signed",
+                hint=RECOVER_HINT,
+            )
+
+    def reservation(self, sequence: int) -> Reservation | None:
+        """What happened to the RESERVE with this sequence number, as of the last transaction."""
+        return self._state.reservations.get(sequence)
+
+    def signed_head(self) -> SignedHead:
+        """The end of the chain, signed: the tail anchor to keep beside a copy of the ledger."""
+        header = self._state.header
+        if header is None:
+            raise WorkFailedError("the ledger is not open")
+        head = Head(header.site, header.scope, self._state.sequence - 1, self._state.head, header.simulated)
+        return SignedHead.sign(head, self._identity)
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _read_from(fd: int, offset: int) -> bytes:
+    parts = []
+    while part := os.pread(fd, 1 << 20, offset):
+        parts.append(part)
+        offset += len(part)
+    return b"".join(parts)

@@ -1,0 +1,178 @@
+"""The site's own rules. A proposal outside them is refused, naming the rule; a Query is never altered."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from common.contribution import EVALUATE, STATISTICS
+from common.errors import ConfigError, PolicyRefusedError
+from common.privacy.mechanism import HOLDOUT, TRAIN, PrivacyEvent
+from common.runfolder import write_atomic
+
+TASKS = ("next-behaviour", "purchase-intent", "sales", "multi-task")
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Refusal = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a coordinator asks of a site in one round, in the words of the policy.
+
+    All fields are public: from the signed Query, the cohort and the site's own declaration. ``query`` and
+    ``config`` are digests (hex), ``population`` the site's declared consumers, ``threshold`` the survivors
+    needed, ``secure`` whether the server sees only the sum.
+    """
+
+    run: str
+    round: int
+    attempt: int
+    kind: str
+    task: str
+    query: str
+    config: str
+    events: tuple[PrivacyEvent, ...]
+    delta: float
+    clip: float
+    cohort: int
+    threshold: int
+    population: int
+    min_stockists: int
+    secure: bool
+
+
+class SitePolicy(BaseModel):
+    """``policy.toml``: what a site lets itself be asked. Owned by the site.
+
+    Example:
+        >>> SitePolicy(epsilon_max=2.0).epsilon_max
+        2.0
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    epsilon_max: _Positive = Field(8.0, description="limit of the scope, over all runs and models")
+    delta: float = Field(1e-5, gt=0, lt=0.1, description="fixed for the scope when its ledger is made")
+    noise_multiplier_min: _Positive = Field(0.5, description="least noise of a training step or statistic")
+    evaluation_noise_min: _Positive = Field(1.0, description="least noise of an evaluation")
+    sampling_rate_max: float = Field(0.5, gt=0, le=1, description="largest Poisson rate of a training step")
+    steps_max: int = Field(1_000, ge=1, description="most training steps in one round")
+    clip_min: _Positive = Field(1e-3, description="smallest clipping norm")
+    clip_max: _Positive = Field(100.0, description="largest clipping norm")
+    min_cohort: int = Field(3, ge=1, description="fewer invited sites: refuse")
+    min_consumers: int = Field(100, ge=1, description="smaller declared population: refuse")
+    min_stockists: int = Field(3, ge=1, description="item rows of fewer sites must stay local")
+    min_threshold_fraction: float = Field(
+        0.5, gt=0, le=1, description="survivors needed, as a share of the cohort"
+    )
+    allowed_tasks: tuple[str, ...] = Field(TASKS, description="tasks this site takes part in")
+    evaluation: bool = Field(True, description="release noised metric sums on the hold-out")
+    statistics: bool = Field(True, description="release noised statistics for preprocessing")
+    plain_aggregation: bool = Field(False, description="let the server see this site's noised contribution")
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        if self.clip_min > self.clip_max:
+            raise ValueError(f"clip_min {self.clip_min} is above clip_max {self.clip_max}")
+        unknown = set(self.allowed_tasks) - set(TASKS)
+        if unknown:
+            raise ValueError(f"unknown task {sorted(unknown)[0]!r}, known: {', '.join(TASKS)}")
+        return self
+
+    def check_proposal(self, proposal: Proposal) -> None:
+        """Return if every rule allows the proposal. **Raises** PolicyRefusedError naming the first rule that does not."""
+        for rule, what in _broken_rules(self, proposal):
+            raise PolicyRefusedError(
+                rule,
+                f"policy rule {rule}: {what}",
+                hint="the coordinator can propose other settings; only the site can change its policy.toml",
+            )
+
+    @classmethod
+    def load(cls, path: Path) -> SitePolicy:
+        """Read ``policy.toml``. **Raises** ConfigError naming the rule that cannot be read."""
+        try:
+            plain: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
+            return cls.model_validate(plain)
+        except OSError as error:
+            raise ConfigError(f"cannot read {path}: {error.strerror}", hint="write one: docs/privacy.md") from None
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "rules"
+            raise ConfigError(
+                f"{path.name}: {where}: {first['msg'].lower()}", hint=f"known rules: {', '.join(cls.model_fields)}"
+            ) from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path.name} is not valid TOML: {error}") from None
+
+    def save(self, path: Path) -> None:
+        """Write all rules, each with its meaning as a comment, atomically."""
+        lines = ["# What this site lets itself be asked. Only the site edits this file."]
+        for name, field in type(self).model_fields.items():
+            value = tomli_w.dumps({name: self.model_dump(mode="json")[name]}).replace("\n", " ").strip()
+            lines.append(f"\n# {field.description}\n{value}")
+        write_atomic(path, ("\n".join(lines) + "\n").encode())
+
+
+def _broken_rules(policy: SitePolicy, proposal: Proposal) -> Iterator[_Refusal]:
+    p = proposal
+    if p.task not in policy.allowed_tasks:
+        yield "allowed_tasks", f"task {p.task!r} is not among {', '.join(policy.allowed_tasks)}"
+    if not p.events:
+        yield "noise_multiplier_min", "the release has no noise at all"
+    if not p.delta <= policy.delta:  # written so that NaN is refused
+        yield "delta", f"the run states delta {p.delta}, this scope has {policy.delta}"
+    if not p.secure and not policy.plain_aggregation:
+        yield "plain_aggregation", "the server would see this site's contribution alone"
+    if not policy.clip_min <= p.clip <= policy.clip_max:
+        yield "clip_min" if p.clip < policy.clip_min else "clip_max", _outside("clipping norm", p.clip, policy)
+    if p.cohort < policy.min_cohort:
+        yield "min_cohort", f"{p.cohort} sites are invited, at least {policy.min_cohort} are needed"
+    if p.threshold < policy.min_threshold_fraction * p.cohort:
+        yield (
+            "min_threshold_fraction",
+            (
+                f"{p.threshold} of {p.cohort} survivors would do, at least a share of {policy.min_threshold_fraction}"
+            ),
+        )
+    if p.population < policy.min_consumers:
+        yield "min_consumers", f"the declared population {p.population} is below {policy.min_consumers}"
+    if p.min_stockists < policy.min_stockists:
+        yield (
+            "min_stockists",
+            f"rows of {p.min_stockists} stockists would be shared, at least {policy.min_stockists}",
+        )
+    if p.kind == STATISTICS and not policy.statistics:
+        yield "statistics", "this site releases no statistics"
+    yield from _broken_event_rules(policy, proposal)
+
+
+def _broken_event_rules(policy: SitePolicy, proposal: Proposal) -> Iterator[_Refusal]:
+    steps = 0
+    for event in proposal.events:
+        evaluates = event.sub_scope == HOLDOUT and proposal.kind != STATISTICS
+        if (evaluates or proposal.kind == EVALUATE) and not policy.evaluation:
+            yield "evaluation", "this site releases no evaluation"
+        rule = "evaluation_noise_min" if evaluates else "noise_multiplier_min"
+        least: float = getattr(policy, rule)
+        if event.noise_multiplier < least:
+            yield rule, f"noise multiplier {event.noise_multiplier} is below {least}"
+        if event.sub_scope == TRAIN and proposal.kind not in (EVALUATE, STATISTICS):
+            steps += event.steps
+            if event.sampling_rate > policy.sampling_rate_max:
+                yield (
+                    "sampling_rate_max",
+                    f"sampling rate {event.sampling_rate} is above {policy.sampling_rate_max}",
+                )
+    if steps > policy.steps_max:
+        yield "steps_max", f"{steps} steps in one round are above {policy.steps_max}"
+
+
+def _outside(what: str, value: float, policy: SitePolicy) -> str:
+    return f"{what} {value} is outside {policy.clip_min} to {policy.clip_max}"

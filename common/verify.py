@@ -1,0 +1,333 @@
+"""Offline verification of a run folder, a ledger, or a folder of ledgers. Needs no torch, opacus or flwr.
+
+What is checked: every line of every ledger (form, hash, chain, signature, rules), the signed end of each
+chain, every attestation in ``metrics.jsonl`` against the ledger it speaks of, the epsilon of the last
+state by both accountants (on request of every round), and the aggregation evidence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeAlias
+
+from common.errors import BadInputError, FedcartError, VerificationError
+from common.privacy.accountant import FINE, PldAccountant, RdpAccountant, Reading, ScopeAccountant
+from common.privacy.attestation import SignedAttestation, SignedHead, check_attestation
+from common.privacy.entries import Open, Replay, as_events, replay_lines, split_lines
+from common.privacy.mechanism import PrivacyEvent
+from common.runfolder import RoundRecord, RunFolder
+from common.trust.identity import Roster
+
+EvidenceCheck: TypeAlias = "Callable[[Path, Roster], Iterator[Finding]]"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that does not hold: in which file, on which line, and what."""
+
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+@dataclass(frozen=True)
+class LedgerVerdict:
+    """What one intact ledger says. ``reading`` is recomputed from its events."""
+
+    site: str
+    scope: str
+    entries: int
+    delta: float
+    simulated: bool
+    reading: Reading
+    pinned: bool
+
+
+@dataclass
+class Verdict:
+    """Everything that was checked. ``ok`` if there are no problems; notes are no problems."""
+
+    path: str
+    ledgers: list[LedgerVerdict] = field(default_factory=list)
+    attestations: int = 0
+    evidence: int = 0
+    problems: list[Finding] = field(default_factory=list)
+    notes: list[Finding] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found."""
+        return not self.problems
+
+    def raise_if_bad(self) -> None:
+        """**Raises** VerificationError naming the first problem."""
+        if self.problems:
+            more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
+            raise VerificationError(
+                f"{self.problems[0]}{more}", hint="compare with another copy; do not trust the figures of this one"
+            )
+
+
+def verify_path(path: Path, *, every_round: bool = False, roster: Roster | None = None) -> Verdict:
+    """Verify a run folder, a ledger file, or a folder of ledgers.
+
+    ``roster`` pins the sites' keys from outside; without it a run folder's own ``roster.json`` is used, and
+    a lone ledger is checked against the key that it names itself.
+    **Raises** BadInputError if there is nothing to verify.
+    """
+    if (path / "run.toml").is_file():
+        return verify_run(RunFolder.open(path), every_round=every_round, roster=roster)
+    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    files = [f for f in files if f.name != "metrics.jsonl"]
+    if not files or not files[0].is_file():
+        raise BadInputError(f"no ledger at {path}", hint="name a run folder, a ledger, or a folder of ledgers")
+    verdict = Verdict(str(path))
+    for file in files:
+        _LedgerCheck(file, verdict, roster).run()
+    return verdict
+
+
+def verify_run(
+    run: RunFolder,
+    *,
+    every_round: bool = False,
+    roster: Roster | None = None,
+    check_evidence: EvidenceCheck | None = None,
+) -> Verdict:
+    """Verify everything in a run folder that can be verified offline. Nothing is raised for a damaged file."""
+    verdict = Verdict(str(run.path))
+    pinned = roster or _own_roster(run, verdict)
+    records = _records(run, verdict)
+    attested = _attested(records, verdict)
+    checks = {}
+    for file in sorted((run.path / "ledgers").glob("*.jsonl")):
+        site = file.name.removesuffix(".jsonl")
+        checks[site] = _LedgerCheck(
+            file, verdict, pinned, tuple(s for _, s in attested if s.attestation.site == site)
+        )
+        checks[site].run()
+    if pinned is not None:
+        _check_attestations(attested, pinned, verdict, every_round=every_round)
+    _check_completeness(run, verdict, attested, set(checks))
+    if check_evidence is not None and pinned is not None:
+        verdict.problems.extend(check_evidence(run.path / "evidence", pinned))
+    verdict.evidence = sum(1 for _ in (run.path / "evidence").glob("*.json"))
+    return verdict
+
+
+@dataclass
+class _LedgerCheck:
+    """Checks of one ledger file; stops at its first bad line."""
+
+    file: Path
+    verdict: Verdict
+    roster: Roster | None
+    attested: tuple[SignedAttestation, ...] = ()
+
+    def run(self) -> None:
+        try:
+            self._run()
+        except FedcartError as error:
+            self._problem(error.message)
+        except OSError as error:
+            self._problem(f"cannot be read: {error.strerror}")
+
+    def _problem(self, what: str) -> None:
+        where, _, rest = what.partition(": ") if what.startswith("line ") else ("", "", what)
+        self.verdict.problems.append(Finding(f"{self.file.name}{', ' + where if where else ''}", rest))
+
+    def _run(self) -> None:
+        lines, torn = split_lines(self.file.read_bytes())
+        if not lines:
+            raise VerificationError("line 1: there is no complete entry")
+        key, pinned = self._public_key(lines[0])
+        by_sequence: dict[int, list[SignedAttestation]] = {}
+        for signed in self.attested:
+            by_sequence.setdefault(signed.attestation.sequence, []).append(signed)
+        state = Replay()
+        for number, entry, state in replay_lines(lines, key):
+            for signed in by_sequence.pop(entry.sequence, []):
+                _compare(number, signed, state)
+        for sequence in sorted(by_sequence):
+            if sequence >= state.first_sequence:
+                raise VerificationError(
+                    f"line {len(lines)}: the tail is cut: the last entry is {state.sequence - 1}, "
+                    f"the site attested entry {sequence}"
+                )
+        self._check_anchor(state, key, torn, len(lines))
+        self._report(state, pinned)
+
+    def _public_key(self, first_line: bytes) -> tuple[bytes, bool]:
+        """The key that must have signed, and whether it is pinned from outside the ledger."""
+        (_, entry, _), *_ = replay_lines([first_line])
+        header = entry.body
+        assert isinstance(header, Open)  # noqa: S101  (Replay accepts no other first entry)
+        claimed = bytes.fromhex(header.public_key)
+        if self.roster is None:
+            return claimed, False
+        pinned = self.roster.party(header.site).public_key
+        if claimed != pinned:
+            raise VerificationError(f"line 1: the ledger names another key than the roster pins for {header.site}")
+        return pinned, True
+
+    def _check_anchor(self, state: Replay, key: bytes, torn: bytes, lines: int) -> None:
+        path = self.file.with_suffix(".head.json")
+        if not path.exists():
+            if self.roster is not None:
+                raise VerificationError(f"{path.name} is missing: a cut tail could not be seen")
+            if torn:
+                raise VerificationError(f"line {lines + 1}: torn, {len(torn)} bytes without an end of line")
+            self._note("no signed head beside it: a cut tail cannot be seen")
+            return
+        anchor = _read_anchor(path)
+        anchor.verify(key)
+        said = anchor.head
+        assert state.header is not None  # noqa: S101  (at least one line was applied)
+        if (said.site, said.scope) != (state.header.site, state.header.scope):
+            raise VerificationError(f"{path.name} is of another ledger")
+        if said.sequence >= state.sequence:
+            raise VerificationError(
+                f"line {lines}: the tail is cut: the last entry is {state.sequence - 1}, the site signed {said.sequence}"
+            )
+        if state.hash_at(said.sequence) != said.head:
+            raise VerificationError(f"entry {said.sequence} is not the one whose head the site signed")
+        if torn:
+            self._note(f"line {lines + 1} is torn and counts as never written; every signed entry is there")
+
+    def _note(self, what: str) -> None:
+        self.verdict.notes.append(Finding(self.file.name, what))
+
+    def _report(self, state: Replay, pinned: bool) -> None:
+        header = state.header
+        assert header is not None  # noqa: S101  (at least one line was applied)
+        if not pinned:
+            self._note(f"the key of {header.site} is the one that the ledger names itself, not pinned by a roster")
+        if self.file.parent.name == "ledgers" and self.file.name != f"{header.site}.jsonl":
+            raise VerificationError(f"line 1: this is the ledger of {header.site}")
+        if _disagree(state.events, header.delta):
+            self._note("the two accountants disagree more than they should; report this as a bug")
+        reading = ScopeAccountant(state.events).reading(header.delta)
+        count = len(state.hashes)
+        self.verdict.ledgers.append(
+            LedgerVerdict(header.site, header.scope, count, header.delta, header.simulated, reading, pinned)
+        )
+
+
+def _compare(number: int, signed: SignedAttestation, state: Replay) -> None:
+    """An attestation against the ledger as it was when it was given."""
+    said = signed.attestation
+    if state.head != said.head:
+        raise VerificationError(f"line {number}: not the entry that the site attested in round {said.round}")
+    if as_events(state.spent) != said.totals:
+        raise VerificationError(f"line {number}: the site attested other totals in round {said.round}")
+    header = state.header
+    if header is None or header.delta != said.delta or header.scope != said.scope:
+        raise VerificationError(f"line {number}: the site attested another scope or delta")
+    asked = (said.run, said.round, said.query, said.events)
+    if not any(
+        (r.body.run, r.body.round, r.body.query, r.body.events) == asked for r in state.reservations.values()
+    ):
+        raise VerificationError(f"line {number}: no reservation for the attested round {said.round}")
+
+
+def _own_roster(run: RunFolder, verdict: Verdict) -> Roster | None:
+    path = run.path / "roster.json"
+    if not path.exists() and not any((run.path / "ledgers").glob("*.jsonl")):
+        return None
+    try:
+        return Roster.load(path)
+    except FedcartError as error:
+        verdict.problems.append(Finding("roster.json", error.message))
+        return None
+
+
+def _records(run: RunFolder, verdict: Verdict) -> list[RoundRecord]:
+    try:
+        return run.metrics()
+    except FedcartError as error:
+        verdict.problems.append(Finding("metrics.jsonl", error.message))
+        return []
+
+
+def _attested(records: list[RoundRecord], verdict: Verdict) -> list[tuple[int, SignedAttestation]]:
+    """(line number, attestation) of every attestation in the records that can be read."""
+    found = []
+    for number, record in enumerate(records, start=1):
+        where = f"metrics.jsonl, line {number}"
+        for site, plain in sorted(record.attestations.items()):
+            try:
+                signed = SignedAttestation.from_json(plain)
+            except (FedcartError, TypeError) as error:
+                verdict.problems.append(Finding(where, f"attestation of {site}: {error}"))
+                continue
+            if signed.attestation.site != site:
+                verdict.problems.append(Finding(where, f"attestation of {signed.attestation.site} under {site}"))
+            shown = record.epsilon.get(site)
+            if shown is not None and shown < signed.attestation.epsilon_after - 1e-9:
+                what = f"shows epsilon {shown} for {site}, attested is {signed.attestation.epsilon_after}"
+                verdict.problems.append(Finding(where, what))
+            found.append((number, signed))
+    return found
+
+
+def _check_attestations(
+    attested: list[tuple[int, SignedAttestation]], roster: Roster, verdict: Verdict, *, every_round: bool
+) -> None:
+    """Signatures of all; the epsilon of the last of each site, or of every one."""
+    last = {signed.attestation.site: number for number, signed in attested}
+    for number, signed in attested:
+        site = signed.attestation.site
+        try:
+            key = roster.party(site).public_key
+            if every_round or last[site] == number:
+                check_attestation(signed, key)
+            else:
+                signed.verify(key)
+        except VerificationError as error:
+            verdict.problems.append(Finding(f"metrics.jsonl, line {number}", f"{site}: {error.message}"))
+        verdict.attestations += 1
+
+
+def _check_completeness(
+    run: RunFolder, verdict: Verdict, attested: list[tuple[int, SignedAttestation]], found: set[str]
+) -> None:
+    simulated = {signed.attestation.site for _, signed in attested if signed.attestation.simulated}
+    for site in sorted(simulated - found):
+        verdict.problems.append(Finding(f"ledgers/{site}.jsonl", "is missing, but the site attested to it"))
+    deployed = {signed.attestation.site for _, signed in attested} - simulated - found
+    if deployed:
+        what = f"ledgers of {', '.join(sorted(deployed))} stay at the sites; their attestations were checked"
+        verdict.notes.append(Finding("ledgers", what))
+    if not attested and not found:
+        private = _is_private(run)
+        where = verdict.problems if private else verdict.notes
+        where.append(
+            Finding("ledgers", "the run is said to be private but has none" if private else "not a private run")
+        )
+
+
+def _is_private(run: RunFolder) -> bool:
+    try:
+        return bool(run.read_json("summary.json").get("private"))
+    except (BadInputError, AttributeError):
+        return False
+
+
+def _read_anchor(path: Path) -> SignedHead:
+    try:
+        return SignedHead.from_json(json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError, FedcartError):
+        raise VerificationError(f"{path.name} is not a signed head") from None
+
+
+@lru_cache(maxsize=64)
+def _disagree(events: tuple[PrivacyEvent, ...], delta: float) -> bool:
+    """Whether the loss distribution is worse than the Renyi bound, which it should never be."""
+    rdp = RdpAccountant(events).epsilon(delta)
+    return PldAccountant(events, discretization=FINE).epsilon(delta) > 1.02 * rdp + 1e-3
