@@ -16,7 +16,9 @@ first two, ``server.crt`` and ``server.key``, ``control.token``, ``bundle/``, ``
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -305,3 +307,17 @@ def open_coordinator_kit(path: Path) -> CoordinatorKit:
             f"{path} is not a coordinator kit: no coordinator.toml", hint="name KITS/coordinator of `provision`"
         )
     return kit
+
+
+def flower_environment(kit: Kit, variable: str) -> dict[str, str]:
+    """Settings for a Flower process of a kit: no calls home, nothing installed, own home folder."""
+    return {
+        **os.environ,
+        variable: str(kit.path),
+        "FLWR_HOME": str(kit.flower_home),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "PYTHONUNBUFFERED": "1",
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+    }

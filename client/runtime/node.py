@@ -1,0 +1,73 @@
+"""One connection of a site to its server: ``python -m client.runtime.node KIT``.
+
+Ends when the server refuses the site, a session expires, or on SIGTERM; ``supervisor`` starts it again.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from client.runtime.gate import check_bundle
+from common.deployment import SiteKit, open_site_kit
+from common.errors import RefusedError
+from common.flower_runtime import NodeSettings, TaskSource, run_supernode
+from common.trust.certificates import load_node_key
+
+FALLBACK_POLL_S = 5.0
+
+
+class Dispatcher:
+    """Hands each waiting task to the worker process."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+        self._waiting = threading.Event()
+
+    def task_waits(self) -> None:
+        """Look for a task now."""
+        self._waiting.set()
+
+    def start(self, address: str) -> None:
+        """Start the worker process and the thread that feeds it."""
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "client.runtime.worker", address], stdin=subprocess.PIPE, text=True
+        )
+        source = TaskSource(address, self._secret)
+        threading.Thread(target=self._feed, args=(source, worker), name="dispatcher", daemon=True).start()
+
+    def _feed(self, source: TaskSource, worker: subprocess.Popen[str]) -> None:
+        pipe = worker.stdin
+        while pipe is not None and worker.poll() is None:
+            self._waiting.wait(FALLBACK_POLL_S)
+            self._waiting.clear()
+            while (token := source.take_task()) is not None:
+                pipe.write(token + "\n")
+                pipe.flush()
+
+
+def run_node(kit: SiteKit) -> None:
+    """Connect and answer until the session ends."""
+    settings = kit.read()
+    shutil.rmtree(kit.flower_home, ignore_errors=True)  # holds nothing but unpacked bundles of earlier sessions
+    kit.flower_home.mkdir(parents=True)
+    secret = secrets.token_bytes(32)
+    dispatcher = Dispatcher(secret)
+
+    def gate(claimed: str, content: bytes) -> None:
+        try:
+            check_bundle(settings.federation.bundle, claimed, content)
+        except RefusedError as error:
+            print(f"refused: {error.message}", file=sys.stderr, flush=True)  # noqa: T201
+            raise
+
+    node = NodeSettings(settings.server.address, kit.authority.read_bytes(), load_node_key(kit.node_key), secret)
+    run_supernode(node, gate, on_ready=dispatcher.start, on_message=dispatcher.task_waits)
+
+
+if __name__ == "__main__":
+    run_node(open_site_kit(Path(sys.argv[1])))

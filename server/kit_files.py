@@ -1,0 +1,106 @@
+"""Texts of the files in a kit that people read and edit."""
+
+from __future__ import annotations
+
+import json
+
+from common.deployment import Federation, FederationPins, SiteEntry
+
+
+def site_toml(site: SiteEntry, federation: Federation, pins: FederationPins) -> str:
+    """``site.toml``: the operator's facts, and what the site believes about its federation."""
+    return f"""\
+# Who this site is. Yours to edit, except [federation], which you compare with the coordinator by telephone.
+
+[site]
+name = {_quote(site.name)}
+# The set of consumers that the privacy budget belongs to. Runs, models and restarts under one scope add up.
+scope = {_quote(site.scope or site.name)}
+# Declared number of consumers, rounded, public: it sets sampling rate and weight. Do not follow the true count.
+population = {site.population}
+# Paths are relative to this folder unless they are absolute.
+events = {_quote(site.events or "events.csv")}
+format = {_quote(site.format)}
+mapping = {_quote(site.mapping)}
+catalogue = {_quote(site.catalogue)}
+
+[server]
+address = {_quote(federation.coordinator.address)}
+
+[federation]
+name = {_quote(pins.name)}
+# Ed25519 public key of the coordinator: nothing that it has not signed is answered.
+coordinator = {_quote(pins.coordinator)}
+# SHA-256 of the only app bundle that may run here. It holds no code: what runs is the program you installed.
+bundle = {_quote(pins.bundle)}
+"""
+
+
+def policy_toml(site: str) -> str:
+    """``policy.toml`` with safe defaults, every rule explained."""
+    return f"# What {site} allows.\n"
+
+
+def site_readme(site: str, federation: str, *, own_keys: bool) -> str:
+    """``README.txt`` of a site kit."""
+    keys = (
+        "1. Copy identity.key and node.key, made by `fedcart site keygen`, into this folder (mode 0600)."
+        if own_keys
+        else "1. The private keys in this folder were made by the coordinator: good for a trial, not for real data.\n"
+        "   For real data make your own (fedcart site keygen) and send only the .keys.json file."
+    )
+    return f"""\
+Site {site} of the federation {federation}
+
+{keys}
+2. Edit site.toml (where your events are) and policy.toml (what you allow).
+3. Compare the coordinator's key in site.toml with the coordinator over a second channel.
+4. fedcart site check .       every row must be ok
+5. fedcart site start .       or: ./start.sh, or the systemd unit fedcart-site.service
+
+Keep state/ for as long as the consumers' data live: it holds the privacy ledger. A site that loses it must run
+`fedcart site recover .` before it can take part again.
+"""
+
+
+def start_script() -> str:
+    """``start.sh``."""
+    return """\
+#!/bin/sh
+# Starts this site and keeps it running until it is stopped with SIGTERM or Ctrl-C.
+cd "$(dirname "$0")" || exit 1
+exec "${FEDCART:-fedcart}" site start . "$@"
+"""
+
+
+def systemd_unit(site: str) -> str:
+    """A systemd unit; the operator fills in user and paths."""
+    return f"""\
+# Copy to /etc/systemd/system/fedcart-{site}.service, adapt User, WorkingDirectory and ExecStart, then:
+#   systemctl enable --now fedcart-{site}
+[Unit]
+Description=fedcart site {site}
+Wants=network-online.target
+After=network-online.target
+
+[Service]
+User=fedcart
+WorkingDirectory=/srv/fedcart/{site}
+ExecStart=/srv/fedcart/venv/bin/fedcart site start .
+Restart=on-failure
+RestartSec=30
+TimeoutStopSec=30
+UMask=0077
+NoNewPrivileges=yes
+PrivateTmp=yes
+ProtectSystem=strict
+ProtectHome=yes
+ReadWritePaths=/srv/fedcart/{site}/state
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def _quote(text: str) -> str:
+    return json.dumps(text)

@@ -1,0 +1,192 @@
+"""From one ``federation.toml`` to a kit for every party, in seconds.
+
+    KITS/authority/      certificate authority: keep it offline, it is needed only to renew certificates
+    KITS/coordinator/    the coordinator's kit
+    KITS/sites/NAME/     one kit per site
+    KITS/roster.json     the public list of parties; every kit has a copy
+
+Provisioning again keeps every key and everything an operator wrote: it adds sites, renews the server's
+certificate, and rewrites the public roster.
+"""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tomli_w
+
+from common.deployment import (
+    CoordinatorKit,
+    Federation,
+    FederationPins,
+    Kit,
+    SiteEntry,
+    SiteKit,
+    read_settings,
+    split_address,
+)
+from common.errors import BadInputError
+from common.runfolder import write_atomic
+from common.trust.certificates import Authority, certificate_facts, issue_server_certificate, make_authority
+from common.trust.identity import COORDINATOR, SITE, Identity, Party, Roster
+from common.trust.keyfiles import NODE_KEY, PublicKeys, make_site_keys, read_site_keys
+from server.kit_files import policy_toml, site_readme, site_toml, start_script, systemd_unit
+from server.runtime.bundle import bundle_text, write_bundle
+
+RENEW_DAYS = 30.0
+
+
+@dataclass(frozen=True)
+class Provisioned:
+    """What was made: kits, new sites, sites whose private keys were made here, parties that left."""
+
+    kits: Path
+    sites: tuple[str, ...]
+    added: tuple[str, ...] = ()
+    keys_made_here: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    certificate_until: str = ""
+    bundle: str = ""
+    roster: tuple[str, ...] = field(default=())
+
+
+def provision(federation_file: Path, out: Path, bundle: str | None = None) -> Provisioned:
+    """Make or complete the kits of a federation.
+
+    ``bundle`` is the text of the app bundle, for tests.
+    **Raises**: ConfigError, BadInputError; nothing is written before the whole federation file is checked.
+    """
+    federation = read_settings(Federation, federation_file)
+    brought = {s.name: _brought_keys(s, federation_file.parent) for s in federation.sites if s.keys}
+    for part in ("authority", "coordinator", "sites"):
+        _make_folder(out / part)
+    authority = _authority(out / "authority", federation.name)
+    coordinator = CoordinatorKit(out / "coordinator")
+    for folder in (coordinator.state, coordinator.bundle, coordinator.nodes, coordinator.runs):
+        folder.mkdir(exist_ok=True)
+    before = {path.stem for path in coordinator.nodes.glob("*.pub")}
+    identity = _coordinator_identity(coordinator, federation.coordinator.name)
+    until = _server_certificate(coordinator, authority, federation)
+    digest = write_bundle(coordinator.bundle, bundle or bundle_text())
+    pins = FederationPins(name=federation.name, coordinator=identity.public_key.hex(), bundle=digest)
+    keys = {s.name: _site_kit(out / "sites" / s.name, s, federation, pins, brought) for s in federation.sites}
+    roster = _roster(identity, keys)
+    for kit in (coordinator, *(SiteKit(out / "sites" / name) for name in keys)):
+        _write_public(kit, roster, authority)
+    roster.save(out / "roster.json")
+    _admit(coordinator, keys)
+    _write_coordinator_file(coordinator, federation, pins)
+    return Provisioned(
+        kits=out,
+        sites=tuple(keys),
+        added=tuple(name for name in keys if name not in before),
+        keys_made_here=tuple(name for name in keys if name not in brought),
+        removed=tuple(sorted(before - set(keys))),
+        certificate_until=until,
+        bundle=digest,
+        roster=tuple(party.name for party in roster.parties),
+    )
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o700)
+    except OSError as error:
+        raise BadInputError(f"cannot write to {path}: {error.strerror}", hint="choose another --out") from None
+
+
+def _brought_keys(site: SiteEntry, folder: Path) -> PublicKeys:
+    keys = PublicKeys.load(folder / site.keys)
+    if keys.name != site.name:
+        raise BadInputError(
+            f"{site.keys} is the key file of {keys.name}, not of {site.name}", hint="name the right file"
+        )
+    return keys
+
+
+def _authority(folder: Path, federation: str) -> Authority:
+    certificate, key = folder / "ca.crt", folder / "ca.key"
+    if not key.exists():
+        made = make_authority(federation)
+        write_atomic(certificate, made.certificate_pem)
+        write_atomic(key, made.key_pem, mode=0o600)
+    return Authority(certificate.read_bytes(), key.read_bytes())
+
+
+def _coordinator_identity(kit: CoordinatorKit, name: str) -> Identity:
+    if not kit.identity_key.exists():
+        Identity.generate(name).save(kit.identity_key)
+    if not kit.control_token.exists():
+        write_atomic(kit.control_token, secrets.token_hex(32).encode(), mode=0o600)
+    return Identity.load(name, kit.identity_key)
+
+
+def _server_certificate(kit: CoordinatorKit, authority: Authority, federation: Federation) -> str:
+    """Issue the server's certificate unless a good one for the same names is there; return its last day."""
+    host, _ = split_address(federation.coordinator.address)
+    names = tuple(dict.fromkeys([host, *federation.coordinator.names, "127.0.0.1", "localhost"]))
+    if kit.certificate.exists():
+        facts = certificate_facts(kit.certificate.read_bytes())
+        if set(facts.names) == set(names) and facts.days_left(datetime.datetime.now(datetime.UTC)) > RENEW_DAYS:
+            return facts.not_after.date().isoformat()
+    certificate, key = issue_server_certificate(authority, names, federation.coordinator.certificate_days)
+    write_atomic(kit.certificate, certificate)
+    write_atomic(kit.certificate_key, key, mode=0o600)
+    return certificate_facts(certificate).not_after.date().isoformat()
+
+
+def _site_kit(
+    path: Path, site: SiteEntry, federation: Federation, pins: FederationPins, brought: dict[str, PublicKeys]
+) -> PublicKeys:
+    """Write what is missing in a site's kit, return the site's public keys."""
+    _make_folder(path)
+    kit = SiteKit(path)
+    kit.state.mkdir(exist_ok=True, mode=0o700)
+    texts = {
+        kit.settings: site_toml(site, federation, pins),
+        kit.policy: policy_toml(site.name),
+        path / "README.txt": site_readme(site.name, federation.name, own_keys=bool(site.keys)),
+        path / "fedcart-site.service": systemd_unit(site.name),
+    }
+    for file, text in texts.items():
+        if not file.exists():
+            write_atomic(file, text.encode())
+    write_atomic(path / "start.sh", start_script().encode(), mode=0o755)
+    if site.name in brought:
+        return brought[site.name]
+    if (path / NODE_KEY).exists():
+        return read_site_keys(path, site.name)
+    return make_site_keys(path, site.name)
+
+
+def _roster(coordinator: Identity, keys: dict[str, PublicKeys]) -> Roster:
+    sites = tuple(Party(name, SITE, one.identity) for name, one in keys.items())
+    return Roster((Party(coordinator.name, COORDINATOR, coordinator.public_key), *sites))
+
+
+def _write_public(kit: Kit, roster: Roster, authority: Authority) -> None:
+    roster.save(kit.roster)
+    write_atomic(kit.authority, authority.certificate_pem)
+
+
+def _admit(kit: CoordinatorKit, keys: dict[str, PublicKeys]) -> None:
+    for path in kit.nodes.glob("*.pub"):
+        if path.stem not in keys:
+            path.unlink()
+    for name, one in keys.items():
+        write_atomic(kit.nodes / f"{name}.pub", one.node.encode() + b"\n")
+
+
+def _write_coordinator_file(kit: CoordinatorKit, federation: Federation, pins: FederationPins) -> None:
+    entry = federation.coordinator
+    listen = entry.listen or f"0.0.0.0:{split_address(entry.address)[1]}"
+    tree = {
+        "federation": pins.model_dump(),
+        "coordinator": {"name": entry.name, "address": entry.address, "listen": listen},
+        "sites": {site.name: site.population for site in federation.sites},
+    }
+    write_atomic(kit.settings, tomli_w.dumps(tree).encode())

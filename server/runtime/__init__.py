@@ -1,0 +1,1 @@
+"""Runs the coordinator's side of a deployment: the SuperLink, the admitted sites, submitted runs."""

@@ -1,0 +1,71 @@
+"""The coordinator's SuperLink: ``python -m server.runtime.link KIT``.
+
+Sites reach one public port that serves the fleet interface only. Control and runtime interfaces are on a
+loopback port of their own; the first needs the token of the kit, the second a secret made at every start.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from common.deployment import CoordinatorKit, open_coordinator_kit, split_address
+from common.errors import BadInputError
+from common.flower_runtime import LinkSettings, run_superlink
+from common.runfolder import write_atomic
+
+LINK_FILE = "link.json"
+
+
+def run_link(kit: CoordinatorKit) -> None:
+    """Serve until SIGTERM."""
+    kit.flower_home.mkdir(parents=True, exist_ok=True)
+    private = ("127.0.0.1", free_port())
+    secret = kit.state / "executor.secret"
+    write_atomic(secret, secrets.token_bytes(32), mode=0o600)
+    settings = LinkSettings(
+        public=split_address(kit.read().coordinator.listen),
+        private=private,
+        authority=kit.authority,
+        certificate=kit.certificate,
+        key=kit.certificate_key,
+        database=kit.state / "superlink.db",
+        secret=secret,
+    )
+    address = f"{private[0]}:{private[1]}"
+    write_atomic(kit.state / LINK_FILE, json.dumps({"pid": os.getpid(), "private": address}).encode())
+    _start_executor(kit, address, secret)
+    run_superlink(settings, kit.control_token.read_bytes().strip())
+
+
+def private_address(kit: CoordinatorKit) -> str:
+    """Where the running SuperLink of a kit listens for control. **Raises**: BadInputError if none was started."""
+    try:
+        return str(json.loads((kit.state / LINK_FILE).read_text())["private"])
+    except (OSError, ValueError, KeyError):
+        raise BadInputError("the server is not running", hint=f"fedcart server start {kit.path}") from None
+
+
+def free_port() -> int:
+    """A loopback port that nobody uses right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _start_executor(kit: CoordinatorKit, address: str, secret: Path) -> None:
+    """Start the process that starts server apps; it ends with this one."""
+    command = [
+        "flower-superexec", "--runtime-api-address", address, "--root-certificates", str(kit.authority),
+        "--superexec-auth-secret-file", str(secret), "--parent-pid", str(os.getpid()),
+    ]  # fmt: skip
+    subprocess.Popen(command, env={**os.environ, "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2"})
+
+
+if __name__ == "__main__":
+    run_link(open_coordinator_kit(Path(sys.argv[1])))

@@ -1,0 +1,140 @@
+"""A federation of real processes on this machine, over TLS on loopback: for the demo, tests and benchmarks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import tomli_w
+
+from client.runtime.supervisor import STOP_TIMEOUT_S
+from common.deployment import COORDINATOR_VARIABLE, CoordinatorKit, SiteKit, flower_environment
+from common.errors import WorkFailedError
+from server.provision import Provisioned, provision
+from server.runtime.control import admit_sites, online_sites, open_control, wait_until_up
+from server.runtime.link import free_port
+
+START_TIMEOUT_S = 60.0
+POLL_S = 0.1
+
+
+@dataclass
+class LocalFederation:
+    """Processes of one federation, each of which can be killed and started again. Ends only its own processes."""
+
+    folder: Path
+    extra_environment: Mapping[str, str] = field(default_factory=dict)
+    provisioned: Provisioned | None = None
+    _link: subprocess.Popen[bytes] | None = None
+    _sites: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def coordinator(self) -> CoordinatorKit:
+        """The coordinator's kit."""
+        return CoordinatorKit(self.folder / "kits" / "coordinator")
+
+    def site(self, name: str) -> SiteKit:
+        """The kit of a site."""
+        return SiteKit(self.folder / "kits" / "sites" / name)
+
+    def provision(self, sites: Sequence[Mapping[str, Any]], bundle: str | None = None) -> Provisioned:
+        """Make the kits; the server listens on a free loopback port."""
+        address = f"127.0.0.1:{free_port()}"
+        tree = {
+            "name": "local",
+            "coordinator": {"address": address, "listen": address},
+            "sites": [dict(site) for site in sites],
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / "federation.toml"
+        file.write_text(tomli_w.dumps(tree))
+        self.provisioned = provision(file, self.folder / "kits", bundle)
+        return self.provisioned
+
+    def start_server(self) -> None:
+        """Start the SuperLink, wait until it answers, admit the sites. Raises: WorkFailedError."""
+        kit = self.coordinator
+        with open(kit.log, "ab") as log:
+            self._link = subprocess.Popen(
+                [sys.executable, "-m", "server.runtime.link", str(kit.path)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**flower_environment(kit, COORDINATOR_VARIABLE), **self.extra_environment},
+            )
+        wait_until_up(kit, START_TIMEOUT_S)
+        with open_control(kit) as control:
+            admit_sites(kit, control)
+
+    def start_site(self, name: str) -> None:
+        """Start a site's supervisor."""
+        self._sites[name] = subprocess.Popen(
+            [sys.executable, "-m", "client.runtime.supervisor", str(self.site(name).path)],
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **self.extra_environment},
+        )
+
+    def stop_site(self, name: str) -> None:
+        """Stop a site cleanly."""
+        _end([self._sites.pop(name)])
+
+    def wait_online(self, names: Sequence[str], timeout_s: float = START_TIMEOUT_S) -> None:
+        """Return when the server sees all of these sites. Raises: WorkFailedError."""
+        end = time.monotonic() + timeout_s
+        with open_control(self.coordinator) as control:
+            while True:
+                online = online_sites(self.coordinator, control)
+                missing = [name for name in names if not online.get(name)]
+                if not missing:
+                    return
+                if time.monotonic() > end:
+                    raise WorkFailedError(
+                        f"sites not connected after {timeout_s:.0f} s: {', '.join(missing)}",
+                        hint=f"see {self.site(missing[0]).log}",
+                    )
+                time.sleep(POLL_S)
+
+    def site_process(self, name: str) -> subprocess.Popen[bytes]:
+        """The supervisor's process of a site."""
+        return self._sites[name]
+
+    @property
+    def server_process(self) -> subprocess.Popen[bytes]:
+        """The SuperLink's process. Raises: WorkFailedError if none was started."""
+        if self._link is None:
+            raise WorkFailedError("the server was not started")
+        return self._link
+
+    def stop(self) -> None:
+        """End all processes of this federation: SIGTERM, then SIGKILL."""
+        _end([*self._sites.values(), *([self._link] if self._link else [])])
+        self._sites.clear()
+        self._link = None
+
+    def __enter__(self) -> LocalFederation:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        if process.poll() is None:
+            process.terminate()
+    end = time.monotonic() + STOP_TIMEOUT_S + 5
+    for process in processes:
+        try:
+            process.wait(max(0.1, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
