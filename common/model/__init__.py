@@ -1,1 +1,1 @@
-"""The shared sequence model, its heads, parameters, metrics and trivial baselines."""
+"""The shared sequence model: network, heads, batches, parameters, metrics, baselines."""

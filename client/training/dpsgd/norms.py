@@ -1,0 +1,237 @@
+"""Squared gradient norm of every consumer from the records, without any consumer's gradient.
+
+Source: Goodfellow 2015 (norms from layer inputs and output gradients), Li et al. 2021 (sequences: the
+Gram form), Bu et al. 2023 (choice between Gram and direct form by cost).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import torch
+from torch import Tensor
+
+from client.training.dpsgd.records import Outer, Picked, Record, Summed
+from client.training.dpsgd.rows import Group, RowMap
+
+# speeds of a small product (Gram) and of a batched weight gradient (direct), measured: docs/dpsgd.md
+_GRAM_COST, _DIRECT_COST, _SQUARE_COST = 3.0, 1.0, 12.0
+_DIRECT_NUMBERS = 1 << 19  # numbers of one direct block: 2 MB, so that squaring reads the cache
+_LOOP_WIDTH = 1_024  # from this width on one product per consumer is as fast as a batched one
+_REFINE_BELOW = 1 / 32  # share of the rows' squares under which cancellation is worth doubles
+
+
+def squared_norms(records: list[Record], consumers: int) -> Tensor:
+    """Squared L2 norm of each consumer's whole gradient: ``[B]``; not finite where the gradient is not.
+
+    Guarantee: never below the share of ``sum of squared row norms`` at which the rounding of the clipped
+    sum itself would reach 1e-5 of the clipping norm, so that a consumer whose rows cancel is clipped
+    rather than let through on a wrong norm.
+    """
+    like = records[0].grads
+    squares, rows = like.new_zeros(consumers), like.new_zeros(consumers)
+    for record in records:
+        square, row = _SQUARES[type(record)](record)
+        squares += square
+        rows += row
+    for outer, picked in _tied(records):
+        squares += 2 * _cross(outer, picked)
+    if like.dtype == torch.float32:
+        for b in torch.nonzero(squares < rows * _REFINE_BELOW).flatten().tolist():
+            squares[b] = _in_doubles(records, b)
+    unit = torch.finfo(like.dtype).eps / 2
+    return torch.maximum(squares, rows * (4e5 * unit) ** 2)
+
+
+def _outer_squares(record: Record) -> tuple[Tensor, Tensor]:
+    assert isinstance(record, Outer)
+    if record.rows.single:
+        square = row_squares(record.grads) * _input_squares(record)
+        return square, square
+    rows = record.rows.total(row_squares(record.grads) * _input_squares(record))
+    if record.grads.shape[1] >= _LOOP_WIDTH and record.rows.slices is not None:
+        return _looped(record, record.rows.slices), rows
+    square = rows.new_zeros(record.rows.consumers)
+    for group in record.rows.groups:
+        square[group.consumers] = _grouped(record, group)
+    return square, rows
+
+
+def row_squares(rows: Tensor) -> Tensor:
+    """Squared length of each row: ``[R, width] -> [R]``."""
+    return torch.linalg.vector_norm(rows, dim=1).square_()
+
+
+def _input_squares(record: Outer) -> Tensor:
+    """``scale^2 (|inputs|^2 + number of biases)`` of each row: ``[R]``."""
+    total = sum((row_squares(a) for a in record.inputs), record.grads.new_zeros(())) + len(record.biases)
+    return total if record.scale is None else total * record.scale.square()
+
+
+def _prefers_gram(steps: int, outputs: int, inputs: int) -> bool:
+    gram = steps * (outputs + inputs) * _GRAM_COST
+    return gram < outputs * inputs * (_DIRECT_COST + _SQUARE_COST / steps)
+
+
+def _grouped(record: Outer, group: Group) -> Tensor:
+    """Squared norms of one group's consumers: ``[k]``."""
+    _, steps = group.shape
+    width = sum(a.shape[1] for a in record.inputs)
+    if _prefers_gram(steps, record.grads.shape[1], width):
+        return _gram(record, group)
+    size = max(1, _DIRECT_NUMBERS // (record.grads.shape[1] * width))
+    return torch.cat([_direct(record, part) for part in group.split(size)])
+
+
+def _gram(record: Outer, group: Group) -> Tensor:
+    grads = group.gather(record.grads)  # [k, T, o]
+    products = torch.bmm(grads, grads.transpose(1, 2))  # [k, T, T]
+    similar = products.new_full((), float(len(record.biases))).expand_as(products).contiguous()
+    for a in record.inputs:
+        rows = group.gather(a)
+        similar.baddbmm_(rows, rows.transpose(1, 2))
+    products.mul_(similar)
+    weight = _step_weights(record, group)
+    if weight is None:
+        return products.sum((1, 2))
+    return torch.einsum("kst,ks,kt->k", products, weight, weight)
+
+
+def _step_weights(record: Outer, group: Group) -> Tensor | None:
+    """Factor of each gathered step, 0 for an absent one: ``[k, T]``, or None for all ones."""
+    weight = None if record.scale is None else record.scale[group.index]
+    if group.present is None:
+        return weight
+    present = group.present.to(record.grads.dtype)
+    return present if weight is None else weight.mul_(present)
+
+
+def _direct(record: Outer, group: Group) -> Tensor:
+    grads = group.gather(record.grads)  # [k, T, o]
+    weight = _step_weights(record, group)
+    if weight is not None:
+        grads = grads * weight[..., None]
+    square = len(record.biases) * grads.sum(1).square_().sum(1)
+    for a in record.inputs:
+        product = torch.bmm(grads.transpose(1, 2), group.gather(a))  # [k, o, i]
+        square += row_squares(product.flatten(1))
+    return square
+
+
+def _looped(record: Outer, slices: list[tuple[int, int]]) -> Tensor:
+    """Squared norms with one product per consumer, for wide layers: no gathered copy of ``grads``."""
+    width = sum(a.shape[1] for a in record.inputs)
+    square = record.grads.new_zeros(record.rows.consumers)
+    for b, (begin, end) in enumerate(slices):
+        if begin == end:
+            continue
+        grads = record.grads[begin:end]
+        inputs = [a[begin:end] for a in record.scaled_inputs]
+        ones = torch.ones_like(inputs[0][:, 0]) if record.scale is None else record.scale[begin:end]
+        if _prefers_gram(end - begin, grads.shape[1], width):
+            similar = len(record.biases) * torch.outer(ones, ones)
+            for a in inputs:
+                similar.addmm_(a, a.t())
+            square[b] = torch.mm(grads, grads.t()).mul_(similar).sum()
+        else:
+            total = len(record.biases) * torch.mv(grads.t(), ones).square_().sum()
+            for a in inputs:
+                total += torch.mm(grads.t(), a).flatten().square_().sum()
+            square[b] = total
+    return square
+
+
+def _picked_squares(record: Record) -> tuple[Tensor, Tensor]:
+    assert isinstance(record, Picked)
+    rows = record.rows.total(row_squares(record.grads))
+    square = torch.zeros_like(rows)
+    square.index_add_(0, record.segment_consumer, row_squares(record.segment_grads))
+    return square, rows
+
+
+def _summed_squares(record: Record) -> tuple[Tensor, Tensor]:
+    assert isinstance(record, Summed)
+    return row_squares(record.totals), record.rows.total(row_squares(record.grads))
+
+
+_SQUARES = {Outer: _outer_squares, Picked: _picked_squares, Summed: _summed_squares}
+
+
+def _tied(records: list[Record]) -> list[tuple[Outer, Picked]]:
+    """Pairs that write to the same parameter: an output layer tied to an embedding."""
+    users: dict[int, list[Record]] = defaultdict(list)
+    for record in records:
+        for parameter in record.parameters:
+            users[id(parameter)].append(record)
+    pairs = []
+    for same in users.values():
+        outers = [r for r in same if isinstance(r, Outer)]
+        picked = [r for r in same if isinstance(r, Picked)]
+        pairs += [(o, p) for o in outers for p in picked]
+    return pairs
+
+
+def _cross(outer: Outer, picked: Picked) -> Tensor:
+    """Inner product of each consumer's two gradients of a tied table: ``[B]``."""
+    place = _columns_of(outer, picked)
+    known = torch.nonzero(place >= 0).flatten()
+    segments = RowMap(picked.segment_consumer[known], picked.rows.consumers)
+    vectors, place = picked.segment_grads[known], place[known]
+    out = vectors.new_zeros(picked.rows.consumers)
+    inputs = outer.scaled_inputs[[p is picked.table for p in outer.weights].index(True)]
+    width = outer.grads.shape[1]
+    flat = outer.grads.reshape(-1)
+    for group in outer.rows.groups:
+        ids, present = segments.padded(group.consumers)  # [k, S]
+        if ids.shape[1] == 0:
+            continue
+        products = torch.bmm(group.gather(inputs), vectors[ids].transpose(1, 2))  # [k, T, S]
+        products.mul_(flat[group.index[:, :, None] * width + place[ids][:, None, :]])
+        products.mul_(present[:, None, :])
+        if group.present is not None:
+            products.mul_(group.present[:, :, None])
+        out[group.consumers] = products.sum((1, 2))
+    return out
+
+
+def _columns_of(outer: Outer, picked: Picked) -> Tensor:
+    """Column of ``outer.grads`` that belongs to each segment's table row, -1 for none: ``int64[S]``."""
+    if outer.columns is None:
+        return picked.segment_id
+    lookup = torch.full((picked.table.shape[0],), -1)
+    lookup[outer.columns] = torch.arange(len(outer.columns))
+    return lookup[picked.segment_id]
+
+
+def _in_doubles(records: list[Record], consumer: int) -> float:
+    """Squared norm of one consumer from its gradient itself, in float64."""
+    return sum(float(g.square().sum()) for g in consumer_gradient(records, consumer).values())
+
+
+def consumer_gradient(records: list[Record], consumer: int) -> dict[int, Tensor]:
+    """One consumer's gradient by parameter ``id``, dense and in float64. Slow; for rare and small cases."""
+    gradient: dict[int, Tensor] = {}
+    for record in records:
+        for parameter in record.parameters:
+            if id(parameter) not in gradient:
+                gradient[id(parameter)] = torch.zeros(parameter.shape, dtype=torch.float64)
+        mine = torch.nonzero(record.rows.consumer == consumer).flatten()
+        grads = record.grads[mine].double()
+        if isinstance(record, Picked):
+            table = gradient[id(record.table)]
+            table.view(len(table), -1).index_add_(0, record.ids[mine], grads)
+        elif isinstance(record, Summed):
+            gradient[id(record.vector)] += grads.sum(0).view(record.vector.shape)
+        else:
+            _add_outer(gradient, record, grads, mine)
+    return gradient
+
+
+def _add_outer(gradient: dict[int, Tensor], record: Outer, grads: Tensor, mine: Tensor) -> None:
+    if record.scale is not None:
+        grads = grads * record.scale[mine].double()[:, None]
+    columns = torch.arange(grads.shape[1]) if record.columns is None else record.columns
+    for weight, inputs in zip(record.weights, record.inputs, strict=True):
+        gradient[id(weight)].index_add_(0, columns, grads.t() @ inputs[mine].double())
+    for bias in record.biases:
+        gradient[id(bias)].index_add_(0, columns, grads.sum(0))

@@ -1,0 +1,70 @@
+"""The clipped sum: every record's rows weighted by their consumer's factor, one product per weight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from client.training.dpsgd.records import Outer, Picked, Record, Summed
+
+
+def add_weighted(records: list[Record], factors: Tensor, gradient: Mapping[int, Tensor]) -> None:
+    """Add the sum over consumers of ``factors[b] *`` its gradient to ``gradient[id(parameter)]``.
+
+    Shapes: ``factors: [B]``, finite. Guarantee: a consumer with factor 0 adds exactly nothing, also if
+    its rows are not finite.
+    """
+    banned = factors == 0
+    for record in records:
+        kept = _without(record, banned) if bool(banned.any()) else record
+        _ADD[type(record)](kept, factors, gradient)
+
+
+def _without(record: Record, banned: Tensor) -> Record:
+    """The record with the rows of banned consumers as zeros (0 * NaN would be NaN)."""
+    out = banned[record.rows.consumer][:, None]
+    grads = record.grads.masked_fill(out, 0)
+    if isinstance(record, Picked):
+        return Picked(record.rows, grads, record.table, record.ids)
+    if isinstance(record, Summed):
+        return Summed(record.rows, grads, record.vector)
+    inputs = tuple(a.masked_fill(out, 0) for a in record.inputs)
+    scale = None if record.scale is None else record.scale.masked_fill(out[:, 0], 0)
+    return Outer(record.rows, grads, record.weights, inputs, record.biases, scale, record.columns)
+
+
+def _add_outer(record: Record, factors: Tensor, gradient: Mapping[int, Tensor]) -> None:
+    assert isinstance(record, Outer)
+    weight = factors if record.rows.single else factors[record.rows.consumer]
+    if record.scale is not None:
+        weight = weight * record.scale
+    turned = record.grads.t()  # [o, R]
+    for parameter, inputs in zip(record.weights, record.inputs, strict=True):
+        out, scaled = gradient[id(parameter)], inputs * weight[:, None]
+        if record.columns is None:
+            out.addmm_(turned, scaled)
+        else:
+            out.index_add_(0, record.columns, turned @ scaled)
+    if record.biases:
+        total = torch.mv(turned, weight)
+        for bias in record.biases:
+            out = gradient[id(bias)]
+            _ = out.add_(total) if record.columns is None else out.index_add_(0, record.columns, total)
+
+
+def _add_picked(record: Record, factors: Tensor, gradient: Mapping[int, Tensor]) -> None:
+    assert isinstance(record, Picked)
+    table = gradient[id(record.table)]
+    scaled = record.segment_grads * factors[record.segment_consumer][:, None]
+    table.view(len(table), -1).index_add_(0, record.segment_id, scaled)
+
+
+def _add_summed(record: Record, factors: Tensor, gradient: Mapping[int, Tensor]) -> None:
+    assert isinstance(record, Summed)
+    out = gradient[id(record.vector)]
+    out.view(-1).add_(torch.mv(record.totals.t(), factors))
+
+
+_ADD = {Outer: _add_outer, Picked: _add_picked, Summed: _add_summed}

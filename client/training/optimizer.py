@@ -1,0 +1,89 @@
+"""Optimizers on one flat vector. They see the noised gradient only, so they cost no epsilon."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from common.errors import ConfigError
+
+BETA1, BETA2, EPSILON = 0.9, 0.99, 1e-8
+MOMENTUM = 0.9
+
+
+class Optimizer(Protocol):
+    """State of one local run; a site's optimizer starts fresh in every round."""
+
+    def step(self, parameters: Tensor, gradient: Tensor) -> None:
+        """Move ``parameters: float32[d]`` in place against ``gradient: float32[d]``."""
+
+
+class Sgd:
+    """Plain or momentum SGD, as ``torch.optim.SGD``."""
+
+    def __init__(self, learning_rate: float, momentum: float = 0.0) -> None:
+        self.learning_rate, self.momentum = learning_rate, momentum
+        self._velocity: Tensor | None = None
+
+    def step(self, parameters: Tensor, gradient: Tensor) -> None:
+        """Move ``parameters`` in place."""
+        if self.momentum:
+            if self._velocity is None:
+                self._velocity = gradient.clone()
+            else:
+                self._velocity.mul_(self.momentum).add_(gradient)
+            gradient = self._velocity
+        parameters.sub_(gradient, alpha=self.learning_rate)
+
+
+class Adam:
+    """Adam, as ``torch.optim.Adam``; ``scalar``: one second moment shared by all coordinates.
+
+    Under noise of equal scale on every coordinate the coordinates' own second moments carry no signal;
+    their mean is nearly noiseless, and keeps the proportions of the gradient.
+    """
+
+    def __init__(self, learning_rate: float, *, scalar: bool) -> None:
+        self.learning_rate, self.scalar = learning_rate, scalar
+        self._count = 0
+        self._first: Tensor | None = None
+        self._second: Tensor | None = None
+
+    def step(self, parameters: Tensor, gradient: Tensor) -> None:
+        """Move ``parameters`` in place."""
+        self._count += 1
+        square = gradient.square()
+        if self.scalar:
+            square = square.mean()
+        if self._first is None or self._second is None:
+            self._first, self._second = torch.zeros_like(gradient), torch.zeros_like(square)
+        self._first.mul_(BETA1).add_(gradient, alpha=1 - BETA1)
+        self._second.mul_(BETA2).add_(square, alpha=1 - BETA2)
+        scale = (self._second / (1 - BETA2**self._count)).sqrt().add_(EPSILON)
+        parameters.sub_(self._first / scale, alpha=self.learning_rate / (1 - BETA1**self._count))
+
+
+def make_optimizer(name: str, learning_rate: float) -> Optimizer:
+    """Make the optimizer of ``TrainingSettings.optimizer``. Raises: ConfigError for an unknown name."""
+    if name == "scalar-adam":
+        return Adam(learning_rate, scalar=True)
+    if name == "adam":
+        return Adam(learning_rate, scalar=False)
+    if name == "momentum":
+        return Sgd(learning_rate, MOMENTUM)
+    if name == "sgd":
+        return Sgd(learning_rate)
+    raise ConfigError(f"unknown optimizer: {name!r}", hint="use scalar-adam, adam, momentum or sgd")
+
+
+def default_learning_rate(name: str, sites: int, *, private: bool) -> float:
+    """The recipe's rate. Sites add their own noise, which the mean over ``sites`` divides by its root,
+    so private local steps may be that much longer (design: .02 * sqrt(sites)).
+    """
+    base = {"scalar-adam": 0.02, "adam": 0.01, "momentum": 0.05, "sgd": 0.5}.get(name)
+    if base is None:
+        raise ConfigError(f"unknown optimizer: {name!r}", hint="use scalar-adam, adam, momentum or sgd")
+    return base * math.sqrt(sites) if private and name == "scalar-adam" else base

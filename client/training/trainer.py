@@ -1,0 +1,221 @@
+"""One round at one site: local differentially private steps, and the update that they add up to.
+
+    sample consumers (Poisson) -> clipped gradient sum -> noise -> / public constant -> optimizer step
+
+Everything that decides the guarantee is a public constant in ``LocalPlan``; nothing in it is len(data).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from client.training.gradients import GradientDiagnostics, GradientEngine
+from client.training.optimizer import default_learning_rate, make_optimizer
+from common.config import RunConfig
+from common.errors import ConfigError
+from common.model.parameters import Vector
+from common.privacy.mechanism import TRAIN, PrivacyEvent
+from common.trust.randomness import RandomStream, SeededStream
+
+
+@dataclass(frozen=True)
+class LocalPlan:
+    """The public constants of one site's local training in one round.
+
+    Units: ``population`` declared training consumers (hold-out excluded); ``noise_multiplier`` noise
+    standard deviation / ``clip``; 0 means no privacy at all.
+    """
+
+    population: float
+    sampling_rate: float
+    steps: int
+    clip: float
+    noise_multiplier: float
+    optimizer: str
+    learning_rate: float
+    proximal: float = 0.0
+    hardened: bool = False
+
+    @property
+    def expected_batch(self) -> float:
+        """The public divisor of every gradient sum."""
+        return max(self.sampling_rate * self.population, 1.0)
+
+    @property
+    def private(self) -> bool:
+        """True if the steps are noised."""
+        return self.noise_multiplier > 0
+
+    def event(self) -> PrivacyEvent:
+        """What the whole round costs a training consumer. Raises: ConfigError without noise."""
+        if not self.private:
+            raise ConfigError("training without noise has no privacy event", hint="set privacy.enabled = true")
+        return PrivacyEvent(self.noise_multiplier, self.sampling_rate, self.steps, sub_scope=TRAIN)
+
+
+def local_plan(config: RunConfig, population: int, sites: int, noise_multiplier: float) -> LocalPlan:
+    """Derive a site's plan from the run's settings and its declared population (all consumers).
+
+    ``noise_multiplier`` is the calibrated one of the run; it is ignored when privacy is off.
+    """
+    training, privacy = config.training, config.privacy
+    private = privacy.enabled
+    rate = training.learning_rate or default_learning_rate(training.optimizer, sites, private=private)
+    return LocalPlan(
+        population=population * (1 - privacy.holdout),
+        sampling_rate=privacy.sampling_rate,
+        steps=training.local_steps,
+        clip=privacy.clip,
+        noise_multiplier=noise_multiplier if private else 0.0,
+        optimizer=training.optimizer,
+        learning_rate=rate,
+        proximal=training.proximal,
+        hardened=privacy.noise == "hardened",
+    )
+
+
+@dataclass
+class LocalDiagnostics:
+    """What training looked like from inside. PRIVATE: the site logs it locally and never sends it."""
+
+    batch_sizes: list[int] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
+    clip_fractions: list[float] = field(default_factory=list)
+    signal_to_noise: list[float] = field(default_factory=list)
+
+    def add(self, batch: GradientDiagnostics, clip: float, signal: float, noise: float) -> None:
+        """Record one step."""
+        self.batch_sizes.append(len(batch.losses))
+        self.losses.append(float(batch.losses.mean()) if len(batch.losses) else math.nan)
+        if len(batch.norms):
+            self.norms.append(float(batch.norms.mean()))
+            self.clip_fractions.append(float((batch.norms > clip).mean()))
+        if noise > 0:
+            self.signal_to_noise.append(signal / noise)
+
+    def summary(self) -> dict[str, float]:
+        """Means over the steps; NaN where nothing was seen."""
+        return {
+            "batch_size": _mean([float(b) for b in self.batch_sizes]),
+            "loss": _mean([x for x in self.losses if math.isfinite(x)]),
+            "gradient_norm": _mean(self.norms),
+            "clip_fraction": _mean(self.clip_fractions),
+            "signal_to_noise": _mean(self.signal_to_noise),
+        }
+
+    def __repr__(self) -> str:
+        return "LocalDiagnostics(private)"
+
+
+@dataclass(frozen=True)
+class LocalResult:
+    """The update ``theta_T - theta_0: float32[d]``, its cost, and what stays at the site."""
+
+    update: Vector
+    events: tuple[PrivacyEvent, ...]
+    diagnostics: LocalDiagnostics = field(repr=False)
+
+
+def train_locally(engine: GradientEngine, start: Vector, plan: LocalPlan, stream: RandomStream) -> LocalResult:
+    """Run the local steps of one round from the incoming parameters ``start: float32[d]``.
+
+    Guarantee: with ``plan.private`` and a private stream, the update is the post-processing of
+    ``plan.steps`` Poisson-subsampled Gaussian mechanisms with multiplier ``plan.noise_multiplier``
+    under adding or removing one consumer. An empty batch is a step like any other.
+    Without noise the same stream gives the same bits (one torch thread is used).
+    """
+    if plan.private and engine.clip != plan.clip:
+        raise ConfigError(
+            f"the engine clips at {engine.clip}, the plan says {plan.clip}", hint="build the engine from the plan"
+        )
+    diagnostics = LocalDiagnostics()
+    optimizer = make_optimizer(plan.optimizer, plan.learning_rate)
+    engine.parameters.load(start)
+    theta = engine.parameters.vector
+    anchor = theta.clone()
+    with _one_thread(), _dropout_seed(stream):
+        for _ in range(plan.steps):
+            rows = np.flatnonzero(stream.bernoulli(plan.sampling_rate, engine.consumers))
+            total, batch = engine.clipped_sum(rows)
+            noise = gaussian_noise(len(total), plan, stream)
+            diagnostics.add(batch, plan.clip, float(total.norm()), float(np.linalg.norm(noise)))
+            gradient = (total + torch.from_numpy(noise)) / plan.expected_batch
+            if plan.proximal:
+                gradient.add_(theta - anchor, alpha=plan.proximal)
+            optimizer.step(theta, gradient)
+    update = (theta - anchor).numpy()
+    return LocalResult(update, (plan.event(),) if plan.private else (), diagnostics)
+
+
+def gaussian_noise(size: int, plan: LocalPlan, stream: RandomStream) -> NDArray[np.float32]:
+    """Noise of one step on every coordinate, standard deviation ``noise_multiplier * clip``: ``float32[d]``.
+
+    Drawn in double precision; zeros when the plan is not private.
+    """
+    if not plan.private:
+        return np.zeros(size, dtype=np.float32)
+    noise = np.empty(size, dtype=np.float64)
+    stream.fill_gaussian(noise, scale=plan.noise_multiplier * plan.clip, hardened=plan.hardened)
+    return noise.astype(np.float32)
+
+
+def seeded_stream(seed: int, site: str, round_number: int) -> SeededStream:
+    """The sampling stream of a run WITHOUT privacy: same seed, site and round, same batches."""
+    digest = hashlib.sha256(f"fedcart/sampling/1\0{seed}\0{site}\0{round_number}".encode()).digest()
+    return SeededStream(int.from_bytes(digest[:8], "big"))
+
+
+def expected_signal(plan: LocalPlan, sites: int) -> float:
+    """``S = q n / (sigma sqrt(sites))`` with n the consumers of all sites: what averaging leaves of the noise."""
+    if not plan.private:
+        return math.inf
+    return plan.sampling_rate * plan.population * sites / (plan.noise_multiplier * math.sqrt(sites))
+
+
+def signal_sentence(signal: float, steps: int) -> str:
+    """Say what to expect of a run at this signal (measured at 100 steps in all, next item, eight sites)."""
+    if math.isinf(signal):
+        return "no noise: quality is bounded by the data only"
+    scaled = signal * math.sqrt(steps / 100)
+    if scaled < 430:
+        verdict = "below the floor: expect no more than the copy path without training gives; raise epsilon or n"
+    elif scaled < 1000:
+        verdict = "near the floor: expect little above the copy path without training"
+    elif scaled < 2000:
+        verdict = "useful: expect well above repeat-last, about three quarters of non-private quality"
+    elif scaled < 5000:
+        verdict = "good: expect about 0.88 of non-private quality"
+    else:
+        verdict = "very good: expect about 0.95 of non-private quality or more"
+    return f"expected signal S = {signal:,.0f}: {verdict}"
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def _dropout_seed(stream: RandomStream) -> Iterator[None]:
+    """Dropout masks follow the stream, so that a run without privacy repeats; they carry no guarantee."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int.from_bytes(stream.bytes(7), "big"))
+        yield
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else math.nan

@@ -1,0 +1,236 @@
+"""``Batch``: some consumers as tensors, in one of two layouts of the same numbers.
+
+PACKED is the fast default: one row per existing step in the order of torch's ``PackedSequence``
+(time-major, consumers sorted by descending length), so nothing is spent on padding. PADDED is
+``[B, T]`` with zeros behind each row's end, for libraries that hook into batch-first modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from common.model.targets import STEP_HEADS, RowTargets
+
+Index = NDArray[np.int64]
+
+
+class Sequences(Protocol):
+    """What a batch needs of ``ConsumerSequences``: ragged rows of integer features in time order."""
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """First event of each consumer: ``int64[N+1]``."""
+
+    @property
+    def integers(self) -> NDArray[np.int32]:
+        """Integer features: ``int32[R, F]``, 0 = padding or unknown."""
+
+    @property
+    def integer_names(self) -> tuple[str, ...]:
+        """Names of the F features."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B consumers; P = rows of the layout (packed: existing steps; padded: B * T).
+
+    Shapes: ``consumers: int64[B]`` row numbers in the site's sequences, in the order of this batch
+    (descending length, zero-length last); ``inputs[feature]``, ``targets[step head]`` and
+    ``weights[step head]``: ``[P]`` packed, ``[B, T]`` padded; ``targets[row head]: float32[B]`` with
+    ``weights[row head]: float32[B]``; ``valid: bool``, like inputs; ``consumer_of_row``, ``step_of_row``:
+    ``int64[P]``; ``batch_sizes: int64[T]`` for packed, else None; ``last_row: int64[B]`` row of each
+    consumer's last step (0 where there is none); ``seen_rows``, ``seen_items``: ``int64[K]``, each pair
+    says that the item is in the consumer's row up to and including that step, and occurs once.
+    Guarantee: the weights of one consumer for one step head sum to 1, or are all 0.
+    """
+
+    consumers: Tensor
+    lengths: Tensor
+    inputs: Mapping[str, Tensor]
+    targets: Mapping[str, Tensor]
+    weights: Mapping[str, Tensor]
+    valid: Tensor
+    consumer_of_row: Tensor
+    step_of_row: Tensor
+    batch_sizes: Tensor | None
+    last_row: Tensor
+    seen_rows: Tensor
+    seen_items: Tensor
+
+    @property
+    def packed(self) -> bool:
+        """True for the packed layout."""
+        return self.batch_sizes is not None
+
+    @property
+    def size(self) -> int:
+        """Number of consumers B, zero-length ones included."""
+        return int(self.consumers.shape[0])
+
+    @property
+    def steps(self) -> int:
+        """Number of existing steps of all consumers."""
+        return int(self.lengths.sum())
+
+
+class Batcher:
+    """Makes batches of one site's consumers; what can be done once is done in the constructor.
+
+    The input of step t is event t, its target is event t + 1, so a row of L events has L - 1 steps.
+    ``row_targets`` shortens rows (``lengths``) and adds targets that hold for a whole row.
+    """
+
+    def __init__(
+        self,
+        sequences: Sequences,
+        heads: Sequence[str] = ("next-item", "next-event"),
+        row_targets: RowTargets | None = None,
+    ) -> None:
+        self.names = tuple(sequences.integer_names)
+        self.table = np.ascontiguousarray(sequences.integers, dtype=np.int64)
+        self.starts = np.asarray(sequences.offsets[:-1], dtype=np.int64)
+        events = np.diff(np.asarray(sequences.offsets, dtype=np.int64))
+        self.steps: Index = np.maximum(events - 1, 0) if row_targets is None else row_targets.lengths
+        self.heads = tuple(h for h in heads if h in STEP_HEADS)
+        self.row_targets = row_targets
+        self._next = _following(self.table, sequences.offsets)
+        self._first = _first_occurrence(self.table[:, self.names.index("item")], sequences.offsets)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def packed(self, rows: Index) -> Batch:
+        """Make the fast layout of the consumers ``rows: int64[B]``."""
+        consumers, steps = self._sorted(rows)
+        longest = int(steps[0]) if len(steps) else 0
+        # batch_sizes[t] = consumers with more than t steps; steps is descending
+        sizes = len(steps) - np.searchsorted(steps[::-1], np.arange(longest), side="right")
+        begin = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        step = np.repeat(np.arange(longest), sizes)
+        who = np.arange(begin[-1]) - np.repeat(begin[:-1], sizes)
+        last = np.where(steps > 0, begin[np.maximum(steps - 1, 0)] + np.arange(len(steps)), 0)
+        rows_of = _Rows(self.starts[consumers][who] + step, who, step, begin)
+        seen_rows, seen_items = self._seen(rows_of, steps)
+        targets, weights = self._targets(consumers, rows_of, None)
+        return Batch(
+            consumers=torch.from_numpy(consumers),
+            lengths=torch.from_numpy(steps),
+            inputs={n: torch.from_numpy(self.table[rows_of.source, i]) for i, n in enumerate(self.names)},
+            targets=targets,
+            weights=weights,
+            valid=torch.ones(len(who), dtype=torch.bool),
+            consumer_of_row=torch.from_numpy(who),
+            step_of_row=torch.from_numpy(step),
+            batch_sizes=torch.from_numpy(sizes.astype(np.int64)),
+            last_row=torch.from_numpy(last.astype(np.int64)),
+            seen_rows=torch.from_numpy(seen_rows),
+            seen_items=torch.from_numpy(seen_items),
+        )
+
+    def padded(self, rows: Index) -> Batch:
+        """Make the batch-first layout of the consumers ``rows: int64[B]``; same order as ``packed``."""
+        consumers, steps = self._sorted(rows)
+        b, t = len(steps), int(steps[0]) if len(steps) else 0
+        valid = np.arange(t) < steps[:, None]  # [B, T]
+        who, step = np.nonzero(valid)
+        rows_of = _Rows(self.starts[consumers][who] + step, who, step, None)
+        place = who * t + step
+        inputs = {}
+        for i, name in enumerate(self.names):
+            flat = np.zeros(b * t, dtype=np.int64)
+            flat[place] = self.table[rows_of.source, i]
+            inputs[name] = torch.from_numpy(flat.reshape(b, t))
+        seen_rows, seen_items = self._seen(rows_of, steps, width=t)
+        targets, weights = self._targets(consumers, rows_of, (place, b, t))
+        return Batch(
+            consumers=torch.from_numpy(consumers),
+            lengths=torch.from_numpy(steps),
+            inputs=inputs,
+            targets=targets,
+            weights=weights,
+            valid=torch.from_numpy(valid),
+            consumer_of_row=torch.arange(b).repeat_interleave(t),
+            step_of_row=torch.arange(t).repeat(b),
+            batch_sizes=None,
+            last_row=torch.arange(b) * t + torch.from_numpy(np.maximum(steps - 1, 0)),
+            seen_rows=torch.from_numpy(seen_rows),
+            seen_items=torch.from_numpy(seen_items),
+        )
+
+    def _sorted(self, rows: Index) -> tuple[Index, Index]:
+        rows = np.asarray(rows, dtype=np.int64)
+        order = np.argsort(-self.steps[rows], kind="stable")
+        return rows[order], self.steps[rows][order]
+
+    def _targets(
+        self, consumers: Index, rows_of: _Rows, padded: tuple[Index, int, int] | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        targets: dict[str, Tensor] = {}
+        weights: dict[str, Tensor] = {}
+        for head in self.heads:
+            target = self._next[rows_of.source, self.names.index(STEP_HEADS[head])]
+            count = np.bincount(rows_of.who, weights=target > 0, minlength=len(consumers))
+            weight = ((target > 0) / np.maximum(count, 1)[rows_of.who]).astype(np.float32)
+            targets[head] = torch.from_numpy(target if padded is None else _scatter(target, padded))
+            weights[head] = torch.from_numpy(weight if padded is None else _scatter(weight, padded))
+        if self.row_targets is not None:
+            for head, values in self.row_targets.values.items():
+                targets[head] = torch.from_numpy(values[consumers].astype(np.float32))
+                known = np.isfinite(values[consumers]) & (self.steps[consumers] > 0)
+                weights[head] = torch.from_numpy(known.astype(np.float32))
+                targets[head].nan_to_num_(0.0)
+        return targets, weights
+
+    def _seen(self, rows_of: _Rows, steps: Index, width: int = 0) -> tuple[Index, Index]:
+        """List for every first sight of an item all later steps of that consumer: no pair twice."""
+        new = np.flatnonzero(self._first[rows_of.source])
+        who, step = rows_of.who[new], rows_of.step[new]
+        item = self.table[rows_of.source[new], self.names.index("item")]
+        repeat = steps[who] - step
+        later = np.arange(repeat.sum()) - np.repeat(np.cumsum(repeat) - repeat, repeat) + np.repeat(step, repeat)
+        who = np.repeat(who, repeat)
+        rows = who * width + later if rows_of.begin is None else rows_of.begin[later] + who
+        return rows.astype(np.int64), np.repeat(item, repeat)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Existing steps of a batch: event number, consumer in the batch, step, first row of each step."""
+
+    source: Index
+    who: Index
+    step: Index
+    begin: Index | None
+
+
+def _scatter(values: NDArray[np.generic], padded: tuple[Index, int, int]) -> NDArray[np.generic]:
+    place, b, t = padded
+    flat = np.zeros(b * t, dtype=values.dtype)
+    flat[place] = values
+    return flat.reshape(b, t)
+
+
+def _following(table: Index, offsets: NDArray[np.int64]) -> Index:
+    """The event after each event; zeros after the last event of a row."""
+    following = np.zeros_like(table)
+    following[:-1] = table[1:]
+    ends = np.asarray(offsets[1:])[np.diff(offsets) > 0] - 1
+    following[ends] = 0
+    return following
+
+
+def _first_occurrence(items: Index, offsets: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """True where a known item appears in its row for the first time."""
+    row = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    first = np.zeros(len(items), dtype=bool)
+    if len(items):
+        _, index = np.unique(row * (int(items.max()) + 1) + items, return_index=True)
+        first[index] = True
+    return first & (items > 0)

@@ -1,0 +1,101 @@
+"""Heads: what the model answers. Each turns hidden states into logits and logits into a loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from common.model.batch import Batch
+
+NEVER = float("-inf")
+
+
+class ClassHead(nn.Module):
+    """A softmax over the classes of one feature; class 0 (padding, unknown) is never predicted."""
+
+    def __init__(self, dim: int, classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim, classes)
+
+    def logits(self, hidden: Tensor, batch: Batch) -> Tensor:  # noqa: ARG002 - same call for every step head
+        """Shapes: ``hidden: [..., dim]`` -> ``[..., classes]``."""
+        logits: Tensor = self.linear(hidden)
+        return without_unknown(logits)
+
+    def step_losses(self, hidden: Tensor, target: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy of each step, 0 where the target is unknown. Shapes: ``[P]`` or ``[B, T]``."""
+        logits = self.logits(hidden, batch)
+        flat = functional.cross_entropy(logits.flatten(0, -2), target.flatten(), ignore_index=0, reduction="none")
+        return flat.view(target.shape)
+
+
+class ItemHead(ClassHead):
+    """Next item: the softmax with a copy path, a public constant bonus on items already in the row.
+
+    The bonus is added once, however often an item occurred. It has no parameter, so it costs no epsilon.
+    With ``negatives`` (public, fixed for a run) the softmax runs over these and the target only.
+    """
+
+    def __init__(self, dim: int, items: int, copy_bonus: float, negatives: Tensor | None = None) -> None:
+        super().__init__(dim, items)
+        self.copy_bonus = copy_bonus
+        self.negatives = negatives
+
+    def logits(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """Shapes: ``hidden: [..., dim]`` -> ``[..., items]``, over the full catalogue."""
+        raw: Tensor = self.linear(hidden)
+        items = raw.shape[-1]
+        if self.copy_bonus:
+            bonus = torch.full((len(batch.seen_rows),), self.copy_bonus, dtype=raw.dtype)
+            raw = raw.view(-1).index_add(0, batch.seen_rows * items + batch.seen_items, bonus).view(raw.shape)
+        return without_unknown(raw)
+
+    def step_losses(self, hidden: Tensor, target: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy of each step, 0 where the target is unknown. Shapes: ``[P]`` or ``[B, T]``."""
+        if self.negatives is None:
+            return super().step_losses(hidden, target, batch)
+        logits = self.logits(hidden, batch).flatten(0, -2)  # [P, items]
+        flat = target.flatten()
+        wanted = logits.gather(1, flat[:, None])
+        # the target competes with the negatives once, also where it is one of them
+        others = logits[:, self.negatives].masked_fill(self.negatives[None] == flat[:, None], NEVER)
+        loss = torch.logsumexp(torch.cat([wanted, others], dim=1), dim=1) - wanted[:, 0]
+        return torch.where(flat > 0, loss, torch.zeros_like(loss)).view(target.shape)
+
+
+class RowHead(nn.Module):
+    """One number per consumer from the pooled row: a logit (``binary``) or a regression value."""
+
+    def __init__(self, dim: int, *, binary: bool) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim, 1)
+        self.binary = binary
+
+    def values(self, pooled: Tensor) -> Tensor:
+        """Shapes: ``pooled: [B, dim]`` -> ``[B]``."""
+        return self.linear(pooled)[:, 0]  # type: ignore[no-any-return]
+
+    def row_losses(self, pooled: Tensor, target: Tensor) -> Tensor:
+        """Binary cross-entropy or squared error. Shapes: ``[B]``."""
+        values = self.values(pooled)
+        if self.binary:
+            return functional.binary_cross_entropy_with_logits(values, target, reduction="none")
+        return (values - target) ** 2
+
+
+def without_unknown(logits: Tensor) -> Tensor:
+    """Give class 0 no probability. Shapes: ``[..., C]`` -> same."""
+    barred = torch.zeros(logits.shape[-1], dtype=logits.dtype)
+    barred[0] = NEVER
+    return logits + barred
+
+
+def public_negatives(items: int, count: int, seed: int) -> Tensor:
+    """Draw the fixed, public candidates of a sampled softmax: ``int64[count]``, without item 0.
+
+    Guarantee: depends on the arguments only, never on data.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(items - 1, generator=generator) + 1
+    return order[: min(count, items - 1)].sort().values

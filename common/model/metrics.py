@@ -1,0 +1,98 @@
+"""Metrics as sums over consumers: each consumer adds one bounded vector, so a sum has a public sensitivity.
+
+A consumer's metric is the mean over its steps (as in the training loss), not the last step only: every
+consumer counts once whatever its length, and the mean of several steps varies less than one of them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from common.model.batch import Batch
+from common.model.heads import ClassHead, ItemHead, RowHead
+from common.model.metric_sums import INTENT_BINS, LOSS_BOUND, TOP_K, metric_names
+from common.model.network import SequenceModel
+from common.model.targets import STEP_HEADS
+
+
+def consumer_metrics(model: SequenceModel, batch: Batch) -> NDArray[np.float64]:
+    """One bounded vector per consumer: ``float64[B, m]`` in the order of ``metric_names``.
+
+    A consumer without an answer for the first head (too short, nothing known) is a zero vector.
+    Guarantee: every coordinate is finite and in [0, 1], whatever the parameters are.
+    """
+    heads = list(model.settings.heads)
+    columns = np.zeros((batch.size, len(metric_names(heads))))
+    if batch.steps == 0:
+        return columns
+    model.eval()
+    with torch.no_grad():
+        hidden = model.hidden_states(batch)
+        parts = [(model.losses(batch) / LOSS_BOUND)[:, None]]
+        for name in heads:
+            head = model.heads[name]
+            if isinstance(head, RowHead):
+                parts.append(_row_metrics(head, model.pooled(hidden, batch), batch, name))
+            elif isinstance(head, ClassHead):
+                parts.append(_step_metrics(head, hidden, batch, name))
+    bounded = torch.cat(parts, dim=1).double().nan_to_num(nan=1.0, posinf=1.0, neginf=0.0).clamp(0, 1)
+    counted = _has_answer(batch, heads[0])
+    columns[:, 0] = 1.0
+    columns[:, 1:] = bounded.numpy()
+    return columns * counted[:, None]
+
+
+def expected_ranks(scores: Tensor, target: Tensor) -> Tensor:
+    """Rank of the target from 0, the mean over random orders of ties. Shapes: ``[P, C], [P] -> [P]``.
+
+    Guarantee: NaN never helps: a NaN score beats the target, a NaN target comes last.
+    """
+    wanted = scores.gather(1, target[:, None])
+    ahead = (~(scores <= wanted)).sum(1)
+    tied = (scores == wanted).sum(1) - 1
+    ranks = ahead + tied.clamp_min(0) / 2
+    return torch.where(torch.isnan(wanted[:, 0]), torch.full_like(ranks, scores.shape[1]), ranks)
+
+
+def rank_metrics(ranks: Tensor, k: int = TOP_K) -> Tensor:
+    """Recall@k and MRR@k of each step. Shapes: ``[P] -> [P, 2]``."""
+    hit = (ranks < k).double()
+    return torch.stack([hit, hit / (ranks.double() + 1)], dim=1)
+
+
+def mean_over_steps(values: Tensor, batch: Batch, head: str) -> Tensor:
+    """Weighted sum of step values per consumer. Shapes: ``[P, m] -> [B, m]``."""
+    weighted = values.double() * batch.weights[head].reshape(-1, 1)
+    return weighted.new_zeros(batch.size, values.shape[1]).index_add(0, batch.consumer_of_row, weighted)
+
+
+def _has_answer(batch: Batch, head: str) -> NDArray[np.float64]:
+    weight = batch.weights[head]
+    if head in STEP_HEADS:
+        known = torch.zeros(batch.size).index_add(0, batch.consumer_of_row, weight.reshape(-1)) > 0
+    else:
+        known = weight > 0
+    return known.double().numpy()
+
+
+def _step_metrics(head: ClassHead, hidden: Tensor, batch: Batch, name: str) -> Tensor:
+    logits = head.logits(hidden, batch).flatten(0, -2)  # [P, C]
+    target = batch.targets[name].reshape(-1)
+    if isinstance(head, ItemHead):
+        values = rank_metrics(expected_ranks(logits, target))
+    else:
+        values = (logits.argmax(1) == target).double()[:, None]
+    return mean_over_steps(values, batch, name)
+
+
+def _row_metrics(head: RowHead, pooled: Tensor, batch: Batch, name: str) -> Tensor:
+    known = batch.weights[name].double()[:, None]
+    values, target = head.values(pooled), batch.targets[name]
+    if not head.binary:
+        return ((values - target) ** 2).double()[:, None].clamp_max(1.0) * known
+    score = torch.sigmoid(values).nan_to_num(0.0)
+    place = (score * INTENT_BINS).long().clamp(0, INTENT_BINS - 1) + INTENT_BINS * (target > 0.5).long()
+    return torch.nn.functional.one_hot(place, 2 * INTENT_BINS).double() * known

@@ -1,0 +1,171 @@
+"""``SequenceModel``: embeddings, a recurrent encoder with a residual path, and one head per task."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from common.config import ModelSettings
+from common.errors import ConfigError
+from common.model.batch import Batch
+from common.model.heads import ClassHead, ItemHead, RowHead, public_negatives
+from common.model.targets import ROW_HEADS, STEP_HEADS
+
+_ENCODERS: Mapping[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
+_NEGATIVES_SEED = 1  # public and the same in every run
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Cardinality of each integer feature (0 = padding or unknown included), for example ``{"item": 1001}``."""
+
+    sizes: Mapping[str, int]
+    context: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.sizes.get("item", 0) < 2:
+            raise ConfigError(
+                f"the model needs a catalogue of items, got {self.sizes.get('item', 0)} rows",
+                hint="give a catalogue with at least one item",
+            )
+        object.__setattr__(self, "context", tuple(n for n in self.sizes if n != "item" and self.sizes[n] > 1))
+
+
+class SequenceModel(nn.Module):
+    """Encoder and heads. Every parameter lives in an Embedding, LSTM, GRU or Linear leaf.
+
+    Guarantee: the output at a step depends on events up to that step only (attention pooling reads the
+    whole input of a row and feeds row heads only).
+    """
+
+    def __init__(self, settings: ModelSettings, shape: ModelShape) -> None:
+        super().__init__()
+        self.settings, self.shape = settings, shape
+        d, h = settings.dim, settings.hidden
+        self.item = nn.Embedding(shape.sizes["item"], d)
+        self.context = nn.ModuleDict({name: nn.Embedding(shape.sizes[name], d) for name in shape.context})
+        dropout = settings.dropout if settings.layers > 1 else 0.0
+        self.encoder = _ENCODERS[settings.encoder](d, h, settings.layers, batch_first=True, dropout=dropout)
+        self.projection = nn.Linear(h, d, bias=False) if h != d else None
+        self.attention = nn.Linear(d, 1) if settings.pooling == "attention" and self._row_heads() else None
+        self.heads = nn.ModuleDict({name: self._head(name) for name in settings.heads})
+
+    def _row_heads(self) -> list[str]:
+        return [name for name in self.settings.heads if name in ROW_HEADS]
+
+    def _head(self, name: str) -> nn.Module:
+        d, sizes = self.settings.dim, self.shape.sizes
+        if name == "next-item":
+            count = self.settings.sampled_negatives
+            negatives = public_negatives(sizes["item"], count, _NEGATIVES_SEED) if count else None
+            head = ItemHead(d, sizes["item"], self.settings.copy_bonus, negatives)
+            if self.settings.tied:
+                head.linear.weight = self.item.weight
+            return head
+        if name in STEP_HEADS and STEP_HEADS[name] in self.shape.context:
+            return ClassHead(d, sizes[STEP_HEADS[name]])
+        if name in ROW_HEADS:
+            return RowHead(d, binary=name == "purchase-intent")
+        known = ", ".join([*STEP_HEADS, *ROW_HEADS])
+        raise ConfigError(f"no head named {name!r} for these features", hint=f"model.heads may name: {known}")
+
+    def embed(self, batch: Batch) -> Tensor:
+        """Sum of the embeddings of each event. Shapes: ``[P, dim]`` packed, ``[B, T, dim]`` padded."""
+        item = batch.inputs["item"]
+        # "no item" is the zero vector: row 0 is never read, so it is in no gradient of any engine
+        x: Tensor = self.item(item) * (item > 0)[..., None]
+        for name, embedding in self.context.items():
+            x = x + embedding(batch.inputs[name])
+        return x
+
+    def hidden_states(self, batch: Batch) -> Tensor:
+        """Residual stream behind the encoder, ``x + rnn(x)``. Shapes: like ``embed``."""
+        x = self.embed(batch)
+        if batch.batch_sizes is not None:
+            states: Tensor = self.encoder(PackedSequence(x, batch.batch_sizes))[0].data
+        else:
+            states = self.encoder(x)[0]
+        return x + (self.projection(states) if self.projection is not None else states)
+
+    def pooled(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """One vector per consumer, zeros for a consumer without steps. Shapes: ``[B, dim]``."""
+        there = (batch.lengths > 0).to(hidden.dtype)[:, None]
+        if self.attention is None:
+            return hidden.reshape(-1, hidden.shape[-1])[batch.last_row] * there
+        share = self.attention_weights(hidden, batch)
+        flat = (hidden * share[..., None]).reshape(-1, hidden.shape[-1])
+        return flat.new_zeros(batch.size, flat.shape[-1]).index_add(0, batch.consumer_of_row, flat)
+
+    def attention_weights(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """Share of each step in its consumer's pooled vector. Shapes: ``[P]`` or ``[B, T]``.
+
+        Guarantee: the shares of a consumer with steps sum to 1; padding has none.
+        """
+        if self.attention is None:
+            raise ConfigError("this model has no attention", hint='set model.pooling = "attention"')
+        score = self.attention(hidden)[..., 0].masked_fill(~batch.valid, float("-inf"))
+        flat, who = score.reshape(-1), batch.consumer_of_row
+        top = flat.detach().new_full((batch.size,), -1e30).scatter_reduce(0, who, flat.detach(), "amax")
+        weight = torch.exp(flat - top[who])
+        total = weight.new_zeros(batch.size).index_add(0, who, weight)
+        return (weight / total.clamp_min(1e-30)[who]).view(score.shape)
+
+    def losses(self, batch: Batch) -> Tensor:
+        """Loss of each consumer: heads' mean over its steps, weighted over heads. Shapes: ``[B]``.
+
+        The training loss is the sum over consumers, so that a consumer is one unit whatever its length.
+        """
+        if batch.steps == 0:
+            return torch.zeros(batch.size)
+        hidden = self.hidden_states(batch)
+        pooled = self.pooled(hidden, batch) if self._row_heads() else hidden
+        total = hidden.new_zeros(batch.size)
+        for name, weight in self.settings.heads.items():
+            head = self.heads[name]
+            if weight == 0:
+                continue
+            if isinstance(head, RowHead):
+                total = total + weight * head.row_losses(pooled, batch.targets[name]) * batch.weights[name]
+            elif isinstance(head, ClassHead):
+                steps = head.step_losses(hidden, batch.targets[name], batch) * batch.weights[name]
+                total = total.index_add(0, batch.consumer_of_row, weight * steps.reshape(-1))
+        return total
+
+    def item_tensors(self) -> tuple[str, ...]:
+        """Names of the parameters whose first axis is the catalogue."""
+        rows = self.shape.sizes["item"]
+        owners = {id(self.item.weight)}
+        if "next-item" in self.heads:
+            owners |= {id(p) for p in self.heads["next-item"].parameters()}
+        return tuple(n for n, p in self.named_parameters() if id(p) in owners and p.shape[0] == rows)
+
+
+def build_model(settings: ModelSettings, shape: ModelShape, seed: int) -> SequenceModel:
+    """Make a model whose parameters follow from the arguments only; torch's global generator is untouched."""
+    with torch.random.fork_rng(devices=[]):
+        model = SequenceModel(settings, shape)
+    initialise(model, seed)
+    return model
+
+
+def initialise(model: SequenceModel, seed: int) -> None:
+    """Draw every parameter from the seed and its own name, so that no parameter depends on another's size."""
+    d, h = model.settings.dim, model.settings.hidden
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            digest = hashlib.sha256(f"fedcart/initialise/1\0{seed}\0{name}".encode()).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+            if name == "item.weight" or name.startswith("context."):
+                scale = d**-0.5 if name == "item.weight" else 0.3 * d**-0.5
+                parameter.normal_(0.0, scale, generator=generator)
+            elif name.startswith("encoder."):
+                parameter.uniform_(-(h**-0.5), h**-0.5, generator=generator)
+            elif parameter.dim() == 2 and "sales" not in name:
+                parameter.normal_(0.0, 0.5 * parameter.shape[1] ** -0.5, generator=generator)
+            else:
+                parameter.zero_()  # biases, and the sales head: it starts as its baseline
