@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from client.training.dpsgd.lstm_kernel import Weights, doubled_rows, previous_rows, steps_of
+from client.training.dpsgd.lstm_kernel import Weights, previous_rows, steps_of
 from client.training.dpsgd.tape import Tape
 
 

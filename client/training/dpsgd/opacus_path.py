@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 
 import numpy as np
 import torch
@@ -64,7 +65,10 @@ class OpacusEngine:
         losses = self._twin.losses(self.batcher.padded(rows))
         if not losses.requires_grad:
             return losses.numpy(), np.zeros(len(rows), dtype=np.float32)
-        losses.sum().backward()
+        with warnings.catch_warnings():
+            # embeddings have integer inputs, so torch notes that these hooks see no input gradient
+            warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
+            losses.sum().backward()
         found = {name: getattr(parameter, "grad_sample", None) for name, parameter in self._named.items()}
         samples = {name: sample for name, sample in found.items() if sample is not None}
         squared = torch.stack([g.flatten(1).square().sum(1) for g in samples.values()]).sum(0)  # [b]
