@@ -1,0 +1,308 @@
+"""What a running simulation shows: one line per round, progress in between, a box at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from cli import show
+from cli.verdict import Standing, standings, warning_below
+from common.config import RunConfig
+from common.runfolder import RoundRecord
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+    from simulations.observer import RunFacts, Summary
+
+QUIET_S = 10.0  # between two progress lines where there is no terminal
+SITES_SHOWN = 12
+KNOWN_METRICS = ("loss", "recall@20", "mrr@20", "auc", "ap", "f1", "wape", "mse")
+SHORT = {"recall@20": "R@20", "mrr@20": "MRR@20", "epsilon": "ε worst", "signal": "signal/noise"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the table of rounds. ``keep``: the lowest go first where a terminal is narrow."""
+
+    label: str
+    group: str
+    width: int
+    keep: int
+    cell: Callable[[RoundRecord], str]
+
+
+class Screen:
+    """The observer of a run that writes for a person.
+
+    Guarantee: a table line is printed once and never rewritten, so that a log of the output is complete.
+    """
+
+    def __init__(self, config: RunConfig, out: Path, *, to_stderr: bool, latest: Path | None = None) -> None:
+        self.config = config
+        self.out = out
+        self.latest = latest
+        self.refusals = 0
+        self._console: Console = show.progress() if to_stderr else show.results()
+        self._columns: list[Column] = []
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._said = time.monotonic()
+
+    def __enter__(self) -> Screen:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def opening(self, *, resume: bool) -> None:
+        """The first line, before anything heavy is imported; then the progress display."""
+        config = self.config
+        privacy = f"private, ε ≤ {config.privacy.epsilon:g}" if config.privacy.enabled else "NOT PRIVATE"
+        verb = "resuming" if resume else "simulating"
+        self._line(
+            f"[bold]{verb} {config.name}[/]: {config.task}, {config.training.rounds} rounds, {privacy}, "
+            f"aggregation: {config.aggregation.mode}"
+        )
+        self._line(f"[dim]run folder[/] {escape(str(self.out))}")
+        self._start_bar()
+
+    def prepared(self, facts: RunFacts) -> None:
+        """Show what is about to be trained, by whom, under which promise."""
+        if self.latest is not None:
+            from cli.simulate import link_latest
+
+            link_latest(self.latest, facts.out)
+        self._line("")
+        for line in facts_lines(facts):
+            self._line(line)
+        self._line("")
+
+    def progress(self, round: int, phase: str, done: int, total: int) -> None:
+        """Move the bar; without a terminal, one line now and then."""
+        text = f"round {round} of {self.config.training.rounds}: {phase}" if round else phase
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, description=text, completed=done, total=max(total, 1))
+        elif time.monotonic() - self._said >= QUIET_S:
+            self._said = time.monotonic()
+            show.note(f"{text} {done}/{total}")
+
+    def round_done(self, record: RoundRecord) -> None:
+        """One line of the table."""
+        self._said = time.monotonic()
+        self.refusals = sum(site.status in ("refused", "stopped") for site in record.sites.values())
+        if not self._columns:
+            self._columns = fitting(columns(record, self.config), self._console.width)
+            for line in header(self._columns):
+                self._line(f"[dim]{line}[/]")
+        if record.aborted:
+            self._line(
+                f"{record.round:>5}  [yellow]no sum: {escape(record.aborted)}[/], {_answered(record)} sites answered"
+            )
+        else:
+            self._line("  ".join(f"{column.cell(record):>{column.width}}" for column in self._columns))
+
+    def note(self, message: str) -> None:
+        """A remark of the run, in its place between the rounds."""
+        self._line(f"[yellow]note:[/] {escape(message)}")
+
+    def finished(self, summary: Summary) -> None:
+        """Nothing yet: ``closing`` comes when the report is written."""
+
+    def interrupted(self) -> None:
+        """How to go on."""
+        self._stop_bar()
+        self._line("")
+        if (self.out / "run.toml").is_file():
+            self._line(
+                f"interrupted; every finished round is kept. To go on: fedcart simulate --resume {self.out}"
+            )
+
+    def closing(self, summary: Summary) -> None:
+        """The final box: result beside trivial baselines, epsilon, files."""
+        self._stop_bar()
+        self._line("")
+        title = f"{summary.status}: {summary.rounds} rounds in {show.duration(summary.seconds)}"
+        body = closing_lines(summary, self.config)
+        if self._console.is_terminal:
+            from rich.panel import Panel
+            from rich.text import Text
+
+            text = Text("\n").join(Text.from_markup(line) for line in body)
+            self._console.print(
+                Panel(text, title=f"[bold]{title}[/]", title_align="left", expand=False, padding=(1, 2))
+            )
+        else:
+            self._line(title)
+            for line in body:
+                self._line(line)
+        for message in (*summary.notes, *warning_below(_standings(summary, self.config))):
+            self._line(f"[yellow]note:[/] {escape(message)}")
+
+    def _line(self, text: str) -> None:
+        self._console.print(text)
+
+    def _start_bar(self) -> None:
+        console = show.progress()
+        if not console.is_terminal:
+            return
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TimeElapsedColumn,
+        )
+
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task = self._bar.add_task("loading", total=1)
+        self._bar.start()
+
+    def _stop_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def columns(record: RoundRecord, config: RunConfig) -> list[Column]:
+    """The columns that this run can fill, in reading order."""
+    found = [Column("round", "", 5, 99, lambda r: str(r.round))]
+    for group, values, keep in (("released", record.released, 50), ("oracle", record.oracle, 60)):
+        names = [name for name in KNOWN_METRICS if name in values][:3]
+        for rank, name in enumerate(names):
+            importance = keep + (5 if rank == 1 else -rank)
+            found.append(Column(SHORT.get(name, name), group, 6, importance, _metric(group, name)))
+    if "clip_fraction" in record.oracle:
+        found.append(Column("clipped", "oracle", 7, 40, _metric("oracle", "clip_fraction", percent=True)))
+    if config.privacy.enabled:
+        found.append(Column(SHORT["epsilon"], "public", 7, 90, lambda r: show.number(r.worst_epsilon)))
+        found.append(Column(SHORT["signal"], "public", 12, 45, _metric("public", "signal_to_noise")))
+    return [
+        *found,
+        Column("sites", "public", 7, 80, _answered),
+        Column("bytes", "public", 7, 46, lambda r: show.size(r.bytes_up + r.bytes_down)),
+        Column("time", "public", 6, 70, lambda r: show.duration(r.seconds)),
+    ]
+
+
+def fitting(found: list[Column], width: int) -> list[Column]:
+    """As many columns as a line holds, the least important left out."""
+    kept = sorted(found, key=lambda column: -column.keep)
+    while len(kept) > 1 and sum(column.width + 2 for column in kept) - 2 > width:
+        kept.pop()
+    return [column for column in found if column in kept]
+
+
+def header(shown: list[Column]) -> list[str]:
+    """Two lines: what kind of number (released, oracle, public), then which."""
+    groups = []
+    previous = ""
+    for column in shown:
+        groups.append(column.group if column.group != previous else "")
+        previous = column.group
+    return [
+        _group_line(shown, groups),
+        "  ".join(f"{column.label:>{column.width}}" for column in shown),
+    ]
+
+
+def _group_line(shown: list[Column], groups: list[str]) -> str:
+    """A rule over each group with its name in front, so that a wide group reads as one block."""
+    spans: list[tuple[str, int]] = []
+    for column, group in zip(shown, groups, strict=True):
+        if group or not spans:
+            spans.append((group, column.width))
+        else:
+            name, width = spans[-1]
+            spans[-1] = (name, width + 2 + column.width)
+    return "  ".join(f" {name} ".center(width, "─") if name else " " * width for name, width in spans)
+
+
+def facts_lines(facts: RunFacts) -> list[str]:
+    """What a run is about to do, as lines of markup."""
+    people = sum(site.population for site in facts.sites)
+    rows = [("sites", f"{len(facts.sites)}, {people:,} consumers declared, {facts.parameters:,} parameters")]
+    for site in facts.sites[:SITES_SHOWN]:
+        text = f"{site.name:<20} {site.population:>8,} consumers {site.items:>7,} items  {site.note}"
+        rows.append(("", escape(text.rstrip())))
+    if len(facts.sites) > SITES_SHOWN:
+        rows.append(("", f"and {len(facts.sites) - SITES_SHOWN} more"))
+    rows.append(("training", f"{facts.rounds} rounds of {facts.local_steps} local steps"))
+    rows.append(("aggregation", escape(facts.aggregation)))
+    if facts.private:
+        promise = f"per consumer at each site: ε ≤ {facts.epsilon_target:g} at δ = {facts.delta:g}"
+        noise = f"noise multiplier {facts.noise_multiplier:.3f}, sampling rate {facts.sampling_rate:g}"
+        rows.append(("privacy", f"{promise}, {noise}"))
+        rows.append(("budget", escape(facts.budget)))
+        rows.append(("expect", escape(f"{facts.expectation} (signal S = {facts.expected_signal:,.0f})")))
+    else:
+        rows.append(("privacy", "[bold yellow]none: this run is NOT PRIVATE[/]"))
+    return [f"[dim]{name:<12}[/] {text}" for name, text in rows]
+
+
+def closing_lines(summary: Summary, config: RunConfig) -> list[str]:
+    """The result beside the baselines, the price in privacy, and where the files are."""
+    lines = _result_lines(_standings(summary, config))
+    if summary.private and summary.epsilon:
+        site, worst = max(summary.epsilon.items(), key=lambda pair: pair[1])
+        target = f"target {config.privacy.epsilon:g} at δ = {config.privacy.delta:g}"
+        lines.append(
+            f"ε spent      {worst:.3f} at {escape(site)}, the most of all sites; {target} [dim](public)[/]"
+        )
+    if not summary.private:
+        lines.append("[bold yellow]NOT PRIVATE[/]  no differential privacy in this run")
+    lines.append(f"aggregation  {escape(summary.aggregation)}")
+    lines.append("")
+    width = max((len(name) for name in summary.paths), default=0)
+    lines.extend(f"[dim]{name:<{width}}[/]  {escape(str(path))}" for name, path in summary.paths.items())
+    return lines
+
+
+def _result_lines(rows: list[Standing]) -> list[str]:
+    if not rows:
+        return []
+    names = list(rows[0].values)
+    width = max(len(row.name) for row in rows) + 2
+    head = " " * width + "".join(f"{SHORT.get(name, name):>9}" for name in names)
+    lines = [f"[dim]{head}   (oracle: the simulation's own test on held-out consumers)[/]"]
+    for row in rows:
+        text = f"{row.name:<{width}}" + "".join(f"{show.number(row.values.get(name)):>9}" for name in names)
+        lines.append(f"[bold]{text}[/]" if row.is_model else text)
+    return [*lines, ""]
+
+
+def _standings(summary: Summary, config: RunConfig) -> list[Standing]:
+    return standings(summary.metrics.get("oracle", {}), summary.baselines, config.task)
+
+
+def _metric(group: str, name: str, *, percent: bool = False) -> Callable[[RoundRecord], str]:
+    def cell(record: RoundRecord) -> str:
+        value = getattr(record, group).get(name)
+        if value is not None and percent:
+            return f"{value:.0%}"
+        return show.number(value)
+
+    return cell
+
+
+def _answered(record: RoundRecord) -> str:
+    invited = sum(site.status != "not-invited" for site in record.sites.values())
+    return f"{record.answered}/{invited}"

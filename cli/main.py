@@ -1,0 +1,212 @@
+"""The program: finds the command, runs it, turns whatever happens into words and an exit code.
+
+Exit codes: 0 ok · 1 the check failed, or the work could not be finished · 2 bad usage or bad input, found
+before the work · 3 refused by policy or budget · 130 interrupted. Nobody ever sees a traceback, unless
+``FEDCART_DEBUG=1`` asks for it. Every command lives in its own module, imported only when it is called, and
+a module keeps heavy imports (torch, polars, flwr) inside its functions: ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+INTERRUPTED = 130
+BAD_USAGE = 2
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One command: its name, the module whose ``app`` (a typer app) it is, and its line in the overview."""
+
+    name: str
+    module: str
+    summary: str
+
+
+SECTIONS: dict[str, tuple[Entry, ...]] = {
+    "Try it on one machine": (
+        Entry(
+            "simulate", "cli.simulate", "Run a whole federation here: what do privacy and sites cost in quality?"
+        ),
+        Entry("report", "cli.report_command", "Write the report of a run folder as one HTML page."),
+        Entry("demo", "cli.demo", "A server and four sites as real processes: three rounds, audit, clean up."),
+    ),
+    "Prepare data": (Entry("data", "cli.data", "Check, describe or synthesise event logs; build a catalogue."),),
+    "Run a federation": (
+        Entry("provision", "cli.provision", "Make the kits of a new federation: roster, keys, settings."),
+        Entry("site", "cli.site", "Operate a site: keys, check, start, status, recovery."),
+        Entry("server", "cli.server", "Coordinate: start the server, run and resume rounds, status."),
+    ),
+    "Use the model on your own data": (
+        Entry("predict", "cli.predict", "Predict the next behaviour or the purchase intent of consumers."),
+        Entry("detect", "cli.detect", "Find anomalous behaviour: bots, takeovers, brushing."),
+        Entry("forecast", "cli.forecast", "Forecast sales per category."),
+        Entry("explain", "cli.explain", "Show which events led to a prediction, as a picture."),
+        Entry("export", "cli.export", "Write a small, quantized model for real-time scoring."),
+    ),
+    "Trust, but verify": (
+        Entry("audit", "cli.audit", "What was spent on whom, is the record intact, does the mechanism hold?"),
+    ),
+}
+
+
+class FrontDoor(click.Group):
+    """The root command: knows all names and one line about each, imports a module only to run it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Names of all commands whose module exists."""
+        return [entry.name for entries in SECTIONS.values() for entry in entries if _exists(entry)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import and build one command; None if there is none of that name."""
+        for entries in SECTIONS.values():
+            for entry in entries:
+                if entry.name == cmd_name and _exists(entry):
+                    return _load(entry)
+        return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that the first argument names. Raises: click.UsageError with the nearest name."""
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            guess = f", did you mean `{near[0]}`" if near else ""
+            raise click.UsageError(f"no such command: {args[0]}{guess}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the overview, section by section, without importing anything."""
+        for title, entries in SECTIONS.items():
+            rows = [(entry.name, entry.summary) for entry in entries if _exists(entry)]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows, col_spacing=3)
+
+
+def _exists(entry: Entry) -> bool:
+    return importlib.util.find_spec(entry.module) is not None
+
+
+def _load(entry: Entry) -> click.Command:
+    from typer.main import get_command
+
+    command = get_command(importlib.import_module(entry.module).app)
+    command.name = entry.name
+    _plain_help(command)
+    return command
+
+
+def _plain_help(command: click.Command) -> None:
+    """Plain text instead of boxes: quick to show, easy to search, the same in a terminal and in a file."""
+    if hasattr(command, "rich_markup_mode"):
+        command.rich_markup_mode = None
+    for sub in getattr(command, "commands", {}).values():
+        _plain_help(sub)
+
+
+def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from common import VERSION
+
+        click.echo(f"fedcart {VERSION}")
+        ctx.exit()
+
+
+def build() -> FrontDoor:
+    """The root command, ready to be called or tested."""
+    return FrontDoor(
+        name="fedcart",
+        help="Merchants and regions train one shared sequence model on their consumers' behaviour; no raw data, "
+        "no single site's update, and no more than a promised amount of information about any consumer leaves a site.",
+        epilog="Start with `fedcart simulate`. Every command has --help; results can be had with --json.",
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+        params=[
+            click.Option(
+                ["--version"],
+                is_flag=True,
+                expose_value=False,
+                is_eager=True,
+                callback=_print_version,
+                help="Show the version.",
+            )
+        ],
+        no_args_is_help=False,
+    )
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the program. Returns the exit code; errors are printed to stderr as ``error:`` and ``hint:`` lines."""
+    try:
+        _check_house()
+        result = build().main(list(args) if args is not None else None, "fedcart", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its exit
+        return 1
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        return INTERRUPTED
+    except Exception as error:
+        return _explain(error)
+
+
+def _explain(error: Exception) -> int:
+    """Print what happened and what to do. Returns the exit code."""
+    from common.errors import FedcartError
+
+    if os.environ.get("FEDCART_DEBUG") == "1":
+        traceback.print_exception(error)
+    if isinstance(error, FedcartError):
+        return _say(error.message, error.hint, error.exit_code)
+    if isinstance(error, click.ClickException):
+        return _say(_our_style(error.format_message()), _usage_hint(error), BAD_USAGE)
+    if isinstance(error, MemoryError):
+        return _say("out of memory", "fewer consumers, a smaller model, or fewer --workers", 1)
+    name = type(error).__name__
+    return _say(f"unexpected {name}: {error}".rstrip(": "), "FEDCART_DEBUG=1 shows where; please report it", 1)
+
+
+def _say(message: str, hint: str, code: int) -> int:
+    click.echo(f"error: {message}", err=True)
+    if hint:
+        click.echo(f"hint: {hint}", err=True)
+    return code
+
+
+def _our_style(message: str) -> str:
+    message = " ".join(message.split()).removesuffix(".")
+    return message[:1].lower() + message[1:]
+
+
+def _usage_hint(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "fedcart"
+    return f"`{path} --help` shows how it is used"
+
+
+def _check_house() -> None:
+    """Refuse to run with a foreign package named ``common``, as a PYTHONPATH could bring in."""
+    import common
+
+    ours = Path(__file__).resolve().parent.parent
+    found = Path(common.__file__ or "").resolve().parent.parent
+    if found != ours:
+        click.echo(f"error: the package `common` comes from {found}, not from {ours}", err=True)
+        click.echo("hint: unset PYTHONPATH, or remove the other `common`", err=True)
+        raise SystemExit(BAD_USAGE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

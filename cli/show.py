@@ -1,0 +1,111 @@
+"""How the program speaks. The rules, for every command:
+
+- results go to stdout; progress, notes and errors go to stderr, so that pipes and ``> file`` stay clean
+- with ``--json`` stdout holds exactly one JSON value, and nothing else
+- a terminal gets colour and moving progress; a file, a pipe or a CI log gets plain, complete lines
+- colour never carries meaning alone; NO_COLOR is obeyed
+- lower case, no final period in errors; every error has a hint that tells what to do
+- a number that could be mistaken is labelled: released, public or oracle
+- no question is ever asked: a command either does its work or says why not
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PLAIN_WIDTH = 120  # of a line where there is no terminal
+
+
+@cache
+def results() -> Console:
+    """The console of stdout."""
+    return _console(stderr=False)
+
+
+@cache
+def progress() -> Console:
+    """The console of stderr, or that of stdout if both are one terminal, so that live parts do not collide."""
+    if sys.stdout.isatty() and sys.stderr.isatty():
+        return results()
+    return _console(stderr=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else PLAIN_WIDTH
+    return Console(stderr=stderr, width=width, highlight=False, soft_wrap=not stream.isatty())
+
+
+def note(message: str) -> None:
+    """One line to stderr."""
+    typer.echo(message, err=True)
+
+
+def warning(message: str) -> None:
+    """One line to stderr that must not be overlooked."""
+    label = typer.style("warning:", fg="yellow", bold=True) if sys.stderr.isatty() else "warning:"
+    typer.echo(f"{label} {message}", err=True)
+
+
+def print_json(value: object) -> None:
+    """Print one JSON value to stdout; numbers that JSON cannot hold (nan, inf) become null."""
+    typer.echo(json.dumps(_finite(value), indent=1, sort_keys=True, default=str))
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table to stdout: first column to the left, the others to the right."""
+    from rich.table import Table
+    from rich.text import Text
+
+    out = Table(title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for index, column in enumerate(columns):
+        out.add_column(column, justify="left" if index == 0 else "right", header_style="dim", no_wrap=True)
+    for row in rows:
+        out.add_row(*(Text(cell) for cell in row))
+    results().print(out)
+
+
+def size(count: float) -> str:
+    """Bytes for people. Example: ``size(1_500_000)`` gives ``1.5 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 99.95 else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people. Example: ``duration(75)`` gives ``1m 15s``."""
+    if seconds < 59.95:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h {minutes:02d}m" if hours else f"{minutes}m {rest:02d}s"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A metric for people; a dash where it is missing."""
+    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,249 @@
+"""``fedcart simulate``: a whole federation on this machine."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from cli import show
+from common.errors import BadInputError, ConfigError
+
+if TYPE_CHECKING:
+    from simulations.observer import Summary
+
+    from cli.live import Screen
+    from common.config import RunConfig
+
+DEFAULT_SCENARIO = "marketplace"
+RESUME_ALLOWS = ("performance",)  # speed only; everything else is fixed before round 1
+
+app = typer.Typer(add_completion=False)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be run, and where its files go."""
+
+    config: RunConfig
+    out: Path
+    resume: bool = False
+    latest: Path | None = None  # link to make to the run folder
+
+
+@app.command(
+    epilog="A scenario is a TOML file; docs/simulate.md lists all settings. Ctrl-C leaves a resumable run."
+)
+def simulate(
+    scenario: Annotated[str | None, typer.Argument(help="TOML file, or the name of a shipped scenario")] = None,
+    events: Annotated[Path | None, typer.Option(help="event log: CSV, CSV.GZ or Parquet", metavar="FILE")] = None,
+    format: Annotated[str | None, typer.Option(help="preset or mapping of the event log", metavar="NAME")] = None,
+    catalogue: Annotated[Path | None, typer.Option(help="public catalogue of items", metavar="FILE")] = None,
+    sites: Annotated[
+        int | None, typer.Option(help="number of sites to deal the consumers to", metavar="N")
+    ] = None,
+    split_by: Annotated[
+        str | None, typer.Option(help="column with natural sites; or consumers, items", metavar="COLUMN")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(help="number of rounds", metavar="R")] = None,
+    epsilon: Annotated[
+        float | None, typer.Option(help="privacy target of the whole run, per consumer and site", metavar="E")
+    ] = None,
+    no_privacy: Annotated[bool, typer.Option("--no-privacy", help="no differential privacy: to compare")] = False,
+    aggregation: Annotated[
+        Literal["secure", "plain"] | None, typer.Option(help="may the server see a single update?")
+    ] = None,
+    drop: Annotated[
+        float | None, typer.Option(help="share of sites lost in each round, at a random phase", metavar="F")
+    ] = None,
+    engine: Annotated[Literal["inprocess", "ray"] | None, typer.Option(help="who runs the clients")] = None,
+    workers: Annotated[int | None, typer.Option(help="processes; 0: one per core", metavar="W")] = None,
+    trainer: Annotated[
+        Literal["fast", "opacus"] | None, typer.Option(help="gradients per consumer: ours, or Opacus's")
+    ] = None,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="also local-only, item-kNN and central runs")
+    ] = False,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="any setting, for example model.hidden=64", metavar="KEY=VALUE"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="of data, initialisation and order; never of noise")] = None,
+    out: Annotated[Path | None, typer.Option(help="run folder to make [runs/NAME-TIME]", metavar="DIR")] = None,
+    resume: Annotated[Path | None, typer.Option(help="continue an interrupted run", metavar="DIR")] = None,
+    json: Annotated[bool, typer.Option("--json", help="only the summary, as JSON, on stdout")] = False,
+) -> None:
+    """Run a whole federation on this machine and show what privacy, aggregation and unequal sites cost.
+
+    Without a scenario: the synthetic marketplace; with --events: your own log.
+    """
+    if epsilon is not None and no_privacy:
+        raise ConfigError("--epsilon and --no-privacy contradict each other", hint="leave one of them out")
+    if sites is not None and split_by not in (None, "consumers", "items"):
+        raise ConfigError(
+            f"--sites {sites} and --split-by {split_by} contradict each other",
+            hint="a column makes its own sites; --sites goes with --split-by consumers or items",
+        )
+    settings = {
+        "seed": seed,
+        "drop": drop,
+        "baselines": baselines or None,
+        "data.events": _existing(events),
+        "data.format": format,
+        "data.catalogue": _existing(catalogue),
+        "data.sites": sites,
+        "data.split_by": split_by or ("consumers" if sites is not None and events is not None else None),
+        "training.rounds": rounds,
+        "privacy.epsilon": epsilon,
+        "privacy.enabled": False if no_privacy else None,
+        "aggregation.mode": aggregation,
+        "performance.engine": engine,
+        "performance.workers": workers,
+        "performance.trainer": trainer,
+    }
+    chosen = {key: value for key, value in settings.items() if value is not None}
+    if resume is not None:
+        if scenario is not None or out is not None:
+            raise ConfigError("--resume goes without a scenario and without --out", hint="the run folder has both")
+        job = _resumed(resume, chosen, set_ or [])
+    else:
+        job = _new(scenario, chosen, set_ or [], out)
+    raise typer.Exit(run_job(job, as_json=json))
+
+
+def run_job(job: Job, *, as_json: bool) -> int:
+    """Run a simulation with its screen, write its report. Returns the exit code. Raises: FedcartError."""
+    from cli.live import Screen
+
+    screen = Screen(job.config, job.out, to_stderr=as_json, latest=job.latest)
+    with screen:
+        screen.opening(resume=job.resume)
+        from simulations.run import simulate as run_simulation  # torch, flwr: after the first line is out
+
+        try:
+            summary = run_simulation(job.config, job.out, screen, resume=job.resume)
+        except KeyboardInterrupt:
+            screen.interrupted()
+            _write_report(job.out)
+            raise
+        _write_report(job.out)
+        screen.closing(summary)
+    if as_json:
+        show.print_json(_plain(summary))
+    return _exit_code(summary, screen)
+
+
+def scenario_names() -> list[str]:
+    """Names of the shipped scenarios."""
+    folder = resources.files("simulations") / "scenarios"
+    return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def scenario_path(scenario: str) -> Path:
+    """The file of a scenario given by path or by the name of a shipped one. Raises: BadInputError."""
+    path = Path(scenario)
+    if path.suffix == ".toml" or path.is_file():
+        return path
+    if scenario in scenario_names():
+        return Path(str(resources.files("simulations") / "scenarios" / f"{scenario}.toml"))
+    raise BadInputError(
+        f"no such scenario: {scenario}", hint=f"a TOML file, or one of: {', '.join(scenario_names())}"
+    )
+
+
+def _new(scenario: str | None, chosen: Mapping[str, Any], overrides: list[str], out: Path | None) -> Job:
+    from common.config import build_config, read_toml
+
+    if scenario is None and "data.events" in chosen:
+        tree: dict[str, Any] = {"name": _name_of(Path(chosen["data.events"]))}
+    else:
+        tree = read_toml(scenario_path(scenario or DEFAULT_SCENARIO))
+    for key, value in chosen.items():
+        _put(tree, key, value)
+    config = build_config(tree, overrides)
+    if out is not None:
+        return Job(config, out)
+    runs = Path("runs")
+    return Job(config, _fresh(runs / f"{config.name}-{datetime.now():%Y%m%d-%H%M%S}"), latest=runs / "latest")
+
+
+def _resumed(folder: Path, chosen: Mapping[str, Any], overrides: list[str]) -> Job:
+    from common.config import build_config, read_toml
+    from common.runfolder import RunFolder
+
+    for key in [*chosen, *(text.partition("=")[0].strip() for text in overrides)]:
+        if key.split(".")[0] not in RESUME_ALLOWS:
+            raise ConfigError(
+                f"{key} cannot change on --resume: the settings of a run are fixed before its first round",
+                hint="only --workers, --engine and --trainer may differ; start a new run for anything else",
+            )
+    tree = read_toml(RunFolder.open(folder).path / "run.toml")
+    for key, value in chosen.items():
+        _put(tree, key, value)
+    return Job(build_config(tree, overrides), folder, resume=True)
+
+
+def _put(tree: dict[str, Any], key: str, value: object) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+    tree[last] = value
+
+
+def _existing(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    if not path.is_file():
+        raise BadInputError(f"no such file: {path}", hint="check the path")
+    return str(path.resolve())
+
+
+def _name_of(path: Path) -> str:
+    stem = path.name.partition(".")[0]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:64] or "events"
+
+
+def _fresh(path: Path) -> Path:
+    candidate, count = path, 1
+    while candidate.exists():
+        count += 1
+        candidate = path.with_name(f"{path.name}-{count}")
+    return candidate
+
+
+def link_latest(link: Path, target: Path) -> None:
+    """Point ``link`` to a run folder beside it; a file system without links goes without."""
+    temporary = link.with_name(f".{link.name}.{os.getpid()}")
+    try:
+        temporary.symlink_to(target.name)
+        os.replace(temporary, link)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_report(folder: Path) -> None:
+    from cli.report import write_report
+
+    if (folder / "run.toml").is_file():
+        write_report(folder)
+
+
+def _plain(summary: Summary) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(summary)
+
+
+def _exit_code(summary: Summary, screen: Screen) -> int:
+    from common.runfolder import COMPLETED
+
+    if summary.status == COMPLETED:
+        return 0
+    return 3 if screen.refusals else 1

@@ -1,0 +1,66 @@
+"""A model beside its baselines: who is better, and what to say about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+MODEL = "this model"
+TRIVIAL = ("popularity", "markov", "repeat-last", "majority", "seasonal-mean")
+LOWER_IS_BETTER = ("loss", "wape", "mse", "rmse", "mae")
+SHOWN = ("recall@20", "mrr@20", "auc", "ap", "f1", "accuracy", "wape", "mse", "loss")
+PRIMARY = {"next-behaviour": "recall@20", "multi-task": "recall@20", "purchase-intent": "auc", "sales": "wape"}
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One contestant of the comparison: the model itself or a baseline. Values are oracle metrics."""
+
+    name: str
+    values: dict[str, float]
+    primary: str
+    is_model: bool = False
+
+    @property
+    def score(self) -> float | None:
+        """The metric that decides, None where it was not measured."""
+        return self.values.get(self.primary)
+
+    @property
+    def trivial(self) -> bool:
+        """True for a baseline that needs no training."""
+        return self.name in TRIVIAL
+
+
+def standings(
+    oracle: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]], task: str
+) -> list[Standing]:
+    """The model first, then the baselines, best first by the task's primary metric; metrics in a fixed order."""
+    primary = PRIMARY.get(task, "recall@20")
+    known = {name for values in (oracle, *baselines.values()) for name in values}
+    names = [name for name in SHOWN if name in known]
+
+    def row(name: str, values: Mapping[str, float], *, is_model: bool = False) -> Standing:
+        return Standing(name, {key: values[key] for key in names if key in values}, primary, is_model)
+
+    sign = 1 if primary in LOWER_IS_BETTER else -1
+    others = sorted(
+        (row(name, values) for name, values in baselines.items()),
+        key=lambda standing: (standing.score is None, sign * (standing.score or 0.0), standing.name),
+    )
+    return [row(MODEL, oracle, is_model=True), *others] if names else []
+
+
+def warning_below(rows: list[Standing]) -> list[str]:
+    """One sentence if the model is not better than a baseline that needs no training, else nothing."""
+    if not rows or rows[0].score is None:
+        return []
+    model, score = rows[0], rows[0].score
+    sign = -1 if model.primary in LOWER_IS_BETTER else 1
+    for row in rows[1:]:
+        if row.trivial and row.score is not None and sign * row.score >= sign * score:
+            return [
+                f"the model ({model.primary} {score:.3f}) is not better than {row.name} ({row.score:.3f}), which "
+                "needs no training: it takes more consumers, more rounds or a larger epsilon"
+            ]
+    return []
