@@ -8,11 +8,9 @@ state by both accountants (on request of every round), and the aggregation evide
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeAlias
 
 from common.errors import BadInputError, FedcartError, VerificationError
 from common.privacy.accountant import FINE, PldAccountant, RdpAccountant, Reading, ScopeAccountant
@@ -21,8 +19,6 @@ from common.privacy.entries import Open, Replay, as_events, replay_lines, split_
 from common.privacy.mechanism import PrivacyEvent
 from common.runfolder import RoundRecord, RunFolder
 from common.trust.identity import Roster
-
-EvidenceCheck: TypeAlias = "Callable[[Path, Roster], Iterator[Finding]]"
 
 
 @dataclass(frozen=True)
@@ -93,13 +89,7 @@ def verify_path(path: Path, *, every_round: bool = False, roster: Roster | None 
     return verdict
 
 
-def verify_run(
-    run: RunFolder,
-    *,
-    every_round: bool = False,
-    roster: Roster | None = None,
-    check_evidence: EvidenceCheck | None = None,
-) -> Verdict:
+def verify_run(run: RunFolder, *, every_round: bool = False, roster: Roster | None = None) -> Verdict:
     """Verify everything in a run folder that can be verified offline. Nothing is raised for a damaged file."""
     verdict = Verdict(str(run.path))
     pinned = roster or _own_roster(run, verdict)
@@ -115,9 +105,8 @@ def verify_run(
     if pinned is not None:
         _check_attestations(attested, pinned, verdict, every_round=every_round)
     _check_completeness(run, verdict, attested, set(checks))
-    if check_evidence is not None and pinned is not None:
-        verdict.problems.extend(check_evidence(run.path / "evidence", pinned))
-    verdict.evidence = sum(1 for _ in (run.path / "evidence").glob("*.json"))
+    if pinned is not None:
+        _check_evidence(run, pinned, records, verdict)
     return verdict
 
 
@@ -167,7 +156,7 @@ class _LedgerCheck:
         """The key that must have signed, and whether it is pinned from outside the ledger."""
         (_, entry, _), *_ = replay_lines([first_line])
         header = entry.body
-        assert isinstance(header, Open)  # noqa: S101  (Replay accepts no other first entry)
+        assert isinstance(header, Open)  # Replay accepts no other first entry
         claimed = bytes.fromhex(header.public_key)
         if self.roster is None:
             return claimed, False
@@ -188,7 +177,7 @@ class _LedgerCheck:
         anchor = _read_anchor(path)
         anchor.verify(key)
         said = anchor.head
-        assert state.header is not None  # noqa: S101  (at least one line was applied)
+        assert state.header is not None  # at least one line was applied
         if (said.site, said.scope) != (state.header.site, state.header.scope):
             raise VerificationError(f"{path.name} is of another ledger")
         if said.sequence >= state.sequence:
@@ -205,7 +194,7 @@ class _LedgerCheck:
 
     def _report(self, state: Replay, pinned: bool) -> None:
         header = state.header
-        assert header is not None  # noqa: S101  (at least one line was applied)
+        assert header is not None  # at least one line was applied
         if not pinned:
             self._note(f"the key of {header.site} is the one that the ledger names itself, not pinned by a roster")
         if self.file.parent.name == "ledgers" and self.file.name != f"{header.site}.jsonl":
@@ -310,6 +299,35 @@ def _check_completeness(
         where.append(
             Finding("ledgers", "the run is said to be private but has none" if private else "not a private run")
         )
+
+
+def _check_evidence(run: RunFolder, roster: Roster, records: list[RoundRecord], verdict: Verdict) -> None:
+    """Every secure round that gave a sum has evidence that the pinned sites agreed on its survivors."""
+    from common.secagg.evidence import Evidence, verify_evidence
+
+    proven: dict[int, str] = {}
+    for path in sorted((run.path / "evidence").glob("*.json")):
+        where = f"evidence/{path.name}"
+        try:
+            evidence = Evidence.from_json(path.read_text())
+            verify_evidence(evidence, roster)
+        except (FedcartError, OSError, UnicodeDecodeError) as error:
+            verdict.problems.append(Finding(where, str(error)))
+            continue
+        number = evidence.params.session.round
+        if number in proven:
+            verdict.problems.append(Finding(where, f"round {number} was proven by {proven[number]} already"))
+        proven[number] = path.name
+        verdict.evidence += 1
+    for line, record in enumerate(records, start=1):
+        if (
+            record.aggregation == "secure"
+            and not record.aborted
+            and record.answered
+            and record.round not in proven
+        ):
+            what = f"round {record.round} gave a secure sum, but there is no evidence for it"
+            verdict.problems.append(Finding(f"metrics.jsonl, line {line}", what))
 
 
 def _is_private(run: RunFolder) -> bool:

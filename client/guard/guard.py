@@ -123,7 +123,7 @@ class Guard:
     ) -> Grant:
         state = self._ledger.state
         header = state.header
-        assert header is not None  # noqa: S101  (a guard is made with an open ledger)
+        assert header is not None
         attestation = Attestation(
             site=header.site,
             scope=header.scope,
@@ -213,7 +213,7 @@ class Guard:
         """What is spent and what is left. Reads the ledger anew."""
         with self._ledger.transaction() as state:
             header = state.header
-            assert header is not None  # noqa: S101  (a guard is made with an open ledger)
+            assert header is not None
             spent, states = state.events, [r.state for r in state.reservations.values()]
             count = len(state.hashes)
         epsilon = round_up(epsilon_of(spent, header.delta))
@@ -238,7 +238,7 @@ class Guard:
         return rounds_left(ScopeAccountant(state.events), events, self._delta(state), self._policy.epsilon_max)
 
     def _delta(self, state: Replay) -> float:
-        assert state.header is not None  # noqa: S101  (a guard is made with an open ledger)
+        assert state.header is not None
         return state.header.delta
 
 

@@ -102,7 +102,7 @@ class Ledger:
 
     def _check_header(self, expected: Open) -> None:
         header = self._state.header
-        assert header is not None  # noqa: S101  (checked or written just before)
+        assert header is not None
         for name in ("site", "scope", "delta", "public_key", "simulated"):
             found, wanted = getattr(header, name), getattr(expected, name)
             if found != wanted:

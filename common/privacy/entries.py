@@ -104,11 +104,12 @@ class Entry(_Body):
 
 
 _ENTRY = TypeAdapter(Entry)
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def canonical_json(value: object) -> bytes:
     """Sorted keys, no spaces, ASCII, no NaN: one value, one encoding."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+    return _ENCODER.encode(value).encode("ascii")
 
 
 def make_line(body: Body, *, sequence: int, previous: str, time: str, identity: Identity) -> bytes:
@@ -191,6 +192,7 @@ class Replay:
     first_previous: str = FIRST_PREVIOUS
     hashes: list[str] = field(default_factory=list)
     reservations: dict[int, Reservation] = field(default_factory=dict)
+    carried: Totals = field(default_factory=Counter)
     spent: Totals = field(default_factory=Counter)
 
     @property
@@ -241,6 +243,7 @@ class Replay:
             case Open():
                 raise VerificationError("a ledger is opened once")
             case Charge():
+                self.carried += count_events(entry.body.events)
                 self.spent += count_events(entry.body.events)
             case Reserve():
                 self.reservations[entry.sequence] = Reservation(entry.sequence, entry.hash, entry.time, entry.body)

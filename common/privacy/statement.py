@@ -1,0 +1,280 @@
+"""What may be claimed about privacy, as data: for ``audit show``, the HTML report and the run's summary.
+
+The order follows NIST SP 800-226: unit, neighbouring relation, trust model, mechanism, sampling,
+composition, random source, and then what is not covered. Texts are about this product's mechanism only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from common.privacy.accountant import Reading, ScopeAccountant, compose_sites, epsilon_of, round_up
+from common.privacy.attestation import SignedAttestation
+from common.privacy.entries import Replay, Totals, as_events, count_events
+from common.privacy.mechanism import PrivacyEvent
+
+
+@dataclass(frozen=True)
+class SiteBudget:
+    """What one site's scope has spent. ``limit`` None where only the ledger is known: policies stay at sites."""
+
+    site: str
+    scope: str
+    delta: float
+    limit: float | None
+    events: tuple[PrivacyEvent, ...]
+    simulated: bool
+
+    @property
+    def epsilon(self) -> float:
+        """Spent so far, rounded up to six decimals."""
+        return round_up(epsilon_of(self.events, self.delta))
+
+    @property
+    def left(self) -> float | None:
+        """Limit minus spent, at least 0; None without a limit."""
+        return None if self.limit is None else max(0.0, self.limit - self.epsilon)
+
+    def reading(self) -> Reading:
+        """Both accountants."""
+        return ScopeAccountant(self.events).reading(self.delta)
+
+
+@dataclass(frozen=True)
+class Adversary:
+    """One row of the adversary table: who, what they see, and the epsilon that holds against them."""
+
+    who: str
+    sees: str
+    epsilon: float | None
+    why: str
+
+
+@dataclass(frozen=True)
+class CrossSite:
+    """The same consumer at several sites. ``delta`` is the smallest of the sites', which is the cautious one."""
+
+    disjoint: float
+    everywhere: float
+    delta: float
+    sites: int
+
+
+@dataclass(frozen=True)
+class Section:
+    """One heading of the statement with its sentences."""
+
+    title: str
+    sentences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Statement:
+    """The whole claim. ``private`` False: nothing is claimed, and every output must say so."""
+
+    private: bool
+    simulated: bool
+    sites: tuple[SiteBudget, ...]
+    adversaries: tuple[Adversary, ...]
+    cross_site: CrossSite | None
+    sections: tuple[Section, ...]
+    assumptions: tuple[str, ...]
+    not_covered: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LedgerRow:
+    """One RESERVE of a ledger: what it was for, what it cost, and where the scope stood after it.
+
+    ``epsilon_so_far`` counts everything before it that is not void; for a void row it is unchanged.
+    """
+
+    sequence: int
+    time: str
+    run: str
+    round: int
+    attempt: int
+    state: str
+    events: tuple[PrivacyEvent, ...]
+    epsilon_alone: float
+    epsilon_so_far: float
+
+
+def make_statement(
+    budgets: Sequence[SiteBudget], *, secure: bool, private: bool = True, hardened: bool = False
+) -> Statement:
+    """Assemble the claim for these sites.
+
+    ``secure``: contributions were summed under masks; ``private`` False: trained without noise, or with the
+    seeded test stream.
+    """
+    simulated = any(budget.simulated for budget in budgets)
+    return Statement(
+        private=private and bool(budgets),
+        simulated=simulated,
+        sites=tuple(budgets),
+        adversaries=_adversaries(budgets, secure=secure) if private else (),
+        cross_site=cross_site(budgets) if private and budgets else None,
+        sections=_sections(hardened=hardened),
+        assumptions=_assumptions(simulated=simulated),
+        not_covered=NOT_COVERED,
+        warnings=_warnings(budgets, private=private, simulated=simulated),
+    )
+
+
+def budget_of_attestation(signed: SignedAttestation) -> SiteBudget:
+    """A site's budget from its latest attestation: the deployed server's and the run folder's view."""
+    said = signed.attestation
+    return SiteBudget(said.site, said.scope, said.delta, said.limit, said.totals, said.simulated)
+
+
+def budget_of_ledger(state: Replay, limit: float | None = None) -> SiteBudget:
+    """A site's budget from its replayed ledger. **Raises** ValueError if the ledger is empty."""
+    if state.header is None:
+        raise ValueError("the ledger has no entry")
+    header = state.header
+    return SiteBudget(header.site, header.scope, header.delta, limit, state.events, header.simulated)
+
+
+def ledger_rows(state: Replay) -> list[LedgerRow]:
+    """The history of a ledger, one row per RESERVE, epsilon rounded up to six decimals."""
+    if state.header is None:
+        return []
+    delta = state.header.delta
+    spent: Totals = state.carried.copy()
+    rows = []
+    for r in state.reservations.values():
+        if r.state != "void":
+            spent = spent + count_events(r.body.events)
+        alone = epsilon_of(as_events(count_events(r.body.events)), delta)
+        so_far = epsilon_of(as_events(spent), delta)
+        body = r.body
+        rows.append(
+            LedgerRow(
+                r.sequence, r.time, body.run, body.round, body.attempt, r.state, body.events,
+                round_up(alone), round_up(so_far),
+            )
+        )  # fmt: skip
+    return rows
+
+
+def cross_site(budgets: Sequence[SiteBudget]) -> CrossSite:
+    """Both extremes: every consumer known at one site only, and a consumer known at all of them."""
+    delta = min(budget.delta for budget in budgets)
+    everywhere = compose_sites(ScopeAccountant(budget.events) for budget in budgets)
+    disjoint = max(epsilon_of(budget.events, delta) for budget in budgets)
+    return CrossSite(round_up(disjoint), round_up(everywhere.epsilon(delta)), delta, len(budgets))
+
+
+def _worst(budgets: Iterable[SiteBudget]) -> float | None:
+    return max((budget.epsilon for budget in budgets), default=None)
+
+
+def _adversaries(budgets: Sequence[SiteBudget], *, secure: bool) -> tuple[Adversary, ...]:
+    worst = _worst(budgets)
+    local = "every site adds its full noise before anything leaves, so this needs no trust in anybody else"
+    server_sees = (
+        "the sum over the surviving sites of each round, and who took part"
+        if secure
+        else "every site's noised contribution alone (plain aggregation)"
+    )
+    return (
+        Adversary("recipient of the final model", "the model of the last round", worst, local),
+        Adversary("the other sites", "the model of every round", worst, local),
+        Adversary("the server", server_sees, worst, local),
+        Adversary(
+            "the server together with colluding sites",
+            "at worst one site's noised contributions alone: all others subtract theirs",
+            worst,
+            local + "; secure aggregation adds nothing here",
+        ),
+        Adversary("whoever controls the site's machine", "the raw data", None, "nothing here protects against it"),
+    )
+
+
+def _sections(*, hardened: bool) -> tuple[Section, ...]:
+    source = "AES-256 in counter mode under a key from the operating system, fresh in each process"
+    normals = "sums of four Box-Muller normals" if hardened else "Box-Muller normals with a 63-bit radius"
+    return (
+        Section("Unit", ("One consumer: everything that a site holds about one person is one row of its data.",)),
+        Section(
+            "Neighbouring relation", ("Add or remove one consumer; so the number of consumers is private too.",)
+        ),
+        Section(
+            "Trust model",
+            (
+                "Local to the site: the figure holds against everybody outside, the server included.",
+                "The site's own software, machine and operator are trusted.",
+            ),
+        ),
+        Section(
+            "Mechanism",
+            (
+                "Each consumer's gradient is clipped in L2 norm over all parameters together; Gaussian noise in "
+                "proportion to the clipping norm is added to the sum in every step.",
+                "Evaluation and statistics release noised sums of bounded values; nothing else is released.",
+            ),
+        ),
+        Section(
+            "Sampling",
+            (
+                "Poisson: every consumer is in a step independently with a public probability.",
+                "The choice of sites per round is not counted as amplification: the server knows who took part.",
+            ),
+        ),
+        Section(
+            "Composition",
+            (
+                "All rounds, restarts, runs and models on one scope add up in the site's ledger.",
+                "Reported is the smaller of two upper bounds, Rényi and privacy loss distribution; where runs with "
+                "different settings share a scope, the Rényi bound alone, because their settings may depend on "
+                "earlier results.",
+                "The promise is the limit. Epsilon so far is what the ledger counts now; it may still grow up to it.",
+            ),
+        ),
+        Section("Random source", (f"{source}; {normals}, for noise, sampling and rounding.",)),
+    )
+
+
+NOT_COVERED = (
+    "What the guarantee bounds is the extra risk of taking part; facts about people in general can be learnt.",
+    "Floating point: the guarantee is stated for real numbers; the released vector is rounded to a fixed-point grid.",
+    "Time, message sizes and which sites take part are visible to the server.",
+    "An item catalogue that was built from an event log is itself a release and is not counted.",
+    "A consumer who uses several accounts or devices at a site counts as several consumers.",
+    "Figures marked oracle in a simulation are computed from all data; a deployment does not have them.",
+    "What a site does with the model, and who can read its disk.",
+)
+
+
+def _assumptions(*, simulated: bool) -> tuple[str, ...]:
+    common = (
+        "The declared population, sampling rate and number of steps are constants that do not depend on the data.",
+        "One row of a site's data is one consumer; hold-out and training consumers are disjoint and fixed.",
+        "The operating system's random numbers are unpredictable, and AES-256 is not broken.",
+        "SHA-256 and Ed25519 hold; the site's signing key is used by the site alone.",
+    )
+    if not simulated:
+        return common
+    return (*common, "Simulation: the declared population is the true one rounded up to a power of two.")
+
+
+def _warnings(budgets: Sequence[SiteBudget], *, private: bool, simulated: bool) -> tuple[str, ...]:
+    found = []
+    if not private:
+        found.append("NOT PRIVATE: this run gives no guarantee about any consumer.")
+    if simulated:
+        found.append("Simulated ledgers: this budget does not carry over to a deployment or to another run.")
+    for budget in budgets if private else ():
+        if budget.limit is not None and budget.epsilon > budget.limit:
+            found.append(
+                f"{budget.site}: spent {budget.epsilon} is above the limit {budget.limit} of its policy now."
+            )
+        if budget.reading().adaptive:
+            found.append(
+                f"{budget.site}: settings differ within the scope; the Rényi bound counts "
+                f"(if all had been fixed in advance: {round_up(budget.reading().if_fixed_in_advance, 4)})."
+            )
+    return tuple(found)
