@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,8 @@ from numpy.typing import NDArray
 
 from common.data import reading
 from common.data.events import EventLog
-from common.errors import BadInputError, WorkFailedError
+from common.data.writing import write_text
+from common.errors import BadInputError
 
 FORMAT = "fedcart-catalogue/1"
 FROM_LOG = "event log (uncharged release)"
@@ -154,22 +154,6 @@ def write_catalogue(catalogue: Catalogue, path: Path) -> None:
     write_text(
         path, json.dumps(catalogue.to_json(), ensure_ascii=False, indent=None, separators=(",", ":")) + "\n"
     )
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically: a temporary name, synced, renamed. Raises: WorkFailedError."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise WorkFailedError(
-            f"cannot write {path}: {error.strerror}", hint="check the folder and the disk"
-        ) from None
 
 
 def read_catalogue(path: Path) -> Catalogue:

@@ -1,0 +1,218 @@
+"""``fedcart data``: check, describe or synthesise event logs; build a catalogue."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import show
+from common.errors import BadInputError
+
+if TYPE_CHECKING:
+    from common.data.cleaning import CleaningReport
+    from common.data.describe import Description
+    from common.data.events import EventLog
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Check, describe or synthesise event logs; build a catalogue. The formats are in docs/data.md.",
+)
+
+_SHOWN_SITES = 40
+
+Events = Annotated[Path, typer.Argument(metavar="FILE", help="event log: CSV, CSV.GZ or Parquet")]
+Format = Annotated[
+    str, typer.Option(metavar="NAME", help="preset or TOML mapping; left out: recognised by the columns")
+]
+SplitBy = Annotated[str, typer.Option(metavar="COLUMN", help="column of the file that names the site")]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON value")]
+
+
+@app.command(epilog="Example: fedcart data check online_retail.csv.gz --format online-retail")
+def check(file: Events, format: Format = "", json: Json = False) -> None:
+    """Read and clean an event log, and say what was dropped or changed, and why."""
+    _, report = _load(file, format, "")
+    if json:
+        show.print_json(report.to_json())
+        return
+    _print_report(report)
+
+
+@app.command(epilog="Example: fedcart data describe online_retail.csv.gz --split-by country")
+def describe(file: Events, format: Format = "", split_by: SplitBy = "", json: Json = False) -> None:
+    """Statistics per site. True counts of your own data: for your eyes, never part of a release."""
+    from common.data.describe import describe as statistics
+
+    log, report = _load(file, format, split_by)
+    description = statistics(log)
+    if json:
+        show.print_json(description.to_json())
+        return
+    typer.echo(f"{report.source} · format {report.format} · {report.kept:,} of {report.lines:,} lines usable\n")
+    _print_description(description)
+
+
+@app.command(epilog="Example: fedcart data synth market.parquet --events 1000000 --sites 8 --seed 7")
+def synth(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="file to write: .csv, .csv.gz or .parquet")],
+    events: Annotated[int, typer.Option(metavar="N", help="about this many events", min=100)] = 350_000,
+    sites: Annotated[int, typer.Option(metavar="S", help="number of unequal merchants", min=1)] = 8,
+    seed: Annotated[int, typer.Option(metavar="S", help="same seed, same events", min=0)] = 1,
+    items: Annotated[int, typer.Option(metavar="N", help="items over all sites", min=24)] = 1_000,
+    anomalies: Annotated[
+        float, typer.Option(metavar="F", help="share of consumers with one labelled anomaly", min=0, max=1)
+    ] = 0.02,
+    overlap: Annotated[
+        float, typer.Option(metavar="F", help="share of a site's consumers also drawn elsewhere", min=0, max=1)
+    ] = 0.0,
+    force: Annotated[bool, typer.Option("--force", help="replace files that exist")] = False,
+    json: Json = False,
+) -> None:
+    """Write a synthetic marketplace: events, the public catalogue, and the labels of injected anomalies."""
+    from common.data.writing import SUFFIXES, check_writable
+
+    check_writable(out, SUFFIXES)
+    stem = out.name.split(".")[0]
+    labels_path = out.with_name(f"{stem}.labels.csv")
+    catalogue_path = out.with_name(f"{stem}.catalogue.json")
+    _refuse_to_replace((out, labels_path, catalogue_path), force)
+
+    from common.data.catalogue import write_catalogue
+    from common.data.writing import write_frame
+    from simulations.synthetic import SyntheticSpec, generate
+
+    per_consumer = SyntheticSpec.events_per_consumer
+    spec = SyntheticSpec(
+        sites=sites,
+        consumers=max(1, round(events / per_consumer)),
+        items=items,
+        anomalies=anomalies,
+        overlap=overlap,
+    )
+    market = generate(spec, seed)
+    write_frame(_with_text_ids(market.log.frame), out)
+    write_frame(_with_text_ids(market.labels), labels_path)
+    write_catalogue(market.catalogue, catalogue_path)
+    summary = {
+        "events": len(market.log),
+        "consumers": len(market.log.consumers),
+        "sites": sites,
+        "anomalies": market.labels.height,
+        "files": [str(out), str(labels_path), str(catalogue_path)],
+    }
+    if json:
+        show.print_json(summary)
+        return
+    typer.echo(f"{len(market.log):,} events of {summary['consumers']:,} consumers at {sites} sites")
+    typer.echo(f"  events     {out}  (format fedcart)")
+    typer.echo(f"  anomalies  {labels_path}  ({market.labels.height:,} labelled)")
+    typer.echo(f"  catalogue  {catalogue_path}")
+
+
+@app.command(epilog="Example: fedcart data catalogue online_retail.csv.gz --split-by country --out retail.json")
+def catalogue(
+    file: Events,
+    format: Format = "",
+    split_by: SplitBy = "",
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="file to write: .json")] = None,
+    max_items: Annotated[int, typer.Option(metavar="N", help="most frequent items; 0: all", min=0)] = 0,
+    force: Annotated[bool, typer.Option("--force", help="replace a file that exists")] = False,
+    json: Json = False,
+) -> None:
+    """Write the catalogue of an event log. It shows what consumers touched: an uncharged release, labelled so."""
+    from common.data.writing import check_writable
+
+    target = out or Path(f"{file.name.split('.')[0]}.catalogue.json")
+    check_writable(target, (".json",))
+    _refuse_to_replace((target,), force)
+
+    from common.data.catalogue import catalogue_from_events, write_catalogue
+
+    log, _ = _load(file, format, split_by)
+    built = catalogue_from_events(log, max_items=max_items)
+    write_catalogue(built, target)
+    if json:
+        counts = {"items": len(built.items), "categories": len(built.categories), "sites": len(built.stock)}
+        show.print_json({**counts, "source": built.source, "warning": built.warning, "file": str(target)})
+        return
+    typer.echo(
+        f"{len(built.items):,} items, {len(built.categories):,} categories, {len(built.stock)} sites: {target}"
+    )
+    show.warning(built.warning)
+
+
+def _load(file: Path, format_name: str, split_by: str) -> tuple[EventLog, CleaningReport]:
+    from common.data import formats, reading
+    from common.data.events import load_events
+
+    name = format_name or formats.guess_format(reading.first_line(file)) or "fedcart"
+    # ids are compared within this command only: a secret that nobody keeps is the safest
+    return load_events(file, name, secret=os.urandom(32), site_column=split_by)
+
+
+def _refuse_to_replace(paths: tuple[Path, ...], force: bool) -> None:
+    taken = [str(path) for path in paths if path.exists()]
+    if taken and not force:
+        raise BadInputError(f"already there: {', '.join(taken)}", hint="--force replaces, or choose another name")
+
+
+def _with_text_ids(frame: Any) -> Any:
+    import polars as pl
+
+    ids = frame["consumer"].unique()
+    text = pl.Series([f"c{number:016x}" for number in ids], dtype=pl.String)
+    return frame.with_columns(frame["consumer"].replace_strict(ids, text, return_dtype=pl.String))
+
+
+def _print_report(report: CleaningReport) -> None:
+    share = report.kept / report.lines
+    typer.echo(f"{report.status}: {report.kept:,} of {report.lines:,} lines usable ({share:.1%})\n")
+    rows = [
+        (rule.rule, f"{rule.found:,}", f"{rule.dropped:,}", f"{rule.action}: {rule.reason}")
+        for rule in report.rules
+        if rule.found
+    ]
+    if rows:
+        show.table("", ("rule", "lines", "dropped", "what was done"), rows)
+        typer.echo("")
+    else:
+        typer.echo("no rule found anything to drop or change\n")
+    site_note = f", {report.sites:,} sites" if report.sites else ""
+    typer.echo(
+        f"{report.consumers:,} consumers, {report.items:,} items{site_note}; {report.first} to {report.last}"
+    )
+    if report.sites_lost:
+        typer.echo(f"sites without a usable line: {', '.join(report.sites_lost)}")
+
+
+def _print_description(description: Description) -> None:
+    columns = ("site", "consumers", "events", "per consumer", "items", "purchases", "shared", "first", "last")
+    rows = [
+        (
+            site.site,
+            f"{site.consumers:,}",
+            f"{site.events:,}",
+            f"{site.events_per_consumer:.1f}",
+            f"{site.items:,}",
+            f"{site.purchases:,}",
+            f"{site.shared_events:.0%}",
+            site.first[:10],
+            site.last[:10],
+        )
+        for site in description.sites[:_SHOWN_SITES]
+    ]
+    show.table("", columns, rows)
+    if len(description.sites) > _SHOWN_SITES:
+        typer.echo(f"and {len(description.sites) - _SHOWN_SITES} smaller sites (all of them with --json)")
+    total = f"{description.consumers:,} consumers, {description.events:,} events, {description.items:,} items"
+    typer.echo(f"\nin all: {total}, {description.categories:,} categories")
+    typer.echo("events: " + ", ".join(f"{name} {count:,}" for name, count in description.event_types.items()))
+    if len(description.sites) > 1:
+        typer.echo(f"consumers seen at more than one site: {description.overlap:.1%}")
+    if description.advice:
+        typer.echo(description.advice)
+    show.note("true counts of your own data, for your eyes: they are not released")

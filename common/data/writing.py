@@ -1,0 +1,73 @@
+"""Write files whole or not at all: a temporary name in the same folder, synced, renamed."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import polars as pl
+
+from common.errors import BadInputError, WorkFailedError
+
+SUFFIXES = (".csv", ".csv.gz", ".parquet")
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that becomes ``path`` if the block ends well and leaves nothing behind if not.
+
+    Raises: WorkFailedError if the disk or the folder does not take it.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise WorkFailedError(
+            f"cannot write {path}: {error.strerror or error}", hint="check the folder and the free space"
+        ) from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8. Raises: WorkFailedError."""
+    with atomic(path) as file:
+        file.write(text.encode())
+
+
+def write_frame(frame: pl.DataFrame, path: Path) -> None:
+    """Write a table as CSV, CSV.GZ or Parquet, by the end of the name. Raises: BadInputError, WorkFailedError."""
+    check_writable(path, SUFFIXES)
+    with atomic(path) as file:
+        if path.name.endswith(".parquet"):
+            frame.write_parquet(file)
+        elif path.name.endswith(".gz"):
+            with gzip.open(file, "wb", compresslevel=4) as packed:
+                frame.write_csv(packed)
+        else:
+            frame.write_csv(file)
+
+
+def check_writable(path: Path, suffixes: tuple[str, ...]) -> None:
+    """Find out before the work whether ``path`` can be written.
+
+    Raises: BadInputError for another suffix, a missing or unwritable folder, or a folder of that name.
+    """
+    if not path.name.endswith(suffixes):
+        raise BadInputError(
+            f"{path} does not end in {' or '.join(suffixes)}", hint="the end of the name is the format"
+        )
+    if path.is_dir():
+        raise BadInputError(f"{path} is a folder", hint="name a file in it")
+    if not path.parent.is_dir():
+        raise BadInputError(f"no such folder: {path.parent}", hint="make the folder first")
+    if not os.access(path.parent, os.W_OK):
+        raise BadInputError(f"not allowed to write to {path.parent}", hint="choose another folder")
