@@ -43,7 +43,7 @@ def forward(x: Tensor, weights: Weights, tape: Tape) -> Saved:
 
 
 def _loop(gates: Tensor, out: tuple[Tensor, Tensor, Tensor], w_hh: Tensor, sizes: list[int]) -> None:
-    rows, hidden = out[0].shape
+    hidden = out[0].shape[1]
     both, inner = gates[:, : 2 * hidden], gates[:, 2 * hidden :]
     reset, update = gates[:, :hidden], gates[:, hidden : 2 * hidden]
     w_both, w_inner = w_hh[: 2 * hidden].t(), w_hh[2 * hidden :].t()

@@ -45,7 +45,9 @@ class TapedLinear(nn.Linear, TapedLeaf):
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, leaf: TapedLinear, rows: RowMap) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, leaf: TapedLinear, rows: RowMap
+    ) -> Tensor:
         ctx.save_for_backward(x)
         ctx.leaf, ctx.rows = leaf, rows
         out = leaf.tape.take((x.shape[0], weight.shape[0]), x)
@@ -113,7 +115,9 @@ class _Scale(torch.autograd.Function):
     """``x * weight + bias`` per row."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, leaf: TapedLayerNorm, rows: RowMap) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, leaf: TapedLayerNorm, rows: RowMap
+    ) -> Tensor:
         ctx.save_for_backward(x)
         ctx.leaf, ctx.rows = leaf, rows
         return x * weight if bias is None else torch.addcmul(bias, x, weight)

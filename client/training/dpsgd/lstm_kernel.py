@@ -87,7 +87,12 @@ def forward(x: Tensor, weights: Weights, tape: Tape) -> Saved:
         last_h, last_c = h_t, c_t
     outputs.mul_(2)
     return Saved(
-        gates, doubled_g, previous_rows(state, sizes, tape), half_tanh, outputs, previous_rows(outputs, sizes, tape)
+        gates,
+        doubled_g,
+        previous_rows(state, sizes, tape),
+        half_tanh,
+        outputs,
+        previous_rows(outputs, sizes, tape),
     )
 
 
@@ -100,9 +105,7 @@ def backward(grad: Tensor, w_hh: Tensor, saved: Saved, tape: Tape) -> Tensor:
     carry = tape.take((tape.sizes[0], hidden), grad).zero_()  # half of the gradient by c
     three, last = out[:, : 3 * hidden].view(rows, 3, hidden), out[:, 3 * hidden :]
     forget, after = saved.gates[:, hidden : 2 * hidden], None
-    for d_t, dh_t, a_t, k_t, o_t, f_t in reversed(
-        steps_of(tape.sizes, out, dh, by_state, three, last, forget)
-    ):
+    for d_t, dh_t, a_t, k_t, o_t, f_t in reversed(steps_of(tape.sizes, out, dh, by_state, three, last, forget)):
         if after is not None:
             dh_t[: after.shape[0]].addmm_(after, w_hh)
         dc = carry[: dh_t.shape[0]]

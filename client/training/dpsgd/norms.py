@@ -6,8 +6,6 @@ Gram form), Bu et al. 2023 (choice between Gram and direct form by cost).
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 import torch
 from torch import Tensor
 
@@ -59,7 +57,8 @@ def _outer_squares(record: Record) -> tuple[Tensor, Tensor]:
 
 def row_squares(rows: Tensor) -> Tensor:
     """Squared length of each row: ``[R, width] -> [R]``."""
-    return torch.linalg.vector_norm(rows, dim=1).square_()
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
+    return norms.square_()
 
 
 def _input_squares(record: Outer) -> Tensor:
@@ -158,17 +157,13 @@ _SQUARES = {Outer: _outer_squares, Picked: _picked_squares, Summed: _summed_squa
 
 
 def _tied(records: list[Record]) -> list[tuple[Outer, Picked]]:
-    """Pairs that write to the same parameter: an output layer tied to an embedding."""
-    users: dict[int, list[Record]] = defaultdict(list)
-    for record in records:
-        for parameter in record.parameters:
-            users[id(parameter)].append(record)
-    pairs = []
-    for same in users.values():
-        outers = [r for r in same if isinstance(r, Outer)]
-        picked = [r for r in same if isinstance(r, Picked)]
-        pairs += [(o, p) for o in outers for p in picked]
-    return pairs
+    """Pairs that write to the same table: an output layer tied to an embedding.
+
+    A bias is written by an ``Outer`` and a ``Picked`` of one sampled softmax only, at disjoint places.
+    """
+    outers = [r for r in records if isinstance(r, Outer)]
+    picked = [r for r in records if isinstance(r, Picked)]
+    return [(o, p) for o in outers for p in picked if any(w is p.table for w in o.weights)]
 
 
 def _cross(outer: Outer, picked: Picked) -> Tensor:

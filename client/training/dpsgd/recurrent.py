@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
+from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
 from client.training.dpsgd import gru_kernel, lstm_kernel
@@ -20,6 +20,10 @@ from common.errors import BadInputError
 
 class TapedRNN(TapedLeaf):
     """What LSTM and GRU share: check of the input, loop over layers, dropout between them."""
+
+    mode: str
+    num_layers: int
+    dropout: float
 
     def run(self, x: Any, hx: Any) -> PackedSequence:
         """Run all layers over packed rows from a zero state. Raises: BadInputError naming the layer."""
@@ -42,11 +46,13 @@ class TapedRNN(TapedLeaf):
         owners = tape.rows(rows.shape[0], self.layer)
         for number in range(self.num_layers):
             if number and self.dropout and self.training:
-                rows = F.dropout(rows, self.dropout)
+                rows = functional.dropout(rows, self.dropout)
             rows = _FUNCTIONS[self.mode].apply(rows, self.layer_weights(number)[0], self, number, owners)
         return PackedSequence(rows, x.batch_sizes)
 
-    def layer_weights(self, number: int) -> tuple[nn.Parameter, nn.Parameter, nn.Parameter | None, nn.Parameter | None]:
+    def layer_weights(
+        self, number: int
+    ) -> tuple[nn.Parameter, nn.Parameter, nn.Parameter | None, nn.Parameter | None]:
         """``weight_ih, weight_hh, bias_ih, bias_hh`` of one layer."""
         names = [f"weight_ih_l{number}", f"weight_hh_l{number}", f"bias_ih_l{number}", f"bias_hh_l{number}"]
         return tuple(getattr(self, name, None) for name in names)  # type: ignore[return-value]
@@ -78,7 +84,8 @@ class _LSTMLayer(torch.autograd.Function):
         x = x.contiguous()
         ctx.saved = lstm_kernel.forward(x, leaf.layer_weights(number), leaf.tape)
         ctx.x, ctx.leaf, ctx.number, ctx.rows = x, leaf, number, rows
-        return ctx.saved.outputs.data
+        outputs: Tensor = ctx.saved.outputs.data
+        return outputs
 
     @staticmethod
     @once_differentiable
@@ -96,7 +103,8 @@ class _GRULayer(torch.autograd.Function):
         x = x.contiguous()
         ctx.saved = gru_kernel.forward(x, leaf.layer_weights(number), leaf.tape)
         ctx.x, ctx.leaf, ctx.number, ctx.rows = x, leaf, number, rows
-        return ctx.saved.outputs.data
+        outputs: Tensor = ctx.saved.outputs.data
+        return outputs
 
     @staticmethod
     @once_differentiable

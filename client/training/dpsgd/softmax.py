@@ -1,0 +1,221 @@
+"""Softmax, cross-entropy and their gradients in one pass over the logits, while they are in the cache.
+
+The logits of a batch are the largest tensor of training. Here they are made chunk by chunk and turned
+into gradients where they stand; nothing else of their size exists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from client.training.dpsgd.leaves import TapedLeaf
+from client.training.dpsgd.records import Outer, Picked
+from client.training.dpsgd.rows import RowMap
+from common.model.batch import Batch
+from common.model.heads import ItemHead
+
+_CHUNK_NUMBERS = 1 << 20  # logits of one chunk: 4 MB
+
+
+class TapedItemHead(ItemHead, TapedLeaf):
+    """``ItemHead`` whose loss over packed rows is one fused function; everything else is unchanged."""
+
+    def step_losses(self, hidden: Tensor, target: Tensor, batch: Batch) -> Tensor:
+        """As ``ItemHead``; rows are recorded while the tape is recording. Shapes: ``[P]``."""
+        if not self.tape.recording:
+            return super().step_losses(hidden, target, batch)
+        rows = self.tape.rows(hidden.shape[0], self.layer)
+        losses: Tensor = _SoftmaxLoss.apply(hidden, self.linear.weight, self, _Question(rows, target, batch))
+        return losses
+
+
+@dataclass(frozen=True)
+class _Question:
+    """Rows, their targets, and the batch that knows which items were seen."""
+
+    rows: RowMap
+    target: Tensor
+    batch: Batch
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """Everything by row, consumer after consumer: hidden states, gradients of the loss by the logits."""
+
+    order: Tensor
+    rows: RowMap
+    hidden: Tensor
+    grads: Tensor
+    outside: Tensor | None
+    hidden_grads: Tensor
+
+
+class _SoftmaxLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, head: TapedItemHead, question: _Question) -> Tensor:
+        solve = _full if head.negatives is None else _sampled
+        losses, ctx.answer = solve(hidden.contiguous(), weight, head, question)
+        ctx.head, ctx.target, ctx.weight = head, question.target, weight
+        return losses
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        answer, linear, tape = ctx.answer, ctx.head.linear, ctx.head.tape
+        scale = grad[answer.order]
+        biases = () if linear.bias is None else (linear.bias,)
+        columns = None if ctx.head.negatives is None else ctx.head.negatives
+        tape.add(Outer(answer.rows, answer.grads, (linear.weight,), (answer.hidden,), biases, scale, columns))
+        if answer.outside is not None:
+            own = (answer.outside * scale)[:, None]
+            target = ctx.target[answer.order]
+            tape.add(Picked(answer.rows, answer.hidden * own, linear.weight, target))
+            for bias in biases:
+                tape.add(Picked(answer.rows, own, bias, target))
+        out = torch.empty_like(answer.hidden_grads)
+        out[answer.order] = answer.hidden_grads * scale[:, None]
+        return out, None, None, None
+
+
+def _ordered(hidden: Tensor, rows: RowMap) -> tuple[Tensor, RowMap, Tensor]:
+    """Rows consumer after consumer: their order, their map, the reordered ``hidden``."""
+    if rows.single:
+        order = torch.arange(len(rows))
+        return order, rows, hidden
+    order = rows.by_consumer
+    return order, RowMap(rows.consumer[order], rows.consumers), hidden[order]
+
+
+def _chunks(rows: int, width: int) -> list[slice]:
+    step = max(32, _CHUNK_NUMBERS // width)
+    return [slice(begin, min(begin + step, rows)) for begin in range(0, rows, step)]
+
+
+def _full(hidden: Tensor, weight: Tensor, head: TapedItemHead, question: _Question) -> tuple[Tensor, _Answer]:
+    """The softmax over all items but 0."""
+    order, rows, states = _ordered(hidden, question.rows)
+    target, count, items = question.target[order], len(rows), weight.shape[0]
+    grads = head.tape.take((count, items), hidden)
+    seen = _Seen(question.batch, order, items) if head.copy_bonus else None
+    hidden_grads = head.tape.take(tuple(hidden.shape), hidden)
+    loss = hidden.new_empty(count)
+    for part in _chunks(count, items):
+        logits = grads[part]
+        _product(states[part], weight, head.linear.bias, logits)
+        if seen is not None:
+            seen.add(logits, part, head.copy_bonus)
+        logits[:, 0] = float("-inf")
+        _to_gradient(logits, target[part], loss[part])
+        torch.mm(logits, weight, out=hidden_grads[part])
+    losses = torch.empty_like(loss)
+    losses[order] = loss
+    return losses, _Answer(order, rows, states, grads, None, hidden_grads)
+
+
+def _product(states: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
+    if bias is None:
+        torch.mm(states, weight.t(), out=out)
+    else:
+        torch.addmm(bias, states, weight.t(), out=out)
+
+
+def _to_gradient(logits: Tensor, target: Tensor, loss: Tensor) -> None:
+    """Turn logits into ``softmax - one hot`` in place and write the losses; zeros where the target is 0."""
+    place = target[:, None]
+    wanted = logits.gather(1, place)
+    top = logits.amax(1, keepdim=True)
+    logits.sub_(top).exp_()
+    total = logits.sum(1, keepdim=True)
+    loss.copy_((total.log() + top - wanted)[:, 0])
+    logits.div_(total)
+    logits.scatter_add_(1, place, logits.new_full((), -1.0).expand_as(wanted))
+    unknown = target == 0
+    if bool(unknown.any()):
+        logits[unknown] = 0
+        loss[unknown] = 0
+
+
+class _Seen:
+    """Where the copy bonus goes, in rows ordered consumer after consumer."""
+
+    def __init__(self, batch: Batch, order: Tensor, items: int) -> None:
+        place = torch.empty_like(order)
+        place[order] = torch.arange(len(order))
+        row = place[batch.seen_rows]
+        row, by_row = row.sort()
+        self.flat = row * items + batch.seen_items[by_row]
+        self.begin = torch.searchsorted(row, torch.arange(len(order) + 1)).tolist()
+        self.items = items
+
+    def add(self, logits: Tensor, part: slice, bonus: float) -> None:
+        """Add the bonus to one chunk of logits. Shapes: ``[part, items]``."""
+        flat = self.flat[self.begin[part.start] : self.begin[part.stop]] - part.start * self.items
+        logits.view(-1).index_add_(0, flat, logits.new_full((), bonus).expand(len(flat)))
+
+
+def _sampled(hidden: Tensor, weight: Tensor, head: TapedItemHead, question: _Question) -> tuple[Tensor, _Answer]:
+    """The softmax over the public negatives and each row's own target.
+
+    A target that is one of the negatives uses that column; another one gets a column of its own
+    (``outside``), so that no row of the table is written from two places of one record.
+    """
+    assert head.negatives is not None
+    order, rows, states = _ordered(hidden, question.rows)
+    target, negatives, bias = question.target[order], head.negatives, head.linear.bias
+    count, table = len(rows), weight.index_select(0, negatives)
+    lookup = torch.full((weight.shape[0],), -1)
+    lookup[negatives] = torch.arange(len(negatives))
+    column = lookup[target]
+    inside = column >= 0
+    grads = head.tape.take((count, len(negatives)), hidden)
+    _product(states, table, None if bias is None else bias[negatives], grads)
+    own_rows = weight.index_select(0, target)
+    own = torch.linalg.vecdot(states, own_rows)
+    if bias is not None:
+        own = own + bias[target]
+    if head.copy_bonus:
+        own = _add_seen(grads, own, question, order, (lookup, head.copy_bonus))
+    own.masked_fill_(inside, float("-inf"))
+    loss, outside = _to_sampled_gradient(grads, own, torch.where(inside, column, 0), inside)
+    unknown = target == 0
+    grads[unknown], outside[unknown], loss[unknown] = 0, 0, 0
+    hidden_grads = torch.mm(grads, table).addcmul_(outside[:, None], own_rows)
+    losses = torch.empty_like(loss)
+    losses[order] = loss
+    return losses, _Answer(order, rows, states, grads, outside, hidden_grads)
+
+
+def _add_seen(
+    grads: Tensor, own: Tensor, question: _Question, order: Tensor, copy: tuple[Tensor, float]
+) -> Tensor:
+    """Add the copy bonus to the columns of the negatives; return the targets' logits with theirs."""
+    lookup, bonus = copy
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order))
+    batch = question.batch
+    row, column = place[batch.seen_rows], lookup[batch.seen_items]
+    known = column >= 0
+    flat = row[known] * grads.shape[1] + column[known]
+    grads.view(-1).index_add_(0, flat, grads.new_full((), bonus).expand(len(flat)))
+    hit = row[batch.seen_items == question.target[batch.seen_rows]]
+    return own.index_add(0, hit, own.new_full((), bonus).expand(len(hit)))
+
+
+def _to_sampled_gradient(grads: Tensor, own: Tensor, column: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn logits into gradients in place; return losses and the gradients of the targets' own column."""
+    place = column[:, None]
+    wanted = torch.where(inside, grads.gather(1, place)[:, 0], own)
+    top = torch.maximum(grads.amax(1), own)
+    grads.sub_(top[:, None]).exp_()
+    own = (own - top).exp_()
+    total = grads.sum(1) + own
+    grads.div_(total[:, None])
+    own.div_(total)
+    one = inside.to(grads.dtype)
+    grads.scatter_add_(1, place, -one[:, None])
+    return total.log() + top - wanted, own - (1 - one)
