@@ -36,7 +36,10 @@ from common.secagg.messages import (
     checksum_key,
     default_threshold,
     encode,
+    parts_checksum,
+    revealed_parts,
     seed_commitment,
+    share_parts,
 )
 from common.trust.crypto import (
     KEY_BYTES,
@@ -227,7 +230,8 @@ class ClientProtocol:
             advertisements=request.advertisements,
             held=(_HeldShares(self._name, seeds[own], keys[own]),),
         )
-        return ShareBundle(self._name, tuple(boxes))
+        tag = parts_checksum(params.salt, self._name, share_parts(boxes))
+        return ShareBundle(self._name, tag, tuple(boxes))
 
     def mask(self, request: ShareDelivery, ring: NDArray[np.uint32], contribution: bytes) -> MaskedVector:
         """Exchange 3: add the self mask and a mask per other site of U2; forget seed and keys.
@@ -279,7 +283,8 @@ class ClientProtocol:
         seeds = tuple(Share(h.dealer, h.seed_share) for h in self._state.held if h.dealer in survivors)
         keys = tuple(Share(h.dealer, h.key_share) for h in self._state.held if h.dealer not in survivors)
         self._finish(journal.REVEAL, statement, held=())
-        return RevealedShares(self._name, seeds, keys)
+        tag = parts_checksum(self.params.salt, self._name, revealed_parts(seeds, keys))
+        return RevealedShares(self._name, tag, seeds, keys)
 
     def _expect(self, step: str) -> None:
         start, _ = TRANSITIONS[step]

@@ -13,7 +13,7 @@ at least t sites, or a ``RoundAbortedError`` with a reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
@@ -215,6 +215,7 @@ class ServerProtocol:
             raise RemoteProtocolError("shares are not one for each other site of U1, in cohort order")
         if any(len(share.box) != BOX_BYTES for share in answer.shares):
             raise RemoteProtocolError(f"a sealed share has {BOX_BYTES} bytes")
+        self._check_parts(answer, messages.share_parts(answer.shares))
         return {share.peer: share.box for share in answer.shares}
 
     def _check_masked(self, answer: MaskedVector) -> None:
@@ -237,7 +238,12 @@ class ServerProtocol:
             raise RemoteProtocolError("shares are not one per site of U2, of the kind that the lists say")
         if any(len(share.value) != SHARE_BYTES for share in (*answer.seed_shares, *answer.key_shares)):
             raise RemoteProtocolError(f"a share has {SHARE_BYTES} bytes")
+        self._check_parts(answer, messages.revealed_parts(answer.seed_shares, answer.key_shares))
         return answer
+
+    def _check_parts(self, answer: ShareBundle | RevealedShares, parts: Iterator[tuple[str, bytes]]) -> None:
+        if messages.parts_checksum(self.params.salt, answer.site, parts) != answer.checksum:
+            raise RemoteProtocolError("shares are damaged, or of another session or site")
 
     def _close_advertise(self, answered: tuple[str, ...]) -> None:
         self._u1 = tuple(self._answers[site] for site in answered)

@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -86,14 +86,23 @@ def x25519_usable(public: bytes) -> bool:
     return int.from_bytes(public, "little") & ((1 << 255) - 1) not in _SMALL_ORDER
 
 
+def hkdf_sha256(secret: bytes, salt: bytes, info: bytes, *, size: int = KEY_BYTES) -> bytes:
+    """HKDF, extract and expand. **Source**: RFC 5869."""
+    return HKDF(algorithm=SHA256(), length=size, salt=salt, info=info).derive(secret)
+
+
 def derive_key(secret: bytes, salt: bytes, *labels: str) -> bytes:
-    """HKDF-SHA256 of a secret under a salt and a list of labels: ``bytes[32]``.
+    """A 32-byte key from a secret under a salt and a list of labels.
 
     **Guarantee**: different lists of labels give independent keys (each label is length-prefixed).
-    **Source**: RFC 5869.
     """
-    info = b"fedcart/derive/1" + b"".join(len(raw).to_bytes(2, "big") + raw for raw in map(str.encode, labels))
-    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=salt, info=info).derive(secret)
+    raw = (label.encode() for label in labels)
+    return hkdf_sha256(secret, salt, b"fedcart/derive/1" + b"".join(len(r).to_bytes(2, "big") + r for r in raw))
+
+
+def aes_ctr(key: bytes, counter: bytes = bytes(_AES_BLOCK)) -> CipherContext:
+    """AES-256 in counter mode. **Source**: NIST SP 800-38A, section 6.5."""
+    return Cipher(algorithms.AES256(key), modes.CTR(counter)).encryptor()
 
 
 def seal(key: bytes, plain: bytes, associated: bytes, *, entropy: Entropy = system_entropy) -> bytes:
@@ -136,13 +145,10 @@ def add_masks(vector: NDArray[np.uint32], masks: Iterable[Mask]) -> None:
 
     **Shapes**: ``vector: uint32[d]``, C-contiguous.
     **Guarantee**: needs one-time keys (the counter starts at zero).
-    **Source**: NIST SP 800-38A, section 6.5.
     """
     if vector.dtype != np.uint32 or vector.ndim != 1 or not vector.flags.c_contiguous:
         raise BadInputError("masks are added to a contiguous uint32 vector only")
-    streams = [
-        (Cipher(algorithms.AES(key), modes.CTR(bytes(_AES_BLOCK))).encryptor(), sign) for key, sign in masks
-    ]
+    streams = [(aes_ctr(key), sign) for key, sign in masks]
     length = min(vector.size, BLOCK_BYTES // 4)
     zeros = bytes(4 * length)
     buffer = bytearray(4 * length + _AES_BLOCK)  # update_into asks for a spare cipher block
@@ -158,7 +164,7 @@ def add_masks(vector: NDArray[np.uint32], masks: Iterable[Mask]) -> None:
 
 def uniform_words(key: bytes) -> Callable[[int], NDArray[np.uint32]]:
     """A stream of uniform 32-bit words, AES-256-CTR under ``key``: call it with how many are wanted."""
-    stream = Cipher(algorithms.AES(key), modes.CTR(bytes(_AES_BLOCK))).encryptor()
+    stream = aes_ctr(key)
 
     def words(count: int) -> NDArray[np.uint32]:
         return np.frombuffer(stream.update(bytes(4 * count)), dtype="<u4").astype(np.uint32, copy=False)
