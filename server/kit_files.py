@@ -36,9 +36,48 @@ bundle = {_quote(pins.bundle)}
 """
 
 
-def policy_toml(site: str) -> str:
-    """``policy.toml`` with safe defaults, every rule explained."""
-    return f"# What {site} allows.\n"
+def policy_toml(site: str, approve: str = "ask") -> str:
+    """``policy.toml`` with safe defaults, every rule explained. A test compares it with ``SitePolicy``."""
+    return f"""\
+# What {site} lets itself be asked. Only the site edits this file; the coordinator never sees it. A run whose
+# settings break a rule is refused, naming the rule; nothing is ever silently changed.
+
+# "ask": nothing is computed before a person has seen the run's settings: fedcart site approve KIT RUN
+# "auto": the rules below decide alone.
+approve = "{approve}"
+
+# ---- privacy budget: what all releases together may tell about one consumer of the scope, for ever
+# Limit of epsilon over all runs, models and restarts. Lower is safer; 8 is an upper end, 1 to 3 is strong.
+epsilon_max = 8.0
+# Chance that the promise fails, fixed when the ledger is made. Keep it below 1 / number of consumers.
+delta = 1e-5
+# Least noise of a training step, and of an evaluation.
+noise_multiplier_min = 0.5
+evaluation_noise_min = 1.0
+# Largest share of the consumers in one training step, most steps in one round.
+sampling_rate_max = 0.5
+steps_max = 1000
+# Bounds of the clipping norm.
+clip_min = 1e-3
+clip_max = 100.0
+
+# ---- company: how many others must be in the sum
+# Fewer invited sites, or a smaller share of needed survivors: refuse.
+min_cohort = 3
+min_threshold_fraction = 0.5
+# Item rows that fewer sites stock stay local.
+min_stockists = 3
+# A declared population below this is too small to protect.
+min_consumers = 100
+
+# ---- purpose
+allowed_tasks = ["next-behaviour", "purchase-intent", "sales", "multi-task"]
+# Release noised metric sums on held-out consumers; release noised statistics for preprocessing.
+evaluation = true
+statistics = true
+# true lets the server see this site's noised contribution alone: only for tests.
+plain_aggregation = false
+"""
 
 
 def site_readme(site: str, federation: str, *, own_keys: bool) -> str:

@@ -53,10 +53,20 @@ class Provisioned:
     roster: tuple[str, ...] = field(default=())
 
 
-def provision(federation_file: Path, out: Path, bundle: str | None = None) -> Provisioned:
+@dataclass(frozen=True)
+class KitTexts:
+    """What the text files of a site kit are made from."""
+
+    federation: Federation
+    pins: FederationPins
+    approve: str
+
+
+def provision(federation_file: Path, out: Path, *, bundle: str = "", approve: str = "ask") -> Provisioned:
     """Make or complete the kits of a federation.
 
-    ``bundle`` is the text of the app bundle, for tests.
+    ``bundle`` is the text of another app bundle and ``approve`` the first value in new policies, for the demo
+    and tests.
     **Raises**: ConfigError, BadInputError; nothing is written before the whole federation file is checked.
     """
     federation = read_settings(Federation, federation_file)
@@ -71,14 +81,18 @@ def provision(federation_file: Path, out: Path, bundle: str | None = None) -> Pr
     identity = _coordinator_identity(coordinator, federation.coordinator.name)
     until = _server_certificate(coordinator, authority, federation)
     digest = write_bundle(coordinator.bundle, bundle or bundle_text())
-    pins = FederationPins(name=federation.name, coordinator=identity.public_key.hex(), bundle=digest)
-    keys = {s.name: _site_kit(out / "sites" / s.name, s, federation, pins, brought) for s in federation.sites}
+    texts = KitTexts(
+        federation,
+        FederationPins(name=federation.name, coordinator=identity.public_key.hex(), bundle=digest),
+        approve,
+    )
+    keys = {s.name: _site_kit(out / "sites" / s.name, s, texts, brought.get(s.name)) for s in federation.sites}
     roster = _roster(identity, keys)
     for kit in (coordinator, *(SiteKit(out / "sites" / name) for name in keys)):
         _write_public(kit, roster, authority)
     roster.save(out / "roster.json")
     _admit(coordinator, keys)
-    _write_coordinator_file(coordinator, federation, pins)
+    _write_coordinator_file(coordinator, federation, texts.pins)
     return Provisioned(
         kits=out,
         sites=tuple(keys),
@@ -139,25 +153,23 @@ def _server_certificate(kit: CoordinatorKit, authority: Authority, federation: F
     return certificate_facts(certificate).not_after.date().isoformat()
 
 
-def _site_kit(
-    path: Path, site: SiteEntry, federation: Federation, pins: FederationPins, brought: dict[str, PublicKeys]
-) -> PublicKeys:
+def _site_kit(path: Path, site: SiteEntry, source: KitTexts, brought: PublicKeys | None) -> PublicKeys:
     """Write what is missing in a site's kit, return the site's public keys."""
     _make_folder(path)
     kit = SiteKit(path)
     kit.state.mkdir(exist_ok=True, mode=0o700)
     texts = {
-        kit.settings: site_toml(site, federation, pins),
-        kit.policy: policy_toml(site.name),
-        path / "README.txt": site_readme(site.name, federation.name, own_keys=bool(site.keys)),
+        kit.settings: site_toml(site, source.federation, source.pins),
+        kit.policy: policy_toml(site.name, source.approve),
+        path / "README.txt": site_readme(site.name, source.federation.name, own_keys=bool(site.keys)),
         path / "fedcart-site.service": systemd_unit(site.name),
     }
     for file, text in texts.items():
         if not file.exists():
             write_atomic(file, text.encode())
     write_atomic(path / "start.sh", start_script().encode(), mode=0o755)
-    if site.name in brought:
-        return brought[site.name]
+    if brought is not None:
+        return brought
     if (path / NODE_KEY).exists():
         return read_site_keys(path, site.name)
     return make_site_keys(path, site.name)

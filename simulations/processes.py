@@ -44,7 +44,7 @@ class LocalFederation:
         """The kit of a site."""
         return SiteKit(self.folder / "kits" / "sites" / name)
 
-    def provision(self, sites: Sequence[Mapping[str, Any]], bundle: str | None = None) -> Provisioned:
+    def provision(self, sites: Sequence[Mapping[str, Any]], bundle: str = "") -> Provisioned:
         """Make the kits; the server listens on a free loopback port."""
         address = f"127.0.0.1:{free_port()}"
         tree = {
@@ -55,7 +55,7 @@ class LocalFederation:
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / "federation.toml"
         file.write_text(tomli_w.dumps(tree))
-        self.provisioned = provision(file, self.folder / "kits", bundle)
+        self.provisioned = provision(file, self.folder / "kits", bundle=bundle, approve="auto")
         return self.provisioned
 
     def start_server(self) -> None:
@@ -76,8 +76,10 @@ class LocalFederation:
     def start_site(self, name: str) -> None:
         """Start a site's supervisor."""
         self._sites[name] = subprocess.Popen(
-            [sys.executable, "-m", "client.runtime.supervisor", str(self.site(name).path)],
+            [sys.executable, "-m", "cli.main", "site", "start", str(self.site(name).path)],
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
             env={**os.environ, **self.extra_environment},
         )
 

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -75,6 +75,10 @@ class SitePolicy(BaseModel):
     evaluation: bool = Field(True, description="release noised metric sums on the hold-out")
     statistics: bool = Field(True, description="release noised statistics for preprocessing")
     plain_aggregation: bool = Field(False, description="let the server see this site's noised contribution")
+    approve: Literal["ask", "auto"] = Field(
+        "ask",
+        description="ask: a person says yes to every run's settings (fedcart site approve); auto: policy decides",
+    )
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:

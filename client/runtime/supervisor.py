@@ -1,7 +1,6 @@
 """Keeps a site running: starts the node, starts it again after a lost session, stops it cleanly.
 
-``python -m client.runtime.supervisor KIT`` is what ``fedcart site start`` runs. The log says when sessions began
-and ended and what was refused; it holds no data and no consumer ids.
+The log says when sessions began and ended and what was refused; it holds no data and no consumer ids.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from common.deployment import SITE_VARIABLE, SiteKit, flower_environment, open_site_kit
+from common.deployment import SITE_VARIABLE, SiteKit, flower_environment
 from common.errors import BadInputError
 
 FIRST_DELAY_S = 1.0
@@ -121,9 +120,13 @@ class Supervisor:
         self._report(line)
 
 
-def start_site(kit: SiteKit, report: Report) -> None:
-    """Run a site in this process until SIGTERM or SIGINT. **Raises**: BadInputError if it already runs."""
+def start_site(kit: SiteKit, report: Report, prepare: Callable[[], None]) -> None:
+    """Run a site in this process until SIGTERM or SIGINT; ``prepare`` runs first, once the kit is held.
+
+    **Raises**: BadInputError if it already runs.
+    """
     with only_one(kit):
+        prepare()
         supervisor = Supervisor(kit, report)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, supervisor.stop)
@@ -133,7 +136,3 @@ def start_site(kit: SiteKit, report: Report) -> None:
 def _rotate(log: Path) -> None:
     if log.exists() and log.stat().st_size > LOG_BYTES:
         log.replace(log.with_suffix(".1.txt"))
-
-
-if __name__ == "__main__":
-    start_site(open_site_kit(Path(sys.argv[1])), lambda _line: None)

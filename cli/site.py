@@ -1,0 +1,181 @@
+"""``fedcart site``: what the operator of a site does. Heavy parts are imported by the command that needs them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import show
+from common.errors import BadInputError
+
+if TYPE_CHECKING:
+    from client.runtime.approval import Request
+    from client.runtime.status import SiteStatus
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Operate a site: your data, keys and budget.")
+
+KitArgument = Annotated[Path, typer.Argument(help="folder of the site's kit", metavar="KIT")]
+JsonOption = Annotated[bool, typer.Option("--json", help="the result as JSON on stdout")]
+
+
+@app.command()
+def keygen(
+    name: Annotated[str, typer.Option(help="name of the site in the federation", metavar="NAME")],
+    out: Annotated[Path, typer.Option(help="folder for the keys; later the kit goes there", metavar="DIR")],
+    json: JsonOption = False,
+) -> None:
+    """Make the site's keys. Send only NAME.keys.json to the coordinator; the two .key files never travel."""
+    from common.trust.keyfiles import PUBLIC_SUFFIX, make_site_keys
+
+    keys = make_site_keys(out, name)
+    public = out / f"{name}{PUBLIC_SUFFIX}"
+    if json:
+        show.print_json({"name": name, "identity": keys.identity.hex(), "public_file": str(public)})
+        return
+    typer.echo(f"identity      {keys.identity.hex()}")
+    typer.echo(f"send this     {public}")
+    show.note("keep identity.key and node.key secret; without them the site cannot take part")
+
+
+@app.command()
+def check(kit: KitArgument, json: JsonOption = False) -> None:
+    """Look for everything that could stop this site, and say what to do. Exit 0: ready, 1: something failed."""
+    from client.runtime.check import FAILED, check_site, verdict
+    from common.deployment import open_site_kit
+
+    rows = check_site(open_site_kit(kit))
+    status = verdict(rows)
+    if json:
+        show.print_json({"status": status, "checks": [asdict(row) for row in rows]})
+    else:
+        for row in rows:
+            typer.echo(f"{_mark(row.status)}  {row.name:<19} {row.found}")
+            if row.todo:
+                typer.echo(f"{'':9}{'':<19} -> {row.todo}")
+        typer.echo(f"\n{sum(r.status == FAILED for r in rows)} failed: {status}")
+    raise typer.Exit(1 if status == FAILED else 0)
+
+
+@app.command()
+def start(kit: KitArgument) -> None:
+    """Connect to the server and answer until SIGTERM or Ctrl-C; starts again by itself after a lost session."""
+    from client.runtime.supervisor import start_site
+    from client.site import load_site
+    from common.deployment import open_site_kit
+
+    opened = open_site_kit(kit)
+    site = load_site(opened.path)
+
+    def close_leftovers() -> None:
+        """Whatever an earlier process left half done is closed before anything new begins."""
+        site.guard().restart()
+        show.note(f"site {site.name}, server {site.file.server.address}, log {opened.log}")
+
+    start_site(opened, show.note, close_leftovers)
+
+
+@app.command()
+def status(kit: KitArgument, json: JsonOption = False) -> None:
+    """Show whether the site runs, what is spent and left, and which runs wait for your word."""
+    from client.runtime.status import site_status
+    from common.deployment import open_site_kit
+
+    found = site_status(open_site_kit(kit))
+    if json:
+        show.print_json(asdict(found))
+    else:
+        _show_status(found)
+
+
+@app.command()
+def approve(
+    kit: KitArgument,
+    run: Annotated[str, typer.Argument(help="name of the run; without it: show what is asked")] = "",
+    reject: Annotated[bool, typer.Option("--reject", help="say no instead of yes")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Show the settings of runs that wait, and say yes (or no) to one of them."""
+    from client.runtime.approval import WAITING, decide, requests
+    from common.deployment import open_site_kit
+
+    opened = open_site_kit(kit)
+    if run:
+        answers = [decide(opened, run, approve=not reject)]
+    elif reject:
+        raise BadInputError("--reject needs the name of a run", hint="fedcart site approve KIT RUN --reject")
+    else:
+        answers = [request for request in requests(opened) if request.status == WAITING]
+    if json:
+        show.print_json([asdict(answer) for answer in answers])
+        return
+    for answer in answers:
+        _show_request(answer)
+    if not answers:
+        typer.echo("no run waits for an answer")
+
+
+@app.command()
+def recover(
+    kit: KitArgument,
+    attestation: Annotated[
+        Path,
+        typer.Option(
+            help="SITE.attestation.json, written by `fedcart server status --attestations`", metavar="FILE"
+        ),
+    ],
+    json: JsonOption = False,
+) -> None:
+    """Begin a new ledger after a loss: it charges all that this site has attested to the server."""
+    from client.runtime.recovery import recover_site
+    from common.deployment import open_site_kit
+
+    budget = recover_site(open_site_kit(kit), attestation)
+    if json:
+        show.print_json(asdict(budget))
+        return
+    typer.echo(
+        f"scope {budget.scope}: epsilon {budget.epsilon} of {budget.limit:g} is charged, {budget.left} left"
+    )
+
+
+def _mark(status: str) -> str:
+    colour = {"ok": "green", "warning": "yellow", "failed": "red"}[status]
+    return typer.style(f"{status:<7}", fg=colour) if show.results().is_terminal else f"{status:<7}"
+
+
+def _show_status(found: SiteStatus) -> None:
+    budget = found.budget
+    typer.echo(f"site          {found.site}")
+    typer.echo(f"running       {f'yes, process {found.pid}' if found.pid else 'no'}, server {found.server}")
+    typer.echo(f"budget        epsilon {budget.epsilon:.4f} of {budget.limit:g} spent, {budget.left:.4f} left "
+               f"(delta {budget.delta:g}, scope {budget.scope})")  # fmt: skip
+    typer.echo(
+        f"ledger        {budget.entries} entries: {budget.committed} left, {budget.open} open, {budget.void} void"
+    )
+    for request in found.requests:
+        typer.echo(f"run           {request.run}: {request.status}")
+    for line in found.log:
+        typer.echo(f"log           {line}")
+
+
+def _show_request(request: Request) -> None:
+    from common.plan import RunPlan
+
+    plan = RunPlan.from_json(request.plan)
+    config = plan.config
+    typer.echo(f"run           {request.run}: {request.status}")
+    typer.echo(
+        f"task          {config.task}, {config.training.rounds} rounds of {config.training.local_steps} steps"
+    )
+    typer.echo(f"sites         {', '.join(plan.sites)}")
+    typer.echo(f"aggregation   {config.aggregation.mode}")
+    if config.privacy.enabled:
+        typer.echo(f"privacy       noise multiplier {plan.noise_multiplier:.4f}, sampling rate "
+                   f"{config.privacy.sampling_rate:g}, clip {config.privacy.clip:g}, delta {config.privacy.delta:g}; "
+                   f"all rounds together: epsilon {config.privacy.epsilon:g} at most")  # fmt: skip
+    else:
+        typer.echo("privacy       NONE: the policy will refuse this run")
+    typer.echo(f"settings      {request.digest}")

@@ -1,0 +1,257 @@
+"""``fedcart site check``: everything that could stop a site, found before the first round, with what to do."""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from client.guard.policy import SitePolicy
+from client.runtime.reach import Reached, reach_server
+from client.runtime.supervisor import running_pid
+from client.site import Site, load_site
+from common.deployment import SiteKit
+from common.errors import FedcartError, VerificationError
+from common.trust.certificates import certificate_facts, load_node_key, verify_issued
+
+OK, WARNING, FAILED = "ok", "warning", "failed"
+WARN_DAYS = 30.0
+FLOWER = "1.41."
+FREE_BYTES_NEEDED, FREE_BYTES_WISHED = 200_000_000, 2_000_000_000
+AHEAD_S, BEHIND_S = 5.0, 300.0  # what Flower's node authentication forgives
+SECRET_FILES = ("identity.key", "node.key")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: what was checked, how it stands, what was found, what to do."""
+
+    name: str
+    status: str
+    found: str
+    todo: str = ""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What the checks look at."""
+
+    kit: SiteKit
+    site: Site
+    policy: SitePolicy
+    reached: Reached | FedcartError
+
+
+Check = Callable[[Subject], Row]
+
+
+def check_site(kit: SiteKit, *, timeout_s: float = 5.0) -> list[Row]:
+    """Look at everything and change nothing but the making of an empty ledger. Never raises for a bad site."""
+    rows = [_row("kit", lambda: _kit(kit)), _row("permissions", lambda: _permissions(kit))]
+    try:
+        site, policy = load_site(kit.path), SitePolicy.load(kit.policy)
+    except FedcartError as error:
+        return [*rows, Row("settings", FAILED, error.message, error.hint)]
+    try:
+        reached: Reached | FedcartError = reach_server(site.file.server.address, kit.authority, timeout_s)
+    except FedcartError as error:
+        reached = error
+    subject = Subject(kit, site, policy, reached)
+    return [*rows, *_subject_rows(subject)]
+
+
+def verdict(rows: list[Row]) -> str:
+    """The worst status of all rows."""
+    found = {row.status for row in rows}
+    return FAILED if FAILED in found else WARNING if WARNING in found else OK
+
+
+def _subject_rows(subject: Subject) -> Iterator[Row]:
+    checks: tuple[tuple[str, Check], ...] = (
+        ("roster", _roster), ("node key", _node_key), ("authority", _authority), ("server", _server),
+        ("server certificate", _certificate), ("clock", _clock), ("versions", _versions), ("disk", _disk),
+        ("ledger", _ledger), ("budget", _budget),
+    )  # fmt: skip
+    for name, check in checks:
+        yield _row(name, lambda check=check: check(subject))  # type: ignore[misc]
+    yield from _data_rows(subject)
+    pid = running_pid(subject.kit)
+    yield Row("running", OK, f"yes, process {pid}" if pid else "no", "" if pid else "fedcart site start")
+
+
+def _row(name: str, check: Callable[[], Row]) -> Row:
+    try:
+        return check()
+    except FedcartError as error:
+        return Row(name, FAILED, error.message, error.hint)
+    except OSError as error:
+        return Row(
+            name, FAILED, f"{error.filename}: {error.strerror}", "check that the file is there and readable"
+        )
+
+
+def _kit(kit: SiteKit) -> Row:
+    needed = (kit.settings, kit.policy, kit.roster, kit.authority, kit.identity_key, kit.node_key)
+    missing = [path.name for path in needed if not path.is_file()]
+    if missing:
+        todo = "copy your keys here" if set(missing) <= set(SECRET_FILES) else "take the kit again"
+        return Row("kit", FAILED, f"missing: {', '.join(missing)}", todo)
+    return Row("kit", OK, f"complete: {kit.path}")
+
+
+def _permissions(kit: SiteKit) -> Row:
+    loose = [n for n in SECRET_FILES if (kit.path / n).exists() and _mode(kit.path / n) & 0o077]
+    if loose:
+        return Row(
+            "permissions", FAILED, f"readable by others: {', '.join(loose)}", f"chmod 600 {' '.join(loose)}"
+        )
+    if kit.state.exists() and _mode(kit.state) & 0o077:
+        return Row("permissions", WARNING, "state/ is readable by others", "chmod 700 state")
+    return Row("permissions", OK, "keys are readable by their owner only")
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def _roster(subject: Subject) -> Row:
+    roster = subject.site.roster
+    key = roster.coordinator.public_key.hex()
+    return Row("roster", OK, f"{len(roster.sites)} sites, coordinator {roster.coordinator.name} {key[:16]}")
+
+
+def _node_key(subject: Subject) -> Row:
+    load_node_key(subject.kit.node_key)
+    return Row("node key", OK, "EC P-384")
+
+
+def _authority(subject: Subject) -> Row:
+    return _dates("authority", subject.kit.authority.read_bytes(), "ask the coordinator for a new ca.crt")
+
+
+def _dates(name: str, pem: bytes, todo: str) -> Row:
+    facts = certificate_facts(pem)
+    now = datetime.datetime.now(datetime.UTC)
+    left = facts.days_left(now)
+    span = f"valid until {facts.not_after.date()}"
+    if now < facts.not_before:
+        return Row(name, FAILED, f"not valid before {facts.not_before.date()}", "set this machine's clock")
+    if left <= 0:
+        return Row(name, FAILED, f"expired on {facts.not_after.date()}", todo)
+    return Row(name, WARNING if left < WARN_DAYS else OK, span, todo if left < WARN_DAYS else "")
+
+
+def _server(subject: Subject) -> Row:
+    reached, address = subject.reached, subject.site.file.server.address
+    if isinstance(reached, FedcartError):
+        return Row("server", FAILED, reached.message, reached.hint)
+    return Row("server", OK, f"{address} answers in {1000 * reached.seconds:.0f} ms")
+
+
+def _certificate(subject: Subject) -> Row:
+    if isinstance(subject.reached, FedcartError):
+        return Row("server certificate", WARNING, "not seen: the server was not reached", "check again later")
+    try:
+        verify_issued(subject.reached.certificate_pem, subject.kit.authority.read_bytes())
+    except VerificationError as error:
+        return Row("server certificate", FAILED, error.message, error.hint)
+    return _dates("server certificate", subject.reached.certificate_pem, "ask the coordinator to renew it")
+
+
+def _clock(subject: Subject) -> Row:
+    if isinstance(subject.reached, FedcartError):
+        return Row("clock", WARNING, "not compared: the server was not reached", "check again later")
+    ahead = subject.reached.clock_ahead_s
+    what = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the server"
+    if ahead > AHEAD_S or ahead < -BEHIND_S:
+        return Row("clock", FAILED, what, "synchronise the clock (NTP): logins would be refused")
+    return Row("clock", OK, what)
+
+
+def _versions(subject: Subject) -> Row:  # noqa: ARG001
+    flower = metadata.version("flwr")
+    found = f"fedcart {metadata.version('fedcart')}, flwr {flower}, torch {metadata.version('torch')}"
+    if not flower.startswith(FLOWER):
+        return Row("versions", FAILED, f"{found}; flwr {FLOWER}x is needed", "install with constraints.txt")
+    return Row("versions", OK, found)
+
+
+def _disk(subject: Subject) -> Row:
+    free = shutil.disk_usage(subject.kit.state if subject.kit.state.exists() else subject.kit.path).free
+    found = f"{free / 1e9:.1f} GB free"
+    if free < FREE_BYTES_NEEDED:
+        return Row("disk", FAILED, found, "free some space: a full disk stops the site before it trains")
+    return Row("disk", WARNING if free < FREE_BYTES_WISHED else OK, found)
+
+
+def _ledger(subject: Subject) -> Row:
+    status = subject.site.guard().status()
+    return Row("ledger", OK, f"intact: {status.entries} entries, {status.committed} releases, {status.open} open")
+
+
+def _budget(subject: Subject) -> Row:
+    from common.privacy.accountant import show_epsilon
+
+    status = subject.site.guard().status()
+    found = f"epsilon {show_epsilon(status.epsilon)} of {status.limit:g} spent in scope {status.scope}"
+    if status.left <= 0:
+        return Row("budget", FAILED, found, "this scope is used up: no further release for these consumers")
+    return Row("budget", WARNING if status.left < 0.1 * status.limit else OK, found)
+
+
+def _data_rows(subject: Subject) -> Iterator[Row]:
+    try:
+        log, report = _load(subject)
+    except FedcartError as error:
+        yield Row("data", FAILED, error.message, error.hint)
+        return
+    found = f"{report.kept:,} of {report.lines:,} lines usable, {report.items:,} items"
+    dropped = ", ".join(f"{r.rule} {r.dropped:,}" for r in report.rules if r.dropped)
+    status = WARNING if report.status == "warn" else OK
+    yield Row("data", status, found + (f"; left out: {dropped}" if dropped else ""),
+              "fedcart data check shows every rule" if status == WARNING else "")  # fmt: skip
+    yield _consumers(subject, report.consumers)
+    yield _catalogue(subject, log)
+
+
+def _load(subject: Subject) -> tuple[Any, Any]:
+    from common.data.events import load_events
+    from common.data.formats import load_mapping
+
+    facts = subject.site.file.site
+    mapping = load_mapping(subject.kit.resolve(facts.mapping)) if facts.mapping else None
+    return load_events(subject.kit.resolve(facts.events), facts.format, mapping, secret=subject.site.secret())
+
+
+def _consumers(subject: Subject, count: int) -> Row:
+    declared, least = subject.site.file.site.population, subject.policy.min_consumers
+    found = f"{count:,} consumers (this number stays here), declared {declared:,}"
+    if declared < least:
+        return Row("consumers", FAILED, f"{found}, policy min_consumers {least}", "too small a site to protect")
+    if count < least:
+        return Row(
+            "consumers", WARNING, f"{found}, policy min_consumers {least}", "fewer than the floor: consider"
+        )
+    if not 0.5 <= count / declared <= 2.0:
+        return Row("consumers", WARNING, found, "the declaration is far off: noise or weight is wasted")
+    return Row("consumers", OK, found)
+
+
+def _catalogue(subject: Subject, log: Any) -> Row:
+    from common.data.catalogue import read_catalogue
+
+    name = subject.site.file.site.catalogue
+    if not name:
+        return Row("catalogue", OK, "none: items are hashed into public buckets")
+    catalogue = read_catalogue(subject.kit.resolve(name))
+    items = log.frame["item"].drop_nulls()
+    known = float((catalogue.item_index(items) > 0).mean()) if len(items) else 1.0
+    found = f"{len(catalogue.items):,} items, {known:.0%} of the events are about them"
+    if known < 0.5:
+        return Row("catalogue", WARNING, found, "is this the catalogue of the run, with the same item ids?")
+    return Row("catalogue", OK, found)

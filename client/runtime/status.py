@@ -1,0 +1,46 @@
+"""``fedcart site status``: is it running, what is spent, what waits for the operator."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from client.guard.guard import GuardStatus
+from client.runtime.approval import Request, requests
+from client.runtime.supervisor import running_pid
+from client.site import load_site
+from common.deployment import SiteKit
+
+LOG_LINES = 8
+
+
+@dataclass(frozen=True)
+class SiteStatus:
+    """Where a site stands; nothing of it leaves the machine."""
+
+    site: str
+    server: str
+    pid: int | None
+    budget: GuardStatus
+    requests: tuple[Request, ...]
+    log: tuple[str, ...]
+
+
+def site_status(kit: SiteKit) -> SiteStatus:
+    """Look at a site. **Raises**: BadInputError, ConfigError, VerificationError for a damaged kit or ledger."""
+    site = load_site(kit.path)
+    return SiteStatus(
+        site.name,
+        site.file.server.address,
+        running_pid(kit),
+        site.guard().status(),
+        tuple(requests(kit)),
+        tuple(_last_lines(kit)),
+    )
+
+
+def _last_lines(kit: SiteKit) -> list[str]:
+    if not kit.log.exists():
+        return []
+    with kit.log.open(encoding="utf-8", errors="replace") as file:
+        return [line.rstrip() for line in deque(file, LOG_LINES)]

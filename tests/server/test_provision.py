@@ -1,0 +1,146 @@
+"""Provisioning: kits, permissions, keys that sites bring, adding a site later."""
+
+import stat
+import tomllib
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+from client.guard.policy import SitePolicy
+from client.site import load_site
+from common.deployment import CoordinatorKit, SiteKit
+from common.errors import BadInputError, ConfigError
+from common.trust.certificates import certificate_facts, verify_issued
+from common.trust.identity import Roster
+from common.trust.keyfiles import make_site_keys
+from server.provision import provision
+
+
+def write_federation(folder: Path, sites: list[dict], **coordinator) -> Path:
+    tree = {"name": "test", "coordinator": {"address": "fl.example.org:9443", **coordinator}, "sites": sites}
+    file = folder / "federation.toml"
+    file.write_text(tomli_w.dumps(tree))
+    return file
+
+
+def sites(*names: str) -> list[dict]:
+    return [{"name": name, "population": 1000, "events": "events.csv"} for name in names]
+
+
+def test_every_party_gets_a_kit_that_its_program_can_open(tmp_path):
+    made = provision(write_federation(tmp_path, sites("north", "south", "east")), tmp_path / "kits")
+    for name in made.sites:
+        site = load_site(tmp_path / "kits/sites" / name)
+        assert site.name == name
+        assert site.file.federation.bundle == made.bundle
+    file = CoordinatorKit(tmp_path / "kits/coordinator").read()
+    assert file.sites == {"north": 1000, "south": 1000, "east": 1000}
+    assert file.coordinator.listen == "0.0.0.0:9443"
+
+
+def test_private_files_are_readable_by_their_owner_only(tmp_path):
+    provision(write_federation(tmp_path, sites("north", "south")), tmp_path / "kits")
+    secret = [p for p in (tmp_path / "kits").rglob("*") if p.suffix in (".key", ".token")]
+    assert len(secret) == 8
+    assert {stat.S_IMODE(path.stat().st_mode) for path in secret} == {0o600}
+
+
+def test_a_site_kit_holds_no_secret_of_anybody_else(tmp_path):
+    provision(write_federation(tmp_path, sites("north", "south")), tmp_path / "kits")
+    north = tmp_path / "kits/sites/north"
+    foreign = [
+        lines[-2] if len(lines) > 2 else lines[0]
+        for path in (tmp_path / "kits").rglob("*")
+        if path.suffix in (".key", ".token") and north not in path.parents
+        for lines in [path.read_bytes().splitlines()]
+    ]
+    own = b"".join(path.read_bytes() for path in north.rglob("*") if path.is_file())
+    assert len(foreign) == 6
+    assert not any(line in own for line in foreign)
+
+
+def test_a_site_that_brings_its_public_keys_gets_a_kit_without_private_ones(tmp_path):
+    keys = make_site_keys(tmp_path / "home", "north")
+    entry = {**sites("north")[0], "keys": "home/north.keys.json"}
+    made = provision(write_federation(tmp_path, [entry, *sites("south")]), tmp_path / "kits")
+    kit = tmp_path / "kits/sites/north"
+    assert made.keys_made_here == ("south",)
+    assert not list(kit.glob("*.key"))
+    assert Roster.load(kit / "roster.json").party("north").public_key == keys.identity
+    for name in ("identity.key", "node.key"):
+        (kit / name).write_bytes((tmp_path / "home" / name).read_bytes())
+    assert load_site(kit).name == "north"
+
+
+def test_adding_a_site_later_changes_nothing_of_the_others_but_the_public_roster(tmp_path):
+    provision(write_federation(tmp_path, sites("north", "south")), tmp_path / "kits")
+    north = tmp_path / "kits/sites/north"
+    (north / "policy.toml").write_text("epsilon_max = 1.0\n")
+    before = {p.relative_to(north): p.read_bytes() for p in north.rglob("*") if p.is_file()}
+    coordinator = (tmp_path / "kits/coordinator/identity.key").read_bytes()
+    certificate = (tmp_path / "kits/coordinator/server.crt").read_bytes()
+    made = provision(write_federation(tmp_path, sites("north", "south", "east")), tmp_path / "kits")
+    after = {p.relative_to(north): p.read_bytes() for p in north.rglob("*") if p.is_file()}
+    assert made.added == ("east",)
+    assert {str(name) for name in after if after[name] != before.get(name)} == {"roster.json"}
+    assert (tmp_path / "kits/coordinator/identity.key").read_bytes() == coordinator
+    assert (tmp_path / "kits/coordinator/server.crt").read_bytes() == certificate
+    assert "east" in Roster.load(north / "roster.json")
+
+
+def test_a_removed_site_is_no_longer_admitted(tmp_path):
+    provision(write_federation(tmp_path, sites("north", "south")), tmp_path / "kits")
+    made = provision(write_federation(tmp_path, sites("north")), tmp_path / "kits")
+    assert made.removed == ("south",)
+    assert [p.stem for p in (tmp_path / "kits/coordinator/nodes").iterdir()] == ["north"]
+    assert "south" not in Roster.load(tmp_path / "kits/roster.json")
+
+
+def test_the_server_certificate_is_of_the_authority_and_names_the_public_host(tmp_path):
+    provision(write_federation(tmp_path, sites("north"), names=["10.1.2.3"]), tmp_path / "kits")
+    kit = CoordinatorKit(tmp_path / "kits/coordinator")
+    verify_issued(kit.certificate.read_bytes(), kit.authority.read_bytes())
+    assert certificate_facts(kit.certificate.read_bytes()).names == (
+        "fl.example.org", "10.1.2.3", "127.0.0.1", "localhost",
+    )  # fmt: skip
+
+
+def test_a_new_host_name_renews_the_certificate_and_keeps_the_authority(tmp_path):
+    provision(write_federation(tmp_path, sites("north")), tmp_path / "kits")
+    authority = (tmp_path / "kits/authority/ca.crt").read_bytes()
+    provision(write_federation(tmp_path, sites("north"), names=["new.example.org"]), tmp_path / "kits")
+    kit = CoordinatorKit(tmp_path / "kits/coordinator")
+    assert "new.example.org" in certificate_facts(kit.certificate.read_bytes()).names
+    assert kit.authority.read_bytes() == authority
+
+
+def test_the_commented_policy_is_exactly_the_programs_own_default(tmp_path):
+    provision(write_federation(tmp_path, sites("north")), tmp_path / "kits")
+    path = SiteKit(tmp_path / "kits/sites/north").policy
+    assert SitePolicy.load(path) == SitePolicy()
+    assert set(tomllib.loads(path.read_text())) == set(SitePolicy.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("entries", "word"),
+    [
+        (sites("north", "north"), "name used twice: north"),
+        ([{"name": "bad name", "population": 5}], "name"),
+        ([{"name": "north", "population": 0}], "population"),
+        ([{"name": "north", "population": 5, "colour": "red"}], "colour"),
+        ([], "sites"),
+    ],
+)
+def test_a_bad_federation_file_is_refused_before_anything_is_written(tmp_path, entries, word):
+    with pytest.raises(ConfigError, match=word):
+        provision(write_federation(tmp_path, entries), tmp_path / "kits")
+    assert not (tmp_path / "kits").exists()
+
+
+def test_the_key_file_of_another_site_is_refused_before_anything_is_written(tmp_path):
+    make_site_keys(tmp_path / "home", "south")
+    entry = {**sites("north")[0], "keys": "home/south.keys.json"}
+    with pytest.raises(BadInputError, match="key file of south"):
+        provision(write_federation(tmp_path, [entry]), tmp_path / "kits")
+    assert not (tmp_path / "kits").exists()
