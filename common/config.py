@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from common.errors import ConfigError
 
@@ -72,6 +72,12 @@ class ModelSettings(_Section):
         description="head -> weight of its loss",
     )
     sampled_negatives: int = Field(0, ge=0, description="0: full softmax; else size of the fixed public negatives")
+
+    @field_validator("heads")
+    @classmethod
+    def _in_one_order(cls, heads: dict[str, float]) -> dict[str, float]:
+        """Sorted: the order of heads is the order of parameters, and must survive JSON."""
+        return dict(sorted(heads.items()))
 
 
 class TrainingSettings(_Section):

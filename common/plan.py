@@ -28,27 +28,30 @@ UPDATE = "update"
 class RunPlan:
     """Public constants of a run.
 
-    ``populations``: declared consumers per site (never counted). ``sizes``: cardinality of every integer
-    feature. ``catalogue``: SHA-256 of the public catalogue that names the items, hex. ``shape``: name and
-    length of every parameter tensor, in vector order. ``metric_names``: what the metric sums mean.
-    Units: ``learning_rate`` is the resolved one; ``noise_multiplier`` 0 means no privacy.
+    ``populations``: declared consumers per site (never counted). ``features``: JSON of the ``FeatureSpec``,
+    which names the public catalogue by its digest. ``parameters``: length d of the parameter vector.
+    Units: ``noise_multiplier`` 0 means no privacy.
     """
 
     run: str
     settings: str
     populations: tuple[tuple[str, int], ...]
-    sizes: tuple[tuple[str, int], ...]
-    catalogue: str
+    features: str
     parameters: int
     noise_multiplier: float
     evaluation_noise: float
-    learning_rate: float
-    metric_names: tuple[str, ...]
 
     @property
     def config(self) -> RunConfig:
         """The public part of the settings, validated."""
         return build_config(json.loads(self.settings))
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metric sums."""
+        from common.model.metric_sums import metric_names
+
+        return metric_names(list(self.config.model.heads))
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -89,14 +92,15 @@ class RunPlan:
         evaluation = (self.evaluation_event(),) if self.config.privacy.holdout > 0 else ()
         return training + evaluation
 
-    def blocks(self, kind: str, cohort: int) -> tuple[Block, ...]:
-        """Layout of a contribution for a cohort of this size: the finest fixed point that cannot wrap."""
+    def blocks(self, kind: str) -> tuple[Block, ...]:
+        """Layout of a contribution: the finest fixed point that cannot wrap, the same for every cohort of the run."""
+        cohort = min(len(self.populations), self.config.aggregation.max_cohort)
         largest = max(population for _, population in self.populations)
         update = Block(
             UPDATE, self.parameters if kind == "train" else 0, _UPDATE_CLIP, _bits(cohort, _UPDATE_CLIP)
         )
         bound = float(2 * largest)
-        metrics = Block(METRICS, len(self.metric_names), bound, _bits(cohort, bound))
+        metrics = Block(METRICS, len(self.metrics), bound, _bits(cohort, bound))
         return tuple(block for block in (update, metrics) if block.length)
 
     def to_json(self) -> str:
@@ -108,9 +112,7 @@ class RunPlan:
         """Inverse of ``to_json``. Raises: ConfigError if it is not a plan."""
         try:
             plain = json.loads(text)
-            for name in ("populations", "sizes"):
-                plain[name] = tuple((str(key), int(value)) for key, value in plain[name])
-            plain["metric_names"] = tuple(map(str, plain["metric_names"]))
+            plain["populations"] = tuple((str(name), int(declared)) for name, declared in plain["populations"])
             return RunPlan(**plain)
         except (ValueError, TypeError, KeyError) as error:
             raise ConfigError("the run's plan cannot be read", hint="both sides need the same version") from error

@@ -41,7 +41,7 @@ class SiteRound:
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """One line of ``metrics.jsonl``.
+    """One line of ``metrics.jsonl``; the closing evaluation has ``kind = "evaluate"`` and the next number.
 
     ``released``: noised and charged (model at the start of the round); ``public``: follows from settings
     or released sums; ``oracle``: computed by the simulation from all data (model at the end of the round).
@@ -50,6 +50,7 @@ class RoundRecord:
     """
 
     round: int
+    kind: str = "train"
     released: dict[str, float] = field(default_factory=dict)
     public: dict[str, float] = field(default_factory=dict)
     oracle: dict[str, float] = field(default_factory=dict)

@@ -10,6 +10,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +30,10 @@ class ServerState:
     """Shapes: ``parameters, average, moments[*]: float32[d]``.
 
     ``round``: rounds done. ``plan``: hex digest of the run's plan, so that a checkpoint cannot continue a
-    different run. ``heads``: per site the newest signed ledger attestation, canonical text, sent back to the
-    site so that it notices a rollback of its ledger. ``released``: the released loss per round, for early
-    stopping. ``stopped``: sites that will not be asked again, with the reason.
+    different run. ``heads``: per site the newest signed ledger attestation (``AttestedHeads.to_json``), sent
+    back to the site so that it notices a rollback of its ledger. ``losses``: the released loss per round, for
+    early stopping. ``stopped``: sites that will not be asked again, with the reason. ``record``: the last
+    round's line of ``metrics.jsonl``, in case the process ended before that was written.
     """
 
     parameters: Vector
@@ -39,9 +41,10 @@ class ServerState:
     plan: str
     round: int = 0
     moments: dict[str, Vector] = field(default_factory=dict)
-    heads: dict[str, str] = field(default_factory=dict)
+    heads: dict[str, Any] = field(default_factory=dict)
     losses: tuple[float, ...] = ()
     stopped: dict[str, str] = field(default_factory=dict)
+    record: str = ""
 
     @staticmethod
     def initial(parameters: Vector, plan_digest: bytes) -> ServerState:
@@ -59,6 +62,7 @@ def save_checkpoint(folder: Path, state: ServerState) -> Path:
         "heads": state.heads,
         "losses": state.losses,
         "stopped": state.stopped,
+        "record": state.record,
     }
     text = json.dumps(facts, sort_keys=True)
     metadata = {"format": _FORMAT, "state": text, "sha256": _digest(tensors, text)}
@@ -86,6 +90,7 @@ def load_checkpoint(path: Path) -> ServerState:
             facts["heads"],
             tuple(facts["losses"]),
             facts["stopped"],
+            facts["record"],
         )
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise BadInputError(

@@ -139,17 +139,15 @@ class WorkerPool:
                 self._workers[index].job = number
 
     def _finish(self, worker: _Worker) -> None:
-        assert worker.job is not None  # noqa: S101
+        job, worker.job = worker.job, None
+        assert job is not None
         try:
             value, failure = worker.pipe.recv()
-            self._finished.append(Done(worker.job, value, failure))
-            worker.job = None
+            self._finished.append(Done(job, value, failure))
         except (EOFError, OSError):
             worker.process.join(1)
-            code = worker.process.exitcode
-            self._finished.append(
-                Done(worker.job, failure=Failure("worker-died", f"a worker process died, exit code {code}"))
-            )
+            died = Failure("worker-died", f"a worker process died, exit code {worker.process.exitcode}")
+            self._finished.append(Done(job, failure=died))
             worker.pipe.close()
             self._workers[self._workers.index(worker)] = self._start()
 
@@ -165,6 +163,7 @@ def _serve(pipe: Connection) -> None:
             function, arguments = pipe.recv()
         except (EOFError, OSError):
             return
+        answer: tuple[Any, Failure | None]
         try:
             answer = (function(*arguments), None)
         except FedcartError as error:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from common.model.batch import Batch, Batcher, Sequences
-from common.model.metrics import TOP_K, expected_ranks, mean_over_steps, rank_metrics
+from common.model.metric_sums import TOP_K
+from common.model.metrics import expected_ranks, mean_over_steps, rank_metrics
 
 BACKOFF = 2.0  # pseudo-counts of popularity in each Markov row
 _CHUNK = 256

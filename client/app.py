@@ -1,0 +1,139 @@
+"""``client.app:app``: the Flower ClientApp of a site. The same one runs simulated and deployed.
+
+Each handler is the same few lines: open the site, let ``client.session`` answer, keep the round's memory in
+``Context.state``. In a deployment every message is a new process, so torch is imported by the exchange that
+trains and by no other. Whatever goes wrong, only a fixed word leaves the site; the story stays in its log.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ConfigRecord, Context, Message
+from flwr.clientapp import ClientApp
+
+from client import session
+from client.session import Memory
+from client.site import Site, load_site
+from common import VERSION, flower
+from common.config import PerformanceSettings
+from common.deployment import SITE_VARIABLE
+from common.errors import BadInputError, FedcartError, PolicyRefusedError
+
+app = ClientApp()
+MEMORY = "round"
+HELLO = b"fedcart/hello/1\0"
+
+Answer = tuple[dict[str, Any], Memory]
+Handler = Callable[[Site, dict[str, Any], Memory, PerformanceSettings], Answer]
+
+
+def _handle(message: Message, context: Context, handler: Handler) -> Message:
+    """Answer one message; an error becomes a code, never a text."""
+    site = None
+    try:
+        site = _open(context)
+        parts, memory = handler(site, flower.parts_of(message.content), _remembered(context), _speed(context))
+        context.state[MEMORY] = ConfigRecord(memory.__dict__ | {})
+        return flower.reply(message, parts)
+    except Exception as error:  # nothing of an exception may reach the server
+        _log(site, message, error)
+        parts = {"error": error.code if isinstance(error, FedcartError) else "failed"}
+        if isinstance(error, PolicyRefusedError):
+            parts["rule"] = error.rule
+        return flower.reply(message, parts)
+
+
+def _open(context: Context) -> Site:
+    folder = str(context.node_config.get("site") or os.environ.get(SITE_VARIABLE, ""))
+    if not folder:
+        raise BadInputError("no site kit", hint=f"set {SITE_VARIABLE} to the kit's folder")
+    ledger = str(context.node_config.get("ledger", ""))
+    simulated = bool(context.node_config.get("simulated", False))
+    return load_site(Path(folder), simulated=simulated, ledger_path=Path(ledger) if ledger else None)
+
+
+def _speed(context: Context) -> PerformanceSettings:
+    """The site's own choice of speed, from its node config."""
+    chosen = {k: context.node_config[k] for k in ("trainer", "micro_batch") if k in context.node_config}
+    return PerformanceSettings.model_validate(chosen)
+
+
+def _remembered(context: Context) -> Memory:
+    record = context.state.config_records.get(MEMORY)
+    return Memory(**record) if record else Memory()  # type: ignore[arg-type]
+
+
+def _log(site: Site | None, message: Message, error: Exception) -> None:
+    """The whole story, in the site's own log."""
+    text = "".join(traceback.format_exception(error))
+    if site is None:
+        print(text, flush=True)  # noqa: T201 - without a site there is no log file; the launcher keeps this
+        return
+    site.kit.state.mkdir(parents=True, exist_ok=True)
+    with site.kit.log.open("a", encoding="utf-8") as file:
+        file.write(f"{message.metadata.message_type} {message.metadata.group_id}: {text}\n")
+
+
+@app.query("hello")
+def hello(message: Message, context: Context) -> Message:
+    """Say who we are, proven for this run and node."""
+
+    def greet(site: Site, request: dict[str, Any], _: Memory, __: PerformanceSettings) -> Answer:
+        statement = HELLO + f"{request['run']}/{message.metadata.dst_node_id}".encode()
+        return {"site": site.name, "version": VERSION, "signature": site.identity.sign(statement)}, Memory()
+
+    return _handle(message, context, greet)
+
+
+@app.query("advertise")
+def advertise(message: Message, context: Context) -> Message:
+    """Exchange 1, the one that trains."""
+    return _handle(message, context, lambda site, request, _, speed: session.advertise(site, request, speed))
+
+
+@app.query("share")
+def share(message: Message, context: Context) -> Message:
+    """Exchange 2."""
+    return _handle(message, context, lambda site, request, memory, _: session.share(site, request, memory))
+
+
+@app.query("mask")
+def mask(message: Message, context: Context) -> Message:
+    """Exchange 3."""
+    return _handle(message, context, lambda site, request, memory, _: session.mask(site, request, memory))
+
+
+@app.query("confirm")
+def confirm(message: Message, context: Context) -> Message:
+    """Exchange 4."""
+    return _handle(message, context, lambda site, request, memory, _: session.confirm(site, request, memory))
+
+
+@app.query("unmask")
+def unmask(message: Message, context: Context) -> Message:
+    """Exchange 5."""
+    return _handle(message, context, lambda site, request, memory, _: session.unmask(site, request, memory))
+
+
+@app.query("contribute")
+def contribute(message: Message, context: Context) -> Message:
+    """The one exchange of plain aggregation (simulations)."""
+    return _handle(
+        message, context, lambda site, request, _, speed: (session.contribute(site, request, speed), Memory())
+    )
+
+
+@app.query("close")
+def close(message: Message, context: Context) -> Message:
+    """The run has ended."""
+
+    def forget(site: Site, request: dict[str, Any], _: Memory, __: PerformanceSettings) -> Answer:
+        session.close(site, str(request["run"]))
+        return {}, Memory()
+
+    return _handle(message, context, forget)

@@ -1,0 +1,233 @@
+"""One round at a site: verify what is asked, reserve, compute, and let one masked vector leave.
+
+    advertise   signature, policy, budget and RESERVE -> local training -> outbox -> fresh keys
+    share, mask, confirm, unmask   the secure-aggregation machine; COMMIT before the masked vector leaves
+
+Nothing here knows Flower: requests and replies are named values, and what must live until the next
+message of the round is a ``Memory`` that the caller keeps (secrets included, never on disk).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.answers import Question, answer
+from client.guard.guard import Guard, Reservation
+from client.guard.journal import FileJournal
+from client.guard.policy import Proposal
+from client.site import Site
+from common import wire
+from common.config import PerformanceSettings
+from common.contribution import Query
+from common.errors import LocalProtocolError, PolicyRefusedError, RemoteProtocolError, VerificationError
+from common.plan import RunPlan, model_digest
+from common.privacy.attestation import SignedAttestation
+from common.secagg import fixedpoint, messages
+from common.secagg.client import ClientProtocol, CohortPolicy, LocalSite
+from common.secagg.messages import Params
+from common.trust.crypto import sha256
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a site remembers between two messages of a round: the machine's state, and the reservation.
+
+    ``ring`` is used without privacy only (nothing is charged, so nothing waits in an outbox).
+    """
+
+    machine: bytes = b""
+    reservation: str = ""
+    ring: bytes = b""
+
+
+def advertise(site: Site, request: Values, speed: PerformanceSettings) -> tuple[dict[str, Any], Memory]:
+    """Exchange 1: answer the signed query into the outbox and publish fresh keys of this session.
+
+    Raises: VerificationError (signature, digests), PolicyRefusedError, BudgetExhaustedError, RollbackError.
+    """
+    question = verified_question(site, request, speed)
+    params = messages.decode(Params, request["message"])
+    _check_params(question, params)
+    machine = ClientProtocol(_local_site(site), params)
+    reply, memory = _prepare(site, question, request, params)
+    reply["message"] = messages.encode(machine.advertise())
+    return reply, replace(memory, machine=machine.to_state())
+
+
+def share(site: Site, request: Values, memory: Memory) -> tuple[dict[str, Any], Memory]:
+    """Exchange 2: deal encrypted shares of this session's secrets."""
+    machine = _machine(site, memory)
+    bundle = machine.share(messages.decode(messages.AdvertisementList, request["message"]))
+    return {"message": messages.encode(bundle)}, replace(memory, machine=machine.to_state())
+
+
+def mask(site: Site, request: Values, memory: Memory) -> tuple[dict[str, Any], Memory]:
+    """Exchange 3: COMMIT, then the masked vector leaves; from here the contribution is dead."""
+    machine = _machine(site, memory)
+    ring = _ring(site, memory)
+    contribution = sha256(b"fedcart/contribution/1", ring.tobytes())
+    delivery = messages.decode(messages.ShareDelivery, request["message"])
+    masked = machine.mask(delivery, ring, contribution)
+    _commit(site, memory)
+    return {"message": messages.encode(masked)}, Memory(machine.to_state())
+
+
+def confirm(site: Site, request: Values, memory: Memory) -> tuple[dict[str, Any], Memory]:
+    """Exchange 4: sign the survivor list, once."""
+    machine = _machine(site, memory)
+    signed = machine.confirm(messages.decode(messages.SurvivorList, request["message"]))
+    return {"message": messages.encode(signed)}, Memory(machine.to_state())
+
+
+def unmask(site: Site, request: Values, memory: Memory) -> tuple[dict[str, Any], Memory]:
+    """Exchange 5: reveal one share per site under t signatures; then forget everything."""
+    machine = _machine(site, memory)
+    revealed = machine.unmask(messages.decode(messages.ConfirmationList, request["message"]))
+    return {"message": messages.encode(revealed)}, Memory()
+
+
+def contribute(site: Site, request: Values, speed: PerformanceSettings) -> dict[str, Any]:
+    """The single exchange of plain aggregation: the server sees this site's noised contribution.
+
+    Raises: PolicyRefusedError unless the site's own policy allows it.
+    """
+    question = verified_question(site, request, speed)
+    reply, memory = _prepare(site, question, request, None)
+    ring = _ring(site, memory)
+    _commit(site, memory)
+    return reply | {"ring": ring.astype("<u4").tobytes()}
+
+
+def close(site: Site, run: str) -> None:
+    """The run is over or goes on without us: void what never left, so that it is not charged."""
+    _close_rounds(site.guard(), run, keep=-1)
+
+
+def verified_question(site: Site, request: Values, speed: PerformanceSettings) -> Question:
+    """Check that the pinned coordinator signed this query, and that the model is the one it names.
+
+    Raises: VerificationError, RemoteProtocolError.
+    """
+    query = wire.decode(Query, request["query"])
+    site.roster.verify(site.roster.coordinator.name, query.digest(), request["signature"])
+    model = np.frombuffer(request["model"], dtype="<f4").astype(np.float32)
+    if model_digest(model) != query.model_digest:
+        raise VerificationError("the model beside the query is not the one that was signed")
+    plan = RunPlan.from_json(query.settings)
+    if plan.run != query.run or model.size != plan.parameters:
+        raise RemoteProtocolError("query, plan and model do not belong together")
+    return Question(query, plan, model, speed.trainer, speed.micro_batch)
+
+
+def proposal_of(site: Site, question: Question, attempt: int, params: Params | None) -> Proposal:
+    """The query in the words of the site's policy."""
+    plan, config = question.plan, question.plan.config
+    return Proposal(
+        run=plan.run,
+        round=question.query.round,
+        attempt=attempt,
+        kind=question.query.kind,
+        task=config.task,
+        query=question.query.digest().hex(),
+        config=plan.digest().hex(),
+        events=plan.events(question.query.kind),
+        delta=config.privacy.delta,
+        clip=config.privacy.clip,
+        cohort=len(params.cohort) if params else len(plan.sites),
+        threshold=params.threshold if params else len(plan.sites),
+        population=site.file.site.population,
+        min_stockists=config.aggregation.min_stockists,
+        secure=params is not None,
+    )
+
+
+def _prepare(
+    site: Site, question: Question, request: Values, params: Params | None
+) -> tuple[dict[str, Any], Memory]:
+    """RESERVE, compute, quantize, store; or take the stored answer of an attempt that never left."""
+    attempt = int(request["attempt"])
+    if not question.plan.config.privacy.enabled:
+        if not site.simulated:
+            raise PolicyRefusedError(
+                "noise_multiplier_min", "the run has no privacy", hint="real sites train with noise only"
+            )
+        return {}, Memory(ring=_quantized(site, question).tobytes())
+    guard = site.guard()
+    _close_rounds(guard, question.query.run, keep=question.query.round)
+    grant = guard.reserve(proposal_of(site, question, attempt, params), _echoed(request))
+    if not grant.reused:
+        guard.store(grant, _quantized(site, question).tobytes())
+    memory = Memory(reservation=json.dumps(_reservation_to_json(grant)))
+    return {"attestation": json.dumps(grant.attestation.to_json())}, memory
+
+
+def _quantized(site: Site, question: Question) -> NDArray[np.uint32]:
+    contribution = answer(site, question)
+    quantized = fixedpoint.quantize(contribution.vector, contribution.blocks)
+    site.note_locally({"round": question.query.round, "kind": "quantize", "saturated": quantized.saturated})
+    return quantized.ring
+
+
+def _ring(site: Site, memory: Memory) -> NDArray[np.uint32]:
+    stored = memory.ring or site.guard().stored(_reservation_from_json(memory.reservation))
+    if stored is None:
+        raise LocalProtocolError("no contribution waits for this round", hint="it was closed, or left already")
+    return np.frombuffer(stored, dtype=np.uint32)
+
+
+def _commit(site: Site, memory: Memory) -> None:
+    if memory.reservation:
+        site.guard().commit(_reservation_from_json(memory.reservation))
+
+
+def _machine(site: Site, memory: Memory) -> ClientProtocol:
+    if not memory.machine:
+        raise RemoteProtocolError("this site is in no session", hint="it was restarted, or the round is over")
+    return ClientProtocol.from_state(_local_site(site), memory.machine)
+
+
+def _local_site(site: Site) -> LocalSite:
+    policy = CohortPolicy(min_threshold=2) if site.simulated else CohortPolicy()
+    return LocalSite(site.identity, site.roster, FileJournal(site.kit.state / "journal.jsonl"), policy)
+
+
+def _check_params(question: Question, params: Params) -> None:
+    """The session's parameters must be about the signed query: its model, its layout, its weights."""
+    plan = question.plan
+    expected = {site: plan.weight(site) for site in params.sites}
+    if (
+        params.query_digest != question.query.digest()
+        or params.model_digest != question.query.model_digest
+        or params.blocks != plan.blocks(question.query.kind)
+        or (params.session.run, params.session.round) != (question.query.run, question.query.round)
+        or any(member.weight != expected[member.site] for member in params.cohort)
+    ):
+        raise VerificationError("the session's parameters do not belong to the signed query")
+
+
+def _echoed(request: Values) -> SignedAttestation | None:
+    head = request.get("head", "")
+    return SignedAttestation.from_json(json.loads(head)) if head else None
+
+
+def _close_rounds(guard: Guard, run: str, *, keep: int) -> None:
+    with guard.ledger.transaction() as state:
+        rounds = {r.body.round for r in state.open_reservations() if r.body.run == run} - {keep}
+    for number in sorted(rounds):
+        guard.close_round(run, number)
+
+
+def _reservation_to_json(granted: Reservation) -> dict[str, Any]:
+    return {"sequence": granted.sequence, "head": granted.head, "run": granted.run, "round": granted.round}
+
+
+def _reservation_from_json(text: str) -> Reservation:
+    return Reservation(**json.loads(text))

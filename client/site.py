@@ -1,0 +1,167 @@
+"""A site: its kit, its keys, and its consumers as the model sees them.
+
+In a deployment every message is a new process, so the encoded consumers are kept in the state folder under
+a name that says from what they were made; a process reads them back in milliseconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.guard.guard import Guard, open_guard
+from client.guard.policy import SitePolicy
+from common import VERSION
+from common.deployment import SiteFile, SiteKit, open_site_kit
+from common.errors import BadInputError, ConfigError
+from common.plan import RunPlan
+from common.runfolder import write_atomic
+from common.trust.identity import Identity, Roster
+
+if TYPE_CHECKING:
+    from common.data.sequences import ConsumerSequences
+
+SECRET_BYTES = 32
+_ARRAYS = ("consumers", "offsets", "integers", "numeric", "timestamps")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A site's consumers, encoded for one feature spec: training rows, held-out rows, public item mask.
+
+    Shapes: ``mask: bool[items + 1]``, entry 0 always False.
+    """
+
+    train: ConsumerSequences
+    holdout: ConsumerSequences
+    mask: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Site:
+    """An opened site kit. ``simulated`` is said by whoever starts the client, never by the server."""
+
+    kit: SiteKit
+    file: SiteFile
+    identity: Identity
+    roster: Roster
+    simulated: bool
+    ledger_path: Path | None = None
+
+    def guard(self) -> Guard:
+        """The door through which everything leaves. Raises: BadInputError, VerificationError (ledger)."""
+        return open_guard(
+            self.kit.state,
+            self.identity,
+            SitePolicy.load(self.kit.policy),
+            self.file.site.scope,
+            ledger_path=self.ledger_path,
+            simulated=self.simulated,
+            code=VERSION,
+        )
+
+    @property
+    def name(self) -> str:
+        """Name in the roster."""
+        return self.file.site.name
+
+    def secret(self) -> bytes:
+        """The site's own 32-byte key for pseudonyms and for the choice of the hold-out; made once."""
+        path = self.kit.state / "consumers.key"
+        if not path.exists():
+            self.kit.state.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, os.urandom(SECRET_BYTES), mode=0o600)
+        return path.read_bytes()
+
+    def prepared(self, plan: RunPlan) -> Prepared:
+        """Encoded consumers for a run, from the state folder or made from the event log.
+
+        Raises: BadInputError for an unusable log, ConfigError if the site's catalogue is not the run's.
+        """
+        path = prepared_path(self.kit, plan.features, plan.config.features.max_events)
+        if not path.exists():
+            store_sequences(path, *self._encode(plan))
+        return _load_prepared(path, path.stat().st_mtime_ns, self.secret(), plan.config.privacy.holdout)
+
+    def note_locally(self, facts: dict[str, Any]) -> None:
+        """Append one line to the site's private diagnostics, which never leave it."""
+        line = json.dumps(facts, sort_keys=True, separators=(",", ":")) + "\n"
+        with (self.kit.state / "diagnostics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line)
+
+    def _encode(self, plan: RunPlan) -> tuple[ConsumerSequences, NDArray[np.bool_]]:
+        from common.data.catalogue import read_catalogue
+        from common.data.events import load_events
+        from common.data.features import FeatureSpec, item_mask
+        from common.data.formats import load_mapping
+        from common.data.sequences import build_sequences
+
+        facts = self.file.site
+        spec = FeatureSpec.from_json(json.loads(plan.features))
+        catalogue = read_catalogue(self.kit.resolve(facts.catalogue)) if facts.catalogue else None
+        if spec.catalogue_digest != (catalogue.digest().hex() if catalogue else ""):
+            raise ConfigError(
+                "the catalogue of this site is not the one of the run",
+                hint="ask the coordinator for the run's file",
+            )
+        mapping = load_mapping(self.kit.resolve(facts.mapping)) if facts.mapping else None
+        log, _ = load_events(self.kit.resolve(facts.events), facts.format, mapping=mapping, secret=self.secret())
+        sequences = build_sequences(log, spec, catalogue, max_events=plan.config.features.max_events)
+        return sequences, item_mask(spec, catalogue, self.name)
+
+
+def load_site(folder: Path, *, simulated: bool = False, ledger_path: Path | None = None) -> Site:
+    """Open a site kit; ``ledger_path`` is elsewhere in a simulation only. Raises: BadInputError, ConfigError if a file is missing, damaged or disagrees."""
+    kit = open_site_kit(folder)
+    file = kit.read()
+    roster = Roster.load(kit.roster)
+    identity = Identity.load(file.site.name, kit.identity_key)
+    if roster.party(identity.name).public_key != identity.public_key:
+        raise BadInputError(
+            f"the key of site {identity.name} is not the one in its roster",
+            hint="restore identity.key or ask for a new roster",
+        )
+    if roster.coordinator.public_key.hex() != file.federation.coordinator:
+        raise BadInputError(
+            "roster and site.toml name different coordinators", hint="ask the coordinator for a new kit"
+        )
+    return Site(kit, file, identity, roster, simulated, ledger_path)
+
+
+def prepared_path(kit: SiteKit, features: str, max_events: int) -> Path:
+    """Where the encoded consumers for a feature spec are kept."""
+    name = hashlib.sha256(f"{features}/{max_events}".encode()).hexdigest()[:16]
+    return kit.state / f"consumers-{name}.npz"
+
+
+def store_sequences(path: Path, sequences: ConsumerSequences, mask: NDArray[np.bool_]) -> None:
+    """Write encoded consumers atomically, without pickle, readable by the owner only."""
+    arrays = {name: getattr(sequences, name) for name in _ARRAYS}
+    buffer = io.BytesIO()
+    np.savez(buffer, mask=mask, **arrays)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, buffer.getvalue(), mode=0o600)
+
+
+@lru_cache(maxsize=64)
+def _load_prepared(path: Path, _changed: int, secret: bytes, fraction: float) -> Prepared:
+    from common.data.sequences import ConsumerSequences
+
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            mask = stored["mask"]
+            sequences = ConsumerSequences(*(stored[name] for name in _ARRAYS))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise BadInputError(f"{path} is damaged", hint="remove it: it is made again from the event log") from error
+    train, holdout = sequences.split_holdout(secret, fraction)
+    return Prepared(train, holdout, mask)

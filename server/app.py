@@ -1,0 +1,127 @@
+"""``server.app:app``: the Flower ServerApp. The same one runs simulated and deployed.
+
+It finds a prepared run folder (``run-folder`` of the run config: plan.json, roster.json, masks.npz, first
+checkpoint) and the coordinator's key, greets the sites, and runs what is left of the rounds.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from common import VERSION
+from common.errors import BadInputError, FedcartError, WorkFailedError
+from common.plan import RunPlan
+from common.runfolder import RunFolder
+from common.trust.identity import Identity, Roster
+from server.cohort import ItemRows
+from server.exchange import Exchange
+from server.observer import RunObserver
+from server.rounds import Outcome, Run, run_federation
+
+HELLO = b"fedcart/hello/1\0"
+GREETING_S = 20.0
+CLOSING_S = 30.0
+
+
+def make_app(observer: RunObserver, outcomes: list[Outcome] | None = None) -> ServerApp:
+    """A ServerApp that reports to ``observer`` and leaves how it ended in ``outcomes``."""
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        config = context.run_config
+        folder = RunFolder.open(Path(str(config["run-folder"])))
+        outcome = run(grid, folder, Path(str(config["coordinator-key"])), observer)
+        if outcomes is not None:
+            outcomes.append(outcome)
+
+    return app
+
+
+def run(grid: Grid, folder: RunFolder, key: Path, observer: RunObserver) -> Outcome:
+    """Greet the sites, run the rounds that are left, say goodbye.
+
+    Raises: WorkFailedError if too few sites answer or rounds keep failing; BadInputError for a damaged folder.
+    """
+    plan = read_plan(folder)
+    roster = Roster.load(folder.path / "roster.json")
+    coordinator = Identity.load(roster.coordinator.name, key)
+    nodes = greet(grid, plan, roster, observer)
+    federation = Run(plan, folder, Exchange(grid, nodes), coordinator, roster, read_item_rows(folder), observer)
+    try:
+        return run_federation(federation)
+    finally:
+        farewell = {site: {"run": plan.run} for site in nodes}
+        federation.exchange.ask("close", farewell, deadline_s=CLOSING_S, group="close")
+
+
+def greet(grid: Grid, plan: RunPlan, roster: Roster, observer: RunObserver) -> dict[str, int]:
+    """Find out which node is which site: each proves it with its pinned key. Strangers are ignored.
+
+    Raises: WorkFailedError if fewer sites than needed are there before the deadline.
+    """
+    needed = max(plan.config.aggregation.min_sites, 1)
+    known: dict[str, int] = {}
+    end = time.monotonic() + plan.config.aggregation.exchange_deadline_s
+    while len(known) < len(plan.sites) and time.monotonic() < end:
+        strangers = [node for node in grid.get_node_ids() if node not in known.values()]
+        names = {f"node {node}": node for node in strangers}
+        question = {name: {"run": plan.run} for name in names}
+        answers = Exchange(grid, names).ask("hello", question, deadline_s=GREETING_S, group="hello")
+        for name, answer in answers.items():
+            site = _proven(answer.parts, plan, roster, names[name], observer)
+            if site:
+                known[site] = names[name]
+        if strangers and len(known) >= needed:
+            break
+        time.sleep(0.0 if strangers else 0.5)
+    if len(known) < needed:
+        raise WorkFailedError(
+            f"{len(known)} of {len(plan.sites)} sites are there, {needed} are needed",
+            hint="start the sites, then resume",
+        )
+    return known
+
+
+def _proven(parts: dict[str, object], plan: RunPlan, roster: Roster, node: int, observer: RunObserver) -> str:
+    site, signature = parts.get("site"), parts.get("signature")
+    if not isinstance(site, str) or not isinstance(signature, bytes) or site not in plan.sites:
+        return ""
+    try:
+        roster.verify(site, HELLO + f"{plan.run}/{node}".encode(), signature)
+    except FedcartError:
+        observer.note(f"a node says it is {site} and cannot prove it: ignored")
+        return ""
+    if parts.get("version") != VERSION:
+        observer.note(f"site {site} runs version {parts.get('version')}, this server {VERSION}")
+    return site
+
+
+def read_plan(folder: RunFolder) -> RunPlan:
+    """The run's plan. Raises: BadInputError, ConfigError."""
+    try:
+        return RunPlan.from_json((folder.path / "plan.json").read_text())
+    except OSError as error:
+        raise BadInputError(
+            f"cannot read {folder.path / 'plan.json'}", hint="the run folder is incomplete"
+        ) from error
+
+
+def read_item_rows(folder: RunFolder) -> ItemRows | None:
+    """The sites' public item masks and which coordinate belongs to which item, if the run has a catalogue."""
+    masks, layout = folder.path / "masks.npz", folder.path / "item_of.npy"
+    if not masks.exists():
+        return None
+    try:
+        with np.load(masks, allow_pickle=False) as stored:
+            return ItemRows(np.load(layout, allow_pickle=False), {name: stored[name] for name in stored.files})
+    except (OSError, ValueError) as error:
+        raise BadInputError(f"{masks} is damaged", hint="the run folder is incomplete") from error
+
+
+app = make_app(RunObserver())

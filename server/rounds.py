@@ -1,0 +1,279 @@
+"""A federated run, top to bottom: cohort -> query -> sum -> strategy -> checkpoint, until the rounds are done.
+
+All state that survives a round is one ``ServerState``. What a site is asked is a signed ``Query``; what
+comes back is a sum over the cohort. Training and the closing evaluation take the same path.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common import wire
+from common.contribution import EVALUATE, TRAIN, Query
+from common.errors import BadInputError, FedcartError, WorkFailedError
+from common.flower import Parts
+from common.model.metric_sums import summarise
+from common.plan import METRICS, UPDATE, RunPlan, model_bytes, model_digest
+from common.privacy.attestation import AttestedHeads, SignedAttestation
+from common.runfolder import COMPLETED, STOPPED, RoundRecord, RunFolder, write_atomic
+from common.secagg.messages import MIN_SITES, Member, Params, Session, default_threshold
+from common.trust.identity import Identity, Roster
+from server import strategy
+from server.cohort import ItemRows, choose_cohort, mean_update
+from server.exchange import Exchange
+from server.observer import RunObserver
+from server.secure_sum import SumOutcome, plain_sum, secure_sum
+from server.state import ServerState, latest_checkpoint, save_checkpoint
+
+ATTEMPTS = 2  # a round that failed before any masked vector left is tried once more
+ABORTS_IN_A_ROW = 3
+
+
+@dataclass
+class Run:
+    """Everything about a run that does not change from round to round."""
+
+    plan: RunPlan
+    folder: RunFolder
+    exchange: Exchange
+    coordinator: Identity
+    roster: Roster
+    rows: ItemRows | None = None
+    observer: RunObserver = field(default_factory=RunObserver)
+
+    @property
+    def secure(self) -> bool:
+        """Whether sums are taken by secure aggregation."""
+        return self.plan.config.aggregation.mode == "secure"
+
+    @property
+    def needed(self) -> int:
+        """Fewest sites with which a round can be started."""
+        return max(self.plan.config.aggregation.min_sites, MIN_SITES if self.secure else 1)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: ``status`` completed or stopped, why, and the last state."""
+
+    status: str
+    reason: str
+    state: ServerState
+    evaluation: RoundRecord | None = None
+
+
+def run_federation(run: Run) -> Outcome:
+    """Run all rounds that are left, then the closing evaluation; resumable at any point.
+
+    Raises: WorkFailedError if rounds keep failing or the disk is full; the last checkpoint is then intact.
+    """
+    state = resume_state(run)
+    status, reason, aborted = COMPLETED, "", 0
+    while state.round < run.plan.config.training.rounds:
+        if reason := _cannot_go_on(run, state) or _stops_early(run, state):
+            status = STOPPED
+            break
+        state, record = run_round(run, state)
+        aborted = aborted + 1 if record.aborted else 0
+        if aborted == ABORTS_IN_A_ROW:
+            raise WorkFailedError(
+                f"{aborted} rounds in a row were aborted: {record.aborted}",
+                hint="the last good model is kept; bring sites back, then resume the run",
+            )
+    evaluation = None if _cannot_go_on(run, state) else evaluate(run, state)
+    return Outcome(status, reason, state, evaluation)
+
+
+def run_round(run: Run, state: ServerState) -> tuple[ServerState, RoundRecord]:
+    """One round: ask the cohort to train from ``state``, apply the mean update, save, record.
+
+    An aborted round leaves the parameters as they were; its number is used up.
+    """
+    started, number = time.monotonic(), state.round + 1
+    outcome, heads, sent = _ask(run, state, TRAIN, number, state.parameters)
+    after = replace(state, round=number)
+    if not outcome.aborted:
+        update = mean_update(outcome.blocks[UPDATE], outcome.survivors, run.plan, run.rows)
+        steps = run.plan.config.training.local_steps
+        after = strategy.apply(state, update, run.plan.config.strategy, steps)
+    released = _released(run, outcome)
+    record = _record(run, TRAIN, number, (outcome, heads, sent), released, time.monotonic() - started)
+    after = replace(
+        after,
+        heads=heads.to_json(),
+        losses=(*state.losses, released["loss"]) if "loss" in released else state.losses,
+        stopped=state.stopped
+        | {s: r.reason for s, r in outcome.sites.items() if r.status in ("stopped", "refused")},
+    )
+    record = run.observer.complete(record, after)
+    _save(run, replace(after, record=record.to_json()))
+    run.folder.append_round(record)
+    for site in sorted(after.stopped.keys() - state.stopped.keys()):
+        run.observer.note(f"site {site} stopped: {after.stopped[site]}; the federation goes on without it")
+    return after, record
+
+
+def evaluate(run: Run, state: ServerState) -> RoundRecord | None:
+    """Ask for metric sums of the averaged model on the hold-outs: the released result of the run."""
+    if run.plan.config.privacy.holdout <= 0:
+        return None
+    started, number = time.monotonic(), state.round + 1
+    outcome, heads, sent = _ask(run, state, EVALUATE, number, state.average)
+    record = _record(
+        run, EVALUATE, number, (outcome, heads, sent), _released(run, outcome), time.monotonic() - started
+    )
+    record = run.observer.complete(record, state)
+    run.folder.append_round(record)
+    return record
+
+
+def resume_state(run: Run) -> ServerState:
+    """The newest checkpoint, with ``metrics.jsonl`` brought in line with it.
+
+    Raises: BadInputError if it is damaged or belongs to another plan.
+    """
+    state = latest_checkpoint(run.folder.path / "checkpoints")
+    if state.plan != run.plan.digest().hex():
+        raise BadInputError(
+            "the checkpoint belongs to a run with other settings",
+            hint="resume with the run folder as it was written",
+        )
+    run.folder.truncate_metrics(state.round)
+    written = run.folder.metrics()
+    if state.record and (not written or written[-1].round < state.round):
+        run.folder.append_round(RoundRecord.from_json(state.record))
+    return state
+
+
+def _ask(
+    run: Run, state: ServerState, kind: str, number: int, parameters: NDArray[np.float32]
+) -> tuple[SumOutcome, AttestedHeads, tuple[int, int]]:
+    """One question to one cohort, tried again if it failed before anything had left a site."""
+    query = Query(kind, run.plan.run, number, run.plan.to_json(), model_digest(parameters))
+    heads = AttestedHeads.from_json(state.heads)
+    before = run.exchange.bytes_up, run.exchange.bytes_down
+    run.exchange.progress = lambda phase, done, total: run.observer.progress(number, phase, done, total)
+    for _ in range(ATTEMPTS):
+        cohort = choose_cohort([s for s in _willing(run, state) if s in run.exchange.nodes], number, run.plan)
+        outcome = _attempt(run, query, cohort, model_bytes(parameters), heads)
+        _accept(run, outcome, heads)
+        if not outcome.aborted or outcome.exposed or len(_answering(outcome)) < run.needed:
+            break
+    sent = run.exchange.bytes_up - before[0], run.exchange.bytes_down - before[1]
+    return outcome, heads, sent
+
+
+def _attempt(run: Run, query: Query, cohort: Sequence[str], model: bytes, heads: AttestedHeads) -> SumOutcome:
+    session = Session(run.plan.run, query.round, _next_session(run.folder))
+    opening: Parts = {
+        "query": wire.encode(query),
+        "signature": run.coordinator.sign(query.digest()),
+        "model": model,
+        "attempt": session.attempt,
+    }
+    openings: dict[str, Parts] = {}
+    for site in cohort:
+        latest = heads.latest(site)
+        openings[site] = dict(opening) | {"head": json.dumps(latest.to_json()) if latest else ""}
+    settings = run.plan.config.aggregation
+    blocks = run.plan.blocks(query.kind)
+    if not run.secure:
+        return plain_sum(run.exchange, blocks, f"{session.round}.{session.attempt}", openings, settings)
+    members = tuple(Member(s, run.roster.party(s).public_key, run.plan.weight(s)) for s in cohort)
+    threshold = settings.threshold or default_threshold(len(cohort))
+    params = Params(session, members, threshold, blocks, query.model_digest, query.digest())
+    return secure_sum(run.exchange, params, openings, settings)
+
+
+def _accept(run: Run, outcome: SumOutcome, heads: AttestedHeads) -> None:
+    """Check every attestation; a site whose word does not hold is named, and its figure is not shown."""
+    for site, text in outcome.attestations.items():
+        try:
+            signed = SignedAttestation.from_json(json.loads(text))
+            if signed.attestation.site != site:
+                raise BadInputError(f"{site} sent the attestation of another site")
+            heads.accept(signed, run.roster.party(site).public_key)
+        except (FedcartError, ValueError) as error:
+            run.observer.note(f"attestation of {site} refused: {error}")
+
+
+def _released(run: Run, outcome: SumOutcome) -> dict[str, float]:
+    sums = outcome.blocks.get(METRICS)
+    return {} if sums is None else summarise(list(run.plan.config.model.heads), sums)
+
+
+def _record(
+    run: Run,
+    kind: str,
+    number: int,
+    asked: tuple[SumOutcome, AttestedHeads, tuple[int, int]],
+    released: dict[str, float],
+    seconds: float,
+) -> RoundRecord:
+    outcome, heads, (up, down) = asked
+    if outcome.evidence:
+        write_atomic(run.folder.path / "evidence" / f"round-{number:05d}.json", outcome.evidence.encode())
+    latest = {site: signed for site in run.plan.sites if (signed := heads.latest(site))}
+    return RoundRecord(
+        round=number,
+        kind=kind,
+        released=released,
+        sites=outcome.sites,
+        epsilon=heads.epsilon(),
+        attestations={site: signed.to_json() for site, signed in latest.items() if site in outcome.attestations},
+        bytes_up=up,
+        bytes_down=down,
+        seconds=round(seconds, 4),
+        protocol_seconds=round(outcome.protocol_seconds, 4),
+        aggregation=run.plan.config.aggregation.mode,
+        private=run.plan.config.privacy.enabled,
+        aborted=outcome.aborted,
+    )
+
+
+def _save(run: Run, state: ServerState) -> None:
+    folder = run.folder.path / "checkpoints"
+    save_checkpoint(folder, state)
+    for path in sorted(folder.glob("round-*.safetensors"))[:-2]:
+        path.unlink()  # the last two are kept: one may be torn by a failing disk
+
+
+def _next_session(folder: RunFolder) -> int:
+    """A number that no session of this run has had, also across restarts: durable before it is used."""
+    path = folder.path / "checkpoints" / "sessions.json"
+    number = int(json.loads(path.read_text())) + 1 if path.exists() else 1
+    write_atomic(path, json.dumps(number).encode())
+    return number
+
+
+def _willing(run: Run, state: ServerState) -> list[str]:
+    return [site for site in run.plan.sites if site not in state.stopped]
+
+
+def _answering(outcome: SumOutcome) -> list[str]:
+    return [
+        site for site, what in outcome.sites.items() if not (what.status == "lost" and what.phase == "advertise")
+    ]
+
+
+def _cannot_go_on(run: Run, state: ServerState) -> str:
+    willing = _willing(run, state)
+    if len(willing) >= run.needed:
+        return ""
+    stopped = ", ".join(f"{site}: {reason}" for site, reason in sorted(state.stopped.items()))
+    return f"{len(willing)} of {len(run.plan.sites)} sites are left, {run.needed} are needed ({stopped})"
+
+
+def _stops_early(run: Run, state: ServerState) -> str:
+    patience = run.plan.config.training.early_stopping
+    if not patience or len(state.losses) <= patience:
+        return ""
+    if min(state.losses[-patience:]) < min(state.losses[:-patience]):
+        return ""
+    return f"released loss has not improved for {patience} rounds"

@@ -1,0 +1,167 @@
+"""What a run says about itself: the facts before round 1, private diagnostics as oracle means, the summary."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from common.config import RunConfig
+from common.plan import RunPlan
+from common.runfolder import RoundRecord, RunFolder
+from server.rounds import Outcome
+from simulations.observer import RunFacts, SiteFacts, Summary
+
+_NEXT_ITEM = "recall@20"
+
+
+def run_facts(
+    out: Path, config: RunConfig, plan: RunPlan, sites: Sequence[SiteFacts], data: dict[str, Any]
+) -> RunFacts:
+    """Everything that is known before round 1."""
+    privacy, training = config.privacy, config.training
+    signal = expected_signal(plan)
+    return RunFacts(
+        out=out,
+        sites=tuple(sites),
+        rounds=training.rounds,
+        local_steps=training.local_steps,
+        private=privacy.enabled,
+        aggregation=config.aggregation.mode,
+        noise_multiplier=plan.noise_multiplier,
+        epsilon_target=privacy.epsilon,
+        delta=privacy.delta,
+        sampling_rate=privacy.sampling_rate,
+        expected_signal=signal,
+        expectation=expectation(signal, training.rounds * training.local_steps),
+        parameters=plan.parameters,
+        data=data,
+        assumptions=assumptions(config),
+        budget=f"enforced: each site stops before epsilon {privacy.epsilon:g}"
+        if privacy.enabled
+        else "none: not private",
+    )
+
+
+def assumptions(config: RunConfig) -> tuple[str, ...]:
+    """What a reader must believe for the figures of a simulation to mean something."""
+    stated = [
+        "simulated: these budgets do not carry over to real sites",
+        "declared populations are the true ones rounded up to a power of two; a real site declares its own",
+        "consumers of different sites are different people unless stated otherwise",
+    ]
+    if config.data.events and not config.data.catalogue and not config.features.item_buckets:
+        stated.append(
+            "the catalogue was built from the event log: an uncharged release, declare one in a deployment"
+        )
+    if not config.privacy.enabled:
+        stated.append("NOT PRIVATE: no noise was added")
+    if config.aggregation.mode == "plain":
+        stated.append("aggregation is plain: the server sees each site's contribution")
+    return tuple(stated)
+
+
+def expected_signal(plan: RunPlan) -> float:
+    """``S = q n / (sigma sqrt(sites))`` over the training consumers of all sites; infinite without noise."""
+    if not plan.noise_multiplier:
+        return math.inf
+    privacy = plan.config.privacy
+    consumers = sum(population for _, population in plan.populations) * (1 - privacy.holdout)
+    return privacy.sampling_rate * consumers / (plan.noise_multiplier * math.sqrt(len(plan.populations)))
+
+
+def expectation(signal: float, steps: int) -> str:
+    """What to expect of a run at this signal (design: measured at 100 steps in all, next item, eight sites)."""
+    if math.isinf(signal):
+        return "no noise: quality is bounded by the data only"
+    scaled = signal * math.sqrt(steps / 100)
+    for limit, verdict in (
+        (430, "below the floor: no more than the copy path gives without training; raise epsilon or consumers"),
+        (1_000, "near the floor: little above the copy path without training"),
+        (2_000, "useful: well above repeat-last, about three quarters of non-private quality"),
+        (5_000, "good: about 0.88 of non-private quality"),
+    ):
+        if scaled < limit:
+            return verdict
+    return "very good: about 0.95 of non-private quality or more"
+
+
+def to_json(facts: RunFacts) -> dict[str, Any]:
+    """Facts as plain JSON values; an infinite signal becomes null."""
+    plain = asdict(facts) | {"out": str(facts.out)}
+    plain["expected_signal"] = None if math.isinf(facts.expected_signal) else facts.expected_signal
+    return plain
+
+
+def from_json(plain: Mapping[str, Any]) -> RunFacts:
+    """Inverse of ``to_json``."""
+    fields = dict(plain)
+    fields["out"] = Path(fields["out"])
+    fields["sites"] = tuple(SiteFacts(**site) for site in fields["sites"])
+    fields["assumptions"] = tuple(fields["assumptions"])
+    signal = fields["expected_signal"]
+    fields["expected_signal"] = math.inf if signal is None else signal
+    return RunFacts(**fields)
+
+
+def diagnostics(kits: Mapping[str, Path], round_number: int) -> dict[str, float]:
+    """Means over sites of what they noted locally about a round: *oracle*, no server sees them."""
+    found: dict[str, list[float]] = {}
+    for kit in kits.values():
+        for facts in _last_notes(kit / "state" / "diagnostics.jsonl"):
+            if facts.get("round") == round_number and facts.get("kind") == "train":
+                for name in ("clip_fraction", "signal_to_noise"):
+                    if math.isfinite(facts.get(name, math.nan)):
+                        found.setdefault(name, []).append(facts[name])
+                break
+    return {name: sum(values) / len(values) for name, values in found.items()}
+
+
+def _last_notes(path: Path) -> list[dict[str, Any]]:
+    """The last few lines of a site's diagnostics, newest first."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines()[-6:][::-1]]
+
+
+def summarise_run(
+    folder: RunFolder,
+    plan: RunPlan,
+    outcome: Outcome,
+    records: Sequence[RoundRecord],
+    baselines: dict[str, dict[str, float]],
+    seconds: float,
+) -> Summary:
+    """The content of ``summary.json``."""
+    last = records[-1] if records else RoundRecord(0)
+    metrics = {"released": last.released, "public": last.public, "oracle": last.oracle}
+    names = ("run.toml", "metrics.jsonl", "model.safetensors", "model.json", "ledgers", "evidence", "report.html")
+    return Summary(
+        status=outcome.status,
+        rounds=outcome.state.round,
+        metrics=metrics,
+        baselines=baselines,
+        epsilon=last.epsilon,
+        aggregation=plan.config.aggregation.mode,
+        private=plan.config.privacy.enabled,
+        paths={"folder": str(folder.path)} | {name: str(folder.path / name) for name in names},
+        seconds=round(seconds, 2),
+        notes=tuple(_notes(outcome, last, baselines)),
+    )
+
+
+def _notes(outcome: Outcome, last: RoundRecord, baselines: dict[str, dict[str, float]]) -> list[str]:
+    notes = [outcome.reason] if outcome.reason else []
+    notes += [f"site {site} stopped: {reason}" for site, reason in sorted(outcome.state.stopped.items())]
+    model = last.oracle.get(_NEXT_ITEM, math.nan)
+    better = {n: m[_NEXT_ITEM] for n, m in baselines.items() if m.get(_NEXT_ITEM, -1.0) > model}
+    if better:
+        best = max(better, key=better.__getitem__)
+        notes.append(
+            f"the model ({_NEXT_ITEM} {model:.3f}) is below the trivial baseline {best} ({better[best]:.3f}): "
+            "more consumers, a larger epsilon or more rounds are needed"
+        )
+    return notes

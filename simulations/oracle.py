@@ -1,0 +1,87 @@
+"""What only a simulation can know, computed in worker processes from all sites' data: *oracle* numbers.
+
+The ServerApp never sees them and they do not exist in a deployment. Every function here is a job of the
+worker pool: plain data in, plain data out, so the parent process never imports torch.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.plan import RunPlan
+
+
+def initial_model(settings: str, features: str) -> dict[str, Any]:
+    """Parameters before round 1 and how they lie in the vector.
+
+    Shapes: ``vector: float32[d]`` bytes; ``item_of: int32[d]`` bytes, the catalogue row of a coordinate or -1.
+    """
+    from common.config import build_config
+    from common.data.features import FeatureSpec
+    from common.model.network import ModelShape, build_model
+    from common.model.parameters import FlatParameters, layout_of
+
+    config = build_config(json.loads(settings))
+    model = build_model(config.model, ModelShape(FeatureSpec.from_json(json.loads(features)).sizes), config.seed)
+    item_of = np.full(layout_of(model).size, -1, dtype=np.int32)
+    for name in model.item_tensors():
+        offset, shape = layout_of(model).entries[name]
+        width = int(np.prod(shape[1:], dtype=np.int64))
+        item_of[offset : offset + shape[0] * width] = np.repeat(np.arange(shape[0], dtype=np.int32), width)
+    return {"vector": FlatParameters(model).numpy().tobytes(), "item_of": item_of.tobytes()}
+
+
+def write_model(folder: str, plan_json: str, vector: bytes, facts: dict[str, Any]) -> None:
+    """Write ``model.safetensors`` and ``model.json`` of a run."""
+    from common.data.features import FeatureSpec
+    from common.model.network import ModelShape, build_model
+    from common.model.parameters import layout_of, save_model
+
+    plan = RunPlan.from_json(plan_json)
+    spec = FeatureSpec.from_json(json.loads(plan.features))
+    model = build_model(plan.config.model, ModelShape(spec.sizes), plan.config.seed)
+    metadata = {"plan": json.loads(plan_json), "sizes": spec.sizes, **facts}
+    save_model(Path(folder), np.frombuffer(vector, dtype=np.float32), layout_of(model), metadata)
+
+
+def hold_out_sums(kit: str, plan_json: str, vector: bytes) -> list[float]:
+    """Exact metric sums of a model on one site's hold-out, in the order of ``RunPlan.metrics``."""
+    from client.answers import exact_metric_sums
+    from client.site import load_site
+
+    site = load_site(Path(kit), simulated=True)
+    sums = exact_metric_sums(site, RunPlan.from_json(plan_json), np.frombuffer(vector, dtype=np.float32))
+    return [float(value) for value in sums]
+
+
+def trivial_baselines(kits: list[str], plan_json: str) -> dict[str, dict[str, float]]:
+    """Popularity, Markov, item-kNN, repeat-last and majority, fitted on all training rows of all sites."""
+    from client.site import load_site
+    from common.data.features import FeatureSpec
+    from common.model.baselines import evaluate_baselines, fit
+    from common.model.batch import Batcher
+
+    plan = RunPlan.from_json(plan_json)
+    sizes = FeatureSpec.from_json(json.loads(plan.features)).sizes
+    parts = [load_site(Path(kit), simulated=True).prepared(plan) for kit in kits]
+    train, held = _joined([p.train for p in parts]), _joined([p.holdout for p in parts])
+    return evaluate_baselines(
+        fit(train, sizes["item"], sizes["event"]), Batcher(held, list(plan.config.model.heads))
+    )
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Rows of several sites one after another; a consumer seen at two sites is two rows."""
+    from common.data.sequences import ConsumerSequences
+
+    lengths = np.concatenate([part.lengths for part in parts])
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    joined: dict[str, Any] = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in ("consumers", "integers", "numeric", "timestamps")
+    }
+    return ConsumerSequences(offsets=offsets, **joined)

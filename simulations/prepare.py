@@ -1,0 +1,247 @@
+"""From settings to a federation on disk: events -> sites -> kits, the run's plan, the first checkpoint.
+
+A simulated site gets the same kit as a real one, with its encoded consumers already in the state folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import numpy as np
+import tomli_w
+from numpy.typing import NDArray
+
+from client.guard.policy import SitePolicy
+from client.site import prepared_path, store_sequences
+from common.config import RunConfig
+from common.deployment import SiteKit
+from common.errors import BadInputError
+from common.plan import RunPlan
+from common.privacy.calibration import calibrate_noise
+from common.runfolder import RunFolder, write_atomic
+from common.trust.identity import COORDINATOR, SITE, Identity, Party, Roster
+from simulations.observer import SiteFacts
+
+if TYPE_CHECKING:
+    from common.data.catalogue import Catalogue
+    from common.data.features import FeatureSpec
+    from simulations.partition import Partition
+
+COORDINATOR_NAME = "coordinator"
+NO_PIN = "0" * 64  # a simulation has no app bundle to pin
+_OTHER_SPLITS = ("consumers", "items")
+
+
+@dataclass(frozen=True)
+class World:
+    """The data of a simulation, dealt to sites. Everything in it but names and populations is private."""
+
+    partition: Partition
+    catalogue: Catalogue | None
+    spec: FeatureSpec
+    masks: dict[str, NDArray[np.bool_]]
+    data: dict[str, Any]
+
+
+def make_world(config: RunConfig) -> World:
+    """Load or generate the events and deal them to sites.
+
+    Raises: BadInputError for an unusable file, too few sites or consumers; ConfigError.
+    """
+    from common.data.features import feature_spec
+    from simulations.partition import partition
+
+    log, catalogue, data = _events(config)
+    by = config.data.split_by if config.data.split_by in _OTHER_SPLITS else "column"
+    dealt = partition(
+        log,
+        by=by,  # type: ignore[arg-type]
+        column="site",
+        sites=config.data.sites,
+        seed=config.seed,
+        min_population=config.data.min_population,
+        small=config.data.small_sites,
+    )
+    _check_sites(len(dealt.sites), config)
+    catalogue = _catalogue(config, catalogue, dealt)
+    spec = feature_spec(catalogue, item_buckets=config.features.item_buckets)
+    masks = _shared_masks(config, spec, catalogue, dealt)
+    return World(dealt, catalogue, spec, masks, data | {"notes": list(dealt.notes)})
+
+
+def _events(config: RunConfig) -> tuple[Any, Catalogue | None, dict[str, Any]]:
+    from common.data.events import load_events
+
+    settings = config.data
+    if settings.events:
+        column = "" if settings.split_by in _OTHER_SPLITS else settings.split_by
+        secret = hashlib.sha256(f"fedcart/simulation/{config.seed}".encode()).digest()
+        log, report = load_events(settings.events, settings.format, secret=secret, site_column=column)
+        return log, None, {"source": Path(settings.events).name, "events": len(log), "cleaning": report.to_json()}
+    from simulations.synthetic import SyntheticSpec, generate
+
+    spec = SyntheticSpec(
+        sites=settings.sites,
+        consumers=settings.consumers,
+        items=settings.items,
+        events_per_consumer=settings.events_per_consumer,
+    )
+    market = generate(spec, config.seed)
+    return (
+        market.log,
+        market.catalogue,
+        {"source": "synthetic marketplace", "events": len(market.log), **asdict(spec)},
+    )
+
+
+def _check_sites(sites: int, config: RunConfig) -> None:
+    needed = max(config.aggregation.min_sites, 3 if config.aggregation.mode == "secure" else 1)
+    if sites < needed:
+        raise BadInputError(
+            f"{sites} sites are left after the split, {needed} are needed",
+            hint="lower data.min_population, split by another column, or use --sites N --split-by consumers",
+        )
+
+
+def _catalogue(config: RunConfig, known: Catalogue | None, dealt: Partition) -> Catalogue | None:
+    from common.data.catalogue import catalogue_from_events, read_catalogue
+
+    if config.data.catalogue:
+        return read_catalogue(Path(config.data.catalogue))
+    if config.features.item_buckets:
+        return None
+    if known is not None and config.data.split_by == "site":
+        return known
+    return catalogue_from_events(dealt.log(), max_items=config.features.max_items, with_stock=True)
+
+
+def _shared_masks(
+    config: RunConfig, spec: FeatureSpec, catalogue: Catalogue | None, dealt: Partition
+) -> dict[str, NDArray[np.bool_]]:
+    """Item rows each site trains: its own stock, as far as enough sites of the federation share it."""
+    from common.data.features import item_mask
+
+    masks = {site.name: item_mask(spec, catalogue, site.name) for site in dealt.sites}
+    stockists = np.sum(list(masks.values()), axis=0)
+    shared = stockists >= min(config.aggregation.min_stockists, len(masks))
+    return {name: mask & shared for name, mask in masks.items()}
+
+
+def kit_name(site: str) -> str:
+    """A site's name as a folder and roster name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", site).strip("-._") or "site"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A federation on disk, ready for round 1."""
+
+    plan: RunPlan
+    roster: Roster
+    kits: dict[str, Path]
+    facts: tuple[SiteFacts, ...]
+
+
+def make_plan(config: RunConfig, world: World, parameters: int) -> RunPlan:
+    """Fix every public constant of the run, the noise calibrated to the target epsilon."""
+    privacy, training = config.privacy, config.training
+    noise = evaluation = 0.0
+    if privacy.enabled:
+        steps = training.rounds * training.local_steps
+        noise = privacy.noise_multiplier or calibrate_noise(
+            privacy.epsilon, privacy.delta, privacy.sampling_rate, steps
+        )
+        releases = training.rounds + 1  # one a round, one that closes the run
+        evaluation = privacy.evaluation_noise or calibrate_noise(privacy.epsilon, privacy.delta, 1.0, releases)
+    populations = tuple((kit_name(site.name), site.population) for site in world.partition.sites)
+    features = json.dumps(world.spec.to_json(), sort_keys=True, separators=(",", ":"))
+    run = f"{config.name}-{uuid4().hex[:12]}"
+    return RunPlan(run, config.public_json(), populations, features, parameters, noise, evaluation)
+
+
+def make_federation(folder: RunFolder, config: RunConfig, world: World, plan: RunPlan) -> Prepared:
+    """Write roster, coordinator key, one kit per site with its encoded consumers, and the public item masks."""
+    from common.data.sequences import build_sequences
+
+    coordinator = Identity.generate(COORDINATOR_NAME)
+    home = folder.path / "coordinator"
+    home.mkdir(exist_ok=True)
+    coordinator.save(home / "identity.key")
+    identities = {site: Identity.generate(site) for site in plan.sites}
+    parties = [Party(COORDINATOR_NAME, COORDINATOR, coordinator.public_key)]
+    parties += [Party(name, SITE, identity.public_key) for name, identity in identities.items()]
+    roster = Roster(tuple(parties))
+    roster.save(folder.path / "roster.json")
+    kits, facts = {}, []
+    for part in world.partition.sites:
+        name, mask = kit_name(part.name), world.masks[part.name]
+        kit = _make_kit(folder, plan, roster, identities[name])
+        sequences = build_sequences(part.log, world.spec, world.catalogue, max_events=config.features.max_events)
+        store_sequences(prepared_path(kit, plan.features, config.features.max_events), sequences, mask)
+        kits[name] = kit.path
+        facts.append(SiteFacts(name, part.population, int(mask.sum()), part.note))
+    write_masks(folder.path / "masks.npz", {kit_name(name): mask for name, mask in world.masks.items()})
+    if world.catalogue is not None:
+        from common.data.catalogue import write_catalogue
+
+        write_catalogue(world.catalogue, folder.path / "catalogue.json")
+    write_atomic(folder.path / "plan.json", plan.to_json().encode())
+    write_atomic(folder.path / "run.toml", config.to_toml().encode())
+    return Prepared(plan, roster, kits, tuple(facts))
+
+
+def _make_kit(folder: RunFolder, plan: RunPlan, roster: Roster, identity: Identity) -> SiteKit:
+    config = plan.config
+    kit = SiteKit(folder.path / "sites" / identity.name)
+    kit.state.mkdir(parents=True)
+    identity.save(kit.identity_key)
+    roster.save(kit.roster)
+    settings = {
+        "federation": {"name": config.name, "coordinator": roster.coordinator.public_key.hex(), "bundle": NO_PIN},
+        "site": {
+            "name": identity.name,
+            "scope": identity.name,
+            "population": plan.population(identity.name),
+            "events": "(simulation)",
+        },
+        "server": {"address": "localhost:1"},
+    }
+    write_atomic(kit.settings, tomli_w.dumps(settings).encode())
+    simulated_policy(config).save(kit.policy)
+    key = hashlib.sha256(f"fedcart/hold-out/{config.seed}/{identity.name}".encode()).digest()
+    write_atomic(kit.state / "consumers.key", key, mode=0o600)  # follows the seed: the same split every time
+    return kit
+
+
+def simulated_policy(config: RunConfig) -> SitePolicy:
+    """A policy that allows what the simulation was asked to do; the epsilon limit is enforced as at a real site."""
+    return SitePolicy(
+        epsilon_max=config.privacy.epsilon,
+        delta=config.privacy.delta,
+        noise_multiplier_min=1e-3,
+        evaluation_noise_min=1e-3,
+        sampling_rate_max=1.0,
+        steps_max=1_000_000,
+        clip_min=1e-9,
+        clip_max=1e9,
+        min_cohort=1,
+        min_consumers=1,
+        min_stockists=1,
+        min_threshold_fraction=1e-6,
+        plain_aggregation=True,
+    )
+
+
+def write_masks(path: Path, masks: dict[str, NDArray[np.bool_]]) -> None:
+    """Write the sites' public item masks, without pickle."""
+    import io
+
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **masks)  # type: ignore[arg-type]
+    write_atomic(path, buffer.getvalue())
