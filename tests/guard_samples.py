@@ -1,0 +1,71 @@
+"""A site with a guard, proposals, and a driver of rounds without training, for the tests of the ledger."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+from client.guard.guard import Guard, open_guard
+from client.guard.policy import Proposal, SitePolicy
+from common.privacy.mechanism import PrivacyEvent
+from common.trust.identity import SITE, Identity, Party, Roster
+
+RELEASE = PrivacyEvent(noise_multiplier=5.0, sampling_rate=1.0, steps=1)
+IDENTITY = Identity.from_seed("shop", b"s" * 32)
+ROSTER = Roster((Party("shop", SITE, IDENTITY.public_key),))
+
+
+def proposal(number: int = 1, **changes: Any) -> Proposal:
+    plain = Proposal(
+        run="run",
+        round=number,
+        attempt=0,
+        kind="train",
+        task="next-behaviour",
+        query=f"{number:064x}",
+        config="cd" * 32,
+        events=(RELEASE,),
+        delta=1e-5,
+        clip=1.0,
+        cohort=8,
+        threshold=6,
+        population=5_000,
+        min_stockists=3,
+        secure=True,
+    )
+    return dataclasses.replace(plain, **changes)
+
+
+def policy(**changes: Any) -> SitePolicy:
+    return SitePolicy(**({"epsilon_max": 50.0, "sampling_rate_max": 1.0} | changes))
+
+
+def guard_in(folder: Path, rules: SitePolicy | None = None, *, simulated: bool = False) -> Guard:
+    return open_guard(folder, IDENTITY, rules or policy(), "consumers", simulated=simulated, code="test")
+
+
+def one_round(guard: Guard, number: int, *, leave: bool = True) -> bytes:
+    """Reserve, store, commit (the bytes leave) and close. **Shapes** result: the contribution."""
+    grant = guard.reserve(proposal(number))
+    contribution = b"contribution %d" % grant.sequence
+    if not grant.reused:
+        guard.store(grant, contribution)
+    if leave:
+        contribution = guard.commit(grant)
+    guard.close_round("run", number)
+    return contribution
+
+
+def drive(folder: Path, first: int, rounds: int) -> None:
+    """What a site process does: restart, then rounds; what leaves is appended to ``left``, durably."""
+    guard = guard_in(folder)
+    guard.restart()
+    left = os.open(folder / "left", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for number in range(first, first + rounds):
+        grant = guard.reserve(proposal(number))
+        guard.store(grant, b"contribution %d" % grant.sequence)
+        guard.commit(grant)
+        os.write(left, b"%d\n" % grant.sequence)
+        guard.close_round("run", number)
