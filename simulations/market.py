@@ -15,6 +15,7 @@ FOLLOWERS = 3
 _CANDIDATES = 8
 _FOLLOW_SHARES = np.array([[0.60, 0.25, 0.15], [0.15, 0.25, 0.60]])  # [style, follower]
 _SEASONAL = 0.08
+_ZIPF = 1.1
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def build_world(
     sites: int, items: int, categories: int, tastes: int, stock: float, rng: np.random.Generator
 ) -> World:
     """Draw the constants of a marketplace."""
-    size = np.arange(1, categories + 1, dtype=np.float64) ** -0.5
+    size = np.arange(1, categories + 1, dtype=np.float64) ** -0.3
     item_category = rng.choice(categories, size=items, p=size / size.sum())
     item_category[:categories] = np.arange(categories)  # no category is empty
     weight = _zipf_within(item_category, rng)
@@ -113,12 +114,12 @@ def draw_hours(rhythm: Ints, rng: np.random.Generator) -> Floats:
 
 
 def _zipf_within(item_category: Ints, rng: np.random.Generator) -> Floats:
-    """Popularity of each item: 1 / rank within its category, ranks in random order."""
+    """Popularity of each item: a power of its rank within its category, ranks in random order."""
     order = np.lexsort((rng.random(len(item_category)), item_category))
     sorted_category = item_category[order]
     first = np.searchsorted(sorted_category, sorted_category, side="left")
     weight = np.empty(len(item_category))
-    weight[order] = 1.0 / (1.0 + np.arange(len(order)) - first)
+    weight[order] = (1.0 + np.arange(len(order)) - first) ** -_ZIPF
     return weight
 
 
@@ -161,7 +162,8 @@ def _followers(item_category: Ints, weight: Floats, stocked: NDArray[np.bool_], 
     best = _best_of(item_category, weight, categories)[item_category]
     followers = np.empty((sites, items, FOLLOWERS), dtype=np.int64)
     for s in range(sites):
-        order = np.argsort(~stocked[s][candidate], axis=1, kind="stable")[:, :FOLLOWERS]
+        unusable = ~stocked[s][candidate] | (candidate == np.arange(items)[:, None])
+        order = np.argsort(unusable, axis=1, kind="stable")[:, :FOLLOWERS]
         chosen = np.take_along_axis(candidate, order, axis=1)
         followers[s] = np.where(stocked[s][chosen], chosen, best[:, None])
     return followers
@@ -172,8 +174,10 @@ def _taste_cdf(general: Floats, tastes: int, rng: np.random.Generator) -> Floats
     categories = len(general)
     share = np.tile(0.15 * general, (tastes, 1))
     own = min(3, categories)
+    # dealt out in turn: no category is everybody's favourite, so popularity alone predicts little
+    dealt = np.concatenate([rng.permutation(categories) for _ in range(-(-tastes * own // categories))])
     for taste in range(tastes):
-        favourites = rng.choice(categories, size=own, replace=False)
+        favourites = dealt[taste * own : (taste + 1) * own]
         share[taste, favourites] += 0.85 * np.array([0.5, 0.3, 0.2])[:own] / np.array([0.5, 0.3, 0.2])[:own].sum()
     cdf: Floats = np.cumsum(share, axis=1) / share.sum(axis=1, keepdims=True)
     cdf[:, -1] = 1.0

@@ -43,8 +43,8 @@ class SyntheticSpec:
     sites: int = 8
     consumers: int = 14_000
     items: int = 1_000
-    categories: int = 24
-    tastes: int = 12
+    categories: int = 40
+    tastes: int = 16
     events_per_consumer: float = 24.0
     days: int = 180
     inequality: float = 0.7
@@ -158,7 +158,7 @@ def _draw_people(spec: SyntheticSpec, seed: int, rng: np.random.Generator) -> _P
     # what a person is like does not depend on the merchant: draw per person, then look up
     style, rhythm = rng.integers(2, size=distinct)[person], rng.integers(3, size=distinct)[person]
     conversion = rng.lognormal(0.0, 0.6, size=distinct)[person]
-    preference = rng.dirichlet(np.full(spec.tastes, 0.7), size=spec.sites).cumsum(axis=1)
+    preference = rng.dirichlet(np.full(spec.tastes, 1.5), size=spec.sites).cumsum(axis=1)
     taste = (rng.random(n)[:, None] > preference[site]).sum(axis=1).clip(max=spec.tastes - 1)
     switch = np.where(rng.random(n) < spec.drift, rng.uniform(0.3, 0.8, size=n), 2.0)
     mean = spec.events_per_consumer / EVENTS_PER_STEP
@@ -216,9 +216,9 @@ def _walk(spec: SyntheticSpec, world: World, people: _People, rng: np.random.Gen
         if t == 0:
             item[at] = fresh
             continue
-        follow_below = np.where(new, 0.08, 0.50)
-        repeat_below = follow_below + np.where(new, 0.34, 0.10)
-        again = item[offset[who] + (rng.random(len(who)) * t).astype(np.int64)]
+        follow_below = np.where(new, 0.05, 0.32)
+        repeat_below = follow_below + np.where(new, 0.42, 0.18)
+        again = item[offset[who] + (rng.random(len(who)) * max(1, t - 1)).astype(np.int64)]
         following = world.draw_followers(site, item[at - 1], people.style[who], rng)
         item[at] = np.where(u < follow_below, following, np.where(u < repeat_below, again, fresh))
         seen[at] = (u >= follow_below) & (u < repeat_below)
@@ -286,10 +286,10 @@ def _emitted(people: _People, steps: _Steps, rng: np.random.Generator) -> NDArra
     out = np.zeros((n, 8), dtype=np.bool_)
     likely = people.conversion[steps.person] * np.where(steps.seen_before, 2.0, 1.0)
     out[:, 0] = steps.begins & (draw[:, 0] < 0.35)
-    out[:, 2] = draw[:, 2] < np.where(steps.begins, 0.35, 0.06)
+    out[:, 2] = draw[:, 2] < np.where(steps.begins, 0.45, 0.10)
     out[:, 3] = ~(steps.seen_before & (draw[:, 3] < 0.25))
     out[:, 4] = draw[:, 4] < 0.05
-    out[:, 5] = (draw[:, 5] < 0.20 * likely) | ~out[:, 3]
+    out[:, 5] = (draw[:, 5] < 0.15 * likely) | ~out[:, 3]
     out[:, 6] = out[:, 5] & (draw[:, 6] < 0.35 + 0.25 * np.minimum(likely, 2.0))
     out[:, 7] = out[:, 6] & (draw[:, 7] < 0.03)
     out[1:, 1] = steps.begins[1:] & out[:-1, 6] & (draw[1:, 1] < 0.35) & (steps.person[1:] == steps.person[:-1])

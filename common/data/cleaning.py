@@ -196,7 +196,7 @@ def _rules(mapping: Mapping) -> list[_Rule]:
         _Rule("no-item", "an event on an item that names none", "dropped", no_item, no_item),
         _Rule("negative-price", "price below zero", "dropped", price < 0, price < 0),
         _Rule("quantity-not-positive", "zero or below; kept if a cancellation", "dropped", quantity <= 0, bought),
-        _Rule("cancellation", "marked as cancelled", "event becomes cancel", cancel, None),
+        _Rule("cancellation", "marked as cancelled", "event becomes cancel", pl.col("cancelled"), None),
         _Rule(
             "unknown-event", "event word not in the mapping", "event becomes other", pl.col("unknown_event"), None
         ),

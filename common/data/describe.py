@@ -92,7 +92,7 @@ def describe(log: EventLog) -> Description:
         categories=frame["category"].drop_nulls().n_unique(),
         event_types={name: of_type[name] for name in sorted(of_type, key=lambda name: -of_type[name])},
         sites=sites,
-        shared_events=float(items.is_in(shared.implode()).mean() or 0.0) if len(items) else 0.0,
+        shared_events=int(items.is_in(shared.implode()).sum()) / max(1, len(items)),
         overlap=float(np.mean(homes > 1)) if len(homes) else 0.0,
     )
 

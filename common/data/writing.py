@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import polars as pl
 
@@ -51,7 +51,7 @@ def write_frame(frame: pl.DataFrame, path: Path) -> None:
             frame.write_parquet(file)
         elif path.name.endswith(".gz"):
             with gzip.open(file, "wb", compresslevel=4) as packed:
-                frame.write_csv(packed)
+                frame.write_csv(cast(IO[bytes], packed))
         else:
             frame.write_csv(file)
 
