@@ -69,14 +69,16 @@ def _remembered(context: Context) -> Memory:
 
 
 def _log(site: Site | None, message: Message, error: Exception) -> None:
-    """The whole story, in the site's own log."""
-    text = "".join(traceback.format_exception(error))
+    """The story in the site's own log: our own words, or else type and place; a foreign text could quote data."""
+    ours = f"{error.message}; {error.hint}" if isinstance(error, FedcartError) else type(error).__name__
+    places = "" if isinstance(error, FedcartError) else "".join(traceback.format_tb(error.__traceback__))
+    text = f"{message.metadata.message_type} {message.metadata.group_id}: {ours}\n{places}"
     if site is None:
         print(text, flush=True)  # noqa: T201 - without a site there is no log file; the launcher keeps this
         return
     site.kit.state.mkdir(parents=True, exist_ok=True)
     with site.kit.log.open("a", encoding="utf-8") as file:
-        file.write(f"{message.metadata.message_type} {message.metadata.group_id}: {text}\n")
+        file.write(text)
 
 
 @app.query("hello")
@@ -88,6 +90,17 @@ def hello(message: Message, context: Context) -> Message:
         return {"site": site.name, "version": VERSION, "signature": site.identity.sign(statement)}, Memory()
 
     return _handle(message, context, greet)
+
+
+@app.query("propose")
+def propose(message: Message, context: Context) -> Message:
+    """A run's settings, before its first round: does this site's policy, and its operator, allow them?"""
+
+    def judge(site: Site, request: dict[str, Any], memory: Memory, __: PerformanceSettings) -> Answer:
+        session.propose(site, request)
+        return {}, memory
+
+    return _handle(message, context, judge)
 
 
 @app.query("advertise")

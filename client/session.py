@@ -20,17 +20,18 @@ from numpy.typing import NDArray
 from client.answers import Question, answer
 from client.guard.guard import Guard, Reservation
 from client.guard.journal import FileJournal
-from client.guard.policy import Proposal
+from client.guard.policy import Proposal, SitePolicy
+from client.runtime.approval import require_approval
 from client.site import Site
 from common import wire
 from common.config import PerformanceSettings
-from common.contribution import Query
+from common.contribution import TRAIN, Query
 from common.errors import LocalProtocolError, PolicyRefusedError, RemoteProtocolError, VerificationError
-from common.plan import RunPlan, model_digest
+from common.plan import PROPOSAL, RunPlan, model_digest
 from common.privacy.attestation import SignedAttestation
 from common.secagg import fixedpoint, messages
 from common.secagg.client import ClientProtocol, CohortPolicy, LocalSite
-from common.secagg.messages import Params
+from common.secagg.messages import Params, default_threshold
 from common.trust.crypto import sha256
 
 Values = Mapping[str, Any]
@@ -54,6 +55,7 @@ def advertise(site: Site, request: Values, speed: PerformanceSettings) -> tuple[
     Raises: VerificationError (signature, digests), PolicyRefusedError, BudgetExhaustedError, RollbackError.
     """
     question = verified_question(site, request, speed)
+    _require_approval(site, question.plan)
     params = messages.decode(Params, request["message"])
     _check_params(question, params)
     machine = ClientProtocol(_local_site(site), params)
@@ -109,6 +111,39 @@ def contribute(site: Site, request: Values, speed: PerformanceSettings) -> dict[
 def close(site: Site, run: str) -> None:
     """The run is over or goes on without us: void what never left, so that it is not charged."""
     _close_rounds(site.guard(), run, keep=-1)
+
+
+def propose(site: Site, request: Values) -> None:
+    """Before round 1: return if policy and operator allow the signed plan of a run; nothing is computed or charged.
+
+    Raises: VerificationError (signature), PolicyRefusedError naming the rule, ApprovalPendingError.
+    """
+    plan = RunPlan.from_json(request["plan"])
+    site.roster.verify(site.roster.coordinator.name, PROPOSAL + plan.digest(), request["signature"])
+    if plan.population(site.name) != site.file.site.population:
+        raise PolicyRefusedError(
+            "population",
+            f"the run states population {plan.population(site.name)}, site.toml {site.file.site.population}",
+            hint="coordinator and site must declare the same number",
+        )
+    SitePolicy.load(site.kit.policy).check_proposal(_first_proposal(site, plan))
+    _require_approval(site, plan)
+
+
+def _first_proposal(site: Site, plan: RunPlan) -> Proposal:
+    """The first training round of a plan with all its sites, as the policy will meet it."""
+    query = Query(TRAIN, plan.run, 1, plan.to_json(), b"")
+    question = Question(query, plan, np.zeros(0, dtype=np.float32), "fast", 1)
+    cohort = min(len(plan.sites), plan.config.aggregation.max_cohort)
+    threshold = plan.config.aggregation.threshold or default_threshold(cohort)
+    secure = plan.config.aggregation.mode == "secure"
+    return replace(proposal_of(site, question, 1, None), cohort=cohort, threshold=threshold, secure=secure)
+
+
+def _require_approval(site: Site, plan: RunPlan) -> None:
+    if not site.simulated:
+        mode = SitePolicy.load(site.kit.policy).approve
+        require_approval(site.kit, mode, plan.run, plan.digest().hex(), plan.to_json())
 
 
 def verified_question(site: Site, request: Values, speed: PerformanceSettings) -> Question:

@@ -88,10 +88,18 @@ class Site:
 
         Raises: BadInputError for an unusable log, ConfigError if the site's catalogue is not the run's.
         """
-        path = prepared_path(self.kit, plan.features, plan.config.features.max_events)
+        path = prepared_path(self.kit, plan, self._source_stamp())
         if not path.exists():
             store_sequences(path, *self._encode(plan))
         return _load_prepared(path, path.stat().st_mtime_ns, self.secret(), plan.config.privacy.holdout)
+
+    def _source_stamp(self) -> str:
+        """Changes when the operator replaces the event log; empty where there is none (a simulation)."""
+        try:
+            found = self.kit.resolve(self.file.site.events).stat()
+        except OSError:
+            return ""
+        return f"{found.st_size}/{found.st_mtime_ns}"
 
     def note_locally(self, facts: dict[str, Any]) -> None:
         """Append one line to the site's private diagnostics, which never leave it."""
@@ -102,9 +110,10 @@ class Site:
     def _encode(self, plan: RunPlan) -> tuple[ConsumerSequences, NDArray[np.bool_]]:
         from common.data.catalogue import read_catalogue
         from common.data.events import load_events
-        from common.data.features import FeatureSpec, item_mask
+        from common.data.features import FeatureSpec
         from common.data.formats import load_mapping
         from common.data.sequences import build_sequences
+        from common.data.sharing import shared_item_masks
 
         facts = self.file.site
         spec = FeatureSpec.from_json(json.loads(plan.features))
@@ -117,7 +126,8 @@ class Site:
         mapping = load_mapping(self.kit.resolve(facts.mapping)) if facts.mapping else None
         log, _ = load_events(self.kit.resolve(facts.events), facts.format, mapping=mapping, secret=self.secret())
         sequences = build_sequences(log, spec, catalogue, max_events=plan.config.features.max_events)
-        return sequences, item_mask(spec, catalogue, self.name)
+        masks = shared_item_masks(spec, catalogue, plan.sites, plan.config.aggregation.min_stockists)
+        return sequences, masks[self.name]
 
 
 def load_site(folder: Path, *, simulated: bool = False, ledger_path: Path | None = None) -> Site:
@@ -138,10 +148,11 @@ def load_site(folder: Path, *, simulated: bool = False, ledger_path: Path | None
     return Site(kit, file, identity, roster, simulated, ledger_path)
 
 
-def prepared_path(kit: SiteKit, features: str, max_events: int) -> Path:
-    """Where the encoded consumers for a feature spec are kept."""
-    name = hashlib.sha256(f"{features}/{max_events}".encode()).hexdigest()[:16]
-    return kit.state / f"consumers-{name}.npz"
+def prepared_path(kit: SiteKit, plan: RunPlan, source: str = "") -> Path:
+    """Where the encoded consumers are kept: a name made from all that they and the item mask depend on."""
+    settings = plan.config
+    parts = (plan.features, settings.features.max_events, plan.sites, settings.aggregation.min_stockists, source)
+    return kit.state / f"consumers-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}.npz"
 
 
 def store_sequences(path: Path, sequences: ConsumerSequences, mask: NDArray[np.bool_]) -> None:

@@ -21,6 +21,7 @@ from common.privacy.mechanism import HOLDOUT, TRAIN, PrivacyEvent
 _RING = 2**31
 _UPDATE_CLIP = 4.0
 METRICS = "metrics"
+PROPOSAL = b"fedcart/proposal/1\0"  # before the digest of a plan, in what the coordinator signs
 UPDATE = "update"
 
 

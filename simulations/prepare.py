@@ -183,7 +183,7 @@ def make_federation(folder: RunFolder, config: RunConfig, world: World, plan: Ru
         name, mask = kit_name(part.name), world.masks[part.name]
         kit = _make_kit(folder, plan, roster, identities[name])
         sequences = build_sequences(part.log, world.spec, world.catalogue, max_events=config.features.max_events)
-        store_sequences(prepared_path(kit, plan.features, config.features.max_events), sequences, mask)
+        store_sequences(prepared_path(kit, plan), sequences, mask)
         kits[name] = kit.path
         facts.append(SiteFacts(name, part.population, int(mask.sum()), part.note))
     write_masks(folder.path / "masks.npz", {kit_name(name): mask for name, mask in world.masks.items()})

@@ -1,0 +1,25 @@
+"""Which item rows a site shares: its own stock, as far as enough sites of the run stock the same items."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.data.catalogue import Catalogue
+from common.data.features import FeatureSpec, item_mask
+
+
+def shared_item_masks(
+    spec: FeatureSpec, catalogue: Catalogue | None, sites: Sequence[str], min_stockists: int
+) -> dict[str, NDArray[np.bool_]]:
+    """Item rows each site trains. Public: made from the catalogue alone, the same at every party.
+
+    Rows stocked by fewer than ``min_stockists`` of the run's sites stay local.
+    Shapes: ``bool[sizes["item"]]`` per site.
+    """
+    masks = {site: item_mask(spec, catalogue, site) for site in sites}
+    stockists = np.sum(list(masks.values()), axis=0)
+    shared = stockists >= min(min_stockists, len(masks))
+    return {site: mask & shared for site, mask in masks.items()}

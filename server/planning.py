@@ -1,0 +1,144 @@
+"""From settings to a run folder that a server app can start: plan, roster, item rows, first checkpoint."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import numpy as np
+
+from common.config import RunConfig
+from common.deployment import CoordinatorKit
+from common.errors import BadInputError, ConfigError
+from common.plan import RunPlan
+from common.privacy.calibration import calibrate_noise
+from common.runfolder import RunFolder, write_atomic
+from common.trust.identity import Roster
+from server.state import ServerState, save_checkpoint
+
+if TYPE_CHECKING:
+    from common.data.catalogue import Catalogue
+    from common.data.features import FeatureSpec
+
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def prepare_run(kit: CoordinatorKit, config: RunConfig, *, base: Path) -> RunFolder:
+    """Make a new run folder in the coordinator's kit, its plan fixed for good.
+
+    Paths in ``config`` are relative to ``base``.
+    Raises: ConfigError, BadInputError before anything is written.
+    """
+    from common.data.features import feature_spec
+
+    settings = kit.read()
+    _check_sites(config, len(settings.sites))
+    roster = Roster.load(kit.roster)
+    catalogue = _catalogue(config, base)
+    spec = feature_spec(catalogue, item_buckets=config.features.item_buckets)
+    initial = _initial_model(config, spec)
+    plan = make_plan(config, tuple(settings.sites.items()), spec, initial[0].size)
+    folder = RunFolder.create(_fresh(kit.runs, config.name))
+    roster.save(folder.path / "roster.json")
+    _write_rows(folder, plan, catalogue, initial[1])
+    write_atomic(folder.path / "plan.json", plan.to_json().encode())
+    write_atomic(folder.path / "run.toml", config.to_toml().encode())
+    save_checkpoint(folder.path / "checkpoints", ServerState.initial(initial[0], plan.digest()))
+    return folder
+
+
+def open_run(kit: CoordinatorKit, name: str) -> RunFolder:
+    """A run folder of the kit by name; empty: the newest. Raises: BadInputError."""
+    if not name:
+        found = sorted(kit.runs.glob("*/plan.json"), key=lambda path: path.stat().st_mtime_ns)
+        if not found:
+            raise BadInputError("this coordinator has no run", hint="fedcart server run KIT RUN.toml")
+        return RunFolder.open(found[-1].parent)
+    if not RUN_NAME.fullmatch(name):
+        raise BadInputError(f"{name[:60]!r} is not the name of a run", hint=f"look into {kit.runs}")
+    return RunFolder.open(kit.runs / name)
+
+
+def make_plan(
+    config: RunConfig, populations: tuple[tuple[str, int], ...], spec: FeatureSpec, parameters: int
+) -> RunPlan:
+    """Fix every public constant of the run, the noise calibrated to the target epsilon."""
+    privacy, training = config.privacy, config.training
+    noise = evaluation = 0.0
+    if privacy.enabled:
+        steps = training.rounds * training.local_steps
+        noise = privacy.noise_multiplier or calibrate_noise(
+            privacy.epsilon, privacy.delta, privacy.sampling_rate, steps
+        )
+        releases = training.rounds + 1  # one a round, one that closes the run
+        evaluation = privacy.evaluation_noise or calibrate_noise(privacy.epsilon, privacy.delta, 1.0, releases)
+    features = json.dumps(spec.to_json(), sort_keys=True, separators=(",", ":"))
+    run = f"{config.name}-{uuid4().hex[:12]}"
+    return RunPlan(run, config.public_json(), populations, features, parameters, noise, evaluation)
+
+
+def _check_sites(config: RunConfig, sites: int) -> None:
+    if config.aggregation.mode != "secure":
+        raise ConfigError(
+            "aggregation.mode = plain is for simulations: the server would see each site",
+            hint='set mode = "secure"',
+        )
+    if sites < max(config.aggregation.min_sites, 3):
+        raise ConfigError(
+            f"{sites} sites are in the federation, {max(config.aggregation.min_sites, 3)} are needed",
+            hint="add sites to federation.toml and provision again",
+        )
+
+
+def _catalogue(config: RunConfig, base: Path) -> Catalogue | None:
+    from common.data.catalogue import read_catalogue
+
+    if config.data.catalogue:
+        return read_catalogue(base / config.data.catalogue)
+    if not config.features.item_buckets:
+        raise ConfigError(
+            "a deployed run needs a public catalogue, or hashed items",
+            hint="set data.catalogue to the file that all sites have, or features.item_buckets=1000",
+        )
+    return None
+
+
+def _initial_model(config: RunConfig, spec: FeatureSpec) -> tuple[np.ndarray[Any, np.dtype[np.float32]], Any]:
+    """Parameters before round 1, and the catalogue row of each coordinate (-1: none)."""
+    from common.model.network import ModelShape, build_model
+    from common.model.parameters import FlatParameters, layout_of
+
+    model = build_model(config.model, ModelShape(spec.sizes), config.seed)
+    item_of = np.full(layout_of(model).size, -1, dtype=np.int32)
+    for name in model.item_tensors():
+        offset, shape = layout_of(model).entries[name]
+        width = int(np.prod(shape[1:], dtype=np.int64))
+        item_of[offset : offset + shape[0] * width] = np.repeat(np.arange(shape[0], dtype=np.int32), width)
+    return FlatParameters(model).numpy().astype(np.float32), item_of
+
+
+def _write_rows(folder: RunFolder, plan: RunPlan, catalogue: Catalogue | None, item_of: Any) -> None:
+    from common.data.features import FeatureSpec
+    from common.data.sharing import shared_item_masks
+
+    spec = FeatureSpec.from_json(json.loads(plan.features))
+    masks = shared_item_masks(spec, catalogue, plan.sites, plan.config.aggregation.min_stockists)
+    rows, layout = io.BytesIO(), io.BytesIO()
+    np.savez_compressed(rows, **masks)  # type: ignore[arg-type]
+    np.save(layout, item_of, allow_pickle=False)
+    write_atomic(folder.path / "masks.npz", rows.getvalue())
+    write_atomic(folder.path / "item_of.npy", layout.getvalue())
+
+
+def _fresh(runs: Path, name: str) -> Path:
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    candidate, count = runs / f"{name}-{stamp}", 1
+    while candidate.exists():
+        count += 1
+        candidate = runs / f"{name}-{stamp}-{count}"
+    return candidate
