@@ -246,7 +246,8 @@ def _order(lines: pl.DataFrame, usable: NDArray[np.bool_]) -> tuple[NDArray[np.i
     # only lines that share consumer and time can be equal: compare those, not the whole log
     tied = np.zeros(len(rows), dtype=np.bool_)
     equal = same & (time[1:] == time[:-1]) if len(rows) else same
-    tied[1:], tied[:-1] = equal, tied[:-1] | equal
+    tied[1:] = equal
+    tied[:-1] |= equal
     candidates = np.flatnonzero(tied)
     compared = [name for name in COLUMNS if name in lines.columns] + ["cancelled"]
     first = lines.select(compared)[rows[candidates]].select(pl.struct(pl.all()).is_first_distinct()).to_series()

@@ -68,6 +68,16 @@ def test_an_unusable_value_is_removed_and_its_event_kept(
     assert log.frame[column].to_list()[1] is None
 
 
+@pytest.mark.parametrize("times", [1, 2, 5])
+def test_a_repeated_line_is_dropped_wherever_it_stands(times: int, tmp_path: Path) -> None:
+    a, b = (f"ann,2024-01-01,view,{item},,,,north" for item in "ab")
+    later = "ann,2024-01-02,view,a,,,,north"
+    other = "bob,2024-01-01,view,a,,,,north"
+    log, report = load(tmp_path, a, b, *[a, b] * times, later, other, later)
+    assert report.found("duplicate") == 2 * times + 1
+    assert sorted(log.frame["item"]) == ["a", "a", "a", "b"]
+
+
 def test_a_login_needs_no_item(tmp_path: Path) -> None:
     log, report = load(tmp_path, "ann,2024-01-01,login,,,,,north", "ann,2024-01-01,search,,light,,,north")
     assert len(log) == 2
