@@ -86,7 +86,7 @@ class FileJournal:
 
     def _parsed(self, line: bytes) -> tuple[Session, str, bytes]:
         try:
-            text, check = line[: -_CHECK_CHARACTERS - 1], line[-_CHECK_CHARACTERS:]
+            text, _, check = line.rpartition(b" ")
             entry = json.loads(text)
             step, value = entry["step"], bytes.fromhex(entry["value"])
             session = Session(entry["run"], entry["round"], entry["attempt"])

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from common.errors import BadInputError, VerificationError
+from common.trust.identity import Identity, Party, Roster, check_name
+
+
+def roster_of(*identities: Identity) -> Roster:
+    roles = ["coordinator"] + ["site"] * len(identities)
+    return Roster(tuple(Party(i.name, role, i.public_key) for i, role in zip(identities, roles, strict=False)))
+
+
+def test_an_identity_survives_its_file_which_only_its_owner_reads(tmp_path: Path) -> None:
+    identity = Identity.generate("merchant-1")
+    identity.save(tmp_path / "site.key")
+    assert stat.S_IMODE((tmp_path / "site.key").stat().st_mode) == 0o600
+    again = Identity.load("merchant-1", tmp_path / "site.key")
+    assert again.public_key == identity.public_key
+    assert again.sign(b"x") == identity.sign(b"x")
+    assert [p.name for p in tmp_path.iterdir()] == ["site.key"]
+
+
+def test_a_key_is_never_overwritten(tmp_path: Path) -> None:
+    Identity.generate("a").save(tmp_path / "site.key")
+    before = (tmp_path / "site.key").read_bytes()
+    with pytest.raises(BadInputError, match="exists"):
+        Identity.generate("b").save(tmp_path / "site.key")
+    assert (tmp_path / "site.key").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"rubbish", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"]
+)
+def test_a_file_that_is_no_key_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "site.key").write_bytes(content)
+    with pytest.raises(BadInputError) as caught:
+        Identity.load("a", tmp_path / "site.key")
+    assert caught.value.hint
+
+
+def test_neither_repr_nor_str_shows_the_secret() -> None:
+    seed = bytes(range(32))
+    identity = Identity.from_seed("a", seed)
+    for text in (repr(identity), str(identity), f"{identity}"):
+        assert seed.hex() not in text
+        assert "Private" not in text
+
+
+def test_the_roster_knows_who_signed() -> None:
+    coordinator, a, b = Identity.generate("hub"), Identity.generate("a"), Identity.generate("b")
+    roster = roster_of(coordinator, a, b)
+    roster.verify("a", b"message", a.sign(b"message"))
+    for name, message, signature in (
+        ("b", b"message", a.sign(b"message")),
+        ("a", b"other", a.sign(b"message")),
+        ("nobody", b"message", a.sign(b"message")),
+        ("a", b"message", b""),
+    ):
+        with pytest.raises(VerificationError, match=name):
+            roster.verify(name, message, signature)
+    assert roster.coordinator.name == "hub"
+    assert [p.name for p in roster.sites] == ["a", "b"]
+    assert "a" in roster
+    assert "nobody" not in roster
+
+
+def test_the_roster_survives_its_file(tmp_path: Path) -> None:
+    roster = roster_of(Identity.generate("hub"), Identity.generate("a"))
+    roster.save(tmp_path / "roster.json")
+    assert Roster.load(tmp_path / "roster.json") == roster
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", '{"parties": [{}]}', '{"parties": [{"name": "a", "role": "site", "public_key": "zz"}]}'],
+)
+def test_a_roster_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "roster.json").write_text(text)
+    with pytest.raises(BadInputError):
+        Roster.load(tmp_path / "roster.json")
+
+
+def test_names_that_are_unsafe_in_a_path_or_a_line_are_refused() -> None:
+    assert check_name("Merchant_1.eu-west") == "Merchant_1.eu-west"
+    for bad in ("", ".", "../x", "a/b", "a b", "-a", "a\n", "ü", "a" * 41, "a\0"):
+        with pytest.raises(BadInputError):
+            check_name(bad)
+
+
+def test_parties_with_a_bad_role_or_key_are_refused() -> None:
+    key = Identity.generate("a").public_key
+    for role, public in (("owner", key), ("site", key[:-1])):
+        with pytest.raises(BadInputError):
+            Party("a", role, public)
+
+
+def test_a_roster_without_exactly_one_coordinator_says_so() -> None:
+    with pytest.raises(BadInputError, match="coordinators"):
+        _ = Roster((Party("a", "site", Identity.generate("a").public_key),)).coordinator

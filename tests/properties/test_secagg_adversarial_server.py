@@ -1,0 +1,186 @@
+"""An adversarial server against honest sites, in any order of moves hypothesis can find.
+
+The server keeps every message of every session, asks any site anything, lists whom it likes, crashes
+sites and brings old states back. What must hold over all that the sites ever emit is checked at each step.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from common.errors import FedcartError
+from common.secagg import messages
+from common.secagg.client import ClientProtocol
+from common.secagg.messages import (
+    AdvertisementList,
+    ConfirmationList,
+    Params,
+    SealedShare,
+    Session,
+    ShareDelivery,
+    SurvivorList,
+)
+from tests.secagg_rounds import ask, build
+
+SITES = [f"site-{i}" for i in range(4)]
+THRESHOLD = 3
+site_names = st.sampled_from(SITES)
+mostly_all = st.sets(site_names, min_size=3) | st.just(set(SITES))
+sessions = st.integers(0, 2)
+
+
+class AdversarialServer(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.federation = build(4, length=4)
+        self.machines: dict[str, ClientProtocol] = {}
+        self.stored: list[tuple[str, bytes]] = []
+        self.seen: dict[tuple[int, type, str], object] = {}
+        self.masked: dict[tuple[str, int], list[int]] = defaultdict(list)
+        self.signed: dict[tuple[int, str], set[bytes]] = defaultdict(set)
+        self.revealed: dict[tuple[int, str], list[messages.RevealedShares]] = defaultdict(list)
+
+    def params(self, session: int) -> Params:
+        return replace(self.federation.params, session=Session("run", 1, session))
+
+    def ask(self, site: str, request, contribution: int = 0) -> None:
+        """Put any question to a site; note what it emits."""
+        machine = self.machines.get(site)
+        if machine is None:
+            return
+        raw = messages.decode(type(request), messages.encode(request))
+        name = bytes([contribution]) * 32
+        try:
+            answer = ask(machine, raw, self.federation.vectors[site], name)
+        except FedcartError:
+            return
+        session = machine.params.session.attempt
+        self.seen[session, type(answer), site] = answer
+        if isinstance(answer, messages.MaskedVector):
+            self.masked[site, contribution].append(session)
+        if isinstance(answer, messages.Confirmation):
+            self.signed[session, site].add(request.statement(machine.params.salt))
+        if isinstance(answer, messages.RevealedShares):
+            self.revealed[session, site].append(answer)
+
+    def known(self, session: int, kind: type, sites: set[str]) -> list:
+        return [self.seen[session, kind, s] for s in SITES if s in sites and (session, kind, s) in self.seen]
+
+    def delivery(self, session: int, holder: str, shared: set[str]) -> ShareDelivery:
+        listed = [s for s in SITES if s in shared]
+        shares = []
+        for bundle in self.known(session, messages.ShareBundle, shared - {holder}):
+            shares += [SealedShare(bundle.site, s.box) for s in bundle.shares if s.peer == holder]
+        return ShareDelivery(tuple(listed), tuple(shares))
+
+    @rule(site=site_names, session=sessions)
+    def start(self, site: str, session: int) -> None:
+        self.machines[site] = ClientProtocol(self.federation.sites[site], self.params(session))
+        self.ask(site, self.params(session))
+
+    @rule(session=sessions)
+    def start_all(self, session: int) -> None:
+        for site in SITES:
+            self.start(site, session)
+
+    @rule(to=mostly_all, listed=mostly_all, session=sessions)
+    def share(self, to: set[str], listed: set[str], session: int) -> None:
+        request = AdvertisementList(tuple(self.known(session, messages.Advertisement, listed)))
+        for site in sorted(to):
+            self.ask(site, request)
+
+    @rule(to=mostly_all, listed=mostly_all, session=sessions, contribution=st.integers(0, 1))
+    def mask(self, to: set[str], listed: set[str], session: int, contribution: int) -> None:
+        for site in sorted(to):
+            self.ask(site, self.delivery(session, site, listed), contribution)
+
+    @rule(to=mostly_all, shared=mostly_all, survivors=mostly_all)
+    def confirm(self, to: set[str], shared: set[str], survivors: set[str]) -> None:
+        for site in sorted(to):
+            self.ask(site, lists(shared, survivors))
+
+    @rule(to=mostly_all, shared=mostly_all, survivors=mostly_all, signers=mostly_all, session=sessions)
+    def unmask(self, to: set[str], shared: set[str], survivors: set[str], signers: set[str], session: int) -> None:
+        signed = tuple(self.known(session, messages.Confirmation, signers))
+        for site in sorted(to):
+            self.ask(site, ConfirmationList(lists(shared, survivors), signed))
+
+    @rule(session=sessions, lost=site_names | st.none(), phase=st.integers(0, 2))
+    def play_honestly(self, session: int, lost: str | None, phase: int) -> None:
+        """A whole session, with one site lost: so that the search always reaches the last exchange."""
+        everyone = set(SITES)
+        late = [everyone - {lost} if step >= phase else everyone for step in range(3)]
+        self.start_all(session)
+        self.share(late[0], everyone, session)
+        self.mask(late[1], late[0], session, session % 2)
+        self.confirm(late[2], late[0], late[1])
+        self.unmask(late[2], late[0], late[1], late[2], session)
+
+    @rule(site=site_names)
+    def crash(self, site: str) -> None:
+        self.machines.pop(site, None)
+
+    @rule(site=site_names)
+    def store(self, site: str) -> None:
+        if site in self.machines:
+            self.stored.append((site, self.machines[site].to_state()))
+
+    @rule(which=st.integers(0, 100))
+    def bring_an_old_state_back(self, which: int) -> None:
+        if self.stored:
+            site, state = self.stored[which % len(self.stored)]
+            self.machines[site] = ClientProtocol.from_state(self.federation.sites[site], state)
+
+    @invariant()
+    def a_contribution_leaves_once(self) -> None:
+        assert all(len(session) == 1 for session in self.masked.values())
+
+    @invariant()
+    def a_session_sees_one_list_per_site(self) -> None:
+        assert all(len(statements) == 1 for statements in self.signed.values())
+
+    @invariant()
+    def no_holder_reveals_both_shares_of_a_dealer(self) -> None:
+        for answers in self.revealed.values():
+            seeds = {s.dealer for a in answers for s in a.seed_shares}
+            keys = {s.dealer for a in answers for s in a.key_shares}
+            assert not seeds & keys
+            assert len(answers) == 1
+
+    @invariant()
+    def no_site_of_a_session_can_be_opened_both_ways(self) -> None:
+        for session in range(3):
+            count: dict[tuple[str, str], int] = defaultdict(int)
+            for (attempt, _), answers in self.revealed.items():
+                for answer in answers if attempt == session else ():
+                    for share in answer.seed_shares:
+                        count["seed", share.dealer] += 1
+                    for share in answer.key_shares:
+                        count["key", share.dealer] += 1
+            # one colluding site could add one share of each kind: still not both above the threshold
+            assert not any(count["seed", s] >= THRESHOLD - 1 and count["key", s] >= THRESHOLD - 1 for s in SITES)
+
+
+def lists(shared: set[str], survivors: set[str]) -> SurvivorList:
+    def ordered(names: set[str]) -> tuple[str, ...]:
+        return tuple(s for s in SITES if s in names)
+
+    return SurvivorList(ordered(shared), ordered(survivors))
+
+
+COMMON = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
+
+
+class TestAdversarialServer(AdversarialServer.TestCase):
+    settings = settings(max_examples=25, stateful_step_count=15, **COMMON)
+
+
+@pytest.mark.full
+class TestAdversarialServerAtLength(AdversarialServer.TestCase):
+    settings = settings(max_examples=300, stateful_step_count=30, **COMMON)
