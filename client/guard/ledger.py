@@ -141,8 +141,8 @@ class Ledger:
         line = make_line(body, sequence=sequence, previous=self._state.head, time=_now(), identity=self._identity)
         header = body if isinstance(body, Open) else self._state.header
         entry = parse_line(line[:-1])
+        self._state.apply(entry)  # before the write: an entry that breaks a rule must not reach the file
         self._write(line, durable=not (header and header.simulated))
-        self._state.apply(entry)
         self._read_bytes += len(line)
         return sequence
 
