@@ -15,16 +15,33 @@ from cli import show
 from cli.verdict import Standing, standings, warning_below
 from common.config import RunConfig
 from common.runfolder import RoundRecord
+from simulations.observer import Observer, RunFacts, Summary
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
-    from simulations.observer import RunFacts, Summary
 
 QUIET_S = 10.0  # between two progress lines where there is no terminal
 SITES_SHOWN = 12
-KNOWN_METRICS = ("loss", "recall@20", "mrr@20", "auc", "ap", "f1", "wape", "mse")
-SHORT = {"recall@20": "R@20", "mrr@20": "MRR@20", "epsilon": "ε worst", "signal": "signal/noise"}
+KNOWN_METRICS = (
+    "loss",
+    "recall@20",
+    "mrr@20",
+    "intent_auc",
+    "squared_error",
+    "event_accuracy",
+    "category_accuracy",
+)
+SHORT = {
+    "recall@20": "R@20",
+    "mrr@20": "MRR@20",
+    "intent_auc": "AUC",
+    "squared_error": "sq.err",
+    "event_accuracy": "event",
+    "category_accuracy": "categ.",
+    "epsilon": "ε worst",
+    "signal": "signal/noise",
+}
 
 
 @dataclass(frozen=True)
@@ -38,7 +55,7 @@ class Column:
     cell: Callable[[RoundRecord], str]
 
 
-class Screen:
+class Screen(Observer):
     """The observer of a run that writes for a person.
 
     Guarantee: a table line is printed once and never rewritten, so that a log of the output is complete.

@@ -6,10 +6,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 MODEL = "this model"
-TRIVIAL = ("popularity", "markov", "repeat-last", "majority", "seasonal-mean")
-LOWER_IS_BETTER = ("loss", "wape", "mse", "rmse", "mae")
-SHOWN = ("recall@20", "mrr@20", "auc", "ap", "f1", "accuracy", "wape", "mse", "loss")
-PRIMARY = {"next-behaviour": "recall@20", "multi-task": "recall@20", "purchase-intent": "auc", "sales": "wape"}
+TRIVIAL = ("popularity", "markov", "item-knn", "repeat-last", "majority", "seasonal-mean")
+LOWER_IS_BETTER = ("loss", "squared_error", "wape")
+SHOWN = (
+    "recall@20",
+    "mrr@20",
+    "intent_auc",
+    "event_accuracy",
+    "category_accuracy",
+    "squared_error",
+    "wape",
+    "loss",
+)
+PRIMARY = {
+    "next-behaviour": "recall@20",
+    "multi-task": "recall@20",
+    "purchase-intent": "intent_auc",
+    "sales": "squared_error",
+}
 
 
 @dataclass(frozen=True)

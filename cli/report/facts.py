@@ -1,0 +1,135 @@
+"""Everything a report needs from a run folder, however far the run has come."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from cli.verdict import Standing, standings
+from common.errors import BadInputError
+from common.runfolder import COMPLETED, INTERRUPTED, RoundRecord, RunFolder
+
+
+@dataclass(frozen=True)
+class RunStory:
+    """A run as it lies on disk. ``facts`` and ``summary`` are empty where the run has not written them."""
+
+    path: Path
+    settings: dict[str, Any]
+    records: list[RoundRecord]
+    facts: dict[str, Any]
+    summary: dict[str, Any]
+    written: datetime
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return str(self.settings.get("name", self.path.name))
+
+    @property
+    def task(self) -> str:
+        """What was learnt."""
+        return str(self.settings.get("task", "next-behaviour"))
+
+    @property
+    def status(self) -> str:
+        """completed, stopped, running or interrupted."""
+        return str(self.summary.get("status", INTERRUPTED))
+
+    @property
+    def complete(self) -> bool:
+        """Whether all planned rounds were run."""
+        return self.status == COMPLETED
+
+    @property
+    def planned_rounds(self) -> int:
+        """Rounds the settings ask for."""
+        return int(self.section("training").get("rounds", len(self.records)))
+
+    @property
+    def private(self) -> bool:
+        """Whether differential privacy was on in every round."""
+        known = [record.private for record in self.records]
+        return all(known) if known else bool(self.section("privacy").get("enabled", True))
+
+    @property
+    def aggregation(self) -> str:
+        """``plain`` as soon as one round was."""
+        modes = {record.aggregation for record in self.records} or {
+            self.section("aggregation").get("mode", "plain")
+        }
+        return "secure" if modes == {"secure"} else "plain"
+
+    @property
+    def simulated(self) -> bool:
+        """Whether oracle numbers can exist at all: true for a run of ``fedcart simulate``."""
+        return bool(self.facts) or any(record.oracle for record in self.records)
+
+    @property
+    def sites(self) -> list[dict[str, Any]]:
+        """Facts of every site, largest first; names only where nothing else is known."""
+        known = {site["name"]: dict(site) for site in self.facts.get("sites", [])}
+        for record in self.records:
+            for name in record.sites:
+                known.setdefault(name, {"name": name})
+        return sorted(known.values(), key=lambda site: (-site.get("population", 0), site["name"]))
+
+    @property
+    def standings(self) -> list[Standing]:
+        """The model beside its baselines, on oracle metrics."""
+        oracle = self.summary.get("metrics", {}).get("oracle") or (self.records[-1].oracle if self.records else {})
+        return standings(oracle, self.summary.get("baselines", {}), self.task)
+
+    def section(self, name: str) -> dict[str, Any]:
+        """One section of the settings."""
+        found = self.settings.get(name, {})
+        return found if isinstance(found, dict) else {}
+
+    def last(self, group: str) -> dict[str, float]:
+        """Latest metrics of a group (released, public, oracle) that a round produced."""
+        return next((values for r in reversed(self.records) if (values := getattr(r, group))), {})
+
+
+def read_story(path: Path) -> RunStory:
+    """Read a run folder; parts that are not there yet are left empty. Raises: BadInputError."""
+    from common.config import read_toml
+
+    folder = RunFolder.open(path)
+    facts = _optional(folder, "sites.json")
+    return RunStory(
+        path=path,
+        settings=read_toml(path / "run.toml"),
+        records=folder.metrics(),
+        facts=facts.get("facts", facts),
+        summary=_optional(folder, "summary.json"),
+        written=_written(path),
+    )
+
+
+def _optional(folder: RunFolder, name: str) -> dict[str, Any]:
+    file = folder.path / name
+    if not file.exists():
+        return {}
+    value = folder.read_json(name)
+    if not isinstance(value, dict):
+        raise BadInputError(f"{file} is not a JSON object", hint="restore the file, or delete it")
+    return value
+
+
+def _written(path: Path) -> datetime:
+    newest = max(f.stat().st_mtime for f in (path / "run.toml", path / "metrics.jsonl") if f.exists())
+    return datetime.fromtimestamp(newest).astimezone()
+
+
+def flat_settings(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Settings as (section.key, value) in file order, values as TOML would show them."""
+    rows: list[tuple[str, str]] = []
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            rows += flat_settings(value, f"{prefix}{key}.")
+        else:
+            rows.append((f"{prefix}{key}", json.dumps(value, ensure_ascii=False)))
+    return rows

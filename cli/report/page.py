@@ -1,0 +1,334 @@
+"""From a run folder to one self-contained HTML page: no network, no library, readable without JavaScript."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from cli import show
+from cli.report.charts import Axis, Series, column_chart, line_chart, participation
+from cli.report.facts import RunStory, flat_settings, read_story
+from cli.verdict import LOWER_IS_BETTER, PRIMARY, warning_below
+from common import VERSION
+from common.runfolder import RoundRecord, write_atomic
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+REPORT = "report.html"
+GRID_SITES = 60
+EPSILON_LINES = 8
+METRIC_WORDS = {
+    "recall@20": "Recall@20",
+    "mrr@20": "MRR@20",
+    "loss": "Loss",
+    "intent_auc": "Purchase intent, AUC",
+    "event_accuracy": "Next event, accuracy",
+    "category_accuracy": "Next category, accuracy",
+    "squared_error": "Sales, squared error",
+}
+STATUS_WORDS = {"ok": "in the sum", "not-invited": "not invited"}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart with its words; ``kinds`` are the labels of the numbers in it."""
+
+    title: str
+    kinds: tuple[str, ...]
+    drawing: Markup
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One key figure of the head of the page."""
+
+    label: str
+    value: str
+    kind: str
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar of the comparison. ``share`` in percent of the longest."""
+
+    name: str
+    value: str
+    share: float
+    role: str
+
+
+def render_report(run_dir: Path) -> str:
+    """The report of a run folder as HTML, however far the run has come. Raises: BadInputError."""
+    story = read_story(run_dir)
+    page = templates().get_template("report.html.j2")
+    return page.render(
+        story=story,
+        version=VERSION,
+        tiles=_tiles(story),
+        banners=banners(story),
+        quality=[f for f in _quality(story) if f.drawing],
+        bars=_bars(story),
+        verdict=warning_below(story.standings),
+        primary=METRIC_WORDS.get(_primary(story), _primary(story)),
+        privacy=[f for f in _privacy(story) if f.drawing],
+        sites=_site_rows(story),
+        grid=_participation(story),
+        grid_left_out=max(0, len(story.sites) - GRID_SITES),
+        cost=[f for f in _cost(story) if f.drawing],
+        data=_data_rows(story.facts.get("data", {})),
+        settings=flat_settings(story.settings),
+    )
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write ``report.html`` into a run folder and return its path. Raises: BadInputError, WorkFailedError."""
+    path = run_dir / REPORT
+    write_atomic(path, render_report(run_dir).encode())
+    return path
+
+
+@cache
+def templates() -> Environment:
+    """The templates of this package, escaping everything that is not marked as ours."""
+    from jinja2 import Environment, PackageLoader
+
+    return Environment(
+        loader=PackageLoader("cli.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def banners(story: RunStory) -> list[tuple[str, str, str]]:
+    """What nobody may overlook: (tone, headline, explanation)."""
+    found = []
+    if not story.private:
+        found.append(
+            (
+                "bad",
+                "NOT PRIVATE",
+                "This run trained without differential privacy. Its model may reveal consumers.",
+            )
+        )
+    if story.aggregation == "plain":
+        found.append(
+            (
+                "warn",
+                "aggregation: plain",
+                "The server could read each site's own update; only the sum should be seen.",
+            )
+        )
+    if not story.complete:
+        done = f"{len(story.records)} of {story.planned_rounds} rounds are on disk."
+        found.append(("warn", story.status, f"{done} The figures below are of those rounds."))
+    if story.simulated:
+        found.append(
+            (
+                "info",
+                "simulated",
+                "All sites ran on one machine. Oracle numbers exist only here, and no budget carries over.",
+            )
+        )
+    return found
+
+
+def _primary(story: RunStory) -> str:
+    return PRIMARY.get(story.task, "recall@20")
+
+
+def _tiles(story: RunStory) -> list[Tile]:
+    primary = _primary(story)
+    words = METRIC_WORDS.get(primary, primary)
+    tiles = []
+    for kind, text in (
+        ("oracle", "the final model, on held-out consumers"),
+        ("released", "as the sites reported it, noised"),
+    ):
+        values = story.summary.get("metrics", {}).get(kind) or story.last(kind)
+        if primary in values:
+            tiles.append(Tile(words, show.number(values[primary]), kind, text))
+    worst = max((r.worst_epsilon or 0.0 for r in story.records), default=0.0)
+    if story.private and worst:
+        privacy = story.section("privacy")
+        limit = f"of {privacy.get('epsilon', 0):g} at δ = {privacy.get('delta', 0):g}, per consumer"
+        tiles.append(Tile("ε spent, worst site", f"{worst:.2f}", "public", limit))
+    tiles.append(Tile("Rounds", f"{len(story.records)}", "public", f"of {story.planned_rounds} planned"))
+    if story.sites:
+        people = sum(site.get("population", 0) for site in story.sites)
+        tiles.append(
+            Tile("Sites", f"{len(story.sites)}", "public", f"{people:,} consumers declared" if people else "")
+        )
+    moved = sum(r.bytes_up + r.bytes_down for r in story.records)
+    if moved:
+        spent = show.duration(sum(r.seconds for r in story.records))
+        tiles.append(Tile("Traffic", show.size(moved), "public", f"in {spent}"))
+    return tiles
+
+
+def _quality(story: RunStory) -> list[Figure]:
+    """Curves per metric. A released value of round r is of the model before it, an oracle value after it."""
+    names = [n for n in METRIC_WORDS if any(n in r.oracle or n in r.released for r in story.records)]
+    return [_metric_figure(story, name) for name in names]
+
+
+def _metric_figure(story: RunStory, name: str) -> Figure:
+    released = [(r.round - 1.0, r.released[name]) for r in story.records if name in r.released]
+    oracle = [(float(r.round), r.oracle[name]) for r in story.records if name in r.oracle]
+    series = [Series("oracle", "oracle", oracle), Series("released", "released", released)]
+    levels = [(s.name, s.values[name]) for s in story.standings[1:] if s.trivial and name in s.values]
+    pick = min if name in LOWER_IS_BETTER else max
+    best = [pick(levels, key=lambda level: level[1])] if levels else []
+    bounded = name not in ("loss", "squared_error")
+    axis = Axis(ceiling=1.0, floor=0.0) if bounded else Axis(floor=0.0)
+    kinds = tuple(line.name for line in series if line.points)
+    text = "dashed level: the best baseline that needs no training" if best else ""
+    title = METRIC_WORDS[name]
+    return Figure(title, kinds, line_chart(series, axis, references=best, label=f"{title} over rounds"), text)
+
+
+def _bars(story: RunStory) -> list[Bar]:
+    rows = [row for row in story.standings if row.score is not None]
+    longest = max((abs(row.score or 0.0) for row in rows), default=0.0) or 1.0
+    return [
+        Bar(
+            row.name,
+            show.number(row.score),
+            max(0.0, 100 * (row.score or 0.0) / longest),
+            "model" if row.is_model else "trivial" if row.trivial else "other",
+        )
+        for row in rows
+    ]
+
+
+def _privacy(story: RunStory) -> list[Figure]:
+    if not story.private:
+        return []
+    target = float(story.section("privacy").get("epsilon", 0.0))
+    level = [(f"target {target:g}", target)] if target else []
+    axis = Axis(from_zero=True, digits=3)
+    signal = [
+        (float(r.round), r.public["signal_to_noise"]) for r in story.records if "signal_to_noise" in r.public
+    ]
+    clipped = [(float(r.round), r.oracle["clip_fraction"]) for r in story.records if "clip_fraction" in r.oracle]
+    return [
+        Figure(
+            "Epsilon spent so far, per site",
+            ("public",),
+            line_chart(epsilon_lines(story.records), axis, references=level, label="epsilon over rounds"),
+            "from the signed attestations of the sites' ledgers; a reservation counts as spent",
+        ),
+        Figure(
+            "Signal to noise of the sum",
+            ("public",),
+            line_chart([Series("signal/noise", "public", signal)], axis, label="signal to noise over rounds"),
+            "length of the mean update over the length of the noise expected in it",
+        ),
+        Figure(
+            "Share of consumers clipped",
+            ("oracle",),
+            line_chart(
+                [Series("clipped", "oracle", clipped)],
+                Axis(floor=0.0, ceiling=1.0, from_zero=True),
+                label="clip fraction over rounds",
+            ),
+            "80 to 100 % is usual at this clipping norm",
+        ),
+    ]
+
+
+def epsilon_lines(records: list[RoundRecord]) -> list[Series]:
+    """One line per site; one for all where they are alike; the ends of the range where they are many."""
+    sites = {name for record in records for name in record.epsilon}
+    curves = {s: [(float(r.round), r.epsilon[s]) for r in records if s in r.epsilon] for s in sites}
+    order = sorted(curves, key=lambda s: (-curves[s][-1][1], s))
+    if not order:
+        return []
+    worst, least = curves[order[0]], curves[order[-1]]
+    if len(order) > 1 and all(curve == worst for curve in curves.values()):
+        return [Series(f"each of {len(order)} sites", "public", worst)]
+    if len(order) > EPSILON_LINES:
+        return [
+            Series(f"most ({order[0]})", "public", worst),
+            Series(f"least ({order[-1]})", "site", least),
+        ]
+    return [Series(s, "public" if s == order[0] else "site", curves[s]) for s in order]
+
+
+def _site_rows(story: RunStory) -> list[dict[str, Any]]:
+    spent = story.records[-1].epsilon if story.records else {}
+    rows = []
+    for site in story.sites:
+        states = [r.sites[site["name"]] for r in story.records if site["name"] in r.sites]
+        ended = next((s for s in reversed(states) if s.status in ("stopped", "refused")), None)
+        rows.append(
+            site
+            | {
+                "answered": sum(s.status == "ok" for s in states),
+                "invited": sum(s.status != "not-invited" for s in states),
+                "epsilon": spent.get(site["name"]),
+                "remark": ", ".join(
+                    part
+                    for part in (site.get("note", ""), f"{ended.status}: {ended.reason}" if ended else "")
+                    if part
+                ),
+            }
+        )
+    return rows
+
+
+def _participation(story: RunStory) -> Markup:
+    if not any(record.sites for record in story.records):
+        return Markup("")
+    rows = []
+    for site in story.sites[:GRID_SITES]:
+        cells = []
+        for record in story.records:
+            state = record.sites.get(site["name"])
+            if state is not None:
+                words = STATUS_WORDS.get(state.status, state.status)
+                details = " ".join(
+                    part for part in (state.reason, f"in {state.phase}" if state.phase else "") if part
+                )
+                cells.append((record.round, state.status, f"{words}: {details}" if details else words))
+        rows.append((site["name"], cells))
+    return participation(rows, max(story.planned_rounds, len(story.records)))
+
+
+def _cost(story: RunStory) -> list[Figure]:
+    moved = [(float(r.round), float(r.bytes_up + r.bytes_down)) for r in story.records]
+    times = [(float(r.round), r.seconds) for r in story.records]
+    protocol = [(float(r.round), r.protocol_seconds) for r in story.records if r.protocol_seconds > 0]
+    return [
+        Figure(
+            "Traffic per round, all sites", ("public",), column_chart(moved, show.size, label="bytes per round")
+        ),
+        Figure("Time per round", ("public",), column_chart(times, show.duration, label="seconds per round")),
+        Figure(
+            "of it, outside training",
+            ("public",),
+            column_chart(protocol, show.duration, label="seconds of protocol per round"),
+            "messages, keys, masks, sums",
+        ),
+    ]
+
+
+def _data_rows(data: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for key, value in data.items():
+        if isinstance(value, dict):
+            rows += _data_rows(value, f"{prefix}{key} · ")
+        elif isinstance(value, list):
+            rows.append((prefix + key, "; ".join(map(str, value)) or "none"))
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            rows.append((prefix + key, f"{value:,}" if isinstance(value, int) else f"{value:g}"))
+        else:
+            rows.append((prefix + key, str(value)))
+    return rows
