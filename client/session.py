@@ -32,7 +32,7 @@ from common.privacy.attestation import SignedAttestation
 from common.secagg import fixedpoint, messages
 from common.secagg.client import ClientProtocol, CohortPolicy, LocalSite
 from common.secagg.messages import Params, default_threshold
-from common.trust.crypto import sha256
+from common.trust.crypto import sha256, uniform_words
 
 Values = Mapping[str, Any]
 
@@ -206,7 +206,12 @@ def _prepare(
 
 def _quantized(site: Site, question: Question) -> NDArray[np.uint32]:
     contribution = answer(site, question)
-    quantized = fixedpoint.quantize(contribution.vector, contribution.blocks)
+    config, words = question.plan.config, None
+    if not config.privacy.enabled:  # the same seed gives the same bits; with privacy, rounding is secret too
+        words = uniform_words(
+            sha256(b"fedcart/rounding/1", f"{config.seed}/{site.name}/{question.query.round}".encode())
+        )
+    quantized = fixedpoint.quantize(contribution.vector, contribution.blocks, words)
     site.note_locally({"round": question.query.round, "kind": "quantize", "saturated": quantized.saturated})
     return quantized.ring
 

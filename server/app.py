@@ -54,10 +54,21 @@ def run(grid: Grid, folder: RunFolder, key: Path, observer: RunObserver) -> Outc
     nodes = greet(grid, plan, roster, observer)
     federation = Run(plan, folder, Exchange(grid, nodes), coordinator, roster, read_item_rows(folder), observer)
     try:
-        return run_federation(federation)
-    finally:
-        farewell = {site: {"run": plan.run} for site in nodes}
-        federation.exchange.ask("close", farewell, deadline_s=CLOSING_S, group="close")
+        outcome = run_federation(federation)
+    except FedcartError:
+        say_goodbye(federation)
+        raise
+    say_goodbye(federation)
+    return outcome
+
+
+def say_goodbye(run: Run) -> None:
+    """Tell the sites that the run is over, so that what never left them is voided at once.
+
+    After Ctrl-C nobody is told: the sites void it when the run goes on, or when they restart.
+    """
+    farewell = {site: {"run": run.plan.run} for site in run.exchange.nodes}
+    run.exchange.ask("close", farewell, deadline_s=CLOSING_S, group="close")
 
 
 def greet(grid: Grid, plan: RunPlan, roster: Roster, observer: RunObserver) -> dict[str, int]:

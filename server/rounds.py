@@ -86,8 +86,10 @@ def run_federation(run: Run) -> Outcome:
                 f"{aborted} rounds in a row were aborted: {record.aborted}",
                 hint="the last good model is kept; bring sites back, then resume the run",
             )
-    evaluation = None if _cannot_go_on(run, state) else evaluate(run, state)
-    return Outcome(status, reason, state, evaluation)
+    closed = _closing_evaluation(run, state)
+    if closed is None and not _cannot_go_on(run, state):
+        closed = evaluate(run, state)
+    return Outcome(status, reason, state, closed)
 
 
 def run_round(run: Run, state: ServerState) -> tuple[ServerState, RoundRecord]:
@@ -144,11 +146,20 @@ def resume_state(run: Run) -> ServerState:
             "the checkpoint belongs to a run with other settings",
             hint="resume with the run folder as it was written",
         )
-    run.folder.truncate_metrics(state.round)
+    if _closing_evaluation(run, state) is None:
+        run.folder.truncate_metrics(state.round)
     written = run.folder.metrics()
     if state.record and (not written or written[-1].round < state.round):
         run.folder.append_round(RoundRecord.from_json(state.record))
     return state
+
+
+def _closing_evaluation(run: Run, state: ServerState) -> RoundRecord | None:
+    """The closing evaluation of an earlier life of this run, if it got that far: it is never paid for twice."""
+    written = run.folder.metrics()
+    if written and written[-1].kind == EVALUATE and written[-1].round == state.round + 1:
+        return written[-1]
+    return None
 
 
 def _ask(
@@ -159,11 +170,12 @@ def _ask(
     heads = AttestedHeads.from_json(state.heads)
     before = run.exchange.bytes_up, run.exchange.bytes_down
     run.exchange.progress = lambda phase, done, total: run.observer.progress(number, phase, done, total)
+    cohort = choose_cohort([s for s in _willing(run, state) if s in run.exchange.nodes], number, run.plan)
     for _ in range(ATTEMPTS):
-        cohort = choose_cohort([s for s in _willing(run, state) if s in run.exchange.nodes], number, run.plan)
         outcome = _attempt(run, query, cohort, model_bytes(parameters), heads)
-        _accept(run, outcome, heads)
-        if not outcome.aborted or outcome.exposed or len(_answering(outcome)) < run.needed:
+        outcome.attestations = _accepted(run, outcome, heads)
+        cohort = tuple(_answering(outcome))  # nobody waits for the dead twice
+        if not outcome.aborted or outcome.exposed or len(cohort) < run.needed:
             break
     sent = run.exchange.bytes_up - before[0], run.exchange.bytes_down - before[1]
     return outcome, heads, sent
@@ -191,16 +203,19 @@ def _attempt(run: Run, query: Query, cohort: Sequence[str], model: bytes, heads:
     return secure_sum(run.exchange, params, openings, settings)
 
 
-def _accept(run: Run, outcome: SumOutcome, heads: AttestedHeads) -> None:
-    """Check every attestation; a site whose word does not hold is named, and its figure is not shown."""
+def _accepted(run: Run, outcome: SumOutcome, heads: AttestedHeads) -> dict[str, object]:
+    """The attestations that hold; a site whose word does not hold is named, and its figure is not shown."""
+    accepted: dict[str, object] = {}
     for site, text in outcome.attestations.items():
         try:
             signed = SignedAttestation.from_json(json.loads(text))
             if signed.attestation.site != site:
                 raise BadInputError(f"{site} sent the attestation of another site")
             heads.accept(signed, run.roster.party(site).public_key)
+            accepted[site] = signed.to_json()
         except (FedcartError, ValueError) as error:
             run.observer.note(f"attestation of {site} refused: {error}")
+    return accepted
 
 
 def _released(run: Run, outcome: SumOutcome) -> dict[str, float]:
@@ -219,14 +234,13 @@ def _record(
     outcome, heads, (up, down) = asked
     if outcome.evidence:
         write_atomic(run.folder.path / "evidence" / f"round-{number:05d}.json", outcome.evidence.encode())
-    latest = {site: signed for site in run.plan.sites if (signed := heads.latest(site))}
     return RoundRecord(
         round=number,
         kind=kind,
         released=released,
         sites=outcome.sites,
         epsilon=heads.epsilon(),
-        attestations={site: signed.to_json() for site, signed in latest.items() if site in outcome.attestations},
+        attestations=outcome.attestations,
         bytes_up=up,
         bytes_down=down,
         seconds=round(seconds, 4),

@@ -34,7 +34,7 @@ def run_apps(
     if config.performance.engine == "ray":
         from simulations.ray_engine import run_on_ray
 
-        run_on_ray(app, nodes, server, config)
+        run_on_ray(app, nodes, random_losses(config), server, config)
         return
     grid = InProcessGrid(RUN_ID, nodes, pool, random_losses(config), server)
     app(grid, flower.new_context(RUN_ID, flower.SERVER_NODE_ID, {}, server))

@@ -75,7 +75,7 @@ class Observer:
         """``done`` of ``total`` sites have answered to ``phase`` of a round; round 0 is preparation."""
 
     def round_done(self, record: RoundRecord) -> None:
-        """One round is over and on disk."""
+        """One round is over and about to be written."""
 
     def note(self, message: str) -> None:
         """A sentence for the person at the screen."""

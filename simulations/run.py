@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from client.site import load_site
 from common.config import RunConfig, load_config
 from common.errors import BadInputError
 from common.model.metric_sums import summarise
 from common.plan import RunPlan
-from common.runfolder import COMPLETED, INTERRUPTED, RUNNING, RoundRecord, RunFolder, write_atomic
-from common.trust.identity import Roster
+from common.runfolder import INTERRUPTED, RUNNING, RoundRecord, RunFolder, write_atomic
 from server.app import make_app, read_plan
 from server.observer import RunObserver
 from server.rounds import Outcome
@@ -30,7 +30,7 @@ from simulations import facts as facts_of
 from simulations import oracle
 from simulations.engines import run_apps
 from simulations.observer import Observer, RunFacts, Summary
-from simulations.prepare import World, make_federation, make_plan, make_world
+from simulations.prepare import make_federation, make_plan, make_world
 from simulations.workers import WorkerPool
 
 
@@ -109,6 +109,9 @@ def _reopen(config: RunConfig, out: Path, pool: WorkerPool, observer: Observer) 
     missing = [site for site, kit in kits.items() if not (kit / "site.toml").is_file()]
     if missing:
         raise BadInputError(f"the kit of site {missing[0]} is not in {out}", hint="the run folder is incomplete")
+    for site, kit in kits.items():  # as `fedcart site start` does: void what never left
+        if plan.config.privacy.enabled:
+            load_site(kit, simulated=True, ledger_path=out / "ledgers" / f"{site}.jsonl").guard().restart()
     run = _Simulation(settings, folder, plan, kits, pool, observer)
     run.observer.prepared(facts_of.from_json(folder.read_json("sites.json")))
     return run
@@ -187,6 +190,3 @@ def _marked_interrupted(folder: RunFolder) -> Iterator[None]:
     except BaseException:
         folder.write_json("summary.json", {"status": INTERRUPTED})
         raise
-
-
-__all__ = ["COMPLETED", "Roster", "World", "oracle_metrics", "simulate"]

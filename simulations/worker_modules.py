@@ -5,10 +5,16 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"  # one torch thread per simulated site: more slow each other down
 os.environ["MKL_NUM_THREADS"] = "1"
 
-import client.app
-import client.training.trainer
-import common.model.network
 import torch
 
+import client.app
+import client.training.evaluation
+import client.training.trainer
+import common.data.sequences
+import common.model.baselines
+from common.privacy.accountant import epsilon_of
+from common.privacy.mechanism import PrivacyEvent
+
 torch.set_num_threads(1)
+epsilon_of((PrivacyEvent(1.0, 0.1, 1),), 1e-5)  # draws in the accounting library, which is imported lazily
 __all__ = ["client", "common", "torch"]

@@ -15,8 +15,8 @@ BUNDLE_FILE = "fedcart.fab"
 VERSION = "1.0.0"  # of the agreement between coordinator and sites, not of the program
 
 
-def bundle_text(serverapp: str = "server.app:app", clientapp: str = "client.app:app") -> str:
-    """``pyproject.toml`` of the bundle. ``run``: name of the run folder; ``resume``: go on where it stopped."""
+def bundle_text(serverapp: str = "server.deployed:app", clientapp: str = "client.app:app") -> str:
+    """``pyproject.toml`` of the bundle. ``run``: name of the run folder, whose rounds that are left are run."""
     return f"""\
 [project]
 name = "fedcart"
@@ -35,7 +35,6 @@ clientapp = "{clientapp}"
 
 [tool.flwr.app.config]
 run = ""
-resume = false
 """
 
 

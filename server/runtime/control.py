@@ -66,6 +66,6 @@ def online_sites(kit: CoordinatorKit, control: Control) -> dict[str, bool]:
     return {name: present.get(key, (0, ""))[1] == "online" for key, name in names.items()}
 
 
-def submit(kit: CoordinatorKit, control: Control, run: str, *, resume: bool) -> int:
-    """Start a server app for a run folder of the kit, return Flower's run id."""
-    return control.start_run(read_bundle(kit), {"run": run, "resume": resume})
+def submit(kit: CoordinatorKit, control: Control, run: str) -> int:
+    """Start a server app for what is left of a run folder of the kit, return Flower's run id."""
+    return control.start_run(read_bundle(kit), {"run": run})
