@@ -124,7 +124,12 @@ class RunPlan:
 
 
 def _bits(cohort: int, clip: float) -> int:
-    """Most fractional bits with ``cohort * clip * 2**bits < 2**31``."""
+    """Most fractional bits with ``cohort * clip * 2**bits < 2**31``. Raises: ConfigError if none fit."""
+    if cohort * clip >= _RING:
+        raise ConfigError(
+            f"sums of {cohort} sites up to {clip:g} do not fit 32 bits",
+            hint="declare populations below 2**30 / sites",
+        )
     bits = 0
     while cohort * clip * 2 ** (bits + 1) < _RING:
         bits += 1

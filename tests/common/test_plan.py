@@ -1,0 +1,68 @@
+"""The plan: public constants only, the same for every party."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.config import build_config
+from common.contribution import EVALUATE, TRAIN
+from common.errors import ConfigError
+from common.plan import METRICS, UPDATE, RunPlan
+from common.privacy.mechanism import HOLDOUT
+from common.privacy.mechanism import TRAIN as TRAIN_SCOPE
+
+
+def make_plan(populations: tuple[tuple[str, int], ...] = (("a", 1024), ("b", 256)), **settings: object) -> RunPlan:
+    config = build_config({}, [f"{key.replace('__', '.')}={value}" for key, value in settings.items()])
+    return RunPlan("run-1", config.public_json(), populations, "{}", 1000, 1.5, 3.0)
+
+
+def test_a_plan_survives_json_and_any_change_changes_its_digest() -> None:
+    plan = make_plan()
+    assert RunPlan.from_json(plan.to_json()) == plan
+    for field, value in {
+        "run": "x",
+        "parameters": 999,
+        "noise_multiplier": 1.4,
+        "populations": (("a", 512),),
+    }.items():
+        assert dataclasses.replace(plan, **{field: value}).digest() != plan.digest()
+
+
+def test_weights_follow_declared_populations() -> None:
+    plan = make_plan()
+    assert [plan.weight(site) for site in plan.sites] == [1.0, 0.25]
+    assert make_plan(aggregation__weights="equal").weight("b") == 1.0
+    with pytest.raises(ConfigError, match="not part"):
+        plan.weight("stranger")
+
+
+def test_training_pays_for_both_parts_and_evaluation_for_the_hold_out_only() -> None:
+    plan = make_plan()
+    assert [e.sub_scope for e in plan.events(TRAIN)] == [TRAIN_SCOPE, HOLDOUT]
+    assert [e.sub_scope for e in plan.events(EVALUATE)] == [HOLDOUT]
+    assert plan.events(TRAIN)[0].steps == plan.config.training.local_steps
+    assert make_plan(privacy__enabled="false").events(TRAIN) == ()
+
+
+@given(st.integers(1, 100), st.integers(1, 2**40))
+@settings(deadline=None, max_examples=40)
+def test_no_block_can_wrap_whatever_the_federation(sites: int, population: int) -> None:
+    plan = make_plan(tuple((f"s{i}", population) for i in range(sites)))
+    try:
+        blocks = plan.blocks(TRAIN)
+    except ConfigError:
+        assert sites * 2 * population >= 2**31  # only where no precision at all would fit
+        return
+    assert [block.name for block in blocks] == [UPDATE, METRICS]
+    assert all(sites * block.clip * 2**block.fractional_bits < 2**31 for block in blocks)
+
+
+def test_foreign_text_is_not_a_plan() -> None:
+    for text in ("", "[]", '{"run": 1}'):
+        with pytest.raises(ConfigError):
+            RunPlan.from_json(text)

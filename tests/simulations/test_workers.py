@@ -1,0 +1,74 @@
+"""A pool that answers for every job, whatever happens to its processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from common.errors import FedcartError, PolicyRefusedError
+from simulations import workers
+from simulations.workers import WorkerPool
+
+
+def double(value: int) -> int:
+    return 2 * value
+
+
+def die(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail(kind: str) -> None:
+    if kind == "ours":
+        raise PolicyRefusedError("clip_max", "clipping norm 9 is above 1", hint="lower it")
+    raise ZeroDivisionError("secret detail")
+
+
+def slow(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+@pytest.fixture
+def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkerPool]:
+    monkeypatch.setattr(workers, "PRELOAD", ())  # these jobs need no torch
+    with WorkerPool(2) as opened:
+        yield opened
+
+
+def test_every_job_gives_its_value(pool: WorkerPool) -> None:
+    found = sorted(done.unwrap() for done in pool.run_all([(double, (i,)) for i in range(20)]))
+    assert found == [2 * i for i in range(20)]
+
+
+def test_a_killed_worker_costs_its_job_only(pool: WorkerPool) -> None:
+    jobs = [(double, (1,)), (die, (0,)), (double, (2,)), (die, (0,)), (double, (3,))]
+    results = list(pool.run_all(jobs))
+    assert sorted(d.value for d in results if d.failure is None) == [2, 4, 6]
+    assert [d.failure.code for d in results if d.failure] == ["worker-died"] * 2
+    assert next(pool.run_all([(double, (5,))])).unwrap() == 10
+
+
+def test_our_errors_keep_message_hint_and_exit_code(pool: WorkerPool) -> None:
+    with pytest.raises(FedcartError, match="clipping norm 9") as caught:
+        next(pool.run_all([(fail, ("ours",))])).unwrap()
+    assert (caught.value.hint, caught.value.exit_code, caught.value.code) == ("lower it", 3, "policy")
+
+
+def test_foreign_errors_become_a_failed_job(pool: WorkerPool) -> None:
+    done = next(pool.run_all([(fail, ("theirs",))]))
+    assert done.failure is not None
+    assert done.failure.code == "ZeroDivisionError"
+    assert "secret detail" in done.failure.detail
+
+
+def test_jobs_run_side_by_side(pool: WorkerPool) -> None:
+    first, second = pool.submit(slow, 0.6), pool.submit(double, 4)
+    order = []
+    while len(order) < 2:
+        order += [done.job for done in pool.collect(5.0)]
+    assert order == [second, first]
