@@ -59,13 +59,13 @@ def one_round(guard: Guard, number: int, *, leave: bool = True) -> bytes:
 
 
 def drive(folder: Path, first: int, rounds: int) -> None:
-    """What a site process does: restart, then rounds; what leaves is appended to ``left``, durably."""
+    """What a site process does: restart, then rounds; every departure makes one file in ``left``."""
     guard = guard_in(folder)
     guard.restart()
-    left = os.open(folder / "left", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    (folder / "left").mkdir(exist_ok=True)
     for number in range(first, first + rounds):
         grant = guard.reserve(proposal(number))
         guard.store(grant, b"contribution %d" % grant.sequence)
         guard.commit(grant)
-        os.write(left, b"%d\n" % grant.sequence)
+        os.close(os.open(folder / "left" / str(grant.sequence), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         guard.close_round("run", number)
