@@ -9,8 +9,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
+from common.errors import ConfigError
 from common.model.batch import Batch
 from common.model.heads import ClassHead, ItemHead, RowHead
 from common.model.metric_sums import INTENT_BINS, LOSS_BOUND, TOP_K, metric_names
@@ -31,13 +33,16 @@ def consumer_metrics(model: SequenceModel, batch: Batch) -> NDArray[np.float64]:
     model.eval()
     with torch.no_grad():
         hidden = model.hidden_states(batch)
-        parts = [(model.losses(batch) / LOSS_BOUND)[:, None]]
+        loss, parts = hidden.new_zeros(batch.size, 1), []
         for name in heads:
             head = model.heads[name]
             if isinstance(head, RowHead):
-                parts.append(_row_metrics(head, model.pooled(hidden, batch), batch, name))
-            elif isinstance(head, ClassHead):
-                parts.append(_step_metrics(head, hidden, batch, name))
+                mean, values = _row_metrics(head, model.pooled(hidden, batch), batch, name)
+            else:
+                mean, values = _step_metrics(head, hidden, batch, name)
+            loss = loss + model.settings.heads[name] * mean
+            parts.append(values)
+        parts.insert(0, loss / LOSS_BOUND)
     bounded = torch.cat(parts, dim=1).double().nan_to_num(nan=1.0, posinf=1.0, neginf=0.0).clamp(0, 1)
     counted = _has_answer(batch, heads[0])
     columns[:, 0] = 1.0
@@ -78,21 +83,27 @@ def _has_answer(batch: Batch, head: str) -> NDArray[np.float64]:
     return known.double().numpy()
 
 
-def _step_metrics(head: ClassHead, hidden: Tensor, batch: Batch, name: str) -> Tensor:
+def _step_metrics(head: nn.Module, hidden: Tensor, batch: Batch, name: str) -> tuple[Tensor, Tensor]:
+    """Mean loss and metrics of each consumer from one pass over the logits: ``[B, 1]``, ``[B, m]``."""
+    if not isinstance(head, ClassHead):
+        raise ConfigError(f"head {name!r} has no metric", hint="add it to consumer_metrics")
     logits = head.logits(hidden, batch).flatten(0, -2)  # [P, C]
     target = batch.targets[name].reshape(-1)
+    loss = functional.cross_entropy(logits, target, ignore_index=0, reduction="none")[:, None]
     if isinstance(head, ItemHead):
         values = rank_metrics(expected_ranks(logits, target))
     else:
         values = (logits.argmax(1) == target).double()[:, None]
-    return mean_over_steps(values, batch, name)
+    return mean_over_steps(loss, batch, name), mean_over_steps(values, batch, name)
 
 
-def _row_metrics(head: RowHead, pooled: Tensor, batch: Batch, name: str) -> Tensor:
+def _row_metrics(head: RowHead, pooled: Tensor, batch: Batch, name: str) -> tuple[Tensor, Tensor]:
+    """Loss and metrics of each consumer: ``[B, 1]``, ``[B, m]``."""
     known = batch.weights[name].double()[:, None]
     values, target = head.values(pooled), batch.targets[name]
+    loss = head.row_losses(pooled, target)[:, None] * known
     if not head.binary:
-        return ((values - target) ** 2).double()[:, None].clamp_max(1.0) * known
+        return loss, ((values - target) ** 2).double()[:, None].clamp_max(1.0) * known
     score = torch.sigmoid(values).nan_to_num(0.0)
     place = (score * INTENT_BINS).long().clamp(0, INTENT_BINS - 1) + INTENT_BINS * (target > 0.5).long()
-    return torch.nn.functional.one_hot(place, 2 * INTENT_BINS).double() * known
+    return loss, functional.one_hot(place, 2 * INTENT_BINS).double() * known
