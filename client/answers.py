@@ -115,11 +115,17 @@ def exact_metric_sums(site: Site, plan: RunPlan, model: Vector) -> NDArray[np.fl
 
 def _loaded(site: Site, plan: RunPlan, parameters: Vector) -> tuple[SequenceModel, Batcher]:
     """The site's model with these parameters, and its hold-out."""
-    from common.model.batch import Batcher
-
     rows, model, flat = _model(site, plan)
     flat.load(rows.restrict(parameters))
-    return model, Batcher(localize(site.prepared(plan).holdout, rows), list(plan.config.model.heads))
+    return model, make_batcher(localize(site.prepared(plan).holdout, rows), plan.config)
+
+
+def make_batcher(sequences: ConsumerSequences, config: RunConfig) -> Batcher:
+    """Batches of rows with every target that the run's task asks for."""
+    from common.model.batch import Batcher
+    from common.model.targets import row_targets
+
+    return Batcher(sequences, list(config.model.heads), row_targets(config, sequences))
 
 
 def localize(sequences: ConsumerSequences, rows: ItemRows) -> ConsumerSequences:
@@ -170,15 +176,12 @@ def _engine(site: Site, question: Question) -> tuple[ItemRows, GradientEngine]:
 def _make_engine(question: Question, train: ConsumerSequences, items: int) -> GradientEngine:
     from client.training.engines import make_engine
     from common.data.features import FeatureSpec
-    from common.model.batch import Batcher
     from common.model.network import ModelShape, build_model
 
     config = question.plan.config
     sizes = FeatureSpec.from_json(json.loads(question.plan.features)).sizes
     model = build_model(config.model, ModelShape(sizes | {"item": items}), config.seed)
-    return make_engine(
-        model, Batcher(train, list(config.model.heads)), config, question.trainer, question.micro_batch
-    )
+    return make_engine(model, make_batcher(train, config), config, question.trainer, question.micro_batch)
 
 
 def _seeded(config: RunConfig, site: Site, question: Question) -> RandomStream:

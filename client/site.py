@@ -125,7 +125,9 @@ class Site:
             )
         mapping = load_mapping(self.kit.resolve(facts.mapping)) if facts.mapping else None
         log, _ = load_events(self.kit.resolve(facts.events), facts.format, mapping=mapping, secret=self.secret())
-        sequences = build_sequences(log, spec, catalogue, max_events=plan.config.features.max_events)
+        sequences = build_sequences(
+            log, spec, catalogue, max_events=plan.config.features.max_events, cut=plan.config.intent.cut_us
+        )
         masks = shared_item_masks(spec, catalogue, plan.sites, plan.config.aggregation.min_stockists)
         return sequences, masks[self.name]
 
@@ -151,7 +153,8 @@ def load_site(folder: Path, *, simulated: bool = False, ledger_path: Path | None
 def prepared_path(kit: SiteKit, plan: RunPlan, source: str = "") -> Path:
     """Where the encoded consumers are kept: a name made from all that they and the item mask depend on."""
     settings = plan.config
-    parts = (plan.features, settings.features.max_events, plan.sites, settings.aggregation.min_stockists, source)
+    read = (settings.features.max_events, settings.intent.cut)
+    parts = (plan.features, read, plan.sites, settings.aggregation.min_stockists, source)
     return kit.state / f"consumers-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}.npz"
 
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from common.errors import ConfigError
+from common.model.targets import INTENT, ROW_HEADS, STEP_HEADS
 
 Task = Literal["next-behaviour", "purchase-intent", "sales", "multi-task"]
 Rate = Annotated[float, Field(gt=0, le=1)]
@@ -78,6 +80,49 @@ class ModelSettings(_Section):
     def _in_one_order(cls, heads: dict[str, float]) -> dict[str, float]:
         """Sorted: the order of heads is the order of parameters, and must survive JSON."""
         return dict(sorted(heads.items()))
+
+
+class IntentSettings(_Section):
+    """What the purchase-intent head is asked, and when: public, and the same at every site."""
+
+    ask: Literal["session", "events", "days"] = Field(
+        "session",
+        description="will this session end in a purchase; one of the last events be one; or one of the next days",
+    )
+    after: int = Field(3, ge=1, le=1_000, description="session: asked after this many of its events")
+    session_gap_minutes: Positive = Field(30.0, description="session: a longer pause begins a new one")
+    horizon: int = Field(5, ge=1, le=3_650, description="events, or days, in which a purchase counts")
+    cut: str = Field(
+        "", description="days: the public date (YYYY-MM-DD, UTC) at which every consumer is asked about"
+    )
+
+    @model_validator(mode="after")
+    def _dated(self) -> IntentSettings:
+        if self.ask == "days" and not self.cut:
+            raise ValueError(
+                "intent.ask = days needs the public date intent.cut, at least a horizon before the data end"
+            )
+        if self.cut and self.ask != "days":
+            raise ValueError(f"intent.cut is for intent.ask = days, not for {self.ask}")
+        if self.cut:
+            date.fromisoformat(self.cut)
+        return self
+
+    @property
+    def cut_us(self) -> int | None:
+        """The cut in microseconds since 1970, None where the question has no date."""
+        if not self.cut:
+            return None
+        return (date.fromisoformat(self.cut) - date(1970, 1, 1)).days * 86_400_000_000
+
+
+TASK_HEADS: Mapping[str, Mapping[str, float]] = {
+    "next-behaviour": {"next-item": 1.0, "next-event": 0.1},
+    "purchase-intent": {INTENT: 1.0},
+    "multi-task": {"next-item": 1.0, "next-event": 0.1, INTENT: 1.0},
+    "sales": {"sales": 1.0},
+}
+"""Heads of a task where ``model.heads`` says nothing else."""
 
 
 class TrainingSettings(_Section):
@@ -155,11 +200,23 @@ class RunConfig(_Section):
     data: DataSettings = Field(default_factory=DataSettings)
     features: FeatureSettings = Field(default_factory=FeatureSettings)
     model: ModelSettings = Field(default_factory=ModelSettings)
+    intent: IntentSettings = Field(default_factory=IntentSettings)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     privacy: PrivacySettings = Field(default_factory=PrivacySettings)
     aggregation: AggregationSettings = Field(default_factory=AggregationSettings)
     strategy: StrategySettings = Field(default_factory=StrategySettings)
     performance: PerformanceSettings = Field(default_factory=PerformanceSettings)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _heads_of_the_task(cls, tree: Any) -> Any:
+        """Give a task its usual heads unless the settings name some."""
+        if not isinstance(tree, dict) or not isinstance(tree.get("model", {}), dict):
+            return tree
+        heads = TASK_HEADS.get(str(tree.get("task", "next-behaviour")), {})
+        if "heads" in tree.get("model", {}) or not heads:
+            return tree
+        return {**tree, "model": {**tree.get("model", {}), "heads": dict(heads)}}
 
     @model_validator(mode="after")
     def _coherent(self) -> RunConfig:
@@ -167,7 +224,20 @@ class RunConfig(_Section):
             raise ValueError("aggregation.threshold must be 0 or at least 2: one site alone would be seen")
         if not self.model.heads or any(weight < 0 for weight in self.model.heads.values()):
             raise ValueError("model.heads must name at least one head, weights must not be negative")
+        self._check_heads()
         return self
+
+    def _check_heads(self) -> None:
+        rows = sorted(set(self.model.heads) & set(ROW_HEADS))
+        steps = sorted(set(self.model.heads) & set(STEP_HEADS))
+        needed = {"next-behaviour": [], "sales": ["sales"]}.get(self.task, [INTENT])
+        if rows != needed or (steps and self.task in ("purchase-intent", "sales")):
+            raise ValueError(
+                f"task {self.task} does not fit model.heads {sorted(self.model.heads)}, its usual heads are "
+                f"{sorted(TASK_HEADS[self.task])}"
+            )
+        if self.task == "multi-task" and not steps:
+            raise ValueError("task multi-task needs a head of the next behaviour beside purchase-intent")
 
     def public_json(self) -> str:
         """Canonical JSON of what every party of a run must agree on: no paths, no speed, no data source."""

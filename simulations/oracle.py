@@ -59,19 +59,30 @@ def hold_out_sums(kit: str, plan_json: str, vector: bytes) -> list[float]:
 
 
 def trivial_baselines(kits: list[str], plan_json: str) -> dict[str, dict[str, float]]:
-    """Popularity, Markov, item-kNN, repeat-last and majority, fitted on all training rows of all sites."""
+    """Popularity, Markov, item-kNN, repeat-last and majority, fitted on all training rows of all sites.
+
+    For purchase intent the share of buyers, the consumer's own rate, and gradient-boosted trees.
+    """
+    from client.answers import make_batcher
     from client.site import load_site
     from common.data.features import FeatureSpec
     from common.model.baselines import evaluate_baselines, fit
-    from common.model.batch import Batcher
+    from common.model.intent_baselines import evaluate_intent_baselines
+    from common.model.targets import INTENT, row_targets
 
     plan = RunPlan.from_json(plan_json)
     sizes = FeatureSpec.from_json(json.loads(plan.features)).sizes
     parts = [load_site(Path(kit), simulated=True).prepared(plan) for kit in kits]
     train, held = _joined([p.train for p in parts]), _joined([p.holdout for p in parts])
-    return evaluate_baselines(
-        fit(train, sizes["item"], sizes["event"]), Batcher(held, list(plan.config.model.heads))
-    )
+    found: dict[str, dict[str, float]] = {}
+    if "next-item" in plan.config.model.heads:
+        counts = fit(train, sizes["item"], sizes["event"])
+        found = evaluate_baselines(counts, make_batcher(held, plan.config))
+    asked = row_targets(plan.config, train), row_targets(plan.config, held)
+    if INTENT in plan.config.model.heads and asked[0] is not None and asked[1] is not None:
+        for name, metrics in evaluate_intent_baselines((train, asked[0]), (held, asked[1])).items():
+            found[name] = found.get(name, {}) | metrics
+    return found
 
 
 def _joined(parts: list[Any]) -> Any:

@@ -182,7 +182,13 @@ def make_federation(folder: RunFolder, config: RunConfig, world: World, plan: Ru
     for part in world.partition.sites:
         name, mask = kit_name(part.name), world.masks[part.name]
         kit = _make_kit(folder, plan, roster, identities[name])
-        sequences = build_sequences(part.log, world.spec, world.catalogue, max_events=config.features.max_events)
+        sequences = build_sequences(
+            part.log,
+            world.spec,
+            world.catalogue,
+            max_events=config.features.max_events,
+            cut=config.intent.cut_us,
+        )
         store_sequences(prepared_path(kit, plan), sequences, mask)
         kits[name] = kit.path
         facts.append(SiteFacts(name, part.population, int(mask.sum()), part.note))

@@ -96,16 +96,27 @@ class ConsumerSequences:
 
 
 def build_sequences(
-    log: EventLog, spec: FeatureSpec, catalogue: Catalogue | None = None, *, max_events: int = 50
+    log: EventLog,
+    spec: FeatureSpec,
+    catalogue: Catalogue | None = None,
+    *,
+    max_events: int = 50,
+    cut: int | None = None,
 ) -> ConsumerSequences:
     """One row per consumer of the log: the last ``max_events`` events, encoded.
 
+    With ``cut`` (microseconds since 1970) the last ``max_events`` before it and all that follow, so that
+    what is asked about does not crowd out what may be read.
     Raises: ConfigError if ``max_events`` is below 1 or the catalogue does not fit the spec.
     """
     if max_events < 1:
         raise ConfigError(f"max_events is {max_events}, at least 1 is needed", hint="50 is the default")
     offsets = log.offsets
     lengths = np.minimum(np.diff(offsets), max_events)
+    if cut is not None:
+        early = np.concatenate([[0], np.cumsum(log.frame["timestamp"].to_physical().to_numpy() < cut)])
+        before = early[offsets[1:]] - early[offsets[:-1]]
+        lengths = np.diff(offsets) - np.maximum(before - max_events, 0)
     kept = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     rows = np.repeat(offsets[1:] - lengths - kept[:-1], lengths) + np.arange(kept[-1])
     encoded = encode(log, spec, catalogue, rows if kept[-1] < len(log) else None)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import ConfigError
-from common.model.targets import ROW_HEADS, STEP_HEADS
+from common.model.targets import INTENT, ROW_HEADS, STEP_HEADS
 
 LOSS_BOUND = 10.0  # nats; a consumer's larger loss counts as this
 TOP_K = 20
@@ -34,7 +34,7 @@ def metric_names(heads: Sequence[str]) -> tuple[str, ...]:
     for head in heads:
         if head in _STEP_METRICS:
             names += _STEP_METRICS[head]
-        elif head == "purchase-intent":
+        elif head == INTENT:
             names += [f"intent_{kind}_{i}" for kind in ("no", "yes") for i in range(INTENT_BINS)]
         elif head == "sales":
             names += ["squared_error"]
@@ -68,9 +68,40 @@ def summarise(heads: Sequence[str], sums: NDArray[np.float64]) -> dict[str, floa
         return dict.fromkeys(named, math.nan)
     result = {name: value / count for name, value in named.items()}
     result["loss"] *= LOSS_BOUND
-    if "purchase-intent" in heads:
-        result["intent_auc"] = histogram_auc(np.array(bins[0]), np.array(bins[1]))
+    if INTENT in heads:
+        result |= intent_metrics(np.array(bins[0]), np.array(bins[1]))
     return result
+
+
+def intent_metrics(negatives: NDArray[np.float64], positives: NDArray[np.float64]) -> dict[str, float]:
+    """Quality of purchase intent from score histograms over [0, 1]: ``float64[bins]`` each.
+
+    ``intent_threshold`` is the lower edge of the bin from which on "will buy" has the best F1; accuracy,
+    precision, recall and F1 are those at it. ``intent_calibration`` is the expected calibration error: the mean
+    distance of a bin's middle from its share of buyers. NaN where a class is missing.
+    """
+    no, yes = np.maximum(negatives, 0), np.maximum(positives, 0)
+    auc = histogram_auc(no, yes)
+    names = ("threshold", "accuracy", "precision", "recall", "f1", "ap", "calibration")
+    if math.isnan(auc):
+        return {"intent_auc": auc} | {f"intent_{name}": math.nan for name in names}
+    above_yes, above_no = np.cumsum(yes[::-1])[::-1], np.cumsum(no[::-1])[::-1]
+    precision = above_yes / np.maximum(above_yes + above_no, 1e-12)
+    recall = above_yes / yes.sum()
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    best = int(np.flatnonzero(f1 == f1.max())[-1])
+    total = yes.sum() + no.sum()
+    middle = (np.arange(len(no)) + 0.5) / len(no)
+    values = (
+        best / len(no),
+        (above_yes[best] + no.sum() - above_no[best]) / total,
+        precision[best],
+        recall[best],
+        f1[best],
+        (precision * yes).sum() / yes.sum(),
+        np.abs(yes - (yes + no) * middle).sum() / total,
+    )
+    return {"intent_auc": auc} | {f"intent_{n}": float(v) for n, v in zip(names, values, strict=True)}
 
 
 def histogram_auc(negatives: NDArray[np.float64], positives: NDArray[np.float64]) -> float:

@@ -1,0 +1,196 @@
+"""The shared model, opened for use on a site's own data: run folder or model file -> network, features, names.
+
+Nothing here leaves the site and nothing is charged: a released model may be used without limit.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.data.catalogue import Catalogue, read_catalogue
+from common.data.events import EventLog
+from common.data.features import FeatureSpec
+from common.data.sequences import ConsumerSequences, build_sequences
+from common.errors import BadInputError, ConfigError
+from common.model.network import ModelShape, SequenceModel, build_model
+from common.model.parameters import (
+    METADATA_FILE,
+    WEIGHTS_FILE,
+    FlatParameters,
+    ItemRows,
+    check_layout,
+    item_rows,
+    layout_of,
+    load_model,
+)
+from common.plan import RunPlan
+
+CATALOGUE_FILE, MASKS_FILE = "catalogue.json", "masks.npz"
+
+
+@dataclass(frozen=True)
+class SharedModel:
+    """A released model over the items that somebody trained (or one site stocks), with all names.
+
+    ``model`` has rows for these items only; ``rows`` translates between its item ids and the catalogue's.
+    ``catalogue`` is None for a model with hashed item buckets only.
+    """
+
+    model: SequenceModel
+    rows: ItemRows
+    spec: FeatureSpec
+    catalogue: Catalogue | None
+    plan: RunPlan
+    facts: dict[str, Any]
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Names of the model's heads."""
+        return tuple(self.model.settings.heads)
+
+    @property
+    def max_events(self) -> int:
+        """Last events of a consumer that the model was trained on."""
+        return self.plan.config.features.max_events
+
+    def item_name(self, local: int) -> str:
+        """Name of one of the model's item ids; a hashed bucket is ``bucket:N``."""
+        index = int(self.rows.rows[local])
+        if index == 0:
+            return ""
+        if self.catalogue is not None and index <= self.spec.catalogue_items:
+            return self.catalogue.items[index - 1]
+        return f"bucket:{index - self.spec.catalogue_items}"
+
+    def category_name(self, index: int) -> str:
+        """Name of a category index; empty for unknown."""
+        if index == 0:
+            return ""
+        if self.catalogue is not None and index <= self.spec.catalogue_categories:
+            return self.catalogue.categories[index - 1]
+        return f"bucket:{index - self.spec.catalogue_categories}"
+
+    def category_of(self, local: int) -> str:
+        """Category of one of the model's item ids, as the public catalogue has it."""
+        index = int(self.rows.rows[local])
+        if self.catalogue is None or index > self.spec.catalogue_items:
+            return ""
+        return self.category_name(int(self.catalogue.item_category[index]))
+
+    def need_head(self, name: str) -> None:
+        """Refuse a task that the model was not trained for. Raises: BadInputError naming its heads."""
+        if name not in self.heads:
+            raise BadInputError(
+                f"this model has no head {name!r}, it was trained for: {', '.join(self.heads)}",
+                hint=f"train one with --set model.heads.{name}=1.0, or a task that has this head",
+            )
+
+    def sequences(self, log: EventLog, *, max_events: int = 0, cut: int | None = None) -> ConsumerSequences:
+        """Encode a log with the model's item ids; items that it does not know become unknown (0).
+
+        ``max_events`` 0 means as many as in training; ``cut`` is that of ``build_sequences``.
+        """
+        encoded = build_sequences(
+            log, self.spec, self.catalogue, max_events=max_events or self.max_events, cut=cut
+        )
+        return self.localize(encoded)
+
+    def localize(self, sequences: ConsumerSequences) -> ConsumerSequences:
+        """Replace catalogue ids by the model's item ids."""
+        from dataclasses import replace
+
+        integers = sequences.integers.copy()
+        column = sequences.integer_names.index("item")
+        integers[:, column] = self.rows.translate(integers[:, column])
+        return replace(sequences, integers=integers)
+
+
+def open_model(path: Path, *, catalogue: Path | None = None, site: str = "") -> SharedModel:
+    """Open a run folder, a model folder or one of its two files, with the catalogue beside it or the given one.
+
+    With ``site`` only the items of that site can be predicted; else every item that some site trained.
+    Raises: BadInputError or ConfigError for a missing, damaged or foreign file, a catalogue that is not the
+    model's, or a site without declared stock.
+
+    Example:
+        >>> shared = open_model(Path("runs/latest"))  # doctest: +SKIP
+    """
+    folder = path.parent if path.name in (WEIGHTS_FILE, METADATA_FILE) or path.suffix == ".safetensors" else path
+    if not folder.is_dir():
+        raise BadInputError(f"no such model: {path}", hint="name a run folder, or its model.safetensors")
+    vector, layout, metadata = load_model(folder)
+    plan, spec = _plan_of(folder, metadata)
+    names = _catalogue_of(folder, spec, catalogue)
+    whole = build_model(plan.config.model, ModelShape(spec.sizes), plan.config.seed)
+    check_layout(layout, layout_of(whole))
+    rows = item_rows(layout, whole.item_tensors(), _candidates(folder, spec, names, site))
+    model = build_model(plan.config.model, ModelShape(spec.sizes | {"item": len(rows.rows)}), plan.config.seed)
+    FlatParameters(model).load(rows.restrict(vector))
+    model.eval()
+    facts = {name: value for name, value in metadata.items() if name not in ("plan", "sizes")}
+    return SharedModel(model, rows, spec, names, plan, facts)
+
+
+def _plan_of(folder: Path, metadata: dict[str, Any]) -> tuple[RunPlan, FeatureSpec]:
+    try:
+        plan = RunPlan.from_json(json.dumps(metadata["plan"]))
+        return plan, FeatureSpec.from_json(json.loads(plan.features))
+    except (KeyError, ValueError, ConfigError, BadInputError) as error:
+        reason = error.message if isinstance(error, BadInputError) else f"{type(error).__name__} {error}"
+        raise BadInputError(
+            f"{folder / METADATA_FILE} is of another version: {reason}",
+            hint="use the version of fedcart that trained the model",
+        ) from None
+
+
+def _catalogue_of(folder: Path, spec: FeatureSpec, given: Path | None) -> Catalogue | None:
+    if not spec.catalogue_digest:
+        return None
+    path = given or folder / CATALOGUE_FILE
+    if not path.is_file():
+        raise BadInputError(
+            f"the model's catalogue is not at {path}", hint="give the run's catalogue file with --catalogue"
+        )
+    found = read_catalogue(path)
+    if found.digest().hex() != spec.catalogue_digest:
+        raise BadInputError(
+            f"{path} is not the model's catalogue: digest {found.digest().hex()[:12]}, "
+            f"the model has {spec.catalogue_digest[:12]}",
+            hint="use the catalogue file of the run that trained the model",
+        )
+    return found
+
+
+def _candidates(folder: Path, spec: FeatureSpec, names: Catalogue | None, site: str) -> NDArray[np.bool_]:
+    """Item rows that were trained. Rows that no site shared were never updated: they must not be predicted."""
+    trained = np.ones(spec.sizes["item"], dtype=np.bool_)
+    masks = folder / MASKS_FILE
+    stored = _read_masks(masks) if masks.is_file() else {}
+    if site and site in stored:
+        trained = stored[site]
+    elif site and names is not None and site in names.stock:
+        trained[: spec.catalogue_items + 1] = names.mask(site)
+    elif site:
+        known = sorted(stored) or sorted(names.stock if names else ())
+        raise BadInputError(f"no declared stock of a site {site!r}", hint=f"known: {', '.join(known) or 'none'}")
+    elif stored:
+        trained = np.logical_or.reduce(list(stored.values()))
+    if trained.shape != (spec.sizes["item"],) or not trained[1:].any():
+        raise BadInputError(f"{masks} does not fit the model", hint="use the files of one run together")
+    return trained
+
+
+def _read_masks(path: Path) -> dict[str, NDArray[np.bool_]]:
+    import zipfile
+
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: np.asarray(stored[name], dtype=np.bool_) for name in stored.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise BadInputError(f"{path} is damaged: {error}", hint="use the files of one run together") from None

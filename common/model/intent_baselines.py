@@ -1,0 +1,105 @@
+"""What a model of purchase intent must beat: the share of buyers, buying again, gradient-boosted trees."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.data.formats import EVENT_TYPES
+from common.data.sequences import ConsumerSequences
+from common.model.metric_sums import INTENT_BINS, intent_metrics
+from common.model.targets import INTENT, RowTargets
+
+Table = NDArray[np.float64]
+_RECENT = 3  # events whose type, price and gap are columns of their own
+_FEWEST = 10
+_BUY = EVENT_TYPES.index("purchase") + 1
+_WINDOW_US = 30 * 60 * 1_000_000
+
+
+def intent_table(sequences: ConsumerSequences, targets: RowTargets) -> Table:
+    """Hand-made features of the readable part of each row: ``float64[N, K]``, NaN where a row has none.
+
+    Counts of event types in all and in the last half hour, recency, pauses, prices, distinct and repeated
+    items, and the last events themselves: what a data scientist would try first.
+    """
+    item, event = sequences.column("item"), sequences.column("event")
+    numeric = sequences.numeric
+    rows = np.full((len(sequences), 2 * (len(EVENT_TYPES) + 1) + 8 + _RECENT * 4), np.nan)
+    for row, length in enumerate(targets.lengths):
+        if length <= 0:
+            continue
+        begin = int(sequences.offsets[row])
+        part = slice(begin, begin + int(length))
+        stamps, kinds, items = sequences.timestamps[part], event[part], item[part]
+        late = stamps >= stamps[-1] - _WINDOW_US
+        known = items[items > 0]
+        bought = stamps[kinds == _BUY]
+        rows[row, : 2 * (len(EVENT_TYPES) + 1)] = np.concatenate(
+            [np.bincount(k, minlength=len(EVENT_TYPES) + 1) for k in (kinds, kinds[late])]
+        )
+        summary = (
+            length,
+            (stamps[-1] - stamps[0]) / 86_400e6,
+            (stamps[-1] - bought[-1]) / 86_400e6 if len(bought) else np.nan,
+            len(np.unique(known)),
+            len(known) - len(np.unique(known)),
+            float(np.mean(items[-1] == items)),
+            float(numeric[part, 0].mean()),
+            float(numeric[part, 2].mean()),
+        )
+        rows[row, 2 * (len(EVENT_TYPES) + 1) : 2 * (len(EVENT_TYPES) + 1) + 8] = summary
+        recent = np.full((_RECENT, 4), np.nan)
+        count = min(_RECENT, int(length))
+        recent[:count, 0] = kinds[-count:][::-1]
+        recent[:count, 1:] = numeric[part][-count:][::-1]
+        rows[row, -_RECENT * 4 :] = recent.ravel()
+    return rows
+
+
+def boosted_trees(table: Table, labels: NDArray[np.float64], asked: Table) -> NDArray[np.float64]:
+    """Probability of a purchase by gradient-boosted trees fitted on ``table``: ``float64[len(asked)]``.
+
+    The share of buyers where the labels have one class only, or there is too little to learn from.
+    Source: Ke et al. 2017 (LightGBM); here scikit-learn's histogram variant.
+    """
+    if len(np.unique(labels)) < 2:
+        return np.full(len(asked), float(labels.mean()) if len(labels) else 0.5)
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    useful = [k for k in range(table.shape[1]) if len(np.unique(table[np.isfinite(table[:, k]), k])) > 1]
+    table, asked = table[:, useful], asked[:, useful]
+    if not useful or len(table) < _FEWEST:
+        return np.full(len(asked), float(labels.mean()))
+
+    trees = HistGradientBoostingClassifier(
+        max_iter=150, learning_rate=0.08, max_leaf_nodes=15, l2_regularization=1.0, random_state=0
+    )
+    trees.fit(table, labels)
+    scores: NDArray[np.float64] = trees.predict_proba(asked)[:, 1]
+    return scores
+
+
+def histogram_metrics(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> dict[str, float]:
+    """The released metrics of intent, from scores in [0, 1] of consumers with a known answer."""
+    place = np.clip((scores * INTENT_BINS).astype(np.int64), 0, INTENT_BINS - 1)
+    counts = [np.bincount(place[labels == k], minlength=INTENT_BINS).astype(np.float64) for k in (0, 1)]
+    return intent_metrics(counts[0], counts[1])
+
+
+def evaluate_intent_baselines(
+    train: tuple[ConsumerSequences, RowTargets], holdout: tuple[ConsumerSequences, RowTargets]
+) -> dict[str, dict[str, float]]:
+    """Each baseline's metrics on the hold-out, fitted on the training consumers of all sites together."""
+    table, asked = intent_table(*train), intent_table(*holdout)
+    labels, truth = train[1].values[INTENT], holdout[1].values[INTENT]
+    fit, test = np.isfinite(labels), np.isfinite(truth)
+    if not fit.any() or not test.any():
+        return {}
+    share = float(labels[fit].mean())
+    bought = asked[test, _BUY] / np.maximum(asked[test, 2 * (len(EVENT_TYPES) + 1)], 1)
+    return {
+        "majority": histogram_metrics(np.full(int(test.sum()), share), truth[test]),
+        "buys-again": histogram_metrics(bought, truth[test]),
+        "boosted-trees": histogram_metrics(boosted_trees(table[fit], labels[fit], asked[test]), truth[test]),
+    }
