@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from cli import show
-from cli.verdict import Standing, standings, warning_below
+from cli.verdict import Standing, standings
 from common.config import RunConfig
-from common.runfolder import RoundRecord
+from common.runfolder import RoundRecord, RunFolder
 from simulations.observer import Observer, RunFacts, Summary
 
 if TYPE_CHECKING:
@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 
 QUIET_S = 10.0  # between two progress lines where there is no terminal
 SITES_SHOWN = 12
+PHASES = {
+    "advertise": "training at the sites",
+    "share": "exchanging key shares",
+    "masked": "collecting masked updates",
+    "confirm": "confirming who is in the sum",
+    "unmask": "removing masks",
+    "plain": "training at the sites",
+}
 KNOWN_METRICS = (
     "loss",
     "recall@20",
@@ -66,6 +74,7 @@ class Screen(Observer):
         self.out = out
         self.latest = latest
         self.refusals = 0
+        self._resumed = False
         self._console: Console = show.progress() if to_stderr else show.results()
         self._columns: list[Column] = []
         self._bar: Progress | None = None
@@ -84,6 +93,7 @@ class Screen(Observer):
     def opening(self, *, resume: bool) -> None:
         """The first line, before anything heavy is imported; then the progress display."""
         config = self.config
+        self._resumed = resume
         privacy = f"private, ε ≤ {config.privacy.epsilon:g}" if config.privacy.enabled else "NOT PRIVATE"
         verb = "resuming" if resume else "simulating"
         self._line(
@@ -103,10 +113,13 @@ class Screen(Observer):
         for line in facts_lines(facts):
             self._line(line)
         self._line("")
+        if self._resumed:
+            for record in RunFolder(facts.out).metrics():
+                self.round_done(record)
 
     def progress(self, round: int, phase: str, done: int, total: int) -> None:
         """Move the bar; without a terminal, one line now and then."""
-        text = f"round {round} of {self.config.training.rounds}: {phase}" if round else phase
+        text = progress_words(round, self.config.training.rounds, phase)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=text, completed=done, total=max(total, 1))
         elif time.monotonic() - self._said >= QUIET_S:
@@ -117,13 +130,13 @@ class Screen(Observer):
         """One line of the table."""
         self._said = time.monotonic()
         self.refusals = sum(site.status in ("refused", "stopped") for site in record.sites.values())
-        if not self._columns:
+        if not self._columns and not record.aborted:
             self._columns = fitting(columns(record, self.config), self._console.width)
             for line in header(self._columns):
                 self._line(f"[dim]{line}[/]")
         if record.aborted:
             self._line(
-                f"{record.round:>5}  [yellow]no sum: {escape(record.aborted)}[/], {_answered(record)} sites answered"
+                f"{_round_name(record):>5}  [yellow]no sum: {escape(record.aborted)}[/], {_answered(record)} sites answered"
             )
         else:
             self._line("  ".join(f"{column.cell(record):>{column.width}}" for column in self._columns))
@@ -162,7 +175,7 @@ class Screen(Observer):
             self._line(title)
             for line in body:
                 self._line(line)
-        for message in (*summary.notes, *warning_below(_standings(summary, self.config))):
+        for message in summary.notes:
             self._line(f"[yellow]note:[/] {escape(message)}")
 
     def _line(self, text: str) -> None:
@@ -190,7 +203,7 @@ class Screen(Observer):
             console=console,
             transient=True,
         )
-        self._task = self._bar.add_task("loading", total=1)
+        self._task = self._bar.add_task("loading", total=None)
         self._bar.start()
 
     def _stop_bar(self) -> None:
@@ -199,9 +212,19 @@ class Screen(Observer):
             self._bar = None
 
 
+def progress_words(round_number: int, rounds: int, phase: str) -> str:
+    """What is going on, for the progress line."""
+    doing = PHASES.get(phase, phase)
+    if not round_number:
+        return f"preparing: {doing}"
+    return (
+        f"round {round_number} of {rounds}: {doing}" if round_number <= rounds else f"closing evaluation: {doing}"
+    )
+
+
 def columns(record: RoundRecord, config: RunConfig) -> list[Column]:
     """The columns that this run can fill, in reading order."""
-    found = [Column("round", "", 5, 99, lambda r: str(r.round))]
+    found = [Column("round", "", 5, 99, _round_name)]
     for group, values, keep in (("released", record.released, 50), ("oracle", record.oracle, 60)):
         names = [name for name in KNOWN_METRICS if name in values][:3]
         for rank, name in enumerate(names):
@@ -209,9 +232,10 @@ def columns(record: RoundRecord, config: RunConfig) -> list[Column]:
             found.append(Column(SHORT.get(name, name), group, 6, importance, _metric(group, name)))
     if "clip_fraction" in record.oracle:
         found.append(Column("clipped", "oracle", 7, 40, _metric("oracle", "clip_fraction", percent=True)))
+    if "signal_to_noise" in record.oracle:
+        found.append(Column(SHORT["signal"], "oracle", 12, 45, _metric("oracle", "signal_to_noise")))
     if config.privacy.enabled:
         found.append(Column(SHORT["epsilon"], "public", 7, 90, lambda r: show.number(r.worst_epsilon)))
-        found.append(Column(SHORT["signal"], "public", 12, 45, _metric("public", "signal_to_noise")))
     return [
         *found,
         Column("sites", "public", 7, 80, _answered),
@@ -250,7 +274,7 @@ def _group_line(shown: list[Column], groups: list[str]) -> str:
         else:
             name, width = spans[-1]
             spans[-1] = (name, width + 2 + column.width)
-    return "  ".join(f" {name} ".center(width, "─") if name else " " * width for name, width in spans)
+    return "  ".join(f" {name} ".center(width, "─")[:width] if name else " " * width for name, width in spans)
 
 
 def facts_lines(facts: RunFacts) -> list[str]:
@@ -288,8 +312,9 @@ def closing_lines(summary: Summary, config: RunConfig) -> list[str]:
         lines.append("[bold yellow]NOT PRIVATE[/]  no differential privacy in this run")
     lines.append(f"aggregation  {escape(summary.aggregation)}")
     lines.append("")
-    width = max((len(name) for name in summary.paths), default=0)
-    lines.extend(f"[dim]{name:<{width}}[/]  {escape(str(path))}" for name, path in summary.paths.items())
+    for label, name in (("run folder", "folder"), ("model", "model.safetensors"), ("report", "report.html")):
+        if name in summary.paths:
+            lines.append(f"[dim]{label:<12}[/] {escape(summary.paths[name])}")
     return lines
 
 
@@ -318,6 +343,10 @@ def _metric(group: str, name: str, *, percent: bool = False) -> Callable[[RoundR
         return show.number(value)
 
     return cell
+
+
+def _round_name(record: RoundRecord) -> str:
+    return str(record.round) if record.kind == "train" else "final"
 
 
 def _answered(record: RoundRecord) -> str:

@@ -35,27 +35,25 @@ class Entry:
 
 SECTIONS: dict[str, tuple[Entry, ...]] = {
     "Try it on one machine": (
-        Entry(
-            "simulate", "cli.simulate", "Run a whole federation here: what do privacy and sites cost in quality?"
-        ),
+        Entry("simulate", "cli.simulate", "Run a whole federation here: what does privacy cost?"),
         Entry("report", "cli.report_command", "Write the report of a run folder as one HTML page."),
-        Entry("demo", "cli.demo", "A server and four sites as real processes: three rounds, audit, clean up."),
+        Entry("demo", "cli.demo", "A server and four sites as processes, from keys to audit."),
     ),
-    "Prepare data": (Entry("data", "cli.data", "Check, describe or synthesise event logs; build a catalogue."),),
+    "Prepare data": (Entry("data", "cli.data", "Check, describe, synthesise event logs; build a catalogue."),),
     "Run a federation": (
         Entry("provision", "cli.provision", "Make the kits of a new federation: roster, keys, settings."),
         Entry("site", "cli.site", "Operate a site: keys, check, start, status, recovery."),
-        Entry("server", "cli.server", "Coordinate: start the server, run and resume rounds, status."),
+        Entry("server", "cli.server", "Coordinate: start, run, resume, status."),
     ),
     "Use the model on your own data": (
-        Entry("predict", "cli.predict", "Predict the next behaviour or the purchase intent of consumers."),
+        Entry("predict", "cli.predict", "Predict next behaviour or purchase intent."),
         Entry("detect", "cli.detect", "Find anomalous behaviour: bots, takeovers, brushing."),
         Entry("forecast", "cli.forecast", "Forecast sales per category."),
         Entry("explain", "cli.explain", "Show which events led to a prediction, as a picture."),
         Entry("export", "cli.export", "Write a small, quantized model for real-time scoring."),
     ),
     "Trust, but verify": (
-        Entry("audit", "cli.audit", "What was spent on whom, is the record intact, does the mechanism hold?"),
+        Entry("audit", "cli.audit", "What was spent, is the record intact, does the noise hold?"),
     ),
 }
 
@@ -99,20 +97,13 @@ def _exists(entry: Entry) -> bool:
 
 
 def _load(entry: Entry) -> click.Command:
+    import typer.core
     from typer.main import get_command
 
+    typer.core.HAS_RICH = False  # help as plain text: quick to show, easy to search, the same in a file
     command = get_command(importlib.import_module(entry.module).app)
     command.name = entry.name
-    _plain_help(command)
     return command
-
-
-def _plain_help(command: click.Command) -> None:
-    """Plain text instead of boxes: quick to show, easy to search, the same in a terminal and in a file."""
-    if hasattr(command, "rich_markup_mode"):
-        command.rich_markup_mode = None
-    for sub in getattr(command, "commands", {}).values():
-        _plain_help(sub)
 
 
 def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:

@@ -17,11 +17,11 @@ from cli import show
 from common.errors import BadInputError, ConfigError
 
 if TYPE_CHECKING:
-    from simulations.observer import Summary
-
     from cli.live import Screen
     from common.config import RunConfig
+    from simulations.observer import Summary
 
+INTERRUPTED = 130
 DEFAULT_SCENARIO = "marketplace"
 RESUME_ALLOWS = ("performance",)  # speed only; everything else is fixed before round 1
 
@@ -132,7 +132,7 @@ def run_job(job: Job, *, as_json: bool) -> int:
         except KeyboardInterrupt:
             screen.interrupted()
             _write_report(job.out)
-            raise
+            return INTERRUPTED
         _write_report(job.out)
         screen.closing(summary)
     if as_json:

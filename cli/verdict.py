@@ -1,4 +1,4 @@
-"""A model beside its baselines: who is better, and what to say about it."""
+"""A model beside its baselines, best first."""
 
 from __future__ import annotations
 
@@ -63,18 +63,3 @@ def standings(
         key=lambda standing: (standing.score is None, sign * (standing.score or 0.0), standing.name),
     )
     return [row(MODEL, oracle, is_model=True), *others] if names else []
-
-
-def warning_below(rows: list[Standing]) -> list[str]:
-    """One sentence if the model is not better than a baseline that needs no training, else nothing."""
-    if not rows or rows[0].score is None:
-        return []
-    model, score = rows[0], rows[0].score
-    sign = -1 if model.primary in LOWER_IS_BETTER else 1
-    for row in rows[1:]:
-        if row.trivial and row.score is not None and sign * row.score >= sign * score:
-            return [
-                f"the model ({model.primary} {score:.3f}) is not better than {row.name} ({row.score:.3f}), which "
-                "needs no training: it takes more consumers, more rounds or a larger epsilon"
-            ]
-    return []

@@ -64,6 +64,11 @@ class RunStory:
         return "secure" if modes == {"secure"} else "plain"
 
     @property
+    def rounds(self) -> list[RoundRecord]:
+        """The training rounds, without the closing evaluation."""
+        return [record for record in self.records if record.kind == "train"]
+
+    @property
     def simulated(self) -> bool:
         """Whether oracle numbers can exist at all: true for a run of ``fedcart simulate``."""
         return bool(self.facts) or any(record.oracle for record in self.records)

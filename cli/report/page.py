@@ -12,7 +12,7 @@ from markupsafe import Markup
 from cli import show
 from cli.report.charts import Axis, Series, column_chart, line_chart, participation
 from cli.report.facts import RunStory, flat_settings, read_story
-from cli.verdict import LOWER_IS_BETTER, PRIMARY, warning_below
+from cli.verdict import LOWER_IS_BETTER, PRIMARY
 from common import VERSION
 from common.runfolder import RoundRecord, write_atomic
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 REPORT = "report.html"
 GRID_SITES = 60
+BELOW = "trivial baseline"  # marks the remark that belongs beside the bars
 EPSILON_LINES = 8
 METRIC_WORDS = {
     "recall@20": "Recall@20",
@@ -75,7 +76,8 @@ def render_report(run_dir: Path) -> str:
         banners=banners(story),
         quality=[f for f in _quality(story) if f.drawing],
         bars=_bars(story),
-        verdict=warning_below(story.standings),
+        verdict=[n for n in story.summary.get("notes", []) if BELOW in n],
+        notes=[n for n in story.summary.get("notes", []) if BELOW not in n],
         primary=METRIC_WORDS.get(_primary(story), _primary(story)),
         privacy=[f for f in _privacy(story) if f.drawing],
         sites=_site_rows(story),
@@ -127,7 +129,7 @@ def banners(story: RunStory) -> list[tuple[str, str, str]]:
             )
         )
     if not story.complete:
-        done = f"{len(story.records)} of {story.planned_rounds} rounds are on disk."
+        done = f"{len(story.rounds)} of {story.planned_rounds} rounds are on disk."
         found.append(("warn", story.status, f"{done} The figures below are of those rounds."))
     if story.simulated:
         found.append(
@@ -160,7 +162,7 @@ def _tiles(story: RunStory) -> list[Tile]:
         privacy = story.section("privacy")
         limit = f"of {privacy.get('epsilon', 0):g} at δ = {privacy.get('delta', 0):g}, per consumer"
         tiles.append(Tile("ε spent, worst site", f"{worst:.2f}", "public", limit))
-    tiles.append(Tile("Rounds", f"{len(story.records)}", "public", f"of {story.planned_rounds} planned"))
+    tiles.append(Tile("Rounds", f"{len(story.rounds)}", "public", f"of {story.planned_rounds} planned"))
     if story.sites:
         people = sum(site.get("population", 0) for site in story.sites)
         tiles.append(
@@ -181,7 +183,7 @@ def _quality(story: RunStory) -> list[Figure]:
 
 def _metric_figure(story: RunStory, name: str) -> Figure:
     released = [(r.round - 1.0, r.released[name]) for r in story.records if name in r.released]
-    oracle = [(float(r.round), r.oracle[name]) for r in story.records if name in r.oracle]
+    oracle = [(float(r.round), r.oracle[name]) for r in story.rounds if name in r.oracle]
     series = [Series("oracle", "oracle", oracle), Series("released", "released", released)]
     levels = [(s.name, s.values[name]) for s in story.standings[1:] if s.trivial and name in s.values]
     pick = min if name in LOWER_IS_BETTER else max
@@ -226,10 +228,10 @@ def _privacy(story: RunStory) -> list[Figure]:
             "from the signed attestations of the sites' ledgers; a reservation counts as spent",
         ),
         Figure(
-            "Signal to noise of the sum",
-            ("public",),
-            line_chart([Series("signal/noise", "public", signal)], axis, label="signal to noise over rounds"),
-            "length of the mean update over the length of the noise expected in it",
+            "Signal to noise of a site's update",
+            ("oracle",),
+            line_chart([Series("signal/noise", "oracle", signal)], axis, label="signal to noise over rounds"),
+            "mean over the sites of what each measured for itself",
         ),
         Figure(
             "Share of consumers clipped",
@@ -247,7 +249,7 @@ def _privacy(story: RunStory) -> list[Figure]:
 def epsilon_lines(records: list[RoundRecord]) -> list[Series]:
     """One line per site; one for all where they are alike; the ends of the range where they are many."""
     sites = {name for record in records for name in record.epsilon}
-    curves = {s: [(float(r.round), r.epsilon[s]) for r in records if s in r.epsilon] for s in sites}
+    curves = {s: list({_after(r): r.epsilon[s] for r in records if s in r.epsilon}.items()) for s in sites}
     order = sorted(curves, key=lambda s: (-curves[s][-1][1], s))
     if not order:
         return []
@@ -260,6 +262,11 @@ def epsilon_lines(records: list[RoundRecord]) -> list[Series]:
             Series(f"least ({order[-1]})", "site", least),
         ]
     return [Series(s, "public" if s == order[0] else "site", curves[s]) for s in order]
+
+
+def _after(record: RoundRecord) -> float:
+    """Rounds finished when a record was written: the closing evaluation is no round."""
+    return float(record.round - (record.kind != "train"))
 
 
 def _site_rows(story: RunStory) -> list[dict[str, Any]]:
@@ -299,7 +306,8 @@ def _participation(story: RunStory) -> Markup:
                 )
                 cells.append((record.round, state.status, f"{words}: {details}" if details else words))
         rows.append((site["name"], cells))
-    return participation(rows, max(story.planned_rounds, len(story.records)))
+    last = max((record.round for record in story.records), default=0)
+    return participation(rows, max(story.planned_rounds, last))
 
 
 def _cost(story: RunStory) -> list[Figure]:

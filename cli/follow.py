@@ -1,0 +1,136 @@
+"""Streams a deployed run from its folder: the same table as ``simulate``, and how it ended."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from cli import show
+from cli.live import columns, facts_lines, fitting, header
+from common.config import RunConfig, load_config
+from common.errors import BadInputError
+
+if TYPE_CHECKING:
+    from common.runfolder import RoundRecord, RunFolder
+
+POLL_S = 0.2
+QUIET_S = 10.0
+ENDED_WORDS = ("finished", "failed", "stopped")
+GRACE_POLLS = 10  # a server app that has ended gets this long to leave its summary
+
+
+class Follower:
+    """Shows what is new in a run folder. Guarantee: a line is printed once and never rewritten."""
+
+    def __init__(self, folder: RunFolder, config: RunConfig, *, to_stderr: bool) -> None:
+        self._folder = folder
+        self._config = config
+        self._console = show.progress() if to_stderr else show.results()
+        self._rounds = 0
+        self._notes = 0
+        self._said = (time.monotonic(), "")
+        self._columns: list[Any] = []
+
+    def look(self) -> None:
+        """Print rounds and notes that have come since the last look; now and then, what is under way."""
+        records = self._folder.metrics()
+        for record in records[self._rounds :]:
+            self._line(record)
+        self._rounds = max(self._rounds, len(records))
+        notes = self._folder.path / "notes.jsonl"
+        lines = notes.read_text("utf-8").splitlines() if notes.exists() else []
+        for line in lines[self._notes :]:
+            self._console.print(f"note: {json.loads(line)['note']}", markup=False)
+        self._notes = max(self._notes, len(lines))
+        self._progress()
+
+    def skip_past(self) -> None:
+        """Do not show again what an earlier run of this program has shown."""
+        self._rounds = len(self._folder.metrics())
+        notes = self._folder.path / "notes.jsonl"
+        self._notes = len(notes.read_text("utf-8").splitlines()) if notes.exists() else 0
+
+    def _line(self, record: RoundRecord) -> None:
+        if not self._columns:
+            self._columns = fitting(columns(record, self._config), self._console.width)
+            for line in header(self._columns):
+                self._console.print(line, markup=False)
+        if record.aborted:
+            text = f"{record.round:>5}  no sum: {record.aborted}, {record.answered} sites answered"
+        else:
+            text = "  ".join(f"{column.cell(record):>{column.width}}" for column in self._columns)
+        self._console.print(text, markup=False)
+        self._said = (time.monotonic(), "")
+
+    def _progress(self) -> None:
+        try:
+            now = json.loads((self._folder.path / "progress.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            return
+        text = f"round {now['round']}: {now['phase']}" if now["round"] else f"waiting for {now['phase']}"
+        said, before = self._said
+        if time.monotonic() - said > QUIET_S and (text != before or time.monotonic() - said > 3 * QUIET_S):
+            self._said = (time.monotonic(), text)
+            show.note(f"{text} {now['done']}/{now['total']}")
+
+
+def follow(follower: Follower, folder: RunFolder, flower_status: Callable[[], str]) -> dict[str, Any]:
+    """Show a run until it has ended, return its summary.
+
+    ``flower_status`` is Flower's word for the run, in case the server app ends without one of its own.
+    """
+    silent = 0
+    while True:
+        follower.look()
+        summary: dict[str, Any] = folder.read_json("summary.json")
+        if summary["status"] != "running":
+            follower.look()
+            return summary
+        silent = silent + 1 if flower_status() in ENDED_WORDS else 0
+        if silent > GRACE_POLLS:
+            return {"status": "interrupted", "error": "the server app ended without a word",
+                    "hint": "see the server's log, then: fedcart server resume", "exit_code": 1}  # fmt: skip
+        time.sleep(POLL_S)
+
+
+def announce(folder: RunFolder) -> RunConfig:
+    """Print what is about to be trained, by whom, under which promise; write it into the run folder."""
+    from common.plan import RunPlan
+    from simulations import facts as facts_of
+    from simulations.observer import SiteFacts
+
+    config = load_config(folder.path / "run.toml")
+    plan = RunPlan.from_json((folder.path / "plan.json").read_text("utf-8"))
+    sites = [SiteFacts(name, population, _items(folder, name)) for name, population in plan.populations]
+    facts = facts_of.run_facts(folder.path, config, plan, sites, {})
+    facts = replace(
+        facts,
+        assumptions=(
+            "populations are declared by the sites, not counted",
+            "consumers of different sites are different people unless stated otherwise",
+        ),
+        budget="enforced by each site: its own policy and ledger decide",
+    )
+    folder.write_json("sites.json", facts_of.to_json(facts))
+    for line in facts_lines(facts):
+        show.note(_without_markup(line))
+    return config
+
+
+def _without_markup(line: str) -> str:
+    from rich.text import Text
+
+    return Text.from_markup(line).plain
+
+
+def _items(folder: RunFolder, site: str) -> int:
+    import numpy as np
+
+    try:
+        with np.load(folder.path / "masks.npz", allow_pickle=False) as masks:
+            return int(masks[site].sum())
+    except (OSError, KeyError, ValueError):
+        raise BadInputError("masks.npz is damaged", hint="the run folder is incomplete") from None

@@ -1,0 +1,96 @@
+"""What the local commands share: their options, opening model and log, and writing results."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import show
+from common.errors import BadInputError
+
+if TYPE_CHECKING:
+    from client.scoring.consumers import LocalLog
+    from client.scoring.model import SharedModel
+
+SUFFIXES = (".csv", ".jsonl", ".parquet")
+
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="run folder, or its model.safetensors")]
+Events = Annotated[Path, typer.Argument(metavar="EVENTS", help="your event log: CSV, CSV.GZ or Parquet")]
+Format = Annotated[
+    str, typer.Option(metavar="NAME", help="preset or TOML mapping; left out: recognised by the columns")
+]
+CatalogueFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="the run's catalogue, if it is not beside the model")
+]
+SiteName = Annotated[str, typer.Option(metavar="NAME", help="only items that this site stocks")]
+Out = Annotated[Path | None, typer.Option(metavar="FILE", help="write .csv, .jsonl or .parquet")]
+WithIds = Annotated[bool, typer.Option("--with-ids", help="original consumer ids instead of pseudonyms")]
+State = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="folder of the pseudonym key and feedback; a site kit's state")
+]
+Force = Annotated[bool, typer.Option("--force", help="replace a file that exists")]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON value")]
+
+
+def open_both(
+    model: Path, events: Path, format: str, options: tuple[Path | None, str, Path | None, bool]
+) -> tuple[SharedModel, LocalLog]:
+    """Open the model and load the log; ``options`` = (catalogue, site, state, with ids). Raises: BadInputError."""
+    from client.scoring.consumers import load_local, local_key, state_folder
+    from client.scoring.model import open_model
+
+    catalogue, site, state, with_ids = options
+    shared = open_model(model, catalogue=catalogue, site=site)
+    local = load_local(events, format, local_key(state_folder(state)), with_ids=with_ids)
+    if local.dropped:
+        show.note(f"{local.dropped:,} unusable lines left out, `fedcart data check {events}` says why")
+    return shared, local
+
+
+def check_out(out: Path | None, force: bool, suffixes: tuple[str, ...] = SUFFIXES) -> None:
+    """Find out before the work whether the result can be written. Raises: BadInputError."""
+    from common.data.writing import check_writable
+
+    if out is None:
+        return
+    check_writable(out, suffixes)
+    if out.exists() and not force:
+        raise BadInputError(f"already there: {out}", hint="--force replaces, or choose another name")
+
+
+def write_rows(out: Path, columns: dict[str, Sequence[Any]], *, private: bool) -> None:
+    """Write a table by the end of the name; ``private`` files can be read by their owner only.
+
+    Raises: WorkFailedError if the disk does not take it.
+    """
+    import io
+
+    import polars as pl
+
+    from common.runfolder import write_atomic
+
+    frame, buffer = pl.DataFrame(columns), io.BytesIO()
+    if out.name.endswith(".parquet"):
+        frame.write_parquet(buffer)
+    elif out.name.endswith(".jsonl"):
+        frame.write_ndjson(buffer)
+    else:
+        frame.write_csv(buffer)
+    write_private(out, buffer.getvalue()) if private else write_atomic(out, buffer.getvalue())
+
+
+def write_private(out: Path, content: bytes) -> None:
+    """Write a file with original ids: mode 0600 from the first byte on."""
+    from common.runfolder import write_atomic
+
+    write_atomic(out, content, mode=0o600)
+    os.chmod(out, 0o600)
+
+
+def share(value: float) -> str:
+    """A probability for people."""
+    return f"{value:.1%}"
