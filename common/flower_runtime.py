@@ -362,24 +362,41 @@ class Control:
         """Close the connection."""
         self._client.close()
 
+    def _call(self, method: Callable[[Any], Any], request: Any) -> Any:
+        import httpx
+
+        try:
+            return method(request)
+        except httpx.HTTPStatusError as error:
+            raise WorkFailedError(
+                f"the server refuses {method.__name__}: status {error.response.status_code}",
+                hint="is it the server of this kit?",
+            ) from error
+        except httpx.HTTPError as error:
+            raise WorkFailedError(
+                "the server does not answer", hint="start it: fedcart server start KIT"
+            ) from error
+
     def nodes(self) -> dict[bytes, tuple[int, str]]:
         """Registered nodes: public key -> (node id, status word)."""
         from flwr.proto.control_pb2 import ListNodesRequest
 
-        answer = self._client.ListNodes(ListNodesRequest())
+        answer = self._call(self._client.ListNodes, ListNodesRequest())
         return {bytes(n.public_key): (int(n.node_id), str(n.status)) for n in answer.nodes_info}
 
     def register(self, public_key: bytes, name: str) -> int:
         """Admit a node by its EC public key, return its node id."""
         from flwr.proto.control_pb2 import RegisterNodeRequest
 
-        return int(self._client.RegisterNode(RegisterNodeRequest(public_key=public_key, name=name)).node_id)
+        return int(
+            self._call(self._client.RegisterNode, RegisterNodeRequest(public_key=public_key, name=name)).node_id
+        )
 
     def unregister(self, node_id: int) -> None:
         """Remove a node."""
         from flwr.proto.control_pb2 import UnregisterNodeRequest
 
-        self._client.UnregisterNode(UnregisterNodeRequest(node_id=node_id))
+        self._call(self._client.UnregisterNode, UnregisterNodeRequest(node_id=node_id))
 
     def start_run(self, bundle: bytes, settings: dict[str, bool | float | int | str]) -> int:
         """Submit the bundle, return Flower's run id. Raises: WorkFailedError if it is not accepted."""
@@ -391,7 +408,7 @@ class Control:
 
         fab = Fab(hashlib.sha256(bundle).hexdigest(), bundle, {})
         request = StartRunRequest(fab=fab_to_proto(fab), override_config=user_config_to_proto(settings))
-        answer = self._client.StartRun(request)
+        answer = self._call(self._client.StartRun, request)
         if not answer.HasField("run_id"):
             raise WorkFailedError("the server does not accept the run", hint="see the server's log")
         return int(answer.run_id)
@@ -400,13 +417,13 @@ class Control:
         """Stop a run."""
         from flwr.proto.control_pb2 import StopRunRequest
 
-        self._client.StopRun(StopRunRequest(run_id=run_id))
+        self._call(self._client.StopRun, StopRunRequest(run_id=run_id))
 
     def run_status(self, run_id: int) -> tuple[str, str, str]:
         """Flower's (status, sub-status, details) of a run; empty words if it is unknown."""
         from flwr.proto.control_pb2 import ListRunsRequest
 
-        runs = self._client.ListRuns(ListRunsRequest(run_id=run_id)).run_dict
+        runs = self._call(self._client.ListRuns, ListRunsRequest(run_id=run_id)).run_dict
         if run_id not in runs:
             return "", "", ""
         status = runs[run_id].status

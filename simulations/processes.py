@@ -15,10 +15,10 @@ from typing import Any
 import tomli_w
 
 from client.runtime.supervisor import STOP_TIMEOUT_S
-from common.deployment import COORDINATOR_VARIABLE, CoordinatorKit, SiteKit, flower_environment
+from common.deployment import CoordinatorKit, SiteKit
 from common.errors import WorkFailedError
 from server.provision import Provisioned, provision
-from server.runtime.control import admit_sites, online_sites, open_control, wait_until_up
+from server.runtime.control import online_sites, open_control, wait_until_up
 from server.runtime.link import free_port
 
 START_TIMEOUT_S = 60.0
@@ -32,7 +32,7 @@ class LocalFederation:
     folder: Path
     extra_environment: Mapping[str, str] = field(default_factory=dict)
     provisioned: Provisioned | None = None
-    _link: subprocess.Popen[bytes] | None = None
+    _server: subprocess.Popen[bytes] | None = None
     _sites: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
@@ -59,24 +59,21 @@ class LocalFederation:
         return self.provisioned
 
     def start_server(self) -> None:
-        """Start the SuperLink, wait until it answers, admit the sites. Raises: WorkFailedError."""
+        """Start the server, wait until it answers, admit the sites. Raises: WorkFailedError."""
         kit = self.coordinator
-        with open(kit.log, "ab") as log:
-            self._link = subprocess.Popen(
-                [sys.executable, "-m", "server.runtime.link", str(kit.path)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**flower_environment(kit, COORDINATOR_VARIABLE), **self.extra_environment},
-            )
+        self._server = self._start(["server", "start", str(kit.path)])
         wait_until_up(kit, START_TIMEOUT_S)
         with open_control(kit) as control:
-            admit_sites(kit, control)
+            while len(control.nodes()) < len(list(kit.nodes.glob("*.pub"))):
+                time.sleep(POLL_S)
 
     def start_site(self, name: str) -> None:
-        """Start a site's supervisor."""
-        self._sites[name] = subprocess.Popen(
-            [sys.executable, "-m", "cli.main", "site", "start", str(self.site(name).path)],
+        """Start a site."""
+        self._sites[name] = self._start(["site", "start", str(self.site(name).path)])
+
+    def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "cli.main", *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -109,16 +106,16 @@ class LocalFederation:
 
     @property
     def server_process(self) -> subprocess.Popen[bytes]:
-        """The SuperLink's process. Raises: WorkFailedError if none was started."""
-        if self._link is None:
+        """The server's process. Raises: WorkFailedError if none was started."""
+        if self._server is None:
             raise WorkFailedError("the server was not started")
-        return self._link
+        return self._server
 
     def stop(self) -> None:
         """End all processes of this federation: SIGTERM, then SIGKILL."""
-        _end([*self._sites.values(), *([self._link] if self._link else [])])
+        _end([*self._sites.values(), *([self._server] if self._server else [])])
         self._sites.clear()
-        self._link = None
+        self._server = None
 
     def __enter__(self) -> LocalFederation:
         return self

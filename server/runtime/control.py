@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from common.deployment import CoordinatorKit
-from common.errors import WorkFailedError
+from common.errors import FedcartError, WorkFailedError
 from common.flower_runtime import Control
 from common.runfolder import write_atomic
 from common.trust.certificates import node_public_pem
@@ -37,7 +37,7 @@ def wait_until_up(kit: CoordinatorKit, timeout_s: float) -> None:
             with open_control(kit) as control:
                 control.nodes()
             return
-        except Exception as error:
+        except FedcartError as error:
             if time.monotonic() > end:
                 raise WorkFailedError(
                     f"the server does not answer within {timeout_s:.0f} s", hint=f"see {kit.log}"

@@ -40,7 +40,7 @@ def wait_for(path: Path, timeout_s: float = 60.0):
 
 def run(federation: LocalFederation, name: str) -> dict:
     with open_control(federation.coordinator) as control:
-        submit(federation.coordinator, control, name, resume=False)
+        submit(federation.coordinator, control, name)
     return wait_for(federation.coordinator.runs / f"{name}.json")
 
 

@@ -1,0 +1,266 @@
+"""``server.deployed:app``: the ServerApp that a coordinator's SuperLink starts. The rounds are ``server.app``'s.
+
+Around them it does what only a deployment needs: it asks the sites whether they agree, lets sites join that come
+late, and leaves progress, notes, model and summary in the run folder, where ``fedcart server run`` reads them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from common.deployment import COORDINATOR_VARIABLE, CoordinatorKit, open_coordinator_kit
+from common.errors import BadInputError, FedcartError, RefusedError, WorkFailedError
+from common.flower import Parts
+from common.plan import PROPOSAL, RunPlan
+from common.runfolder import INTERRUPTED, RUNNING, RoundRecord, RunFolder
+from common.trust.identity import Identity, Roster
+from server.app import CLOSING_S, greet, read_item_rows, read_plan
+from server.exchange import Exchange
+from server.observer import RunObserver
+from server.planning import open_run
+from server.rounds import Outcome, Run, run_federation
+from server.state import ServerState
+
+PROGRESS_FILE = "progress.json"
+NOTES_FILE = "notes.jsonl"
+APPROVAL_VARIABLE = "FEDCART_APPROVAL_S"
+APPROVAL_S = 3_600.0
+ASK_AGAIN_S = 5.0
+ASK_DEADLINE_S = 30.0
+PENDING = "approval"
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run what is left of the run that the run config names, in the kit that the environment names."""
+    kit = open_coordinator_kit(Path(os.environ.get(COORDINATOR_VARIABLE, "")))
+    folder = open_run(kit, str(context.run_config["run"]))
+    with _only_one(folder), _told(folder):
+        _write_summary(folder, {"status": RUNNING})
+        started = time.monotonic()
+        deployment = Deployment(grid, kit, folder)
+        outcome = deployment.run()
+        _finish(folder, deployment.plan, outcome, time.monotonic() - started)
+
+
+@dataclass
+class Deployment:
+    """One run over real sites."""
+
+    grid: Grid
+    kit: CoordinatorKit
+    folder: RunFolder
+    refusals: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.plan = read_plan(self.folder)
+        self.roster = Roster.load(self.folder.path / "roster.json")
+        self.coordinator = Identity.load(self.roster.coordinator.name, self.kit.identity_key)
+        self.nodes: dict[str, int] = {}
+        self.observer = FileObserver(self.folder, self)
+
+    def run(self) -> Outcome:
+        """Gather the sites, run the rounds, say goodbye. Raises: WorkFailedError, RefusedError."""
+        self.nodes.update(greet(self.grid, self.plan, self.roster, self.observer))
+        self.agree()
+        run = Run(
+            self.plan,
+            self.folder,
+            Exchange(self.grid, self.nodes),
+            self.coordinator,
+            self.roster,
+            read_item_rows(self.folder),
+            self.observer,
+        )
+        try:
+            return run_federation(run)
+        finally:
+            farewell = {site: {"run": self.plan.run} for site in self.nodes}
+            run.exchange.ask("close", farewell, deadline_s=CLOSING_S, group="close")
+
+    def agree(self) -> None:
+        """Show every site the signed plan until nobody has to think about it any more; keep those that agree.
+
+        Raises: RefusedError if too few agree.
+        """
+        end = time.monotonic() + float(os.environ.get(APPROVAL_VARIABLE, APPROVAL_S))
+        agreed: set[str] = set()
+        waiting = set(self.nodes)
+        while waiting:
+            said = self._propose(waiting)
+            agreed |= {site for site, word in said.items() if not word}
+            self.refusals |= {site: word for site, word in said.items() if word and word != PENDING}
+            waiting = {site for site, word in said.items() if word == PENDING}
+            if not waiting or time.monotonic() > end:
+                break
+            self.observer.waiting(waiting)
+            time.sleep(ASK_AGAIN_S)
+        self.refusals |= dict.fromkeys(waiting, PENDING)
+        for site, word in sorted(self.refusals.items()):
+            self.observer.note(f"site {site} does not take part: {word}")
+            self.nodes.pop(site, None)
+        self._enough(agreed)
+
+    def admit_late(self) -> None:
+        """Let sites join that were not there at the start, if they agree to the plan."""
+        if len(self.nodes) + len(self.refusals) >= len(self.plan.sites):
+            return
+        known = set(self.nodes.values())
+        if not any(node not in known for node in self.grid.get_node_ids()):
+            return
+        try:
+            late = {
+                s: n
+                for s, n in greet(self.grid, self.plan, self.roster, self.observer).items()
+                if s in self._missing()
+            }
+        except WorkFailedError:
+            return
+        self.nodes.update(late)
+        for site, word in self._propose(set(late)).items():
+            if word:
+                self.nodes.pop(site)
+            else:
+                self.observer.note(f"site {site} joins")
+
+    def _missing(self) -> set[str]:
+        return set(self.plan.sites) - set(self.nodes) - set(self.refusals)
+
+    def _propose(self, sites: set[str]) -> dict[str, str]:
+        """What each site says to the plan: empty for yes, else its code, with the policy rule."""
+        signature = self.coordinator.sign(PROPOSAL + self.plan.digest())
+        question: dict[str, Parts] = {
+            site: {"plan": self.plan.to_json(), "signature": signature} for site in sorted(sites)
+        }
+        exchange = Exchange(self.grid, self.nodes)
+        answers = exchange.ask("propose", question, deadline_s=ASK_DEADLINE_S, group="propose")
+        return {site: _word(answer.error, answer.parts) for site, answer in answers.items()}
+
+    def _enough(self, agreed: set[str]) -> None:
+        needed = max(self.plan.config.aggregation.min_sites, 3)
+        if len(agreed) >= needed:
+            return
+        words = ", ".join(f"{site} ({word})" for site, word in sorted(self.refusals.items())) or "none refused"
+        raise RefusedError(
+            f"{len(agreed)} sites agree, {needed} are needed: {words}",
+            hint="a policy rule asks for other settings; approval is given with: fedcart site approve KIT RUN",
+        )
+
+
+class FileObserver(RunObserver):
+    """Leaves what happens in the run folder, for whoever streams it."""
+
+    def __init__(self, folder: RunFolder, deployment: Deployment) -> None:
+        self._folder = folder
+        self._deployment = deployment
+
+    def progress(self, round_number: int, phase: str, done: int, total: int) -> None:
+        """Replace ``progress.json``; not synced: it is worth nothing after a crash."""
+        self._write({"round": round_number, "phase": phase, "done": done, "total": total})
+
+    def waiting(self, sites: set[str]) -> None:
+        """Say for whose approval the run waits."""
+        self._write(
+            {"round": 0, "phase": "approval of " + ", ".join(sorted(sites)), "done": 0, "total": len(sites)}
+        )
+
+    def complete(self, record: RoundRecord, state: ServerState) -> RoundRecord:  # noqa: ARG002
+        """A round is over: the moment to let late sites in."""
+        self._deployment.admit_late()
+        return record
+
+    def note(self, message: str) -> None:
+        """Append a line to ``notes.jsonl``."""
+        with (self._folder.path / NOTES_FILE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"time": round(time.time(), 1), "note": message}) + "\n")
+
+    def _write(self, value: dict[str, Any]) -> None:
+        temporary = self._folder.path / f".{PROGRESS_FILE}"
+        temporary.write_text(json.dumps(value))
+        temporary.replace(self._folder.path / PROGRESS_FILE)
+
+
+def _word(error: str, parts: dict[str, Any]) -> str:
+    rule = str(parts.get("rule", ""))[:60]
+    return f"{error} {rule}".strip()
+
+
+def _finish(folder: RunFolder, plan: RunPlan, outcome: Outcome, seconds: float) -> None:
+    """Write the model and the summary."""
+    facts = {"rounds": outcome.state.round, "status": outcome.status, "private": plan.config.privacy.enabled}
+    write_model(folder, plan, outcome.state.average, facts)
+    records = folder.metrics()
+    last = records[-1] if records else RoundRecord(0)
+    notes = [outcome.reason] if outcome.reason else []
+    notes += [f"site {site} stopped: {reason}" for site, reason in sorted(outcome.state.stopped.items())]
+    summary = {
+        "status": outcome.status,
+        "rounds": outcome.state.round,
+        "metrics": {"released": last.released, "public": last.public, "oracle": {}},
+        "baselines": {},
+        "epsilon": last.epsilon,
+        "aggregation": plan.config.aggregation.mode,
+        "private": plan.config.privacy.enabled,
+        "paths": {"folder": str(folder.path)},
+        "seconds": round(seconds, 2),
+        "notes": notes,
+    }
+    _write_summary(folder, summary)
+
+
+def write_model(
+    folder: RunFolder, plan: RunPlan, vector: np.ndarray[Any, np.dtype[np.float32]], facts: dict[str, Any]
+) -> None:
+    """Write ``model.safetensors`` and ``model.json`` of a run."""
+    from common.data.features import FeatureSpec
+    from common.model.network import ModelShape, build_model
+    from common.model.parameters import layout_of, save_model
+
+    spec = FeatureSpec.from_json(json.loads(plan.features))
+    model = build_model(plan.config.model, ModelShape(spec.sizes), plan.config.seed)
+    metadata = {"plan": json.loads(plan.to_json()), "sizes": spec.sizes, **facts}
+    save_model(folder.path, vector, layout_of(model), metadata)
+
+
+def _write_summary(folder: RunFolder, summary: dict[str, Any]) -> None:
+    folder.write_json("summary.json", summary)
+
+
+@contextmanager
+def _told(folder: RunFolder) -> Iterator[None]:
+    """Leave a summary that says why, if the run ends before its end."""
+    try:
+        yield
+    except FedcartError as error:
+        told = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
+        _write_summary(folder, {"status": INTERRUPTED, **told})
+        raise
+    except BaseException as error:
+        told = {"error": f"unexpected {type(error).__name__}", "hint": "see the server's log", "exit_code": 1}
+        _write_summary(folder, {"status": INTERRUPTED, **told})
+        raise
+
+
+@contextmanager
+def _only_one(folder: RunFolder) -> Iterator[None]:
+    """Hold the run folder: two server apps on one run would ask sites twice. Raises: BadInputError."""
+    with open(folder.path / "running.lock", "a", encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadInputError("this run is already under way", hint="wait for it, or stop it first") from None
+        yield
