@@ -174,31 +174,6 @@ def seeded_stream(seed: int, site: str, round_number: int) -> SeededStream:
     return SeededStream(int.from_bytes(digest[:8], "big"))
 
 
-def expected_signal(plan: LocalPlan, sites: int) -> float:
-    """``S = q n / (sigma sqrt(sites))`` with n the consumers of all sites: what averaging leaves of the noise."""
-    if not plan.private:
-        return math.inf
-    return plan.sampling_rate * plan.population * sites / (plan.noise_multiplier * math.sqrt(sites))
-
-
-def signal_sentence(signal: float, steps: int) -> str:
-    """Say what to expect of a run at this signal (measured at 100 steps in all, next item, eight sites)."""
-    if math.isinf(signal):
-        return "no noise: quality is bounded by the data only"
-    scaled = signal * math.sqrt(steps / 100)
-    if scaled < 430:
-        verdict = "below the floor: expect no more than the copy path without training gives; raise epsilon or n"
-    elif scaled < 1000:
-        verdict = "near the floor: expect little above the copy path without training"
-    elif scaled < 2000:
-        verdict = "useful: expect well above repeat-last, about three quarters of non-private quality"
-    elif scaled < 5000:
-        verdict = "good: expect about 0.88 of non-private quality"
-    else:
-        verdict = "very good: expect about 0.95 of non-private quality or more"
-    return f"expected signal S = {signal:,.0f}: {verdict}"
-
-
 @contextmanager
 def _one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()

@@ -10,11 +10,9 @@ from client.training.dpsgd.opacus_path import OpacusEngine
 from client.training.gradients import PlainEngine, clip_factors
 from client.training.trainer import (
     LocalPlan,
-    expected_signal,
     gaussian_noise,
     local_plan,
     seeded_stream,
-    signal_sentence,
     train_locally,
 )
 from common.config import RunConfig
@@ -256,13 +254,6 @@ def test_a_plan_follows_from_settings_and_declarations():
     assert plan.expected_batch == pytest.approx(0.1 * 1024 * 0.8)
     assert plan.learning_rate == pytest.approx(0.04)
     assert not local_plan(RunConfig(privacy={"enabled": False}), 1024, 4, 1.5).private
-    assert expected_signal(plan, 4) == pytest.approx(0.1 * 819.2 * 4 / (1.5 * 2))
-
-
-def test_the_expected_signal_is_put_into_words():
-    assert "floor" in signal_sentence(100, 100)
-    assert "good" in signal_sentence(3000, 100)
-    assert "no noise" in signal_sentence(float("inf"), 100)
 
 
 def test_private_diagnostics_do_not_show_themselves():
