@@ -20,6 +20,7 @@ from common.secagg.checks import check_advertisement, check_confirmations, check
 from common.secagg.fixedpoint import check_ring
 from common.secagg.journal import Journal
 from common.secagg.messages import (
+    BOX_BYTES,
     DIGEST_BYTES,
     Advertisement,
     AdvertisementList,
@@ -28,18 +29,15 @@ from common.secagg.messages import (
     MaskedVector,
     Params,
     RevealedShares,
-    SealedShare,
-    Share,
     ShareBundle,
     ShareDelivery,
     SurvivorList,
     checksum_key,
+    cut,
     default_threshold,
     encode,
-    parts_checksum,
-    revealed_parts,
     seed_commitment,
-    share_parts,
+    shares_checksum,
 )
 from common.trust.crypto import (
     KEY_BYTES,
@@ -120,6 +118,13 @@ class _Secrets:
 
 
 @dataclass(frozen=True, repr=False)
+class _Peer:
+    site: str
+    mask_key: bytes  # public
+    opening_key: bytes  # opens the one share that the peer deals to us
+
+
+@dataclass(frozen=True, repr=False)
 class _HeldShares:
     dealer: str
     seed_share: bytes
@@ -131,11 +136,9 @@ class _State:
     phase: str
     params: Params
     secrets: _Secrets | None = None
-    advertisements: tuple[Advertisement, ...] = ()
+    own: Advertisement | None = None
+    peers: tuple[_Peer, ...] = ()
     held: tuple[_HeldShares, ...] = ()
-
-    def by_site(self) -> dict[str, Advertisement]:
-        return {a.site: a for a in self.advertisements}
 
 
 class ClientProtocol:
@@ -200,7 +203,7 @@ class ClientProtocol:
         keys = (x25519_public(secrets.channel_key), x25519_public(secrets.mask_key))
         unsigned = Advertisement(name, *keys, seed_commitment(salt, name, secrets.seed), b"")
         answer = replace(unsigned, signature=self._site.identity.sign(unsigned.statement(salt)))
-        self._finish(journal.ADVERTISE, salt, secrets=secrets, advertisements=(answer,))
+        self._finish(journal.ADVERTISE, salt, secrets=secrets, own=answer)
         return answer
 
     def share(self, request: AdvertisementList) -> ShareBundle:
@@ -215,23 +218,24 @@ class ClientProtocol:
         sites = len(params.cohort)
         seeds = shamir.split(secrets.seed, params.threshold, sites, entropy=draw)
         keys = shamir.split(secrets.mask_key, params.threshold, sites, entropy=draw)
-        agree, boxes = x25519_agreement(secrets.channel_key), []
+        agree, peers, boxes = x25519_agreement(secrets.channel_key), [], b""
         for peer in request.advertisements:
             if peer.site == self._name:
                 continue
-            pair, position = (self._name, peer.site), params.positions[peer.site]
-            key = masks.share_key(params, agree, peer.channel_key, pair)
+            pair, position, shared = (self._name, peer.site), params.positions[peer.site], agree(peer.channel_key)
             plain = seeds[position] + keys[position]
-            boxes.append(SealedShare(peer.site, seal(key, plain, masks.share_context(pair), entropy=draw)))
+            boxes += seal(masks.share_key(params, shared, pair), plain, masks.share_context(pair), entropy=draw)
+            peers.append(_Peer(peer.site, peer.mask_key, masks.share_key(params, shared, pair[::-1])))
         own = params.positions[self._name]
         self._finish(
             journal.SHARE,
             sha256(encode(request)),
-            advertisements=request.advertisements,
+            secrets=replace(secrets, channel_key=b""),
+            own=None,
+            peers=tuple(peers),
             held=(_HeldShares(self._name, seeds[own], keys[own]),),
         )
-        tag = parts_checksum(params.salt, self._name, share_parts(boxes))
-        return ShareBundle(self._name, tag, tuple(boxes))
+        return ShareBundle(self._name, shares_checksum(params.salt, self._name, boxes), boxes)
 
     def mask(self, request: ShareDelivery, ring: NDArray[np.uint32], contribution: bytes) -> MaskedVector:
         """Exchange 3: add the self mask and a mask per other site of U2; forget seed and keys.
@@ -248,15 +252,16 @@ class ClientProtocol:
         check_ring(ring, self.params.blocks)
         held = self._open_shares(request)
         params, secrets = self.params, self._secrets()
-        added = [masks.self_mask(params, secrets.seed, sign=1)]
-        agree, peers = x25519_agreement(secrets.mask_key), self._state.by_site()
-        for share in request.shares:
-            pair = (self._name, share.peer)
-            added.append(masks.pair_mask(params, agree, peers[share.peer].mask_key, pair))
+        agree, shared = x25519_agreement(secrets.mask_key), set(request.shared)
+        pairs = [
+            masks.pair_mask(params, agree(peer.mask_key), (self._name, peer.site))
+            for peer in self._state.peers
+            if peer.site in shared
+        ]
         masked = ring.copy()
-        add_masks(masked, added)
+        add_masks(masked, [masks.self_mask(params, secrets.seed, sign=1), *pairs])
         tag = checksum(checksum_key(params.salt, self._name), masked)
-        self._finish(journal.MASK, contribution, secrets=None, advertisements=(), held=held)
+        self._finish(journal.MASK, contribution, secrets=None, peers=(), held=held)
         return MaskedVector(self._name, tag, masked)
 
     def confirm(self, request: SurvivorList) -> Confirmation:
@@ -280,11 +285,10 @@ class ClientProtocol:
         statement = request.survivors.statement(self.params.salt)
         check_confirmations(self.params, request)
         survivors = set(request.survivors.survivors)
-        seeds = tuple(Share(h.dealer, h.seed_share) for h in self._state.held if h.dealer in survivors)
-        keys = tuple(Share(h.dealer, h.key_share) for h in self._state.held if h.dealer not in survivors)
+        seeds = b"".join(h.seed_share for h in self._state.held if h.dealer in survivors)
+        keys = b"".join(h.key_share for h in self._state.held if h.dealer not in survivors)
         self._finish(journal.REVEAL, statement, held=())
-        tag = parts_checksum(self.params.salt, self._name, revealed_parts(seeds, keys))
-        return RevealedShares(self._name, tag, seeds, keys)
+        return RevealedShares(self._name, shares_checksum(self.params.salt, self._name, seeds, keys), seeds, keys)
 
     def _expect(self, step: str) -> None:
         start, _ = TRANSITIONS[step]
@@ -312,7 +316,7 @@ class ClientProtocol:
 
     def _check_advertisements(self, request: AdvertisementList) -> None:
         check_sites(self.params, tuple(a.site for a in request.advertisements), self._name)
-        if self._state.advertisements[0] not in request.advertisements:
+        if self._state.own not in request.advertisements:
             raise RemoteProtocolError(f"{self._name} did not send the advertisement listed under its name")
         keys = {key for a in request.advertisements for key in (a.channel_key, a.mask_key)}
         if len(keys) != 2 * len(request.advertisements):
@@ -321,17 +325,13 @@ class ClientProtocol:
             check_advertisement(self.params, advertisement)
 
     def _open_shares(self, request: ShareDelivery) -> tuple[_HeldShares, ...]:
-        params, peers = self.params, self._state.by_site()
-        check_sites(params, request.shared, self._name)
-        others = tuple(site for site in request.shared if site != self._name)
-        if tuple(share.peer for share in request.shares) != others or not peers.keys() >= set(others):
-            raise RemoteProtocolError("shares delivered are not one of each other site of U2, in cohort order")
-        agree = x25519_agreement(self._secrets().channel_key)
+        check_sites(self.params, request.shared, self._name)
+        dealers = [peer for peer in self._state.peers if peer.site in request.shared]
+        if len(dealers) != len(request.shared) - 1 or len(request.boxes) != BOX_BYTES * len(dealers):
+            raise RemoteProtocolError("shares delivered are not one of each other site of U2, a part of U1")
         held = {share.dealer: share for share in self._state.held}
-        for share in request.shares:
-            pair = (share.peer, self._name)
-            key = masks.share_key(params, agree, peers[share.peer].channel_key, pair)
-            held[share.peer] = _opened(share, key, masks.share_context(pair))
+        for dealer, box in zip(dealers, cut(request.boxes, BOX_BYTES), strict=True):
+            held[dealer.site] = _opened(dealer, box, masks.share_context((dealer.site, self._name)))
         return tuple(held[site] for site in request.shared)
 
     def _check_survivors(self, request: SurvivorList) -> None:
@@ -342,12 +342,12 @@ class ClientProtocol:
             raise RemoteProtocolError("a survivor never shared its keys")
 
 
-def _opened(share: SealedShare, key: bytes, context: bytes) -> _HeldShares:
+def _opened(dealer: _Peer, box: bytes, context: bytes) -> _HeldShares:
     try:
-        plain = unseal(key, share.box, context)
+        plain = unseal(dealer.opening_key, box, context)
         seed_share, key_share = plain[: shamir.SHARE_BYTES], plain[shamir.SHARE_BYTES :]
         shamir.check_share(seed_share)
         shamir.check_share(key_share)
     except VerificationError as error:
-        raise VerificationError(f"share dealt by {share.peer} is damaged or forged") from error
-    return _HeldShares(share.peer, seed_share, key_share)
+        raise VerificationError(f"share dealt by {dealer.site} is damaged or forged") from error
+    return _HeldShares(dealer.site, seed_share, key_share)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from common.secagg.messages import Params
-from common.trust.crypto import Agreement, Mask, derive_key
+from common.trust.crypto import Mask, derive_key
 
 
 def self_mask(params: Params, seed: bytes, *, sign: int) -> Mask:
@@ -11,23 +11,19 @@ def self_mask(params: Params, seed: bytes, *, sign: int) -> Mask:
     return derive_key(seed, params.salt, "self"), sign
 
 
-def pair_mask(params: Params, agree: Agreement, public: bytes, pair: tuple[str, str]) -> Mask:
+def pair_mask(params: Params, shared: bytes, pair: tuple[str, str]) -> Mask:
     """The mask between ``pair = (site, peer)`` as the site adds it; the peer's has the opposite sign.
 
-    ``agree`` and ``public`` are the two halves of either side's key agreement.
-    **Raises**: VerificationError for an unusable public key.
+    ``shared`` is what the mask keys of the two agree on.
     """
     first, second = params.in_order(pair)
-    key = derive_key(agree(public), params.salt, "pair", first, second)
+    key = derive_key(shared, params.salt, "pair", first, second)
     return key, 1 if pair[0] == first else -1
 
 
-def share_key(params: Params, agree: Agreement, public: bytes, pair: tuple[str, str]) -> bytes:
-    """Key under which ``pair = (dealer, holder)`` exchange one sealed share.
-
-    **Raises**: VerificationError for an unusable public key.
-    """
-    return derive_key(agree(public), params.salt, "share", *pair)
+def share_key(params: Params, shared: bytes, pair: tuple[str, str]) -> bytes:
+    """Key of the one box from ``pair = (dealer, holder)``; ``shared`` is what their channel keys agree on."""
+    return derive_key(shared, params.salt, "share", *pair)
 
 
 def share_context(pair: tuple[str, str]) -> bytes:

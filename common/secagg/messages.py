@@ -16,7 +16,7 @@ and site only.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias, TypeVar
@@ -28,7 +28,8 @@ from common import wire
 from common.contribution import Block
 from common.errors import ConfigError, RemoteProtocolError
 from common.secagg.fixedpoint import check_blocks, vector_length
-from common.trust.crypto import derive_key, sha256
+from common.secagg.shamir import SHARE_BYTES
+from common.trust.crypto import SEAL_OVERHEAD, derive_key, sha256
 from common.trust.identity import PUBLIC_KEY_BYTES, check_name
 
 MIN_SITES = 3
@@ -36,6 +37,7 @@ MAX_SITES = 100
 MAX_FEDERATION = 200
 DIGEST_BYTES = 32
 CHECKSUM_BYTES = 16
+BOX_BYTES = SEAL_OVERHEAD + 2 * SHARE_BYTES
 _MAGIC = b"FCV1"
 _LENGTH_BYTES = 4
 
@@ -159,28 +161,20 @@ class AdvertisementList(_Quiet):
 
 
 @dataclass(frozen=True, repr=False)
-class SealedShare(_Quiet):
-    """An encrypted pair of shares; ``peer`` is its holder in a bundle, its dealer in a delivery."""
-
-    peer: str
-    box: bytes
-
-
-@dataclass(frozen=True, repr=False)
 class ShareBundle(_Quiet):
-    """A site's shares for every other site of U1, in the order of the cohort."""
+    """A site's sealed shares: ``BOX_BYTES`` for every other site of U1, in the order of the cohort."""
 
     site: str
     checksum: bytes
-    shares: tuple[SealedShare, ...]
+    boxes: bytes
 
 
 @dataclass(frozen=True, repr=False)
 class ShareDelivery(_Quiet):
-    """U2 (``shared``), and the shares that its other members dealt to the addressee."""
+    """U2 (``shared``), and what its other members sealed for the addressee, in the order of the cohort."""
 
     shared: tuple[str, ...]
-    shares: tuple[SealedShare, ...]
+    boxes: bytes
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -232,21 +226,13 @@ class ConfirmationList(_Quiet):
 
 
 @dataclass(frozen=True, repr=False)
-class Share(_Quiet):
-    """One share of one secret of ``dealer``."""
-
-    dealer: str
-    value: bytes
-
-
-@dataclass(frozen=True, repr=False)
 class RevealedShares(_Quiet):
-    """Shares of the self-mask seeds of U3 and of the mask keys of U2 without U3, in cohort order."""
+    """Shares of the seeds of U3 and of the mask keys of U2 without U3, ``SHARE_BYTES`` each, in cohort order."""
 
     site: str
     checksum: bytes
-    seed_shares: tuple[Share, ...]
-    key_shares: tuple[Share, ...]
+    seed_shares: bytes
+    key_shares: bytes
 
 
 @dataclass(frozen=True)
@@ -317,25 +303,18 @@ def checksum_key(salt: bytes, site: str) -> bytes:
     return derive_key(salt, salt, "checksum", site)
 
 
-def parts_checksum(salt: bytes, site: str, parts: Iterable[tuple[str, bytes]]) -> bytes:
-    """Checksum of a message of many small parts, ``bytes[16]``: like that of a vector, no signature.
+def shares_checksum(salt: bytes, site: str, *parts: bytes) -> bytes:
+    """Checksum of a ``ShareBundle`` or of ``RevealedShares``, ``bytes[16]``: like a vector's, no signature.
 
     It lets the server refuse a damaged message at once, which costs the round one site; unnoticed, it
     would make every other site refuse what it is dealt, or spoil the reconstruction.
     """
-    flat = (piece for name, value in parts for piece in (name.encode(), value))
-    return sha256(b"fedcart/parts/1", salt, site.encode(), *flat)[:CHECKSUM_BYTES]
+    return sha256(b"fedcart/shares/1", salt, site.encode(), *parts)[:CHECKSUM_BYTES]
 
 
-def share_parts(shares: Iterable[SealedShare]) -> Iterator[tuple[str, bytes]]:
-    """What the checksum of a ``ShareBundle`` is over."""
-    return ((share.peer, share.box) for share in shares)
-
-
-def revealed_parts(seeds: Iterable[Share], keys: Iterable[Share]) -> Iterator[tuple[str, bytes]]:
-    """What the checksum of ``RevealedShares`` is over."""
-    yield from ((f"seed/{share.dealer}", share.value) for share in seeds)
-    yield from ((f"key/{share.dealer}", share.value) for share in keys)
+def cut(data: bytes, size: int) -> list[bytes]:
+    """The pieces of equal size of a field that holds one per site."""
+    return [data[start : start + size] for start in range(0, len(data), size)]
 
 
 def seed_commitment(salt: bytes, site: str, seed: bytes) -> bytes:

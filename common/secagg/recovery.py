@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from common.errors import RoundAbortedError, VerificationError
 from common.secagg import masks, shamir
-from common.secagg.messages import Advertisement, Params, RevealedShares, SurvivorList, seed_commitment
+from common.secagg.messages import Advertisement, Params, RevealedShares, SurvivorList, cut, seed_commitment
 from common.trust.crypto import Mask, x25519_agreement, x25519_public
 
 MAX_SUBSETS = 200
@@ -34,8 +34,8 @@ def recover_masks(
     published = {a.site: a for a in advertisements}
     points = tuple(params.positions[r.site] + 1 for r in revealed)
     holders = _Holders(params, points, shamir.lagrange_coefficients(points[: params.threshold]))
-    seeds = [tuple(share.value for share in r.seed_shares) for r in revealed]
-    keys = [tuple(share.value for share in r.key_shares) for r in revealed]
+    seeds = [cut(r.seed_shares, shamir.SHARE_BYTES) for r in revealed]
+    keys = [cut(r.key_shares, shamir.SHARE_BYTES) for r in revealed]
     found: list[Mask] = []
     for i, site in enumerate(lists.survivors):
         seed = holders.recover(site, [row[i] for row in seeds], _is_seed(params, published[site]))
@@ -45,7 +45,7 @@ def recover_masks(
         agree = x25519_agreement(secret)
         # As the lost site would have added them: that is what cancels the survivors' halves.
         found += [
-            masks.pair_mask(params, agree, published[survivor].mask_key, (site, survivor))
+            masks.pair_mask(params, agree(published[survivor].mask_key), (site, survivor))
             for survivor in lists.survivors
         ]
     return found

@@ -13,7 +13,7 @@ at least t sites, or a ``RoundAbortedError`` with a reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
@@ -25,6 +25,7 @@ from common.secagg import fixedpoint, messages
 from common.secagg.checks import check_advertisement, check_signed
 from common.secagg.evidence import Evidence, digest_sum
 from common.secagg.messages import (
+    BOX_BYTES,
     Advertisement,
     AdvertisementList,
     Answer,
@@ -34,15 +35,16 @@ from common.secagg.messages import (
     Params,
     Request,
     RevealedShares,
-    SealedShare,
     ShareBundle,
     ShareDelivery,
     SurvivorList,
     checksum_key,
+    cut,
+    shares_checksum,
 )
 from common.secagg.recovery import recover_masks
 from common.secagg.shamir import SHARE_BYTES
-from common.trust.crypto import SEAL_OVERHEAD, add_masks, checksum, x25519_usable
+from common.trust.crypto import add_masks, checksum, x25519_usable
 
 ADVERTISE = "advertise"
 SHARE = "share"
@@ -55,7 +57,6 @@ ABORTED = "aborted"
 # exchange -> the exchange after it; an abort leads from each to ABORTED
 TRANSITIONS = {ADVERTISE: SHARE, SHARE: MASK, MASK: CONFIRM, CONFIRM: UNMASK, UNMASK: DONE}
 EXCHANGES = tuple(TRANSITIONS)
-BOX_BYTES = SEAL_OVERHEAD + 2 * SHARE_BYTES
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -197,8 +198,8 @@ class ServerProtocol:
         raise RoundAbortedError(reason, message, hint="the model is untouched: start the next round or attempt")
 
     def _delivery(self, holder: str) -> ShareDelivery:
-        dealers = (site for site in self._asked if site != holder)
-        return ShareDelivery(self._asked, tuple(SealedShare(d, self._bundles[d][holder]) for d in dealers))
+        boxes = b"".join(self._bundles[dealer][holder] for dealer in self._asked if dealer != holder)
+        return ShareDelivery(self._asked, boxes)
 
     def _check_advertisement(self, answer: Advertisement) -> Advertisement:
         check_advertisement(self.params, answer)
@@ -211,12 +212,11 @@ class ServerProtocol:
         return answer
 
     def _check_bundle(self, answer: ShareBundle) -> dict[str, bytes]:
-        if tuple(share.peer for share in answer.shares) != tuple(s for s in self._asked if s != answer.site):
-            raise RemoteProtocolError("shares are not one for each other site of U1, in cohort order")
-        if any(len(share.box) != BOX_BYTES for share in answer.shares):
-            raise RemoteProtocolError(f"a sealed share has {BOX_BYTES} bytes")
-        self._check_parts(answer, messages.share_parts(answer.shares))
-        return {share.peer: share.box for share in answer.shares}
+        holders = [site for site in self._asked if site != answer.site]
+        self._check_shares(answer.boxes, BOX_BYTES, len(holders))
+        if shares_checksum(self.params.salt, answer.site, answer.boxes) != answer.checksum:
+            raise RemoteProtocolError("shares are damaged, or of another session or site")
+        return dict(zip(holders, cut(answer.boxes, BOX_BYTES), strict=True))
 
     def _check_masked(self, answer: MaskedVector) -> None:
         if answer.ring.shape != self._sum.shape or answer.ring.dtype != np.uint32:
@@ -232,18 +232,16 @@ class ServerProtocol:
         return answer
 
     def _check_revealed(self, answer: RevealedShares) -> RevealedShares:
-        seeds = tuple(share.dealer for share in answer.seed_shares)
-        keys = tuple(share.dealer for share in answer.key_shares)
-        if seeds != self._lists.survivors or keys != self._lists.lost:
-            raise RemoteProtocolError("shares are not one per site of U2, of the kind that the lists say")
-        if any(len(share.value) != SHARE_BYTES for share in (*answer.seed_shares, *answer.key_shares)):
-            raise RemoteProtocolError(f"a share has {SHARE_BYTES} bytes")
-        self._check_parts(answer, messages.revealed_parts(answer.seed_shares, answer.key_shares))
+        self._check_shares(answer.seed_shares, SHARE_BYTES, len(self._lists.survivors))
+        self._check_shares(answer.key_shares, SHARE_BYTES, len(self._lists.lost))
+        expected = shares_checksum(self.params.salt, answer.site, answer.seed_shares, answer.key_shares)
+        if expected != answer.checksum:
+            raise RemoteProtocolError("shares are damaged, or of another session or site")
         return answer
 
-    def _check_parts(self, answer: ShareBundle | RevealedShares, parts: Iterator[tuple[str, bytes]]) -> None:
-        if messages.parts_checksum(self.params.salt, answer.site, parts) != answer.checksum:
-            raise RemoteProtocolError("shares are damaged, or of another session or site")
+    def _check_shares(self, shares: bytes, size: int, count: int) -> None:
+        if len(shares) != size * count:
+            raise RemoteProtocolError(f"shares have {len(shares)} bytes, not {size} for each of {count} sites")
 
     def _close_advertise(self, answered: tuple[str, ...]) -> None:
         self._u1 = tuple(self._answers[site] for site in answered)

@@ -30,12 +30,11 @@ from common.secagg.messages import (
     ShareBundle,
     SurvivorList,
     default_threshold,
-    parts_checksum,
-    revealed_parts,
-    share_parts,
+    shares_checksum,
 )
 from common.secagg.recovery import MAX_SUBSETS
 from common.secagg.server import EXCHANGES, ServerProtocol
+from common.secagg.shamir import SHARE_BYTES
 from common.trust.crypto import add_masks, x25519_public
 from common.trust.identity import COORDINATOR, Identity, Party, Roster
 from tests.secagg_rounds import Federation, ask, build
@@ -214,14 +213,18 @@ def test_shares_dealt_to_another_or_by_another_do_not_open() -> None:
     federation = build(4)
     requests = federation.run_until("mask").requests()
     mine, other = requests[S[0]], requests[S[1]]
-    for shares in (
-        (mine.shares[1], mine.shares[0], mine.shares[2]),
-        (replace(mine.shares[1], peer=S[1]), *mine.shares[1:]),
-        (replace(other.shares[0], peer=S[1]), *mine.shares[1:]),
-        mine.shares[1:],
-        (*mine.shares, mine.shares[2]),
+    box = messages.cut(mine.boxes, messages.BOX_BYTES)
+    foreign = messages.cut(other.boxes, messages.BOX_BYTES)
+    for boxes in (
+        [box[1], box[0], box[2]],
+        [box[1], *box[1:]],
+        [foreign[0], *box[1:]],
+        box[1:],
+        [*box, box[2]],
+        [box[0], box[1], box[2][:-1]],
+        [],
     ):
-        refused_without_a_trace(federation, S[0], replace(mine, shares=shares), FedcartError)
+        refused_without_a_trace(federation, S[0], replace(mine, boxes=b"".join(boxes)), FedcartError)
     for shared in (mine.shared[1:], mine.shared[::-1], (*mine.shared, S[9]), mine.shared[:2]):
         refused_without_a_trace(federation, S[0], replace(mine, shared=shared), RemoteProtocolError)
     federation.run_until("done")
@@ -248,7 +251,7 @@ def test_two_survivor_lists_never_both_get_enough_signatures() -> None:
     refused_without_a_trace(federation, S[0], forged, VerificationError)
     doubled = ConfirmationList(first, (one[0], one[0], one[1]))
     refused_without_a_trace(federation, S[0], doubled, RemoteProtocolError)
-    assert federation.answer(S[0], ConfirmationList(first, tuple(one))).key_shares == ()
+    assert federation.answer(S[0], ConfirmationList(first, tuple(one))).key_shares == b""
     assert server.phase == "confirm"
 
 
@@ -376,7 +379,7 @@ def test_answers_of_other_kinds_sites_and_strangers_are_refused() -> None:
     federation = build(3)
     server = federation.server
     own = federation.answer(S[0], federation.params)
-    for site, answer in ((S[1], own), ("stranger", own), (S[0], ShareBundle(S[0], b"", ())), (S[0], b"")):
+    for site, answer in ((S[1], own), ("stranger", own), (S[0], ShareBundle(S[0], b"", b"")), (S[0], b"")):
         with pytest.raises(RemoteProtocolError):
             server.receive(site, answer)
     assert server.waiting_for == federation.names
@@ -460,11 +463,13 @@ def lie_in_revealed(federation: Federation, liar: str, dealer: str, *, kind: str
     for site, request in server.requests().items():
         answer = federation.answer(site, request)
         if site == liar:
-            shares = getattr(answer, kind)
-            wrong = tuple(replace(s, value=bytes(32) + b"\x01") if s.dealer == dealer else s for s in shares)
-            answer = replace(answer, **{kind: wrong})
-            parts = revealed_parts(answer.seed_shares, answer.key_shares)
-            answer = replace(answer, checksum=parts_checksum(federation.params.salt, liar, parts))
+            lists = server._lists
+            position = (lists.survivors if kind == "seed_shares" else lists.lost).index(dealer)
+            shares = messages.cut(getattr(answer, kind), SHARE_BYTES)
+            shares[position] = bytes(32) + b"\x01"
+            answer = replace(answer, **{kind: b"".join(shares)})
+            tag = shares_checksum(federation.params.salt, liar, answer.seed_shares, answer.key_shares)
+            answer = replace(answer, checksum=tag)
         server.receive(site, answer)
     return server
 
@@ -541,8 +546,8 @@ def test_a_bundle_sealed_for_the_wrong_sites_costs_the_round_but_never_gives_a_w
     for site, request in server.requests().items():
         answer = federation.answer(site, request)
         if site == S[3]:
-            mixed = tuple(replace(s, box=t.box) for s, t in zip(answer.shares, answer.shares[::-1], strict=True))
-            answer = ShareBundle(site, parts_checksum(federation.params.salt, site, share_parts(mixed)), mixed)
+            mixed = b"".join(messages.cut(answer.boxes, messages.BOX_BYTES)[::-1])
+            answer = ShareBundle(site, shares_checksum(federation.params.salt, site, mixed), mixed)
         server.receive(site, answer)
     server.advance()
     for site, request in server.requests().items():
@@ -628,7 +633,7 @@ def test_a_survivors_vector_stays_masked_by_its_own_seed_when_its_pair_masks_are
     for peer in S[1:3]:
         secret = federation.clients[peer]._state.secrets.mask_key
         agree = x25519_agreement(secret)
-        add_masks(masked, [masks.pair_mask(federation.params, agree, public, (peer, S[0]))])
+        add_masks(masked, [masks.pair_mask(federation.params, agree(public), (peer, S[0]))])
     difference = masked - federation.vectors[S[0]]
     assert len(np.unique(difference)) == difference.size
 
@@ -652,7 +657,7 @@ def test_no_secret_is_in_any_repr_error_or_evidence() -> None:
                 repr(federation.sites[site]),
             ]
             if state.secrets is not None:
-                secrets += [state.secrets.seed, state.secrets.mask_key, state.secrets.channel_key]
+                secrets += [secret for secret in vars(state.secrets).values() if secret]
             secrets += [value for h in state.held for value in (h.seed_share, h.key_share)]
         shown += [repr(federation.server), repr(federation.server.requests())]
     result = federation.server.result
@@ -671,7 +676,8 @@ def test_a_site_forgets_its_secrets_after_masking_its_shares_after_revealing_and
     federation = build(3)
     federation.run_until("mask")
     kept = federation.clients[S[0]]._state
-    owned = (kept.secrets.seed, kept.secrets.mask_key, kept.secrets.channel_key)
+    owned = (kept.secrets.seed, kept.secrets.mask_key)
+    assert kept.secrets.channel_key == b""
     federation.run_until("confirm")
     assert not any(secret in federation.clients[S[0]].to_state() for secret in owned)
     held = [h.key_share for h in federation.clients[S[0]]._state.held]
@@ -689,7 +695,7 @@ def test_a_site_forgets_its_secrets_after_masking_its_shares_after_revealing_and
 def test_the_wire_never_carries_a_secret_or_a_plain_vector() -> None:
     federation = build(3)
     federation.run_until("mask")
-    secrets = [s for c in federation.clients.values() for s in vars(c._state.secrets).values()]
+    secrets = [s for c in federation.clients.values() for s in vars(c._state.secrets).values() if s]
     federation.run_until("confirm")
     secrets += [h.key_share for c in federation.clients.values() for h in c._state.held]
     secrets += [vector.tobytes()[:12] for vector in federation.vectors.values()]

@@ -21,11 +21,11 @@ from common.secagg.messages import (
     AdvertisementList,
     ConfirmationList,
     Params,
-    SealedShare,
     Session,
     ShareDelivery,
     SurvivorList,
 )
+from common.secagg.shamir import SHARE_BYTES
 from tests.secagg_rounds import ask, build
 
 SITES = [f"site-{i}" for i in range(4)]
@@ -42,9 +42,10 @@ class AdversarialServer(RuleBasedStateMachine):
         self.machines: dict[str, ClientProtocol] = {}
         self.stored: list[tuple[str, bytes]] = []
         self.seen: dict[tuple[int, type, str], object] = {}
+        self.dealt_to: dict[tuple[int, str], list[str]] = {}
         self.masked: dict[tuple[str, int], list[int]] = defaultdict(list)
         self.signed: dict[tuple[int, str], set[bytes]] = defaultdict(set)
-        self.revealed: dict[tuple[int, str], list[messages.RevealedShares]] = defaultdict(list)
+        self.revealed: dict[tuple[int, str], list[tuple]] = defaultdict(list)
 
     def params(self, session: int) -> Params:
         return replace(self.federation.params, session=Session("run", 1, session))
@@ -62,22 +63,26 @@ class AdversarialServer(RuleBasedStateMachine):
             return
         session = machine.params.session.attempt
         self.seen[session, type(answer), site] = answer
+        if isinstance(answer, messages.ShareBundle):
+            self.dealt_to[session, site] = [a.site for a in request.advertisements]
         if isinstance(answer, messages.MaskedVector):
             self.masked[site, contribution].append(session)
         if isinstance(answer, messages.Confirmation):
             self.signed[session, site].add(request.statement(machine.params.salt))
         if isinstance(answer, messages.RevealedShares):
-            self.revealed[session, site].append(answer)
+            self.revealed[session, site].append((request, answer))
 
     def known(self, session: int, kind: type, sites: set[str]) -> list:
         return [self.seen[session, kind, s] for s in SITES if s in sites and (session, kind, s) in self.seen]
 
     def delivery(self, session: int, holder: str, shared: set[str]) -> ShareDelivery:
         listed = [s for s in SITES if s in shared]
-        shares = []
+        boxes = b""
         for bundle in self.known(session, messages.ShareBundle, shared - {holder}):
-            shares += [SealedShare(bundle.site, s.box) for s in bundle.shares if s.peer == holder]
-        return ShareDelivery(tuple(listed), tuple(shares))
+            others = [s for s in self.dealt_to[session, bundle.site] if s != bundle.site]
+            if holder in others:
+                boxes += messages.cut(bundle.boxes, messages.BOX_BYTES)[others.index(holder)]
+        return ShareDelivery(tuple(listed), boxes)
 
     @rule(site=site_names, session=sessions)
     def start(self, site: str, session: int) -> None:
@@ -148,21 +153,21 @@ class AdversarialServer(RuleBasedStateMachine):
     @invariant()
     def no_holder_reveals_both_shares_of_a_dealer(self) -> None:
         for answers in self.revealed.values():
-            seeds = {s.dealer for a in answers for s in a.seed_shares}
-            keys = {s.dealer for a in answers for s in a.key_shares}
-            assert not seeds & keys
-            assert len(answers) == 1
+            assert len(answers) == 1  # and one answer holds one kind per dealer, or the next line fails
+            request, answer = answers[0]
+            assert len(answer.seed_shares) == SHARE_BYTES * len(request.survivors.survivors)
+            assert len(answer.key_shares) == SHARE_BYTES * len(request.survivors.lost)
 
     @invariant()
     def no_site_of_a_session_can_be_opened_both_ways(self) -> None:
         for session in range(3):
             count: dict[tuple[str, str], int] = defaultdict(int)
             for (attempt, _), answers in self.revealed.items():
-                for answer in answers if attempt == session else ():
-                    for share in answer.seed_shares:
-                        count["seed", share.dealer] += 1
-                    for share in answer.key_shares:
-                        count["key", share.dealer] += 1
+                for request, _ in answers if attempt == session else ():
+                    for dealer in request.survivors.survivors:
+                        count["seed", dealer] += 1
+                    for dealer in request.survivors.lost:
+                        count["key", dealer] += 1
             # one colluding site could add one share of each kind: still not both above the threshold
             assert not any(count["seed", s] >= THRESHOLD - 1 and count["key", s] >= THRESHOLD - 1 for s in SITES)
 
