@@ -44,12 +44,13 @@ class Axis:
 
 @dataclass(frozen=True)
 class Scale:
-    """A linear map from values to pixels."""
+    """A linear map from values to pixels, and the values to mark on it."""
 
     low: float
     high: float
     start: float
     end: float
+    marks: tuple[float, ...] = ()
 
     def __call__(self, value: float) -> float:
         """Pixel of a value."""
@@ -153,12 +154,13 @@ def _y_scale(values: Sequence[float], axis: Axis) -> Scale:
             (low, low + 1.0) if axis.from_zero else (low - 0.5 * abs(low) - 0.5, high + 0.5 * abs(high) + 0.5)
         )
     marks = ticks(low, high)
-    return Scale(max(marks[0], axis.floor), marks[-1], HEIGHT - BOTTOM, TOP)
+    low, high = max(marks[0], axis.floor), marks[-1]
+    return Scale(low, high, HEIGHT - BOTTOM, TOP, tuple(mark for mark in marks if mark >= low))
 
 
 def _grid(y: Scale, tell: Callable[[float], str] | None = None) -> Markup:
     parts = []
-    for value in ticks(y.low, y.high):
+    for value in y.marks:
         at = y(value)
         words = tell(value) if tell else _short(value)
         parts.append(

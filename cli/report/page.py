@@ -160,8 +160,8 @@ def _tiles(story: RunStory) -> list[Tile]:
     worst = max((r.worst_epsilon or 0.0 for r in story.records), default=0.0)
     if story.private and worst:
         privacy = story.section("privacy")
-        limit = f"of {privacy.get('epsilon', 0):g} at δ = {privacy.get('delta', 0):g}, per consumer"
-        tiles.append(Tile("ε spent, worst site", f"{worst:.2f}", "public", limit))
+        limit = f"at the worst site, of {privacy.get('epsilon', 0):g} at δ = {privacy.get('delta', 0):g}"
+        tiles.append(Tile("ε spent", f"{worst:.2f}", "public", limit))
     tiles.append(Tile("Rounds", f"{len(story.rounds)}", "public", f"of {story.planned_rounds} planned"))
     if story.sites:
         people = sum(site.get("population", 0) for site in story.sites)
