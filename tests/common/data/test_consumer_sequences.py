@@ -157,6 +157,13 @@ def test_the_hold_out_depends_on_the_key_and_the_id_only() -> None:
     assert set(other_key.consumers.tolist()) != set(held_few.consumers.tolist())
 
 
+def test_where_a_consumer_falls_does_not_depend_on_who_else_is_there() -> None:
+    ids = np.random.default_rng(1).integers(0, 2**64, size=64, dtype=np.uint64)
+    together = holdout_mask(ids, KEY, 0.5)
+    assert together.tolist() == [bool(holdout_mask(ids[i : i + 1], KEY, 0.5)[0]) for i in range(len(ids))]
+    assert holdout_mask(ids[::-1], KEY, 0.5).tolist() == together[::-1].tolist()
+
+
 def test_train_and_hold_out_are_disjoint_and_complete() -> None:
     rows = sequences(make_log([2] * 300))
     train, held = rows.split_holdout(KEY, 0.2)
