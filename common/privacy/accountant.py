@@ -33,7 +33,10 @@ Setting: TypeAlias = tuple[
 
 COARSE = 1e-3  # discretization of the privacy loss: fast; both are pessimistic
 FINE = 1e-4
-FINE_BELOW = 1.0  # epsilon under which the coarse grid is visibly loose and the fine one cheap
+FINE_BELOW = (
+    1.0  # epsilon under which, and noise from which, the coarse grid is visibly loose and the fine one cheap
+)
+FINE_FROM = 4.0
 SMALLEST_PLD_DELTA = 1e-10  # below this the rounding of the Fourier transform is no longer negligible
 
 
@@ -113,7 +116,7 @@ class PldAccountant(Accountant):
     """Privacy loss distribution, discretized upwards: tighter, valid where all settings were fixed in advance.
 
     Without sampling the loss is Gaussian and its exact formula is used (Balle and Wang 2018, theorem 8).
-    ``discretization`` None means fine for small epsilon and coarse otherwise.
+    ``discretization`` None means fine for small epsilon under much noise, and coarse otherwise.
     """
 
     def __init__(self, events: Iterable[PrivacyEvent] = (), *, discretization: float | None = None) -> None:
@@ -132,7 +135,7 @@ class PldAccountant(Accountant):
         if self._grid is not None:
             return _pld_epsilon(_pld_of_settings(settings, self._grid), delta)
         coarse = _pld_epsilon(_pld_of_settings(settings, COARSE), delta)
-        if coarse >= FINE_BELOW:
+        if coarse >= FINE_BELOW or min(sigma for _, sigma in settings) < FINE_FROM:
             return coarse
         return min(coarse, _pld_epsilon(_pld_of_settings(settings, FINE), delta))
 
