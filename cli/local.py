@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -80,15 +79,7 @@ def write_rows(out: Path, columns: dict[str, Sequence[Any]], *, private: bool) -
         frame.write_ndjson(buffer)
     else:
         frame.write_csv(buffer)
-    write_private(out, buffer.getvalue()) if private else write_atomic(out, buffer.getvalue())
-
-
-def write_private(out: Path, content: bytes) -> None:
-    """Write a file with original ids: mode 0600 from the first byte on."""
-    from common.runfolder import write_atomic
-
-    write_atomic(out, content, mode=0o600)
-    os.chmod(out, 0o600)
+    write_atomic(out, buffer.getvalue(), mode=0o600 if private else 0o644)
 
 
 def share(value: float) -> str:

@@ -1,0 +1,225 @@
+"""What will each consumer do next, and will they buy: the shared model over a site's own log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from client.scoring.consumers import chunks
+from client.scoring.model import SharedModel
+from common.data.sequences import ConsumerSequences
+from common.errors import BadInputError
+from common.model.batch import Batch, Batcher
+from common.model.heads import ClassHead, ItemHead, RowHead
+from common.model.targets import INTENT, RowTargets, whole_rows
+
+_CHUNK = 256
+WHAT = {"item": "next-item", "category": "next-category", "event": "next-event"}
+
+
+@dataclass(frozen=True)
+class NextBehaviour:
+    """The most probable next values of one feature for each consumer, best first.
+
+    Shapes: ``consumers: uint64[N]``; ``choices: int64[N, K]`` the model's own ids, 0 where fewer than K are
+    possible; ``probabilities: float32[N, K]``.
+    """
+
+    what: str
+    consumers: NDArray[np.uint64]
+    choices: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+
+
+def available(shared: SharedModel) -> tuple[str, ...]:
+    """What the model can say about the next event: of item, category, event."""
+    return tuple(what for what, head in WHAT.items() if head in shared.heads)
+
+
+def predict_next(
+    shared: SharedModel, sequences: ConsumerSequences, what: str, top: int, *, exclude_known: bool = False
+) -> NextBehaviour:
+    """The ``top`` most probable next items, categories or event types of every consumer.
+
+    ``sequences`` come from ``shared.sequences``. With ``exclude_known`` items that a consumer has had are left
+    out and the rest is scaled to sum to 1. A consumer of whom nothing is known gets what is likely for anybody.
+    Raises: BadInputError if the model has no such head.
+    """
+    shared.need_head(WHAT[what])
+    head = shared.model.heads[WHAT[what]]
+    if not isinstance(head, ClassHead):
+        raise BadInputError(
+            f"{what} is not one of several classes", hint=f"one of: {', '.join(available(shared))}"
+        )
+    size = head.linear.out_features
+    count = min(top, size - 1)
+    choices = np.zeros((len(sequences), count), dtype=np.int64)
+    shares = np.zeros((len(sequences), count), dtype=np.float32)
+    batcher = Batcher(sequences, (), whole_rows(sequences))
+    with torch.no_grad():
+        for rows in chunks(len(sequences), _CHUNK):
+            batch = batcher.packed(rows)
+            logits = last_logits(shared, batch, WHAT[what])
+            if exclude_known and isinstance(head, ItemHead):
+                logits[batch.consumer_of_row[batch.seen_rows], batch.seen_items] = float("-inf")
+            share, chosen = torch.softmax(logits, dim=1).nan_to_num(0.0).topk(count)
+            choices[batch.consumers.numpy()] = torch.where(share > 0, chosen, 0).numpy()
+            shares[batch.consumers.numpy()] = share.numpy()
+    return NextBehaviour(what, sequences.consumers, choices, shares)
+
+
+def last_logits(shared: SharedModel, batch: Batch, name: str) -> Tensor:
+    """Logits of a step head behind each consumer's last event: ``[B, classes]``."""
+    head = shared.model.heads[name]
+    assert isinstance(head, ClassHead)
+    if batch.steps == 0:
+        return head.logits(torch.zeros(batch.size, head.linear.in_features), _only_last(batch))
+    hidden = shared.model.hidden_states(batch)[batch.last_row]  # [B, dim]
+    there = (batch.lengths > 0)[:, None]
+    return head.logits(hidden * there, _only_last(batch))
+
+
+def _only_last(batch: Batch) -> Batch:
+    """The same batch with one row per consumer, the last one: what is seen is renumbered accordingly."""
+    owner = batch.consumer_of_row[batch.seen_rows]
+    final = batch.last_row[owner] == batch.seen_rows
+    return replace(batch, seen_rows=owner[final], seen_items=batch.seen_items[final])
+
+
+def intent_scores(
+    shared: SharedModel, sequences: ConsumerSequences, targets: RowTargets | None = None
+) -> NDArray[np.float64]:
+    """Probability of a purchase for every row: ``float64[N]``, NaN for a row without events.
+
+    With ``targets`` only their part of each row is read, as in training; else all of it.
+    Raises: BadInputError for a model without the head.
+    """
+    shared.need_head(INTENT)
+    head = shared.model.heads[INTENT]
+    assert isinstance(head, RowHead)
+    batcher = Batcher(sequences, (), targets or whole_rows(sequences))
+    scores = np.full(len(sequences), np.nan)
+    with torch.no_grad():
+        for rows in chunks(len(sequences), _CHUNK):
+            batch = batcher.packed(rows)
+            if batch.steps == 0:
+                continue
+            pooled = shared.model.pooled(shared.model.hidden_states(batch), batch)
+            share = torch.sigmoid(head.values(pooled)).double()
+            share[batch.lengths == 0] = torch.nan
+            scores[batch.consumers.numpy()] = share.numpy()
+    return scores
+
+
+@dataclass(frozen=True)
+class IntentCheck:
+    """How the model does on the site's own past, with the threshold that did best on the other half.
+
+    ``metrics`` and ``trees`` (gradient-boosted trees fitted on the validation half) are measured on the test
+    half at their own thresholds. Numbers are the site's own and stay there.
+    """
+
+    threshold: float
+    validation: int
+    test: int
+    metrics: dict[str, float]
+    trees: dict[str, float] = field(default_factory=dict)
+    note: str = ""
+
+
+def check_intent(
+    shared: SharedModel, sequences: ConsumerSequences, targets: RowTargets, key: bytes
+) -> IntentCheck:
+    """Cut the log as in training, choose the threshold with the best F1 on one half, measure it on the other.
+
+    The halves follow the keyed hash of consumers, so they stay the same from day to day. Without both classes
+    in the validation half the threshold is 0.5 and the note says so.
+    """
+    from common.data.sequences import holdout_mask
+    from common.model.intent_baselines import boosted_trees, intent_table
+
+    labels = targets.values[INTENT]
+    known = np.isfinite(labels)
+    half = holdout_mask(sequences.consumers, key, 0.5)
+    fit, test = known & ~half, known & half
+    scores = intent_scores(shared, sequences, targets)
+    if len(np.unique(labels[fit])) < 2:
+        which = "no consumer has an answer" if not fit.any() else "all answers are the same"
+        note = f"threshold 0.5: {which} in the validation half, so none can be chosen"
+        return IntentCheck(0.5, int(fit.sum()), int(test.sum()), {}, note=note)
+    threshold = best_threshold(scores[fit], labels[fit])
+    table = intent_table(sequences, targets)
+    trees = boosted_trees(table[fit], labels[fit], table)
+    cut = best_threshold(_cross_fitted(table[fit], labels[fit]), labels[fit])
+    return IntentCheck(
+        threshold,
+        int(fit.sum()),
+        int(test.sum()),
+        binary_metrics(scores[test], labels[test], threshold),
+        binary_metrics(trees[test], labels[test], cut),
+    )
+
+
+def _cross_fitted(table: NDArray[np.float64], labels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scores of trees on rows that they were not fitted on: two folds."""
+    from common.model.intent_baselines import boosted_trees
+
+    scores = np.empty(len(table))
+    odd = np.arange(len(table)) % 2 == 1
+    for fold in (odd, ~odd):
+        scores[fold] = boosted_trees(table[~fold], labels[~fold], table[fold]) if fold.any() else 0.5
+    return scores
+
+
+def best_threshold(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> float:
+    """The score from which on "yes" has the best F1, halfway to the next lower score."""
+    order = np.argsort(-scores, kind="stable")
+    ranked, truth = scores[order], labels[order]
+    found = np.cumsum(truth)
+    f1 = 2 * found / (np.arange(1, len(truth) + 1) + truth.sum())
+    f1[:-1][ranked[:-1] == ranked[1:]] = -1.0  # equal scores cannot be told apart
+    best = int(np.argmax(f1))
+    below = ranked[best + 1] if best + 1 < len(ranked) else ranked[best] - 1e-6
+    return float((ranked[best] + below) / 2)
+
+
+def binary_metrics(scores: NDArray[np.float64], labels: NDArray[np.float64], threshold: float) -> dict[str, float]:
+    """Accuracy, precision, recall, F1 at the threshold; AUC, average precision, Brier score and calibration.
+
+    AUC and average precision are NaN where the labels have one class only; precision is NaN where nothing is
+    above the threshold. ``calibration`` is the expected calibration error over ten equal bins of the score.
+    """
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    yes, said = labels > 0.5, scores >= threshold
+    if not len(labels):
+        return {}
+    hits = float((yes & said).sum())
+    precision = hits / said.sum() if said.any() else float("nan")
+    recall = hits / yes.sum() if yes.any() else float("nan")
+    both = 0 < yes.sum() < len(yes)
+    place = np.clip((scores * 10).astype(np.int64), 0, 9)
+    gap = np.abs(np.bincount(place, weights=scores - yes, minlength=10)).sum() / len(yes)
+    return {
+        "accuracy": float((yes == said).mean()),
+        "precision": float(precision),
+        "recall": float(recall),
+        "f1": 2 * hits / (said.sum() + yes.sum()) if said.any() or yes.any() else float("nan"),
+        "auc": float(roc_auc_score(yes, scores)) if both else float("nan"),
+        "average_precision": float(average_precision_score(yes, scores)) if both else float("nan"),
+        "brier": float(np.mean((scores - yes) ** 2)),
+        "calibration": float(gap),
+    }
+
+
+def class_name(shared: SharedModel, what: str, index: int) -> str:
+    """Name of a predicted item, category or event type."""
+    if what == "item":
+        return shared.item_name(index)
+    if what == "category":
+        return shared.category_name(index)
+    return shared.spec.event_types[index - 1] if index else ""
