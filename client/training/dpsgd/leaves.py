@@ -61,7 +61,7 @@ class _Linear(torch.autograd.Function):
         (x,), leaf = ctx.saved_tensors, ctx.leaf
         grad = grad.contiguous()
         biases = () if leaf.bias is None else (leaf.bias,)
-        leaf.tape.add(Outer(ctx.rows, grad, (leaf.weight,), (x,), biases))
+        leaf.tape.add(Outer(ctx.rows, grad, (leaf.weight,), x, biases))
         return (grad @ leaf.weight if ctx.needs_input_grad[0] else None), None, None, None, None
 
 

@@ -1,7 +1,7 @@
-"""Forward and backward of one LSTM layer over packed rows: one product for all inputs, then one per step.
+"""Forward and backward of one LSTM layer over packed rows: one product per step for inputs and state.
 
-All four gates are one sigmoid: ``tanh(z) = 2 sigmoid(2z) - 1``, with the doubling put into the weights.
-Between the steps the state is kept as 2c and the output as h / 2, which saves passes over memory.
+All four gates are one sigmoid: ``tanh(z) = 2 sigmoid(2z) - 1``, with the doubling put into the weights;
+the state is kept as 2c for the same reason.
 """
 
 from __future__ import annotations
@@ -19,34 +19,21 @@ Weights = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
 
 @dataclass(frozen=True)
 class Saved:
-    """What backward needs, ``[P, .]`` each: sigmoids of the gates, 2g, the state before the step doubled,
-    tanh(c) / 2, outputs, and outputs of the step before.
+    """What backward needs, ``[P, .]`` each: sigmoids of the gates, 2g, 2c, tanh(c), outputs; ``inputs``
+    are the layer's input and the output of the step before, side by side.
     """
 
     gates: Tensor
     doubled_g: Tensor
-    before: Tensor
-    half_tanh: Tensor
+    state: Tensor
+    tanh: Tensor
     outputs: Tensor
-    previous: Tensor
+    inputs: Tensor
 
 
 def steps_of(sizes: Sequence[int], *tensors: Tensor) -> list[tuple[Tensor, ...]]:
     """Cut packed tensors into their time steps."""
     return list(zip(*(t.split(list(sizes)) for t in tensors), strict=True))
-
-
-def previous_rows(states: Tensor, sizes: Sequence[int], tape: Tape) -> Tensor:
-    """For each packed row the state of the step before, zeros at the first. Shapes: ``[P, H] -> [P, H]``."""
-    out = tape.take(tuple(states.shape), states)
-    parts, into = states.split(list(sizes)), out.split(list(sizes))
-    into[0].zero_()
-    if sizes[0] == sizes[-1]:
-        out[sizes[0] :] = states[: -sizes[0]] if len(sizes) > 1 else out[sizes[0] :]
-        return out
-    for before, now in zip(parts[:-1], into[1:], strict=True):
-        now.copy_(before[: now.shape[0]])
-    return out
 
 
 def doubled_rows(weight: Tensor, begin: int, end: int) -> Tensor:
@@ -59,41 +46,31 @@ def doubled_rows(weight: Tensor, begin: int, end: int) -> Tensor:
 def forward(x: Tensor, weights: Weights, tape: Tape) -> Saved:
     """Run the layer from the zero state. Shapes: ``x: [P, D]``."""
     w_ih, w_hh, b_ih, b_hh = weights
-    rows, hidden, sizes = x.shape[0], w_hh.shape[1], tape.sizes
-    w_in = doubled_rows(w_ih, 2 * hidden, 3 * hidden)
-    w_back = doubled_rows(w_hh, 2 * hidden, 3 * hidden).mul_(2).t()  # h is kept halved
-    gates = tape.take((rows, 4 * hidden), x)
-    if b_ih is None or b_hh is None:
-        torch.mm(x, w_in.t(), out=gates)
-    else:
-        torch.addmm(doubled_rows(b_ih + b_hh, 2 * hidden, 3 * hidden), x, w_in.t(), out=gates)
-    doubled_g, state, half_tanh, outputs = (tape.take((rows, hidden), x) for _ in range(4))
+    (rows, width), hidden, sizes = x.shape, w_hh.shape[1], tape.sizes
+    weight = doubled_rows(torch.cat([w_ih, w_hh], dim=1), 2 * hidden, 3 * hidden).t()  # [D + H, 4H]
+    shift = x.new_zeros(4 * hidden) if b_ih is None or b_hh is None else b_ih + b_hh
+    shift = doubled_rows(shift, 2 * hidden, 3 * hidden)
+    gates, inputs = tape.take((rows, 4 * hidden), x), tape.take((rows, width + hidden), x)
+    inputs[:, :width] = x
+    inputs[: sizes[0], width:] = 0
+    doubled_g, state, tanh, outputs = (tape.take((rows, hidden), x) for _ in range(4))
     i, f, s, o = gates.view(rows, 4, hidden).unbind(1)
-    minus_two, last_h, last_c = x.new_tensor(-2.0), None, None
-    for z, i_t, f_t, s_t, o_t, g_t, c_t, t_t, h_t in steps_of(
-        sizes, gates, i, f, s, o, doubled_g, state, half_tanh, outputs
-    ):
-        n = z.shape[0]
-        if last_h is not None:
-            z.addmm_(last_h[:n], w_back)
-        z.sigmoid_()
+    steps = steps_of(sizes, gates, inputs, i, f, s, o, doubled_g, state, tanh, outputs)
+    into = [*inputs[:, width:].split(sizes)[1:], None]  # where a step's output is the next one's input
+    minus_one, minus_two, before = x.new_tensor(-1.0), x.new_tensor(-2.0), None
+    for (z, a, i_t, f_t, s_t, o_t, g_t, c_t, t_t, h_t), after in zip(steps, into, strict=True):
+        torch.addmm(shift, a, weight, out=z).sigmoid_()
         torch.add(minus_two, s_t, alpha=4, out=g_t)
-        if last_c is None:
+        if before is None:
             torch.mul(i_t, g_t, out=c_t)
         else:
-            torch.mul(f_t, last_c[:n], out=c_t).addcmul_(i_t, g_t)
-        torch.sigmoid(c_t, out=t_t).sub_(0.5)
+            torch.mul(f_t, before[: z.shape[0]], out=c_t).addcmul_(i_t, g_t)
+        torch.add(minus_one, torch.sigmoid(c_t, out=t_t), alpha=2, out=t_t)
         torch.mul(o_t, t_t, out=h_t)
-        last_h, last_c = h_t, c_t
-    outputs.mul_(2)
-    return Saved(
-        gates,
-        doubled_g,
-        previous_rows(state, sizes, tape),
-        half_tanh,
-        outputs,
-        previous_rows(outputs, sizes, tape),
-    )
+        if after is not None:
+            after.copy_(h_t[: after.shape[0]])
+        before = c_t
+    return Saved(gates, doubled_g, state, tanh, outputs, inputs)
 
 
 def backward(grad: Tensor, w_hh: Tensor, saved: Saved, tape: Tape) -> Tensor:
@@ -110,7 +87,7 @@ def backward(grad: Tensor, w_hh: Tensor, saved: Saved, tape: Tape) -> Tensor:
             dh_t[: after.shape[0]].addmm_(after, w_hh)
         dc = carry[: dh_t.shape[0]]
         dc.addcmul_(dh_t, a_t, value=0.5)
-        k_t.mul_(dc[:, None, :])
+        torch.mul(k_t, dc[:, None, :], out=k_t)
         o_t.mul_(dh_t)
         dc.mul_(f_t)
         after = d_t
@@ -125,8 +102,20 @@ def _factors(saved: Saved, out: Tensor, tape: Tape) -> Tensor:
     three = saved.gates[:, : 3 * hidden]
     torch.addcmul(three, three, three, value=-1, out=out[:, : 3 * hidden])  # s - s^2
     ki.mul_(saved.doubled_g)
-    kf.mul_(saved.before)
+    multiply_by_previous(kf, saved.state, tape.sizes)
     kg.mul_(i).mul_(8)
     torch.addcmul(saved.outputs, saved.outputs, o, value=-1, out=ko)
     by_state = tape.take((rows, hidden), saved.outputs)
-    return torch.addcmul(o, saved.outputs, saved.half_tanh, value=-2, out=by_state)
+    return torch.addcmul(o, saved.outputs, saved.tanh, value=-1, out=by_state)
+
+
+def multiply_by_previous(rows: Tensor, states: Tensor, sizes: Sequence[int]) -> None:
+    """Multiply each packed row by the state of the step before, 0 at the first. Shapes: ``[P, H]`` both."""
+    first = sizes[0]
+    rows[:first].zero_()
+    if first == sizes[-1]:
+        rows[first:].mul_(states[: len(states) - first])
+        return
+    parts = zip(rows.split(list(sizes))[1:], states.split(list(sizes))[:-1], strict=True)
+    for now, before in parts:
+        now.mul_(before[: now.shape[0]])

@@ -6,6 +6,7 @@ Gram form), Bu et al. 2023 (choice between Gram and direct form by cost).
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,7 +64,7 @@ def row_squares(rows: Tensor) -> Tensor:
 
 def _input_squares(record: Outer) -> Tensor:
     """``scale^2 (|inputs|^2 + number of biases)`` of each row: ``[R]``."""
-    total = sum((row_squares(a) for a in record.inputs), record.grads.new_zeros(())) + len(record.biases)
+    total = row_squares(record.inputs).add_(len(record.biases))
     return total if record.scale is None else total * record.scale.square()
 
 
@@ -75,34 +76,38 @@ def _prefers_gram(steps: int, outputs: int, inputs: int) -> bool:
 def _grouped(record: Outer, group: Group) -> Tensor:
     """Squared norms of one group's consumers: ``[k]``."""
     _, steps = group.shape
-    width = sum(a.shape[1] for a in record.inputs)
-    if _prefers_gram(steps, record.grads.shape[1], width):
+    outputs, inputs = record.grads.shape[1], record.inputs.shape[1]
+    if _prefers_gram(steps, outputs, inputs):
         return _gram(record, group)
-    size = max(1, _DIRECT_NUMBERS // (record.grads.shape[1] * width))
+    size = max(1, _DIRECT_NUMBERS // (outputs * inputs))
     return torch.cat([_direct(record, part) for part in group.split(size)])
 
 
 def _gram(record: Outer, group: Group) -> Tensor:
-    grads = group.gather(record.grads)  # [k, T, o]
-    products = torch.bmm(grads, grads.transpose(1, 2))  # [k, T, T]
-    similar = products.new_full((), float(len(record.biases))).expand_as(products).contiguous()
-    for a in record.inputs:
-        rows = group.gather(a)
-        similar.baddbmm_(rows, rows.transpose(1, 2))
-    products.mul_(similar)
+    products = self_products(group.gather(record.grads))  # [k, T, T]
+    products.mul_(self_products(group.gather(record.inputs)).add_(len(record.biases)))
     weight = _step_weights(record, group)
     if weight is None:
         return products.sum((1, 2))
     return torch.einsum("kst,ks,kt->k", products, weight, weight)
 
 
+def self_products(rows: Tensor) -> Tensor:
+    """``rows @ rows^T`` of each consumer: ``[k, T, width] -> [k, T, T]``.
+
+    numpy makes this half a product (syrk), and its BLAS is twice as fast as torch's on small ones.
+    """
+    array = rows.numpy()
+    return torch.from_numpy(np.matmul(array, array.transpose(0, 2, 1)))
+
+
 def _step_weights(record: Outer, group: Group) -> Tensor | None:
     """Factor of each gathered step, 0 for an absent one: ``[k, T]``, or None for all ones."""
-    weight = None if record.scale is None else record.scale[group.index]
+    weight = None if record.scale is None else group.gather(record.scale[:, None])[..., 0]
     if group.present is None:
         return weight
     present = group.present.to(record.grads.dtype)
-    return present if weight is None else weight.mul_(present)
+    return present if weight is None else weight * present
 
 
 def _direct(record: Outer, group: Group) -> Tensor:
@@ -110,33 +115,26 @@ def _direct(record: Outer, group: Group) -> Tensor:
     weight = _step_weights(record, group)
     if weight is not None:
         grads = grads * weight[..., None]
-    square = len(record.biases) * grads.sum(1).square_().sum(1)
-    for a in record.inputs:
-        product = torch.bmm(grads.transpose(1, 2), group.gather(a))  # [k, o, i]
-        square += row_squares(product.flatten(1))
-    return square
+    products = torch.bmm(grads.transpose(1, 2), group.gather(record.inputs))  # [k, o, i]
+    square = row_squares(products.flatten(1))
+    return square.add_(grads.sum(1).square_().sum(1), alpha=len(record.biases))
 
 
 def _looped(record: Outer, slices: list[tuple[int, int]]) -> Tensor:
     """Squared norms with one product per consumer, for wide layers: no gathered copy of ``grads``."""
-    width = sum(a.shape[1] for a in record.inputs)
     square = record.grads.new_zeros(record.rows.consumers)
+    scaled = record.scaled_inputs
+    ones = square.new_ones(len(record.rows)) if record.scale is None else record.scale
     for b, (begin, end) in enumerate(slices):
         if begin == end:
             continue
-        grads = record.grads[begin:end]
-        inputs = [a[begin:end] for a in record.scaled_inputs]
-        ones = torch.ones_like(inputs[0][:, 0]) if record.scale is None else record.scale[begin:end]
-        if _prefers_gram(end - begin, grads.shape[1], width):
-            similar = len(record.biases) * torch.outer(ones, ones)
-            for a in inputs:
-                similar.addmm_(a, a.t())
-            square[b] = torch.mm(grads, grads.t()).mul_(similar).sum()
+        grads, inputs, one = record.grads[begin:end], scaled[begin:end], ones[begin:end]
+        if _prefers_gram(end - begin, grads.shape[1], inputs.shape[1]):
+            similar = self_products(inputs[None])[0].addr_(one, one, alpha=len(record.biases))
+            square[b] = self_products(grads[None])[0].mul_(similar).sum()
         else:
-            total = len(record.biases) * torch.mv(grads.t(), ones).square_().sum()
-            for a in inputs:
-                total += torch.mm(grads.t(), a).flatten().square_().sum()
-            square[b] = total
+            total = torch.mm(grads.t(), inputs).flatten().square_().sum()
+            square[b] = total.add_(torch.mv(grads.t(), one).square_().sum(), alpha=len(record.biases))
     return square
 
 
@@ -173,7 +171,7 @@ def _cross(outer: Outer, picked: Picked) -> Tensor:
     segments = RowMap(picked.segment_consumer[known], picked.rows.consumers)
     vectors, place = picked.segment_grads[known], place[known]
     out = vectors.new_zeros(picked.rows.consumers)
-    inputs = outer.scaled_inputs[[p is picked.table for p in outer.weights].index(True)]
+    inputs = outer.scaled_inputs
     width = outer.grads.shape[1]
     flat = outer.grads.reshape(-1)
     for group in outer.rows.groups:
@@ -226,7 +224,8 @@ def _add_outer(gradient: dict[int, Tensor], record: Outer, grads: Tensor, mine: 
     if record.scale is not None:
         grads = grads * record.scale[mine].double()[:, None]
     columns = torch.arange(grads.shape[1]) if record.columns is None else record.columns
-    for weight, inputs in zip(record.weights, record.inputs, strict=True):
-        gradient[id(weight)].index_add_(0, columns, grads.t() @ inputs[mine].double())
+    product = grads.t() @ record.inputs[mine].double()
+    for weight, part in zip(record.weights, product.split(record.widths, dim=1), strict=True):
+        gradient[id(weight)].index_add_(0, columns, part)
     for bias in record.biases:
         gradient[id(bias)].index_add_(0, columns, grads.sum(0))

@@ -17,10 +17,10 @@ from client.training.dpsgd.rows import RowMap
 class Outer:
     """A weight whose gradient is, per consumer, the sum over its rows r of ``scale[r] * grads[r] inputs[r]^T``.
 
-    Several weights may share one ``grads`` (an LSTM's input and recurrent weight). The gradient of every
-    bias is the sum of ``scale[r] * grads[r]``.
+    Several weights may share one ``grads`` (an LSTM's input and recurrent weight): ``inputs`` are then
+    theirs side by side. The gradient of every bias is the sum of ``scale[r] * grads[r]``.
 
-    Shapes: ``grads: [R, o]``, ``inputs[j]: [R, i_j]`` for ``weights[j]: [o, i_j]``, ``biases: [o]`` each,
+    Shapes: ``grads: [R, o]``, ``inputs: [R, sum of i_j]`` for ``weights[j]: [o, i_j]``, ``biases: [o]`` each,
     ``scale: [R]`` or None for ones; ``columns: int64[o]`` = the weight's row of each column of ``grads``,
     or None for all rows.
     """
@@ -28,7 +28,7 @@ class Outer:
     rows: RowMap
     grads: Tensor
     weights: tuple[Parameter, ...]
-    inputs: tuple[Tensor, ...]
+    inputs: Tensor
     biases: tuple[Parameter, ...] = ()
     scale: Tensor | None = None
     columns: Tensor | None = None
@@ -38,12 +38,15 @@ class Outer:
         """Weights, then biases."""
         return self.weights + self.biases
 
+    @property
+    def widths(self) -> list[int]:
+        """Columns of ``inputs`` that belong to each weight."""
+        return [w.shape[1] for w in self.weights]
+
     @cached_property
-    def scaled_inputs(self) -> tuple[Tensor, ...]:
+    def scaled_inputs(self) -> Tensor:
         """``scale * inputs``: the factor is put on the narrow side."""
-        if self.scale is None:
-            return self.inputs
-        return tuple(a * self.scale[:, None] for a in self.inputs)
+        return self.inputs if self.scale is None else self.inputs * self.scale[:, None]
 
 
 @dataclass(frozen=True)
@@ -136,9 +139,8 @@ def _join(same: list[Record]) -> Record:
     if isinstance(first, Summed):
         return Summed(rows, grads, first.vector)
     outers = [r for r in same if isinstance(r, Outer)]
-    inputs = tuple(torch.cat(parts) for parts in zip(*(r.scaled_inputs for r in outers), strict=True))
     scale = None
     if any(r.scale is not None for r in outers):
         scale = torch.cat([grads.new_ones(len(r.rows)) if r.scale is None else r.scale for r in outers])
-        inputs = tuple(torch.cat(parts) for parts in zip(*(r.inputs for r in outers), strict=True))
+    inputs = torch.cat([r.inputs for r in outers])
     return Outer(rows, grads, first.weights, inputs, first.biases, scale, first.columns)

@@ -81,9 +81,8 @@ class TapedGRU(nn.GRU, TapedRNN):
 class _LSTMLayer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, anchor: Tensor, leaf: TapedLSTM, number: int, rows: RowMap) -> Tensor:  # noqa: ARG004
-        x = x.contiguous()
         ctx.saved = lstm_kernel.forward(x, leaf.layer_weights(number), leaf.tape)
-        ctx.x, ctx.leaf, ctx.number, ctx.rows = x, leaf, number, rows
+        ctx.leaf, ctx.number, ctx.rows = leaf, number, rows
         outputs: Tensor = ctx.saved.outputs.data
         return outputs
 
@@ -93,7 +92,7 @@ class _LSTMLayer(torch.autograd.Function):
         weights, tape = ctx.leaf.layer_weights(ctx.number), ctx.leaf.tape
         gates = lstm_kernel.backward(grad, weights[1], ctx.saved, tape)
         biases = tuple(b for b in weights[2:] if b is not None)
-        tape.add(Outer(ctx.rows, gates, weights[:2], (ctx.x, ctx.saved.previous), biases))
+        tape.add(Outer(ctx.rows, gates, weights[:2], ctx.saved.inputs, biases))
         return _input_grad(ctx, gates, weights[0], tape), None, None, None, None
 
 
@@ -115,7 +114,7 @@ class _GRULayer(torch.autograd.Function):
             (inner, weights[0], ctx.x, weights[2]),
             (outer, weights[1], ctx.saved.previous, weights[3]),
         ):
-            tape.add(Outer(ctx.rows, grads, (weight,), (inputs,), () if bias is None else (bias,)))
+            tape.add(Outer(ctx.rows, grads, (weight,), inputs, () if bias is None else (bias,)))
         return _input_grad(ctx, inner, weights[0], tape), None, None, None, None
 
 

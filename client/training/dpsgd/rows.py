@@ -20,12 +20,14 @@ class Group:
     """Consumers of similar length whose rows are brought together as ``[k, T, width]``.
 
     Shapes: ``consumers: int64[k]``; ``index: int64[k, T]`` row numbers, an absent step repeats a row of
-    the same consumer; ``present: bool[k, T]``, or None if every step exists.
+    the same consumer; ``present: bool[k, T]``, or None if every step exists. ``time_major``: the
+    group is everything, and row ``t * k + j`` is step t of consumer j, so that no copy is needed.
     """
 
     consumers: Tensor
     index: Tensor
     present: Tensor | None
+    time_major: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -35,6 +37,8 @@ class Group:
     def gather(self, rows: Tensor) -> Tensor:
         """Bring rows together. Shapes: ``[R, width] -> [k, T, width]``; absent steps repeat a row."""
         k, t = self.shape
+        if self.time_major:
+            return rows.view(t, k, -1).transpose(0, 1)
         return rows.index_select(0, self.index.view(-1)).view(k, t, -1)
 
     def split(self, consumers: int) -> Iterator[Group]:
@@ -99,7 +103,9 @@ class RowMap:
         place = starts[:, None] + np.minimum(steps, counts[:, None] - 1)
         index = self.by_consumer[torch.from_numpy(place)]
         present = None if full else torch.from_numpy(steps < counts[:, None])
-        return Group(torch.from_numpy(consumers), index, present)
+        k = len(consumers)
+        ordered = full and k == self.consumers and bool((self.consumer.view(longest, k) == torch.arange(k)).all())
+        return Group(torch.from_numpy(consumers), index, present, ordered)
 
     @cached_property
     def slices(self) -> list[tuple[int, int]] | None:

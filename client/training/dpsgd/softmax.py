@@ -47,7 +47,7 @@ class _Question:
 class _Answer:
     """Everything by row, consumer after consumer: hidden states, gradients of the loss by the logits."""
 
-    order: Tensor
+    order: Tensor | None
     rows: RowMap
     hidden: Tensor
     grads: Tensor
@@ -67,28 +67,33 @@ class _SoftmaxLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         answer, linear, tape = ctx.answer, ctx.head.linear, ctx.head.tape
-        scale = grad[answer.order]
+        scale = _in_order(grad, answer.order)
         biases = () if linear.bias is None else (linear.bias,)
         columns = None if ctx.head.negatives is None else ctx.head.negatives
-        tape.add(Outer(answer.rows, answer.grads, (linear.weight,), (answer.hidden,), biases, scale, columns))
+        tape.add(Outer(answer.rows, answer.grads, (linear.weight,), answer.hidden, biases, scale, columns))
         if answer.outside is not None:
             own = (answer.outside * scale)[:, None]
-            target = ctx.target[answer.order]
+            target = _in_order(ctx.target, answer.order)
             tape.add(Picked(answer.rows, answer.hidden * own, linear.weight, target))
             for bias in biases:
                 tape.add(Picked(answer.rows, own, bias, target))
-        out = torch.empty_like(answer.hidden_grads)
-        out[answer.order] = answer.hidden_grads * scale[:, None]
-        return out, None, None, None
+        return _back(answer.hidden_grads * scale[:, None], answer.order), None, None, None
 
 
-def _ordered(hidden: Tensor, rows: RowMap) -> tuple[Tensor, RowMap, Tensor]:
-    """Rows consumer after consumer: their order, their map, the reordered ``hidden``."""
+def _ordered(rows: RowMap) -> tuple[Tensor | None, RowMap]:
+    """The order that puts rows consumer after consumer (None: they are), and the map of the ordered rows."""
     if rows.single:
-        order = torch.arange(len(rows))
-        return order, rows, hidden
+        return None, rows
     order = rows.by_consumer
-    return order, RowMap(rows.consumer[order], rows.consumers), hidden[order]
+    return order, RowMap(rows.consumer[order], rows.consumers)
+
+
+def _in_order(values: Tensor, order: Tensor | None) -> Tensor:
+    return values if order is None else values.index_select(0, order)
+
+
+def _back(values: Tensor, order: Tensor | None) -> Tensor:
+    return values if order is None else torch.empty_like(values).index_copy_(0, order, values)
 
 
 def _chunks(rows: int, width: int) -> list[slice]:
@@ -98,10 +103,11 @@ def _chunks(rows: int, width: int) -> list[slice]:
 
 def _full(hidden: Tensor, weight: Tensor, head: TapedItemHead, question: _Question) -> tuple[Tensor, _Answer]:
     """The softmax over all items but 0."""
-    order, rows, states = _ordered(hidden, question.rows)
-    target, count, items = question.target[order], len(rows), weight.shape[0]
+    order, rows = _ordered(question.rows)
+    states, target = _in_order(hidden, order), _in_order(question.target, order)
+    count, items = len(rows), weight.shape[0]
     grads = head.tape.take((count, items), hidden)
-    seen = _Seen(question.batch, order, items) if head.copy_bonus else None
+    seen = _Seen(question.batch, order, count, items) if head.copy_bonus else None
     hidden_grads = head.tape.take(tuple(hidden.shape), hidden)
     loss = hidden.new_empty(count)
     for part in _chunks(count, items):
@@ -112,9 +118,7 @@ def _full(hidden: Tensor, weight: Tensor, head: TapedItemHead, question: _Questi
         logits[:, 0] = float("-inf")
         _to_gradient(logits, target[part], loss[part])
         torch.mm(logits, weight, out=hidden_grads[part])
-    losses = torch.empty_like(loss)
-    losses[order] = loss
-    return losses, _Answer(order, rows, states, grads, None, hidden_grads)
+    return _back(loss, order), _Answer(order, rows, states, grads, None, hidden_grads)
 
 
 def _product(states: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
@@ -140,16 +144,22 @@ def _to_gradient(logits: Tensor, target: Tensor, loss: Tensor) -> None:
         loss[unknown] = 0
 
 
+def _place(rows: Tensor, order: Tensor | None) -> Tensor:
+    """Where the rows of the batch lie in the order."""
+    if order is None:
+        return rows
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order))
+    return place[rows]
+
+
 class _Seen:
     """Where the copy bonus goes, in rows ordered consumer after consumer."""
 
-    def __init__(self, batch: Batch, order: Tensor, items: int) -> None:
-        place = torch.empty_like(order)
-        place[order] = torch.arange(len(order))
-        row = place[batch.seen_rows]
-        row, by_row = row.sort()
+    def __init__(self, batch: Batch, order: Tensor | None, rows: int, items: int) -> None:
+        row, by_row = _place(batch.seen_rows, order).sort()
         self.flat = row * items + batch.seen_items[by_row]
-        self.begin = torch.searchsorted(row, torch.arange(len(order) + 1)).tolist()
+        self.begin = torch.searchsorted(row, torch.arange(rows + 1)).tolist()
         self.items = items
 
     def add(self, logits: Tensor, part: slice, bonus: float) -> None:
@@ -165,8 +175,9 @@ def _sampled(hidden: Tensor, weight: Tensor, head: TapedItemHead, question: _Que
     (``outside``), so that no row of the table is written from two places of one record.
     """
     assert head.negatives is not None
-    order, rows, states = _ordered(hidden, question.rows)
-    target, negatives, bias = question.target[order], head.negatives, head.linear.bias
+    order, rows = _ordered(question.rows)
+    states, target = _in_order(hidden, order), _in_order(question.target, order)
+    negatives, bias = head.negatives, head.linear.bias
     count, table = len(rows), weight.index_select(0, negatives)
     lookup = torch.full((weight.shape[0],), -1)
     lookup[negatives] = torch.arange(len(negatives))
@@ -185,20 +196,16 @@ def _sampled(hidden: Tensor, weight: Tensor, head: TapedItemHead, question: _Que
     unknown = target == 0
     grads[unknown], outside[unknown], loss[unknown] = 0, 0, 0
     hidden_grads = torch.mm(grads, table).addcmul_(outside[:, None], own_rows)
-    losses = torch.empty_like(loss)
-    losses[order] = loss
-    return losses, _Answer(order, rows, states, grads, outside, hidden_grads)
+    return _back(loss, order), _Answer(order, rows, states, grads, outside, hidden_grads)
 
 
 def _add_seen(
-    grads: Tensor, own: Tensor, question: _Question, order: Tensor, copy: tuple[Tensor, float]
+    grads: Tensor, own: Tensor, question: _Question, order: Tensor | None, copy: tuple[Tensor, float]
 ) -> Tensor:
     """Add the copy bonus to the columns of the negatives; return the targets' logits with theirs."""
     lookup, bonus = copy
-    place = torch.empty_like(order)
-    place[order] = torch.arange(len(order))
     batch = question.batch
-    row, column = place[batch.seen_rows], lookup[batch.seen_items]
+    row, column = _place(batch.seen_rows, order), lookup[batch.seen_items]
     known = column >= 0
     flat = row[known] * grads.shape[1] + column[known]
     grads.view(-1).index_add_(0, flat, grads.new_full((), bonus).expand(len(flat)))

@@ -30,7 +30,7 @@ def _without(record: Record, banned: Tensor) -> Record:
         return Picked(record.rows, grads, record.table, record.ids)
     if isinstance(record, Summed):
         return Summed(record.rows, grads, record.vector)
-    inputs = tuple(a.masked_fill(out, 0) for a in record.inputs)
+    inputs = record.inputs.masked_fill(out, 0)
     scale = None if record.scale is None else record.scale.masked_fill(out[:, 0], 0)
     return Outer(record.rows, grads, record.weights, inputs, record.biases, scale, record.columns)
 
@@ -40,13 +40,14 @@ def _add_outer(record: Record, factors: Tensor, gradient: Mapping[int, Tensor]) 
     weight = factors if record.rows.single else factors[record.rows.consumer]
     if record.scale is not None:
         weight = weight * record.scale
-    turned = record.grads.t()  # [o, R]
-    for parameter, inputs in zip(record.weights, record.inputs, strict=True):
-        out, scaled = gradient[id(parameter)], inputs * weight[:, None]
-        if record.columns is None:
-            out.addmm_(turned, scaled)
-        else:
-            out.index_add_(0, record.columns, turned @ scaled)
+    turned, scaled = record.grads.t(), record.inputs * weight[:, None]
+    if record.columns is None and len(record.weights) == 1:
+        gradient[id(record.weights[0])].addmm_(turned, scaled)
+    else:
+        product = torch.mm(turned, scaled)
+        for parameter, part in zip(record.weights, product.split(record.widths, dim=1), strict=True):
+            out = gradient[id(parameter)]
+            _ = out.add_(part) if record.columns is None else out.index_add_(0, record.columns, part)
     if record.biases:
         total = torch.mv(turned, weight)
         for bias in record.biases:
