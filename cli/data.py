@@ -62,7 +62,7 @@ def synth(
     events: Annotated[int, typer.Option(metavar="N", help="about this many events", min=100)] = 350_000,
     sites: Annotated[int, typer.Option(metavar="S", help="number of unequal merchants", min=1)] = 8,
     seed: Annotated[int, typer.Option(metavar="S", help="same seed, same events", min=0)] = 1,
-    items: Annotated[int, typer.Option(metavar="N", help="items over all sites", min=24)] = 1_000,
+    items: Annotated[int, typer.Option(metavar="N", help="items over all sites", min=20)] = 1_000,
     anomalies: Annotated[
         float, typer.Option(metavar="F", help="share of consumers with one labelled anomaly", min=0, max=1)
     ] = 0.02,

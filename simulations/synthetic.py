@@ -22,7 +22,7 @@ from simulations.market import World
 
 SOURCE = "synthetic (public)"
 FIRST_DAY = datetime(2024, 1, 1)
-EVENTS_PER_STEP = 1.83
+EVENTS_PER_STEP = 1.99
 """Measured mean of events that one step of a consumer's walk emits; turns steps into events."""
 
 _SLOTS = ("login", "review", "search", "view", "favourite", "cart", "purchase", "cancel")
@@ -34,16 +34,16 @@ _DAY_S = 86_400
 class SyntheticSpec:
     """Public constants of a synthetic marketplace; the defaults are the scenario of `make simulate`.
 
-    ``inequality`` is the exponent of merchant sizes (0: equal), ``stock`` the share of the catalogue that
-    a merchant carries, ``overlap`` the share of a merchant's consumers drawn from a pool common to all
-    merchants, ``drift`` the share of consumers whose taste changes, ``anomalies`` the share of consumers
-    who get one injected anomaly.
+    ``categories`` 0 means one per 25 items, at most 40. ``inequality`` is the exponent of merchant sizes
+    (0: equal), ``stock`` the share of the catalogue that a merchant carries, ``overlap`` the share of a
+    merchant's consumers drawn from a pool common to all merchants, ``drift`` the share of consumers whose
+    taste changes, ``anomalies`` the share of consumers who get one injected anomaly.
     """
 
     sites: int = 8
     consumers: int = 14_000
     items: int = 1_000
-    categories: int = 40
+    categories: int = 0
     tastes: int = 16
     events_per_consumer: float = 24.0
     days: int = 180
@@ -59,8 +59,8 @@ class SyntheticSpec:
                 f"{self.consumers} consumers over {self.sites} sites is not possible",
                 hint="at least one site, and one consumer per site",
             )
-        if self.items < self.categories or self.categories < 2 or self.tastes < 1:
-            raise ConfigError(f"{self.items} items in {self.categories} categories is not possible")
+        if self.items < self.shelves or self.shelves < 2 or self.tastes < 1:
+            raise ConfigError(f"{self.items} items in {self.shelves} categories is not possible")
         if not 4 <= self.events_per_consumer <= 1_000:
             raise ConfigError(f"events_per_consumer is {self.events_per_consumer}, possible are 4 to 1000")
         if not 2 <= self.days <= 3_650:
@@ -68,6 +68,11 @@ class SyntheticSpec:
         for name in ("stock", "overlap", "drift", "anomalies"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, it must be in [0, 1]")
+
+    @property
+    def shelves(self) -> int:
+        """Number of categories."""
+        return self.categories or min(40, max(2, self.items // 25))
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ def generate(spec: SyntheticSpec, seed: int) -> SyntheticMarket:
         ('merchant-1', 'merchant-2')
     """
     rng = np.random.default_rng(seed)
-    world = market.build_world(spec.sites, spec.items, spec.categories, spec.tastes, spec.stock, rng)
+    world = market.build_world(spec.sites, spec.items, spec.shelves, spec.tastes, spec.stock, rng)
     people = _draw_people(spec, seed, rng)
     steps = _walk(spec, world, people, rng)
     frame = _to_frame(spec, world, people, steps, rng)
@@ -216,7 +221,7 @@ def _walk(spec: SyntheticSpec, world: World, people: _People, rng: np.random.Gen
         if t == 0:
             item[at] = fresh
             continue
-        follow_below = np.where(new, 0.05, 0.32)
+        follow_below = np.where(new, 0.04, 0.22)
         repeat_below = follow_below + np.where(new, 0.42, 0.18)
         again = item[offset[who] + (rng.random(len(who)) * max(1, t - 1)).astype(np.int64)]
         following = world.draw_followers(site, item[at - 1], people.style[who], rng)
@@ -286,7 +291,7 @@ def _emitted(people: _People, steps: _Steps, rng: np.random.Generator) -> NDArra
     out = np.zeros((n, 8), dtype=np.bool_)
     likely = people.conversion[steps.person] * np.where(steps.seen_before, 2.0, 1.0)
     out[:, 0] = steps.begins & (draw[:, 0] < 0.35)
-    out[:, 2] = draw[:, 2] < np.where(steps.begins, 0.45, 0.10)
+    out[:, 2] = draw[:, 2] < np.where(steps.begins, 0.55, 0.22)
     out[:, 3] = ~(steps.seen_before & (draw[:, 3] < 0.25))
     out[:, 4] = draw[:, 4] < 0.05
     out[:, 5] = (draw[:, 5] < 0.15 * likely) | ~out[:, 3]
