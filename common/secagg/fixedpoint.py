@@ -20,7 +20,7 @@ from common.trust.crypto import KEY_BYTES, system_entropy, uniform_words
 RING_BITS = 32
 MAX_LENGTH = 1 << 28  # 1 GiB on the wire
 MAX_FRACTIONAL_BITS = 30
-_CHUNK = 1 << 16  # coordinates; keeps the float64 temporaries in cache
+_CHUNK = 1 << 14  # coordinates; keeps the float64 temporaries in cache
 
 Words = Callable[[int], NDArray[np.uint32]]
 
@@ -136,8 +136,9 @@ def _quantize_piece(values: NDArray[np.float64], block: Block, words: Words, out
     floor = np.floor(scaled)
     scaled -= floor
     scaled *= 2.0**32  # the fraction against a uniform 32-bit word
-    floor += words(values.size) < scaled
-    out[...] = floor.astype(np.int32).view(np.uint32)
+    signed = out.view(np.int32)
+    np.copyto(signed, floor, casting="unsafe")
+    signed += words(values.size) < scaled
     return saturated
 
 
