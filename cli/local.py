@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,7 +61,7 @@ def check_out(out: Path | None, force: bool, suffixes: tuple[str, ...] = SUFFIXE
         raise BadInputError(f"already there: {out}", hint="--force replaces, or choose another name")
 
 
-def write_rows(out: Path, columns: dict[str, Sequence[Any]], *, private: bool) -> None:
+def write_rows(out: Path, columns: Mapping[str, Sequence[Any]], *, private: bool) -> None:
     """Write a table by the end of the name; ``private`` files can be read by their owner only.
 
     Raises: WorkFailedError if the disk does not take it.
