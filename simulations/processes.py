@@ -14,9 +14,9 @@ from typing import Any
 
 import tomli_w
 
-from client.runtime.supervisor import STOP_TIMEOUT_S
 from common.deployment import CoordinatorKit, SiteKit
 from common.errors import WorkFailedError
+from common.processes import STOP_TIMEOUT_S
 from server.provision import Provisioned, provision
 from server.runtime.control import online_sites, open_control, wait_until_up
 from server.runtime.link import free_port

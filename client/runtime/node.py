@@ -16,6 +16,7 @@ from client.runtime.gate import check_bundle
 from common.deployment import SiteKit, open_site_kit
 from common.errors import RefusedError
 from common.flower_runtime import NodeSettings, TaskSource, run_supernode
+from common.processes import end_with_parent
 from common.trust.certificates import load_node_key
 
 FALLBACK_POLL_S = 5.0
@@ -70,4 +71,5 @@ def run_node(kit: SiteKit) -> None:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     run_node(open_site_kit(Path(sys.argv[1])))

@@ -18,11 +18,11 @@ from pathlib import Path
 
 from common.deployment import SITE_VARIABLE, SiteKit, flower_environment
 from common.errors import BadInputError
+from common.processes import wait_for_group
 
 FIRST_DELAY_S = 1.0
 LONGEST_DELAY_S = 60.0
 GOOD_SESSION_S = 60.0
-STOP_TIMEOUT_S = 15.0
 LOG_BYTES = 5_000_000
 
 Report = Callable[[str], None]
@@ -106,12 +106,7 @@ class Supervisor:
             )
         if self._stop.is_set():
             self._node.terminate()
-        while True:
-            try:
-                return self._node.wait(STOP_TIMEOUT_S if self._stop.is_set() else 1.0)
-            except subprocess.TimeoutExpired:
-                if self._stop.is_set():
-                    self._node.kill()
+        return wait_for_group(self._node, self._stop)
 
     def _say(self, text: str) -> None:
         line = f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text}"

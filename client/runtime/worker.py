@@ -17,8 +17,13 @@ import sys
 from common.flower_runtime import import_client_task, run_client_task
 
 PRELOAD_VARIABLE = "FEDCART_PRELOAD"
-LIGHT = ("client.app",)
-HEAVY = ("numpy", "polars", "torch", "client.training.trainer")
+LIGHT = ("httpcore", "client.app")
+HEAVY = (
+    "dp_accounting",
+    "torch",
+    "client.training.trainer",
+    "client.training.evaluation",
+)  # never polars: its pool dies in a fork
 
 
 def main() -> None:

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 
 from common.deployment import COORDINATOR_VARIABLE, CoordinatorKit, flower_environment
 from common.errors import BadInputError, FedcartError
+from common.processes import wait_for_group
 from server.runtime.control import admit_sites, open_control, wait_until_up
 
 UP_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 15.0
 FIRST_DELAY_S, LONGEST_DELAY_S = 1.0, 60.0
 LOG_BYTES = 20_000_000
 
@@ -68,12 +68,7 @@ class Keeper:
                 start_new_session=True,
             )
         threading.Thread(target=self._admit, name="admission", daemon=True).start()
-        while True:
-            try:
-                return self._link.wait(STOP_TIMEOUT_S if self._stop.is_set() else 0.5)
-            except subprocess.TimeoutExpired:
-                if self._stop.is_set():
-                    self._link.kill()
+        return wait_for_group(self._link, self._stop)
 
     def _admit(self) -> None:
         try:

@@ -17,6 +17,7 @@ from pathlib import Path
 from common.deployment import CoordinatorKit, open_coordinator_kit, split_address
 from common.errors import BadInputError
 from common.flower_runtime import LinkSettings, run_superlink
+from common.processes import end_with_parent
 from common.runfolder import write_atomic
 
 LINK_FILE = "link.json"
@@ -68,4 +69,5 @@ def _start_executor(kit: CoordinatorKit, address: str, secret: Path) -> None:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     run_link(open_coordinator_kit(Path(sys.argv[1])))
