@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from common.data import reading
 from common.data.events import EventLog
-from common.data.writing import write_text
 from common.errors import BadInputError
+from common.runfolder import write_atomic
 
 FORMAT = "fedcart-catalogue/1"
 FROM_LOG = "event log (uncharged release)"
@@ -151,9 +151,8 @@ def _stock_of(log: EventLog, items: tuple[str, ...]) -> dict[str, NDArray[np.boo
 
 def write_catalogue(catalogue: Catalogue, path: Path) -> None:
     """Write the catalogue as JSON, atomically. Raises: WorkFailedError if the file cannot be written."""
-    write_text(
-        path, json.dumps(catalogue.to_json(), ensure_ascii=False, indent=None, separators=(",", ":")) + "\n"
-    )
+    text = json.dumps(catalogue.to_json(), ensure_ascii=False, separators=(",", ":"))
+    write_atomic(path, text.encode() + b"\n")
 
 
 def read_catalogue(path: Path) -> Catalogue:

@@ -29,18 +29,13 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except OSError as error:
+    except (OSError, pl.exceptions.PolarsError) as error:  # polars wraps a full disk in an error of its own
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise WorkFailedError(
-            f"cannot write {path}: {error.strerror or error}", hint="check the folder and the free space"
+            f"cannot write {path}: {reason}", hint="check the folder and the free space"
         ) from None
     finally:
         partial.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8. Raises: WorkFailedError."""
-    with atomic(path) as file:
-        file.write(text.encode())
 
 
 def write_frame(frame: pl.DataFrame, path: Path) -> None:

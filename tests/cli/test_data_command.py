@@ -138,6 +138,22 @@ def test_bad_input_is_refused_with_a_hint_and_leaves_nothing(
     assert [path.name for path in log_file.parent.iterdir()] == ["shop.csv"]
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.parquet"])
+def test_a_full_disk_ends_in_an_error_and_leaves_nothing(name: str, tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the full disk."""
+    code = (
+        "import resource, signal, sys; from cli.main import main;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000));"
+        f"sys.exit(main(['data', 'synth', {str(tmp_path / name)!r}, '--events', '5000', '--sites', '2']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "cannot write" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_command_module_imports_nothing_heavy() -> None:
     code = "import sys, cli.data; print([m for m in ('polars', 'torch', 'numpy', 'sklearn') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
