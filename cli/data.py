@@ -97,19 +97,15 @@ def synth(
     write_frame(_with_text_ids(market.log.frame), out)
     write_frame(_with_text_ids(market.labels), labels_path)
     write_catalogue(market.catalogue, catalogue_path)
-    summary = {
-        "events": len(market.log),
-        "consumers": len(market.log.consumers),
-        "sites": sites,
-        "anomalies": market.labels.height,
-        "files": [str(out), str(labels_path), str(catalogue_path)],
-    }
+    events, consumers, labelled = len(market.log), len(market.log.consumers), market.labels.height
     if json:
-        show.print_json(summary)
+        files = [str(out), str(labels_path), str(catalogue_path)]
+        counts = {"events": events, "consumers": consumers, "sites": sites, "anomalies": labelled}
+        show.print_json({**counts, "files": files})
         return
-    typer.echo(f"{len(market.log):,} events of {summary['consumers']:,} consumers at {sites} sites")
+    typer.echo(f"{events:,} events of {consumers:,} consumers at {sites} sites")
     typer.echo(f"  events     {out}  (format fedcart)")
-    typer.echo(f"  anomalies  {labels_path}  ({market.labels.height:,} labelled)")
+    typer.echo(f"  anomalies  {labels_path}  ({labelled:,} labelled)")
     typer.echo(f"  catalogue  {catalogue_path}")
 
 
