@@ -1,1 +1,1 @@
-"""One file per claim; each measures ratios in one process and prints JSON lines."""
+"""One file per claim. Each prints JSON lines; ratios come from one process run, alternating A B A B."""

@@ -8,6 +8,7 @@ os.environ["MKL_NUM_THREADS"] = "1"
 import torch
 
 import client.app
+import client.training.dpsgd.engine
 import client.training.evaluation
 import client.training.trainer
 import common.data.sequences

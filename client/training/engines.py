@@ -1,4 +1,4 @@
-"""Which gradient engine a run uses: plain without privacy; fast, or stock Opacus hooks, with it."""
+"""Which gradient engine a run uses: plain without privacy; the fast tape, or stock Opacus hooks, with it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ def make_engine(
     """Make the engine over a site's training consumers. ``trainer`` and ``micro_batch`` change speed only."""
     if not config.privacy.enabled:
         return PlainEngine(model, batcher, micro_batch)
-    from client.training.dpsgd.opacus_path import OpacusEngine
+    if trainer == "opacus":
+        from client.training.dpsgd.opacus_path import OpacusEngine
 
-    return OpacusEngine(model, batcher, config.privacy.clip, micro_batch)
+        return OpacusEngine(model, batcher, config.privacy.clip, micro_batch)
+    from client.training.dpsgd.engine import TapeEngine
+
+    return TapeEngine(model, batcher, config.privacy.clip, micro_batch)
