@@ -20,7 +20,7 @@ from typing import Any
 from common.errors import RefusedError, WorkFailedError
 
 BUSY_WINDOW_S = 120.0
-BUSY_POLL_S = 0.1
+BUSY_POLL_S = 0.2
 IDLE_POLL_S = 1.0
 REPLY_POLL_S = 0.03
 FLEET_PATH = "/v1/fleet/"

@@ -20,6 +20,7 @@ from common.flower import Parts
 LOST = "lost"
 LATE = "late"
 _POLL_S = 0.02
+_LONGEST_POLL_S = 0.3
 
 Progress = Callable[[str, int, int], None]  # phase, sites done, sites asked
 
@@ -66,20 +67,21 @@ class Exchange:
         ids = list(self.grid.push_messages(messages))
         waiting = dict(zip(ids, requests, strict=False))
         answers: dict[str, Answer] = {}
-        end = time.monotonic() + deadline_s
+        started = time.monotonic()
         self.progress(phase, 0, len(requests))
-        while waiting and time.monotonic() < end:
-            for message in self._pull(waiting):
+        while waiting and (elapsed := time.monotonic() - started) < deadline_s:
+            for message in self._pull(waiting, elapsed):
                 site = waiting.pop(message.metadata.reply_to_message_id)
                 answers[site] = self._read(site, message)
                 self.progress(phase, len(answers), len(requests))
         return {site: answers.get(site, Answer(site, error=LATE)) for site in requests}
 
-    def _pull(self, waiting: Iterable[str]) -> list[Message]:
+    def _pull(self, waiting: Iterable[str], elapsed_s: float) -> list[Message]:
+        """Whatever has come. An empty look is followed by a pause that grows with the wait: asking costs."""
         known = set(waiting)
         found = [m for m in self.grid.pull_messages(list(known)) if m.metadata.reply_to_message_id in known]
         if not found:
-            time.sleep(_POLL_S)
+            time.sleep(min(_LONGEST_POLL_S, max(_POLL_S, 0.1 * elapsed_s)))
         return found
 
     def _read(self, site: str, message: Message) -> Answer:
