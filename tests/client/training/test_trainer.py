@@ -95,7 +95,7 @@ def test_a_consumer_with_a_broken_gradient_adds_nothing_and_breaks_nobody():
     lengths = np.maximum(sequences.lengths - 1, 0)
     broken = int(np.argmax(lengths))
     values = np.zeros(10)
-    values[broken] = 1e38  # squares to infinity
+    values[broken] = 3e38  # its gradient is infinite, and times zero not a number
     batcher = Batcher(sequences, ("next-item", "sales"), RowTargets(lengths, {"sales": values}))
     engine = OpacusEngine(small_model(**variant), batcher, clip=0.1)
     rows = np.arange(10)

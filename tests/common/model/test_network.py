@@ -83,6 +83,14 @@ def test_packed_rows_are_in_the_order_of_torchs_packed_sequence():
     assert batch.weights["next-item"].tolist() == pytest.approx([1 / 3, 1, 1 / 3, 1 / 3])
 
 
+def test_the_last_event_of_a_row_that_is_read_whole_has_no_next_event():
+    sequences = sequences_of([[1, 2], [3, 4, 5], []])
+    batch = Batcher(sequences, ["next-item"], RowTargets(sequences.lengths, {})).packed(np.arange(3))
+    assert batch.inputs["item"].tolist() == [3, 1, 4, 2, 5]
+    assert batch.targets["next-item"].tolist() == [4, 2, 5, 0, 0]
+    assert batch.weights["next-item"].tolist() == [0.5, 1.0, 0.5, 0.0, 0.0]
+
+
 def test_consumers_without_a_step_have_no_loss_and_no_gradient():
     batcher = Batcher(sequences_of([[], [4], [1, 2, 3]]))
     model = small_model()
