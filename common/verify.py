@@ -187,6 +187,8 @@ class _LedgerCheck:
             )
         if state.hash_at(said.sequence) != said.head:
             raise VerificationError(f"entry {said.sequence} is not the one whose head the site signed")
+        if said.sequence < state.sequence - 1:
+            self._note(f"{state.sequence - 1 - said.sequence} entries are later than the signed head")
         if torn:
             self._note(f"line {lines + 1} is torn and counts as never written; every signed entry is there")
 

@@ -164,7 +164,7 @@ class Guard:
         return self._outbox.get(reservation.sequence)
 
     def commit(self, reservation: Reservation) -> bytes:
-        """Record that the contribution leaves, then return it: from here it is charged for good and dead.
+        """Record that the contribution leaves, then return it: from here it is charged for good, and dead.
 
         **Guarantee** returns at most once for a reservation, over all processes, and only after the COMMIT
         is on disk. **Raises** LocalProtocolError if it is not open or nothing is stored.
@@ -175,6 +175,8 @@ class Guard:
             if contribution is None:
                 raise LocalProtocolError(f"reservation {reservation.sequence} has no stored contribution")
             self._ledger.append(Commit(reserve=reservation.sequence, outbox=outbox_digest(contribution).hex()))
+            self._outbox.remove([reservation.sequence])
+            self._renew_anchor()
             return contribution
 
     def close_round(self, run: str, number: int, *, reason: str = "round closed") -> None:
@@ -206,7 +208,7 @@ class Guard:
 
     @property
     def anchor_path(self) -> Path:
-        """The signed end of the chain beside the ledger, renewed at the end of every round: ``NAME.head.json``."""
+        """The signed end of the chain beside the ledger, renewed at every COMMIT and VOID: ``NAME.head.json``."""
         return self._ledger.path.with_suffix(".head.json")
 
     def status(self) -> GuardStatus:

@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.errors import VerificationError, WorkFailedError
@@ -23,16 +24,35 @@ from common.secagg.messages import Session
 _CHECK_CHARACTERS = 16
 
 
+@dataclass
+class _Read:
+    """How much of a file this process has read, and what it says; worthless when the file is another."""
+
+    inode: int = -1
+    offset: int = 0
+    modified_ns: int = 0
+    rules: JournalRules = field(default_factory=JournalRules)
+
+    def holds_for(self, status: os.stat_result) -> bool:
+        """Whether the file was only appended to since; same size and another time means it was changed."""
+        same = status.st_ino == self.inode and status.st_size >= self.offset
+        return same and (status.st_size > self.offset or status.st_mtime_ns == self.modified_ns)
+
+
+# Only saves reading the file again where one process answers many messages, as in a simulation.
+_ALREADY_READ: dict[Path, _Read] = {}
+
+
 class FileJournal:
     """A ``common.secagg.journal.Journal`` in a file, shared safely by all processes of a site.
 
+    ``sync=False`` is for simulated sites: it survives a crash of the process, not of the machine.
     **Guarantee**: when ``record`` returns, the step is on disk; two processes never both record it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._rules = JournalRules()
-        self._offset = 0
+    def __init__(self, path: Path, *, sync: bool = True) -> None:
+        self._path = path.absolute()
+        self._sync = sync
 
     def __repr__(self) -> str:
         return f"FileJournal({self._path.name})"
@@ -43,12 +63,13 @@ class FileJournal:
         **Raises**: RefusedError (done before), VerificationError (damaged file), WorkFailedError (disk).
         """
         with self._locked() as descriptor:
-            self._catch_up(descriptor)
-            self._rules.check(session, step, value)
+            known = self._caught_up(descriptor)
+            known.rules.check(session, step, value)
             line = _line(session, step, value)
-            self._append(descriptor, line)
-            self._offset += len(line)
-            self._rules.apply(session, step, value)
+            self._append(descriptor, line, known.offset)
+            known.rules.apply(session, step, value)
+            known.offset += len(line)
+            known.modified_ns = os.fstat(descriptor).st_mtime_ns
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
@@ -67,22 +88,24 @@ class FileJournal:
         finally:
             os.close(descriptor)  # gives the lock back
 
-    def _catch_up(self, descriptor: int) -> None:
-        """Read what other processes, or an earlier life of this one, have added."""
-        size = os.fstat(descriptor).st_size
-        if size < self._offset:
-            raise VerificationError(
-                f"{self._path.name} has shrunk", hint="restore it; a site without it must not answer"
-            )
+    def _caught_up(self, descriptor: int) -> _Read:
+        """Everything recorded so far, by other processes or an earlier life of this one too."""
+        status = os.fstat(descriptor)
+        known = _ALREADY_READ.get(self._path, _Read())
+        if not known.holds_for(status):
+            known = _Read(inode=status.st_ino)
         data = b""
-        while len(data) < size - self._offset:
-            data += os.pread(descriptor, size - self._offset - len(data), self._offset + len(data))
+        while len(data) < status.st_size - known.offset:
+            data += os.pread(descriptor, status.st_size - known.offset - len(data), known.offset + len(data))
         complete = data.rfind(b"\n") + 1
         for line in data[:complete].splitlines():
-            self._rules.apply(*self._parsed(line))
-        self._offset += complete
+            known.rules.apply(*self._parsed(line))
+        known.offset += complete
         if complete < len(data):
-            os.ftruncate(descriptor, self._offset)
+            os.ftruncate(descriptor, known.offset)
+        known.modified_ns = os.fstat(descriptor).st_mtime_ns
+        _ALREADY_READ[self._path] = known
+        return known
 
     def _parsed(self, line: bytes) -> tuple[Session, str, bytes]:
         try:
@@ -94,19 +117,21 @@ class FileJournal:
                 raise ValueError("changed")
         except (ValueError, KeyError, TypeError) as error:
             raise VerificationError(
-                f"{self._path.name} is damaged near byte {self._offset}",
+                f"{self._path.name} is damaged",
                 hint="restore it from a copy; a site that cannot tell what it answered must not answer",
             ) from error
         return session, step, value
 
-    def _append(self, descriptor: int, line: bytes) -> None:
+    def _append(self, descriptor: int, line: bytes, end: int) -> None:
         try:
             written = 0
             while written < len(line):
                 written += os.write(descriptor, line[written:])
-            os.fdatasync(descriptor)
+            if self._sync:
+                os.fdatasync(descriptor)
         except OSError as error:
-            os.ftruncate(descriptor, self._offset)
+            os.ftruncate(descriptor, end)
+            _ALREADY_READ.pop(self._path, None)
             raise WorkFailedError(
                 f"{self._path.name} cannot be written: {error.strerror}",
                 hint="nothing was answered; free some space",

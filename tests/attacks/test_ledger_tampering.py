@@ -96,6 +96,16 @@ def test_a_cut_tail_is_found(ledger: Path, kept: int) -> None:
     must_name(ledger, "tail is cut", f"line {kept}")
 
 
+def test_the_last_commit_is_anchored_before_its_round_is_closed(tmp_path: Path) -> None:
+    guard = guard_in(tmp_path)
+    grant = guard.reserve(proposal())
+    guard.store(grant, b"numbers")
+    guard.commit(grant)
+    ledger = guard.ledger.path
+    ledger.write_bytes(b"".join(ledger.read_bytes().splitlines(keepends=True)[:-1]))
+    must_name(ledger, "tail is cut")
+
+
 def test_an_emptied_ledger_is_found(ledger: Path) -> None:
     ledger.write_bytes(b"")
     must_name(ledger, "no complete entry")

@@ -65,6 +65,7 @@ def test_a_contribution_leaves_at_most_once(tmp_path: Path) -> None:
     grant = guard.reserve(proposal())
     guard.store(grant, b"numbers")
     assert guard_in(tmp_path).commit(grant) == b"numbers"
+    assert list((tmp_path / "outbox").iterdir()) == []
     for again in (guard, guard_in(tmp_path)):
         with pytest.raises(LocalProtocolError, match="dead"):
             again.commit(grant)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from client.guard import journal as journal_file
 from client.guard.journal import FileJournal
 from common.errors import RefusedError, VerificationError, WorkFailedError
 from common.secagg.journal import STEPS, Journal, MemoryJournal
@@ -31,6 +32,7 @@ class Reopened:
         self.path = path
 
     def record(self, session: Session, step: str, value: bytes) -> None:
+        journal_file._ALREADY_READ.clear()
         FileJournal(self.path).record(session, step, value)
 
 
@@ -79,9 +81,25 @@ def test_a_changed_line_stops_the_site(tmp_path: Path) -> None:
         path.write_bytes(bytes(changed))
         with pytest.raises(VerificationError):
             FileJournal(path).record(TWO, "advertise", VALUE)
-    path.write_bytes(whole[:10])
-    with pytest.raises(VerificationError, match="shrunk"):
-        journal.record(TWO, "advertise", VALUE)
+    path.write_bytes(whole)
+    with pytest.raises(RefusedError):
+        journal.record(ONE, "advertise", VALUE)
+
+
+def test_a_long_journal_is_read_once_by_a_process_and_anew_when_it_was_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rounds.jsonl"
+    for attempt in range(5):
+        FileJournal(path).record(Session("run", 1, attempt), "advertise", VALUE)
+    read = []
+    parsed = FileJournal._parsed
+    monkeypatch.setattr(FileJournal, "_parsed", lambda self, line: (read.append(line), parsed(self, line))[1])
+    FileJournal(path).record(ONE, "share", VALUE)
+    assert read == []
+    path.write_bytes(path.read_bytes())
+    FileJournal(path).record(TWO, "share", VALUE)
+    assert len(read) == 6
 
 
 def test_the_file_is_private_and_holds_no_secret(tmp_path: Path) -> None:
