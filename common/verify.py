@@ -79,10 +79,7 @@ def verify_path(path: Path, *, every_round: bool = False, roster: Roster | None 
     """
     if (path / "run.toml").is_file():
         return verify_run(RunFolder.open(path), every_round=every_round, roster=roster)
-    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
-    files = [f for f in files if f.name != "metrics.jsonl"]
-    if not files or not files[0].is_file():
-        raise BadInputError(f"no ledger at {path}", hint="name a run folder, a ledger, or a folder of ledgers")
+    files = ledger_files(path)
     verdict = Verdict(str(path))
     for file in files:
         _LedgerCheck(file, verdict, roster, every_round=every_round).run()

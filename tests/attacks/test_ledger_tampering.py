@@ -262,6 +262,12 @@ def test_damaged_evidence_is_found(run: RunFolder) -> None:
     assert "evidence/round-00001.json" in problems(run)
 
 
+def test_a_state_folder_is_verified_by_its_ledger_alone(ledger: Path) -> None:
+    (ledger.parent / "journal.jsonl").write_text("{}\n")
+    verdict = verify_path(ledger.parent, roster=ROSTER)
+    assert verdict.ok and len(verdict.ledgers) == 1
+
+
 def test_nothing_to_verify_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="no ledger"):
         verify_path(tmp_path)
