@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from common.plan import RunPlan
+
+if TYPE_CHECKING:
+    from common.data.sequences import ConsumerSequences
+    from common.model.network import SequenceModel
 
 
 def initial_model(settings: str, features: str) -> dict[str, Any]:
@@ -20,32 +24,44 @@ def initial_model(settings: str, features: str) -> dict[str, Any]:
 
     Shapes: ``vector: float32[d]`` bytes; ``item_of: int32[d]`` bytes, the catalogue row of a coordinate or -1.
     """
-    from common.config import build_config
-    from common.data.features import FeatureSpec
-    from common.model.network import ModelShape, build_model
     from common.model.parameters import FlatParameters, layout_of
 
-    config = build_config(json.loads(settings))
-    model = build_model(config.model, ModelShape(FeatureSpec.from_json(json.loads(features)).sizes), config.seed)
-    item_of = np.full(layout_of(model).size, -1, dtype=np.int32)
+    model = _model_of(settings, features)
+    layout = layout_of(model)
+    item_of = np.full(layout.size, -1, dtype=np.int32)
     for name in model.item_tensors():
-        offset, shape = layout_of(model).entries[name]
+        offset, shape = layout.entries[name]
         width = int(np.prod(shape[1:], dtype=np.int64))
         item_of[offset : offset + shape[0] * width] = np.repeat(np.arange(shape[0], dtype=np.int32), width)
     return {"vector": FlatParameters(model).numpy().tobytes(), "item_of": item_of.tobytes()}
 
 
+def whole_model(plan: RunPlan) -> SequenceModel:
+    """The shared model with every item row, at its initial parameters."""
+    return _model_of(plan.settings, plan.features)
+
+
+def _model_of(settings: str, features: str) -> SequenceModel:
+    from common.config import build_config
+    from common.data.features import FeatureSpec
+    from common.model.network import ModelShape, build_model
+
+    config = build_config(json.loads(settings))
+    return build_model(config.model, ModelShape(FeatureSpec.from_json(json.loads(features)).sizes), config.seed)
+
+
 def write_model(folder: str, plan_json: str, vector: bytes, facts: dict[str, Any]) -> None:
     """Write ``model.safetensors`` and ``model.json`` of a run."""
     from common.data.features import FeatureSpec
-    from common.model.network import ModelShape, build_model
     from common.model.parameters import layout_of, save_model
 
     plan = RunPlan.from_json(plan_json)
-    spec = FeatureSpec.from_json(json.loads(plan.features))
-    model = build_model(plan.config.model, ModelShape(spec.sizes), plan.config.seed)
-    metadata = {"plan": json.loads(plan_json), "sizes": spec.sizes, **facts}
-    save_model(Path(folder), np.frombuffer(vector, dtype=np.float32), layout_of(model), metadata)
+    metadata = {
+        "plan": json.loads(plan_json),
+        "sizes": FeatureSpec.from_json(json.loads(plan.features)).sizes,
+        **facts,
+    }
+    save_model(Path(folder), np.frombuffer(vector, dtype=np.float32), layout_of(whole_model(plan)), metadata)
 
 
 def hold_out_sums(kit: str, plan_json: str, vector: bytes) -> list[float]:
@@ -73,7 +89,7 @@ def trivial_baselines(kits: list[str], plan_json: str) -> dict[str, dict[str, fl
     plan = RunPlan.from_json(plan_json)
     sizes = FeatureSpec.from_json(json.loads(plan.features)).sizes
     parts = [load_site(Path(kit), simulated=True).prepared(plan) for kit in kits]
-    train, held = _joined([p.train for p in parts]), _joined([p.holdout for p in parts])
+    train, held = joined_rows([p.train for p in parts]), joined_rows([p.holdout for p in parts])
     found: dict[str, dict[str, float]] = {}
     if "next-item" in plan.config.model.heads:
         counts = fit(train, sizes["item"], sizes["event"])
@@ -85,7 +101,7 @@ def trivial_baselines(kits: list[str], plan_json: str) -> dict[str, dict[str, fl
     return found
 
 
-def _joined(parts: list[Any]) -> Any:
+def joined_rows(parts: list[ConsumerSequences]) -> ConsumerSequences:
     """Rows of several sites one after another; a consumer seen at two sites is two rows."""
     from common.data.sequences import ConsumerSequences
 

@@ -31,6 +31,7 @@ from simulations import oracle
 from simulations.engines import run_apps
 from simulations.observer import Observer, RunFacts, Summary
 from simulations.prepare import make_federation, make_plan, make_world
+from simulations.reference_runs import reference_runs
 from simulations.workers import WorkerPool
 
 
@@ -171,6 +172,9 @@ def _finish(run: _Simulation, outcome: Outcome, seconds: float) -> Summary:
     baselines: dict[str, dict[str, float]] = {}
     if run.plan.config.privacy.holdout > 0:
         baselines = _job(run.pool, oracle.trivial_baselines, kits, run.plan.to_json())
+    if run.config.baselines and baselines:
+        watch = lambda done, total: run.observer.progress(0, "references", done, total)  # noqa: E731
+        baselines |= reference_runs(run.pool, run.kits, run.plan, watch)
     records = folder.metrics()
     summary = facts_of.summarise_run(folder, run.plan, outcome, records, baselines, seconds)
     folder.write_json("summary.json", asdict(summary))

@@ -1,0 +1,80 @@
+"""The runs that a federation is compared with, trained in worker processes: *oracle* numbers.
+
+central: all consumers in one place, no privacy. central-dp: one trusted place, with the noise that the
+sum of the sites' noises has (sigma * sqrt(sites)): the fair private reference. local-only: each site alone
+on its own consumers, no privacy, tested on its own hold-out.
+
+All keep the federation's schedule: the same rounds and local steps, a fresh optimizer each round, the same
+moving average.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.model.metric_sums import summarise
+from common.plan import RunPlan
+from simulations.workers import Done, WorkerPool
+
+CENTRAL, CENTRAL_DP, LOCAL_ONLY = "central", "central-dp", "local-only"
+_SECONDS = 0.5
+
+
+def reference_runs(
+    pool: WorkerPool, kits: Mapping[str, Path], plan: RunPlan, progress: Any = None
+) -> dict[str, dict[str, float]]:
+    """Train all references and return their metrics by name. Nothing else may use the pool meanwhile."""
+    everyone = [str(kit) for kit in kits.values()]
+    noise = plan.noise_multiplier * math.sqrt(len(kits))
+    jobs = {pool.submit(train_alone, everyone, plan.to_json(), 0.0): CENTRAL}
+    if noise:
+        jobs[pool.submit(train_alone, everyone, plan.to_json(), noise)] = CENTRAL_DP
+    for kit in everyone:
+        jobs[pool.submit(train_alone, [kit], plan.to_json(), 0.0)] = LOCAL_ONLY
+    sums: dict[str, Any] = {}
+    done: list[Done] = []
+    while len(done) < len(jobs):
+        for finished in pool.collect(_SECONDS):
+            name = jobs[finished.job]
+            sums[name] = sums.get(name, 0.0) + np.array(finished.unwrap())
+            done.append(finished)
+            if progress is not None:
+                progress(len(done), len(jobs))
+    return {name: summarise(list(plan.config.model.heads), total) for name, total in sums.items()}
+
+
+def train_alone(kits: list[str], plan_json: str, noise_multiplier: float) -> list[float]:
+    """Train on the pooled training rows of some sites; exact metric sums over those sites' hold-outs."""
+    from client.answers import make_batcher
+    from client.site import load_site
+    from client.training.engines import make_engine
+    from client.training.trainer import local_plan, seeded_stream, train_locally
+    from common.trust.randomness import PrivateStream
+    from server.state import ServerState
+    from server.strategy import apply
+    from simulations.oracle import hold_out_sums, joined_rows, whole_model
+
+    plan = RunPlan.from_json(plan_json)
+    config = plan.config
+    private = noise_multiplier > 0
+    config = config.model_copy(update={"privacy": config.privacy.model_copy(update={"enabled": private})})
+    sites = [load_site(Path(kit), simulated=True) for kit in kits]
+    train = joined_rows([site.prepared(plan).train for site in sites])
+    population = sum(plan.population(site.name) for site in sites)
+    constants = local_plan(config, population, 1, noise_multiplier)
+    engine = make_engine(whole_model(plan), make_batcher(train, config), config, "fast", 256)
+    state = ServerState.initial(engine.parameters.numpy(), b"")
+    for number in range(1, config.training.rounds + 1):
+        stream = (
+            PrivateStream() if private else seeded_stream(config.seed, "+".join(s.name for s in sites), number)
+        )
+        update = train_locally(engine, state.parameters, constants, stream).update
+        state = apply(state, update, config.strategy, constants.steps)
+    return [
+        float(x) for x in np.sum([hold_out_sums(kit, plan_json, state.average.tobytes()) for kit in kits], axis=0)
+    ]
