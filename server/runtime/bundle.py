@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common.deployment import CoordinatorKit
 from common.errors import BadInputError, VerificationError
-from common.flower_runtime import build_bundle
+from common.flower_link import build_bundle
 from common.runfolder import write_atomic
 
 BUNDLE_FILE = "fedcart.fab"

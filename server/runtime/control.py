@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from common.deployment import CoordinatorKit
 from common.errors import FedcartError, WorkFailedError
-from common.flower_runtime import Control
+from common.flower_link import Control
 from common.runfolder import write_atomic
 from common.trust.certificates import node_public_pem
 from server.runtime.bundle import read_bundle

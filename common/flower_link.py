@@ -1,0 +1,215 @@
+"""Private imports of Flower's deployment runtime, the coordinator's side: SuperLink, app bundles, control.
+
+Imported late, like ``common/flower_runtime.py``. The decisions (who may call, what is submitted) are the callers'.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.errors import WorkFailedError
+
+FLEET_PATH = "/v1/fleet/"
+CONTROL_PATH = "/v1/control/"
+CONTROL_HEADER = b"x-fedcart-control"
+
+AsgiApp = Callable[..., Any]
+
+
+def build_bundle(pyproject: str) -> bytes:
+    """An app bundle that holds nothing but ``pyproject.toml``."""
+    from flwr.cli.build import build_fab_from_files
+
+    content: bytes = build_fab_from_files({"pyproject.toml": pyproject.encode()})[0]
+    return content
+
+
+@dataclass(frozen=True)
+class LinkSettings:
+    """What a SuperLink needs. Sites reach ``public`` (fleet interface only); all else is on ``private``."""
+
+    public: tuple[str, int]
+    private: tuple[str, int]
+    authority: Path
+    certificate: Path
+    key: Path
+    database: Path
+    secret: Path
+
+
+def run_superlink(settings: LinkSettings, control_token: bytes) -> None:
+    """Serve until SIGTERM.
+
+    Guarantee: the control and runtime interfaces answer on the private address only, the control interface
+    only to whoever shows ``control_token``.
+    """
+    command: Any = importlib.import_module("flwr.superlink.cli.flower_superlink")
+    host, port = settings.private
+    sys.argv = [
+        "flower-superlink", "--isolation", "process", "--enable-supernode-auth",
+        "--disable-runtime-dependency-installation", "--superexec-auth-secret-file", str(settings.secret),
+        "--ssl-ca-certfile", str(settings.authority), "--ssl-certfile", str(settings.certificate),
+        "--ssl-keyfile", str(settings.key), "--database", str(settings.database),
+        "--host", host, "--port", str(port),
+    ]  # fmt: skip
+    command.uvicorn.run = lambda app, **_: asyncio.run(_serve_both(app, settings, control_token))
+    command.flower_superlink()
+
+
+async def _serve_both(app: AsgiApp, settings: LinkSettings, control_token: bytes) -> None:
+    import signal
+
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+    def server(asgi: AsgiApp, address: tuple[str, int], lifespan: Any) -> uvicorn.Server:
+        config = uvicorn.Config(
+            asgi, host=address[0], port=address[1], lifespan=lifespan, access_log=False, log_level="warning",
+            ssl_certfile=settings.certificate, ssl_keyfile=settings.key, timeout_graceful_shutdown=5,
+        )  # fmt: skip
+        return Server(config)
+
+    servers = [
+        server(_only_with_token(app, control_token), settings.private, "on"),
+        server(_only_fleet(app), settings.public, "off"),
+    ]
+
+    def stop() -> None:
+        for one in servers:
+            one.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    tasks = [asyncio.ensure_future(one.serve()) for one in servers]
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    stop()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
+def _only_fleet(app: AsgiApp) -> AsgiApp:
+    async def filtered(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["path"].startswith(FLEET_PATH):
+            await app(scope, receive, send)
+        else:
+            await _refuse(send)
+
+    return filtered
+
+
+def _only_with_token(app: AsgiApp, token: bytes) -> AsgiApp:
+    import hmac
+
+    async def filtered(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["path"].startswith(CONTROL_PATH):
+            shown = dict(scope["headers"]).get(CONTROL_HEADER, b"")
+            if not hmac.compare_digest(shown, token):
+                await _refuse(send)
+                return
+        await app(scope, receive, send)
+
+    return filtered
+
+
+async def _refuse(send: Any) -> None:
+    await send({"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body", "body": b""})
+
+
+class Control:
+    """The coordinator's calls to its own SuperLink."""
+
+    def __init__(self, address: str, authority: bytes, token: bytes) -> None:
+        from flwr.supercore.control import ControlHttpClient
+        from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+
+        class ShowToken:
+            def intercept(self, context: Any, call_next: Any) -> Any:
+                context.request.headers[CONTROL_HEADER.decode()] = token.decode()
+                return call_next(context)
+
+        self._client = ControlHttpClient.from_server_address(
+            server_address=address,
+            insecure=False,
+            root_certificates=authority,
+            interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI"), ShowToken()],
+        )
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def _call(self, method: Callable[[Any], Any], request: Any) -> Any:
+        try:
+            return method(request)
+        except Exception as error:  # the HTTP client under it is Flower's affair
+            status = getattr(getattr(error, "response", None), "status_code", 0)
+            if status:
+                raise WorkFailedError(
+                    f"the server refuses {method.__name__}: status {status}", hint="is it the server of this kit?"
+                ) from error
+            raise WorkFailedError("the server does not answer", hint="fedcart server start KIT") from error
+
+    def nodes(self) -> dict[bytes, tuple[int, str]]:
+        """Registered nodes: public key -> (node id, status word)."""
+        from flwr.proto.control_pb2 import ListNodesRequest
+
+        answer = self._call(self._client.ListNodes, ListNodesRequest())
+        return {bytes(n.public_key): (int(n.node_id), str(n.status)) for n in answer.nodes_info}
+
+    def register(self, public_key: bytes, name: str) -> int:
+        """Admit a node by its EC public key, return its node id."""
+        from flwr.proto.control_pb2 import RegisterNodeRequest
+
+        return int(
+            self._call(self._client.RegisterNode, RegisterNodeRequest(public_key=public_key, name=name)).node_id
+        )
+
+    def unregister(self, node_id: int) -> None:
+        """Remove a node."""
+        from flwr.proto.control_pb2 import UnregisterNodeRequest
+
+        self._call(self._client.UnregisterNode, UnregisterNodeRequest(node_id=node_id))
+
+    def start_run(self, bundle: bytes, settings: dict[str, bool | float | int | str]) -> int:
+        """Submit the bundle, return Flower's run id. Raises: WorkFailedError if it is not accepted."""
+        import hashlib
+
+        from flwr.common.serde import fab_to_proto, user_config_to_proto
+        from flwr.proto.control_pb2 import StartRunRequest
+        from flwr.supercore.fab import Fab
+
+        fab = Fab(hashlib.sha256(bundle).hexdigest(), bundle, {})
+        request = StartRunRequest(fab=fab_to_proto(fab), override_config=user_config_to_proto(settings))
+        answer = self._call(self._client.StartRun, request)
+        if not answer.HasField("run_id"):
+            raise WorkFailedError("the server does not accept the run", hint="see the server's log")
+        return int(answer.run_id)
+
+    def stop_run(self, run_id: int) -> None:
+        """Stop a run."""
+        from flwr.proto.control_pb2 import StopRunRequest
+
+        self._call(self._client.StopRun, StopRunRequest(run_id=run_id))
+
+    def run_status(self, run_id: int) -> tuple[str, str, str]:
+        """Flower's (status, sub-status, details) of a run; empty words if it is unknown."""
+        from flwr.proto.control_pb2 import ListRunsRequest
+
+        runs = self._call(self._client.ListRuns, ListRunsRequest(run_id=run_id)).run_dict
+        if run_id not in runs:
+            return "", "", ""
+        status = runs[run_id].status
+        return str(status.status), str(status.sub_status), str(status.details)
