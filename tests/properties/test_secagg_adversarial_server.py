@@ -188,4 +188,4 @@ class TestAdversarialServer(AdversarialServer.TestCase):
 
 @pytest.mark.full
 class TestAdversarialServerAtLength(AdversarialServer.TestCase):
-    settings = settings(max_examples=300, stateful_step_count=30, **COMMON)
+    settings = settings(max_examples=150, stateful_step_count=25, **COMMON)
