@@ -86,6 +86,18 @@ def verify_path(path: Path, *, every_round: bool = False, roster: Roster | None 
     return verdict
 
 
+def ledger_files(path: Path) -> list[Path]:
+    """The ledgers at a path: the file itself, a site's ``ledger.jsonl``, or every one in a folder of ledgers.
+
+    **Raises** BadInputError if there is none.
+    """
+    own = path / "ledger.jsonl"  # a site's state folder holds other files of lines too
+    files = ([own] if own.is_file() else sorted(path.glob("*.jsonl"))) if path.is_dir() else [path]
+    if not files or not all(file.is_file() for file in files):
+        raise BadInputError(f"no ledger at {path}", hint="name a run folder, a ledger, or a folder of ledgers")
+    return files
+
+
 def verify_run(run: RunFolder, *, every_round: bool = False, roster: Roster | None = None) -> Verdict:
     """Verify everything in a run folder that can be verified offline. Nothing is raised for a damaged file."""
     verdict = Verdict(str(run.path))
