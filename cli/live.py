@@ -235,7 +235,7 @@ def columns(record: RoundRecord, config: RunConfig) -> list[Column]:
     if "signal_to_noise" in record.oracle:
         found.append(Column(SHORT["signal"], "oracle", 12, 45, _metric("oracle", "signal_to_noise")))
     if config.privacy.enabled:
-        found.append(Column(SHORT["epsilon"], "public", 7, 90, lambda r: show.number(r.worst_epsilon)))
+        found.append(Column(SHORT["epsilon"], "public", 7, 90, lambda r: show.epsilon(r.worst_epsilon)))
     return [
         *found,
         Column("sites", "public", 7, 80, _answered),
@@ -306,7 +306,7 @@ def closing_lines(summary: Summary, config: RunConfig) -> list[str]:
         site, worst = max(summary.epsilon.items(), key=lambda pair: pair[1])
         target = f"target {config.privacy.epsilon:g} at δ = {config.privacy.delta:g}"
         lines.append(
-            f"ε spent      {worst:.3f} at {escape(site)}, the most of all sites; {target} [dim](public)[/]"
+            f"ε spent      {show.epsilon(worst)} at {escape(site)}, the most of all sites; {target} [dim](public)[/]"
         )
     if not summary.private:
         lines.append("[bold yellow]NOT PRIVATE[/]  no differential privacy in this run")

@@ -161,6 +161,8 @@ def _explain(error: Exception) -> int:
         traceback.print_exception(error)
     if isinstance(error, FedcartError):
         return _say(error.message, error.hint, error.exit_code)
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        return _say("missing command", _usage_hint(error), BAD_USAGE)
     if isinstance(error, click.ClickException):
         return _say(_our_style(error.format_message()), _usage_hint(error), BAD_USAGE)
     if isinstance(error, MemoryError):

@@ -15,7 +15,8 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-PLAIN_WIDTH = 120  # of a line where there is no terminal
+PLAIN_WIDTH = 500  # where there is no terminal: wide enough that no table is ever cut
 
 
 @cache
@@ -65,14 +66,15 @@ def print_json(value: object) -> None:
     typer.echo(json.dumps(_finite(value), indent=1, sort_keys=True, default=str))
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table to stdout: first column to the left, the others to the right."""
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, words: Sequence[str] = ()) -> None:
+    """Print a table to stdout: the first column and those named in ``words`` to the left, numbers to the right."""
     from rich.table import Table
     from rich.text import Text
 
     out = Table(title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for index, column in enumerate(columns):
-        out.add_column(column, justify="left" if index == 0 else "right", header_style="dim", no_wrap=True)
+        wordy = index == 0 or column in words
+        out.add_column(column, justify="left" if wordy else "right", header_style="dim", no_wrap=not wordy)
     for row in rows:
         out.add_row(*(Text(cell) for cell in row))
     results().print(out)
@@ -99,6 +101,37 @@ def duration(seconds: float) -> str:
 def number(value: float | None, digits: int = 3) -> str:
     """A metric for people; a dash where it is missing."""
     return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def epsilon(value: float | None, digits: int = 3) -> str:
+    """An epsilon for people, rounded up: never less than was computed; a dash where it is unknown."""
+    from common.privacy.accountant import show_epsilon
+
+    return "–" if value is None else show_epsilon(value, digits)
+
+
+def budget_left(value: float | None, digits: int = 3) -> str:
+    """What is left of a budget, rounded down: never more than there is; a dash where it is unknown."""
+    if value is None:
+        return "–"
+    return f"{math.floor(value * 10**digits) / 10**digits:.{digits}f}"
+
+
+@contextmanager
+def working(words: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Progress on stderr while the body runs; call the value with (what, done, total). Quiet if it is short."""
+    console = progress()
+    if not console.is_terminal:
+        yield lambda what, done, total: note(f"{words}: {what} ({done} of {total})")
+        return
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    parts = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn())
+    with Progress(*parts, console=console, transient=True) as bar:
+        task = bar.add_task(words, total=None)
+        yield lambda what, done, total: bar.update(
+            task, description=f"{words}: {what}", completed=done, total=max(total, 1)
+        )
 
 
 def _finite(value: Any) -> Any:

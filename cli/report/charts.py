@@ -83,8 +83,10 @@ def line_chart(
     return _svg(parts, label)
 
 
-def column_chart(values: Sequence[tuple[float, float]], tell: Callable[[float], str], *, label: str) -> Markup:
-    """One column per round. ``tell`` words a value for axis and tooltip."""
+def column_chart(
+    values: Sequence[tuple[float, float]], tell: Callable[[float], str], *, label: str, unit: str = "round"
+) -> Markup:
+    """One column per round or other unit. ``tell`` words a value for axis and tooltip."""
     finite = [(x, v) for x, v in values if math.isfinite(v)]
     if not finite:
         return Markup("")
@@ -94,10 +96,12 @@ def column_chart(values: Sequence[tuple[float, float]], tell: Callable[[float], 
     marks = [
         Markup(
             '<rect class="column" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" rx="1.5"><title>{}</title></rect>'
-        ).format(x(at) - width / 2, y(value), width, max(0.5, y(y.low) - y(value)), f"round {at:g}: {tell(value)}")
+        ).format(
+            x(at) - width / 2, y(value), width, max(0.5, y(y.low) - y(value)), f"{unit} {at:g}: {tell(value)}"
+        )
         for at, value in finite
     ]
-    return _svg([_grid(y, tell), _x_labels(x, "round"), *marks], label)
+    return _svg([_grid(y, tell), _x_labels(x, unit), *marks], label)
 
 
 def participation(rows: Sequence[tuple[str, Sequence[tuple[int, str, str]]]], rounds: int) -> Markup:

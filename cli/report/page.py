@@ -161,7 +161,7 @@ def _tiles(story: RunStory) -> list[Tile]:
     if story.private and worst:
         privacy = story.section("privacy")
         limit = f"at the worst site, of {privacy.get('epsilon', 0):g} at δ = {privacy.get('delta', 0):g}"
-        tiles.append(Tile("ε spent", f"{worst:.2f}", "public", limit))
+        tiles.append(Tile("ε spent", show.epsilon(worst), "public", limit))
     tiles.append(Tile("Rounds", f"{len(story.rounds)}", "public", f"of {story.planned_rounds} planned"))
     if story.sites:
         people = sum(site.get("population", 0) for site in story.sites)
@@ -280,7 +280,7 @@ def _site_rows(story: RunStory) -> list[dict[str, Any]]:
             | {
                 "answered": sum(s.status == "ok" for s in states),
                 "invited": sum(s.status != "not-invited" for s in states),
-                "epsilon": spent.get(site["name"]),
+                "epsilon": show.epsilon(spent.get(site["name"])),
                 "remark": ", ".join(
                     part
                     for part in (site.get("note", ""), f"{ended.status}: {ended.reason}" if ended else "")

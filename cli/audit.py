@@ -1,0 +1,275 @@
+"""``fedcart audit``: what was spent, is the record intact, does the mechanism do what it says."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import show
+
+if TYPE_CHECKING:
+    from cli.report.audit_view import Audit, SiteAudit
+    from client.selftest import SelfTestResult
+    from common.verify import Verdict
+
+FAILED = 1
+ROWS_SHOWN = 200  # beyond, the table shows the worst site of each round; --csv always has every row
+
+app = typer.Typer(
+    add_completion=False,
+    help="What was spent, is the record intact, does the mechanism do what it says? All of it offline.",
+    no_args_is_help=False,
+)
+
+PathArgument = Annotated[
+    Path, typer.Argument(help="run folder, ledger, or folder of ledgers", show_default=False, metavar="PATH")
+]
+Json = Annotated[bool, typer.Option("--json", help="print everything as JSON")]
+
+
+@app.command("show")
+def show_command(
+    path: PathArgument,
+    html: Annotated[Path | None, typer.Option(help="write a page with plots", metavar="FILE")] = None,
+    csv: Annotated[Path | None, typer.Option(help="write every site and round", metavar="FILE")] = None,
+    json: Json = False,
+) -> None:
+    """Show what was spent on whom, what is left, and exactly what is promised.
+
+    Verifies the record first; exit code 1 if it is not intact.
+    """
+    from cli.report.audit_view import as_csv, as_json, read_audit
+    from common.runfolder import write_atomic
+
+    with show.working("reading the ledgers"):
+        audit = read_audit(path)
+    if csv is not None:
+        write_atomic(csv, as_csv(audit).encode())
+    if html is not None:
+        from cli.report.audit_page import render_audit
+
+        write_atomic(html, render_audit(audit).encode())
+    if json:
+        show.print_json(as_json(audit))
+    else:
+        _print_audit(audit)
+        for file in (html, csv):
+            if file is not None:
+                show.note(f"written: {file}")
+    if not audit.verdict.ok:
+        raise typer.Exit(FAILED)
+
+
+@app.command("verify")
+def verify_command(
+    path: PathArgument,
+    every_round: Annotated[
+        bool, typer.Option("--every-round", help="recompute epsilon of every round, not only of the last")
+    ] = False,
+    roster: Annotated[
+        Path | None, typer.Option(help="the sites' keys from a source you trust [the run's own]", metavar="FILE")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Check offline that the record is complete and unchanged; name the first entry that is not.
+
+    Chains, signatures, signed ends, attestations, epsilon by both accountants, aggregation evidence.
+    """
+    from common.trust.identity import Roster
+    from common.verify import verify_path
+
+    with show.working("verifying"):
+        pinned = None if roster is None else Roster.load(roster)
+        verdict = verify_path(path, every_round=every_round, roster=pinned)
+    if json:
+        show.print_json(_plain_verdict(verdict))
+    else:
+        _print_verdict(verdict)
+    if not verdict.ok:
+        if json:
+            raise typer.Exit(FAILED)
+        verdict.raise_if_bad()
+
+
+def self_test_command(json: Json = False) -> None:
+    """Test the mechanism of this installation, and attack it: lower bound beside upper bound.
+
+    Runs on made-up consumers, reads no data and charges nothing. Exit code 1 if a promise does not hold.
+    """
+    with show.working("self-test") as progress:
+        from client.selftest import run_selftest
+
+        result = run_selftest(progress)
+    if json:
+        show.print_json(_plain_result(result))
+    else:
+        _print_result(result)
+    if not result.passed:
+        raise typer.Exit(FAILED)
+
+
+if importlib.util.find_spec("client.selftest") is not None:
+    app.command("self-test")(self_test_command)
+
+
+def _print_audit(audit: Audit) -> None:
+    statement = audit.statement
+    for sentence in statement.warnings:
+        show.warning(sentence)
+    for finding in audit.verdict.problems:
+        show.warning(f"NOT INTACT: {finding}")
+    _print_rounds(audit)
+    show.table(
+        "Totals per site: ε of one consumer, against everybody outside the site",
+        ("site", "charged", "ε so far", "limit", "left", "rounds left", "δ", "source"),
+        [_total_row(site) for site in audit.sites],
+        words=("source",),
+    )
+    typer.echo()
+    show.table(
+        "Against whom",
+        ("adversary", "ε"),
+        [(f"{a.who}: {a.sees}", show.epsilon(a.epsilon)) for a in statement.adversaries],
+    )
+    if statement.cross_site is not None and statement.cross_site.sites > 1:
+        typer.echo()
+        cross = statement.cross_site
+        show.table(
+            f"A consumer known at several sites, δ = {cross.delta:g}",
+            ("case", "ε"),
+            [
+                ("known at one site only", show.epsilon(cross.disjoint)),
+                (f"known at all {cross.sites} sites", show.epsilon(cross.everywhere)),
+            ],
+        )
+    for title, sentences in (
+        *((section.title, section.sentences) for section in statement.sections),
+        ("Assumed", statement.assumptions),
+        ("Not covered", statement.not_covered),
+    ):
+        typer.echo(f"\n{title}")
+        for sentence in sentences:
+            typer.echo(f"  - {sentence}")
+
+
+def _print_rounds(audit: Audit) -> None:
+    from cli.report.audit_view import event_words, left_after
+
+    rows = [(site, row) for site in audit.sites for row in site.rows]
+    title = "Releases per site and round"
+    if len(rows) > ROWS_SHOWN:
+        worst: dict[tuple[str, int], Any] = {}
+        for site, row in rows:
+            key = (row.run, row.round)
+            if key not in worst or row.epsilon_so_far > worst[key][1].epsilon_so_far:
+                worst[key] = (site, row)
+        rows = list(worst.values())[-ROWS_SHOWN:]
+        title = "Releases per round, at the worst site (all of them: --csv FILE)"
+    show.table(
+        title,
+        ("site", "round", "state", "event", "ε this round", "ε so far", "left"),
+        [
+            (
+                site.budget.site,
+                str(row.round),
+                row.state,
+                event_words(row.events),
+                show.epsilon(row.epsilon_alone) if row.state != "void" else "–",
+                show.epsilon(row.epsilon_so_far),
+                show.budget_left(left_after(site, row)),
+            )
+            for site, row in rows
+        ],
+        words=("state", "event"),
+    )
+    typer.echo()
+
+
+def _total_row(site: SiteAudit) -> tuple[str, ...]:
+    budget = site.budget
+    left = site.rounds_left
+    return (
+        budget.site,
+        str(len(site.charged)),
+        show.epsilon(budget.epsilon),
+        "–" if budget.limit is None else f"{budget.limit:g}",
+        show.budget_left(budget.left),
+        "–" if left is None else str(left),
+        f"{budget.delta:g}",
+        site.source + (", simulated" if budget.simulated else ""),
+    )
+
+
+def _print_verdict(verdict: Verdict) -> None:
+    if verdict.ledgers:
+        show.table(
+            "",
+            ("intact ledger", "entries", "ε so far", "Rényi", "PLD", "δ", "key"),
+            [
+                (
+                    ledger.site,
+                    str(ledger.entries),
+                    show.epsilon(ledger.reading.epsilon),
+                    show.epsilon(ledger.reading.rdp),
+                    show.epsilon(ledger.reading.pld),
+                    f"{ledger.delta:g}",
+                    "pinned" if ledger.pinned else "its own",
+                )
+                for ledger in verdict.ledgers
+            ],
+            words=("key",),
+        )
+    for finding in verdict.notes:
+        show.note(f"note: {finding}")
+    if verdict.ok:
+        typer.echo(
+            f"intact: {len(verdict.ledgers)} ledgers, {verdict.attestations} attestations, "
+            f"{verdict.evidence} rounds with aggregation evidence"
+        )
+    else:
+        for finding in verdict.problems:
+            typer.echo(f"NOT INTACT: {finding}")
+
+
+def _plain_verdict(verdict: Verdict) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(verdict) | {
+        "ok": verdict.ok,
+        "problems": [str(finding) for finding in verdict.problems],
+        "notes": [str(finding) for finding in verdict.notes],
+    }
+
+
+def _print_result(result: SelfTestResult) -> None:
+    show.table(
+        "Promises of the mechanism",
+        ("check", "", "seen", "limit"),
+        [
+            (f"{c.name}: {c.meaning}", "ok" if c.passed else "FAILED", f"{c.seen:.4g}", f"{c.limit:.4g}")
+            for c in result.checks
+        ],
+        words=("",),
+    )
+    typer.echo()
+    found = result.audit
+    show.table(
+        f"An attack with {found.canaries} canaries, δ = {found.delta:g}, confidence {found.confidence:g}",
+        ("ε", ""),
+        [
+            ("proven by the attack (lower bound)", f"{found.lower:.3f}"),
+            ("promised by the accountant (upper bound)", show.epsilon(found.upper)),
+            ("right guesses", f"{found.correct} of {found.guesses}"),
+        ],
+    )
+    typer.echo()
+    typer.echo("passed" if result.passed else "FAILED: do not train with this installation")
+
+
+def _plain_result(result: SelfTestResult) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(result) | {"passed": result.passed}

@@ -1,0 +1,214 @@
+"""What an auditor asks of a run folder, a ledger, or a folder of ledgers, gathered for table, page, CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from common.errors import BadInputError, FedcartError, VerificationError
+from common.privacy.accountant import ScopeAccountant, epsilon_of, round_up
+from common.privacy.attestation import SignedAttestation
+from common.privacy.calibration import rounds_left
+from common.privacy.entries import Replay, replay_lines, split_lines
+from common.privacy.mechanism import TRAIN, PrivacyEvent
+from common.privacy.statement import (
+    LedgerRow,
+    SiteBudget,
+    Statement,
+    budget_of_attestation,
+    budget_of_ledger,
+    ledger_rows,
+    make_statement,
+)
+from common.runfolder import RoundRecord, RunFolder
+from common.verify import Verdict, verify_path
+
+ATTESTED = "attested"
+CSV_COLUMNS = (
+    "site", "scope", "run", "round", "attempt", "state", "time", "events",
+    "epsilon_this_round", "epsilon_so_far", "limit", "left", "delta",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SiteAudit:
+    """One site: what its scope has spent, and the history behind it. ``source``: ledger, or attestations."""
+
+    budget: SiteBudget
+    rows: tuple[LedgerRow, ...]
+    source: str
+
+    @property
+    def charged(self) -> list[LedgerRow]:
+        """The rows that count: committed, open, or attested."""
+        return [row for row in self.rows if row.state != "void"]
+
+    @property
+    def rounds_left(self) -> int | None:
+        """How many more rounds like the last training round fit under the limit; None if unknown."""
+        events = next((row.events for row in reversed(self.charged) if _trains(row)), None)
+        if self.budget.limit is None or events is None:
+            return None
+        return _rounds_left(self.budget.events, events, self.budget.delta, self.budget.limit)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """All of it. ``records`` is empty unless the path is a run folder."""
+
+    path: Path
+    sites: tuple[SiteAudit, ...]
+    statement: Statement
+    verdict: Verdict
+    records: tuple[RoundRecord, ...]
+
+
+def read_audit(path: Path) -> Audit:
+    """Verify and read everything that can be audited at a path.
+
+    Raises: BadInputError if there is nothing; VerificationError if no ledger of it can be read at all.
+    """
+    verdict = verify_path(path)
+    run = RunFolder(path) if (path / "run.toml").is_file() else None
+    records = tuple(_records(run))
+    attested = _attestations(records)
+    ledgers = {state.header.site: state for state in _ledgers(path, run) if state.header is not None}
+    sites = [_from_ledger(ledgers[name], attested.get(name, [])) for name in sorted(ledgers)]
+    sites += [_from_attestations(attested[name]) for name in sorted(set(attested) - set(ledgers))]
+    private, hardened = _settings(run)
+    if not sites and private:
+        verdict.raise_if_bad()
+        raise VerificationError(f"nothing in {path} says what was spent", hint="name a run folder or a ledger")
+    secure = bool(records) and all(r.aggregation == "secure" for r in records)
+    statement = make_statement([s.budget for s in sites], secure=secure, private=private, hardened=hardened)
+    return Audit(path, tuple(sites), statement, verdict, records)
+
+
+def event_words(events: Iterable[PrivacyEvent]) -> str:
+    """Events for people: what was read, how often, at which rate, under which noise."""
+    return "; ".join(
+        f"{'' if e.sub_scope == TRAIN else 'hold-out '}{e.steps} × σ {e.noise_multiplier:.4g}"
+        + (f" at q {e.sampling_rate:g}" if e.sampling_rate < 1 else "")
+        for e in events
+    )
+
+
+def left_after(site: SiteAudit, row: LedgerRow) -> float | None:
+    """Limit minus spent after a row, at least 0; None without a limit."""
+    return None if site.budget.limit is None else max(0.0, site.budget.limit - row.epsilon_so_far)
+
+
+def as_csv(audit: Audit) -> str:
+    """One line per site and reservation, void ones included."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for site in audit.sites:
+        budget = site.budget
+        for row in site.rows:
+            left = left_after(site, row)
+            writer.writerow(
+                [
+                    budget.site, budget.scope, row.run, row.round, row.attempt, row.state, row.time,
+                    event_words(row.events), row.epsilon_alone, row.epsilon_so_far,
+                    "" if budget.limit is None else budget.limit, "" if left is None else round(left, 6), budget.delta,
+                ]
+            )  # fmt: skip
+    return out.getvalue()
+
+
+def as_json(audit: Audit) -> dict[str, Any]:
+    """Everything, as plain values."""
+    statement = asdict(audit.statement)
+    del statement["sites"]
+    return {
+        "path": str(audit.path),
+        "intact": audit.verdict.ok,
+        "problems": [str(finding) for finding in audit.verdict.problems],
+        "sites": [
+            asdict(site.budget)
+            | {"epsilon": site.budget.epsilon, "left": site.budget.left, "rounds_left": site.rounds_left}
+            | {"source": site.source, "rows": [asdict(r) | {"left": left_after(site, r)} for r in site.rows]}
+            for site in audit.sites
+        ],
+        "statement": statement,
+    }
+
+
+def _records(run: RunFolder | None) -> list[RoundRecord]:
+    if run is None:
+        return []
+    try:
+        return run.metrics()
+    except FedcartError:
+        return []  # named by the verification already
+
+
+def _ledgers(path: Path, run: RunFolder | None) -> list[Replay]:
+    """Every ledger that can be replayed; what cannot is in the verdict."""
+    folder = path / "ledgers" if run is not None else path
+    files = sorted(folder.glob("*.jsonl")) if folder.is_dir() else [folder]
+    found = []
+    for file in files:
+        try:
+            states = [state for _, _, state in replay_lines(split_lines(file.read_bytes())[0])]
+        except (FedcartError, OSError):
+            continue
+        found += states[-1:]
+    return found
+
+
+def _attestations(records: Iterable[RoundRecord]) -> dict[str, list[SignedAttestation]]:
+    found: dict[str, list[SignedAttestation]] = {}
+    for record in records:
+        for site, plain in record.attestations.items():
+            try:
+                found.setdefault(site, []).append(SignedAttestation.from_json(plain))
+            except (FedcartError, TypeError):
+                continue  # named by the verification already
+    return found
+
+
+def _from_ledger(state: Replay, attested: list[SignedAttestation]) -> SiteAudit:
+    limit = attested[-1].attestation.limit if attested else None
+    return SiteAudit(budget_of_ledger(state, limit), tuple(ledger_rows(state)), "ledger")
+
+
+def _from_attestations(attested: list[SignedAttestation]) -> SiteAudit:
+    rows = []
+    for signed in attested:
+        said = signed.attestation
+        alone = round_up(epsilon_of(said.events, said.delta))
+        so_far = round_up(max(said.epsilon_after, epsilon_of(said.totals, said.delta)))
+        rows.append(
+            LedgerRow(said.sequence, "", said.run, said.round, said.attempt, ATTESTED, said.events, alone, so_far)
+        )
+    return SiteAudit(budget_of_attestation(attested[-1]), tuple(rows), "attestations")
+
+
+def _settings(run: RunFolder | None) -> tuple[bool, bool]:
+    """(private, hardened noise) of a run; a ledger alone is of private releases."""
+    from common.config import read_toml
+
+    if run is None:
+        return True, False
+    privacy = read_toml(run.path / "run.toml").get("privacy", {})
+    if not isinstance(privacy, dict):
+        raise BadInputError(f"{run.path / 'run.toml'}: privacy is not a table", hint="restore the file")
+    return bool(privacy.get("enabled", True)), privacy.get("noise") == "hardened"
+
+
+def _trains(row: LedgerRow) -> bool:
+    return any(event.sub_scope == TRAIN for event in row.events)
+
+
+@lru_cache(maxsize=64)
+def _rounds_left(
+    spent: tuple[PrivacyEvent, ...], events: tuple[PrivacyEvent, ...], delta: float, limit: float
+) -> int:
+    return rounds_left(ScopeAccountant(spent), events, delta, limit)

@@ -1,0 +1,142 @@
+"""The house: who may import whom, where third parties may live, and what a quick answer may not load.
+
+The rules are those of the design page 00-overview; a broken one is named with its file.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cli.main import SECTIONS
+
+ROOT = Path(__file__).resolve().parents[1]
+LAYERS = {
+    "common": set[str](),
+    "client": {"common"},
+    "server": {"common"},
+    "simulations": {"common", "client", "server"},
+    "cli": {"common", "client", "server", "simulations"},
+}
+CONFINED = {
+    "cryptography": ("common/trust/",),
+    "opacus": ("client/training/dpsgd/",),
+    "flwr": (
+        *("common/flower.py", "common/flower_runtime.py", "common/flower_link.py", "client/app.py"),
+        *("server/app.py", "server/deployed.py", "server/exchange.py", "simulations/"),
+    ),
+}
+NEVER = {
+    "common/privacy/": ("torch", "flwr", "opacus", "common.secagg"),
+    "common/secagg/": ("torch", "flwr", "opacus", "common.privacy"),
+    "server/secure_sum.py": ("torch",),
+}
+NOT_AT_IMPORT_TIME = {"torch": ("cli/", "client/app.py", "server/app.py")}
+HEAVY = ("torch", "flwr", "polars", "opacus", "sklearn", "scipy", "dp_accounting", "ray")
+
+
+def sources() -> dict[str, ast.Module]:
+    return {
+        path.relative_to(ROOT).as_posix(): ast.parse(path.read_text())
+        for package in LAYERS
+        for path in sorted((ROOT / package).rglob("*.py"))
+    }
+
+
+SOURCES = sources()
+
+
+def imports(name: str) -> Iterator[tuple[str, bool]]:
+    """(module, whether at import time) of every import of a file."""
+    tree = SOURCES[name]
+    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    checking = [n for n in ast.walk(tree) if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.unparse(n.test)]
+    later = {id(n) for outer in [*functions, *checking] for n in ast.walk(outer)}
+    package = name.removesuffix(".py").removesuffix("/__init__").split("/")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, id(node) not in later) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            up = package[: len(package) - node.level + name.endswith("__init__.py")] if node.level else []
+            base = ".".join([*up, *([node.module] if node.module else [])])
+            yield base, id(node) not in later
+            yield from ((f"{base}.{alias.name}", id(node) not in later) for alias in node.names)
+
+
+def within(module: str, package: str) -> bool:
+    return module == package or module.startswith(package + ".")
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_imports_point_down_and_third_parties_stay_where_they_belong(name):
+    layer = name.split("/")[0]
+    for module, at_import in imports(name):
+        first = module.split(".")[0]
+        assert first not in LAYERS or first == layer or first in LAYERS[layer], f"{name} imports {module}"
+        assert first not in ("tests", "benchmarks"), f"{name} imports {module}"
+        assert first not in CONFINED or name.startswith(CONFINED[first]), f"{name} imports {module}"
+        for place, banned in NEVER.items():
+            if name.startswith(place):
+                assert not any(within(module, b) for b in banned), f"{name} imports {module}"
+        places = NOT_AT_IMPORT_TIME.get(first, ())
+        assert not (at_import and places and name.startswith(places)), f"{name} imports {module} at import time"
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_nothing_pickles_or_downloads(name):
+    for module, _ in imports(name):
+        assert module.split(".")[0] not in ("pickle", "cloudpickle", "dill", "shelve", "marshal", "joblib"), name
+        assert module.split(".")[0] not in ("requests", "httpx", "urllib3", "aiohttp"), name
+        assert not within(module, "urllib.request"), name
+    for node in ast.walk(SOURCES[name]):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            call = ast.unparse(node.func)
+            assert call not in ("torch.load", "torch.save", "eval", "exec"), f"{name}: {call}"
+            allowed = [k for k in node.keywords if k.arg == "allow_pickle"]
+            assert not any(ast.unparse(k.value) == "True" for k in allowed), f"{name}: allow_pickle"
+
+
+def test_no_files_import_each_other_in_a_circle():
+    names = {n.removesuffix("/__init__.py").removesuffix(".py").replace("/", "."): n for n in SOURCES}
+    edges = {n: {names[m] for m, top in imports(n) if top and m in names and names[m] != n} for n in SOURCES}
+    while leaves := [n for n, targets in edges.items() if not targets]:
+        edges = {n: targets - set(leaves) for n, targets in edges.items() if n not in leaves}
+    assert edges == {}, "these files import each other, or files that do"
+
+
+def test_client_and_server_need_no_command_line_and_common_stands_alone():
+    code = "import sys; sys.modules.update(client=None, server=None, simulations=None, cli=None); import common.verify"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def commands() -> list[str]:
+    return [
+        e.name for entries in SECTIONS.values() for e in entries if (ROOT / f"cli/{e.module[4:]}.py").is_file()
+    ]
+
+
+def test_help_of_every_command_loads_nothing_heavy():
+    code = (
+        "import sys, contextlib, io\n"
+        "from cli.main import main\n"
+        "for words in [[]] + [[name] for name in sys.argv[1:]]:\n"
+        "    with contextlib.redirect_stdout(io.StringIO()) as out:\n"
+        "        assert main([*words, '--help']) == 0, words\n"
+        "    assert 'Usage: fedcart' in out.getvalue(), words\n"
+        f"    loaded = [m for m in {HEAVY!r} if m in sys.modules]\n"
+        "    assert not loaded, f'{words} --help loads {loaded}'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *commands()], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_offline_verification_needs_neither_torch_nor_opacus_nor_flwr():
+    code = "import sys; sys.modules.update(torch=None, opacus=None, flwr=None); import common.verify, cli.audit"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
