@@ -145,8 +145,8 @@ class Reading:
     """Both bounds for one accountant and the one that counts.
 
     ``epsilon`` is what the budget gate and every display use: the smaller bound, or the Rényi bound
-    where a sub-scope holds more than one setting (``adaptive``), because then the later settings may
-    have been chosen after seeing earlier models. ``if_fixed_in_advance`` is the smaller bound anyway.
+    where a sub-scope holds sampled releases of more than one setting (``adaptive``), because then the later
+    settings may have been chosen after seeing earlier models. ``if_fixed_in_advance`` is the smaller bound anyway.
     """
 
     epsilon: float
@@ -184,7 +184,9 @@ class ScopeAccountant(Accountant):
         return min(rdp, self._pld.sub_epsilon(sub_scope, delta))
 
     def _is_adaptive(self, sub_scope: str) -> bool:
-        return len(self._steps.get(sub_scope, ())) > 1
+        """Mixed settings. Without sampling the exact bound holds for them too (Smith and Thakurta 2022)."""
+        settings = self.steps(sub_scope)
+        return len(settings) > 1 and any(rate < 1.0 for rate, _ in settings)
 
     def reading(self, delta: float) -> Reading:
         """Both bounds over all sub-scopes, the one that counts, and why."""

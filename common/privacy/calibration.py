@@ -47,7 +47,8 @@ def calibrate_noise(
         )
     start = _bisect(rough, target_epsilon)
     # the gate uses the Renyi bound alone where settings are mixed, see ScopeAccountant
-    kind = RdpAccountant if extras else PldAccountant
+    mixed = extras and any(r < 1.0 for r in (rate, *(e.sampling_rate for e in extras)))
+    kind = RdpAccountant if mixed else PldAccountant
     sigma = _close_in(lambda sigma: epsilon(kind(), sigma), target_epsilon, start)
     return math.ceil(sigma * 1e4) / 1e4
 

@@ -144,6 +144,13 @@ def test_mixed_settings_in_one_scope_count_by_the_renyi_bound_alone() -> None:
     assert reading.adaptive and reading.epsilon == reading.rdp > reading.if_fixed_in_advance
 
 
+def test_mixed_releases_without_sampling_have_an_exact_bound_that_holds_adaptively() -> None:
+    reading = ScopeAccountant([PrivacyEvent(3.0, 1.0, 2), PrivacyEvent(6.0, 1.0, 4)]).reading(1e-5)
+    assert not reading.adaptive
+    assert reading.epsilon == pytest.approx(gaussian_epsilon((2 / 9 + 4 / 36) ** 0.5, 1e-5), abs=1e-9)
+    assert reading.epsilon < reading.rdp
+
+
 def test_a_delta_too_small_for_fourier_transforms_falls_back_to_renyi() -> None:
     reading = ScopeAccountant([PrivacyEvent(3.0, 0.05, 100)]).reading(1e-12)
     assert reading.pld == float("inf") and reading.epsilon == reading.rdp
