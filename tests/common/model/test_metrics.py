@@ -86,9 +86,9 @@ def test_the_sensitivity_counts_a_histogram_once():
 
 def test_released_sums_carry_noise_of_the_stated_size_on_every_coordinate_and_an_event():
     batcher, model = Batcher(random_sequences(10)), small_model()
-    drawn = [evaluate(model, batcher, 3.0, SeededStream(s)) for s in range(200)]
+    drawn = [evaluate(model, batcher, 3.0, SeededStream(s)) for s in range(80)]
     noise = np.array([d.released - d.exact for d in drawn])
-    assert noise.std(axis=0) == pytest.approx(np.full(5, 3 * math.sqrt(5)), rel=0.2)
+    assert noise.std(axis=0) == pytest.approx(np.full(5, 3 * math.sqrt(5)), rel=0.3)
     (event,) = drawn[0].events
     assert (event.sampling_rate, event.steps, event.sub_scope, event.noise_multiplier) == (1.0, 1, HOLDOUT, 3.0)
     assert "exact" not in repr(drawn[0])
