@@ -153,9 +153,8 @@ class Screen(Observer):
         self._stop_bar()
         self._line("")
         if (self.out / "run.toml").is_file():
-            self._line(
-                f"interrupted; every finished round is kept. To go on: fedcart simulate --resume {self.out}"
-            )
+            self._line("interrupted; every finished round is kept. To go on:")
+            self._line(f"  fedcart simulate --resume {escape(str(self.out))}")
 
     def closing(self, summary: Summary) -> None:
         """The final box: result beside trivial baselines, epsilon, files."""
@@ -185,24 +184,15 @@ class Screen(Observer):
         console = show.progress()
         if not console.is_terminal:
             return
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            SpinnerColumn,
-            TextColumn,
-            TimeElapsedColumn,
-        )
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
-        self._bar = Progress(
+        columns = (
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
         )
+        self._bar = Progress(*columns, console=console, transient=True)
         self._task = self._bar.add_task("loading", total=None)
         self._bar.start()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -51,21 +51,29 @@ def sources() -> dict[str, ast.Module]:
 SOURCES = sources()
 
 
-def imports(name: str) -> Iterator[tuple[str, bool]]:
+@cache
+def imports(name: str) -> tuple[tuple[str, bool], ...]:
     """(module, whether at import time) of every import of a file."""
     tree = SOURCES[name]
-    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
-    checking = [n for n in ast.walk(tree) if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.unparse(n.test)]
-    later = {id(n) for outer in [*functions, *checking] for n in ast.walk(outer)}
+    found: list[tuple[str, bool]] = []
     package = name.removesuffix(".py").removesuffix("/__init__").split("/")
-    for node in ast.walk(tree):
+
+    def visit(node: ast.AST, now: bool) -> None:
         if isinstance(node, ast.Import):
-            yield from ((alias.name, id(node) not in later) for alias in node.names)
+            found.extend((alias.name, now) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             up = package[: len(package) - node.level + name.endswith("__init__.py")] if node.level else []
             base = ".".join([*up, *([node.module] if node.module else [])])
-            yield base, id(node) not in later
-            yield from ((f"{base}.{alias.name}", id(node) not in later) for alias in node.names)
+            found.append((base, now))
+            found.extend((f"{base}.{alias.name}", now) for alias in node.names)
+        later = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or (
+            isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        )
+        for child in ast.iter_child_nodes(node):
+            visit(child, now and not later)
+
+    visit(tree, True)
+    return tuple(found)
 
 
 def within(module: str, package: str) -> bool:

@@ -156,7 +156,7 @@ def test_bad_input_is_refused_before_the_work_with_a_hint(stand_in, capsys, opti
 def test_ctrl_c_keeps_the_rounds_writes_the_report_and_says_how_to_go_on(stand_in, capsys):
     stand_in.stop_after = 2
     assert main(["simulate", "--out", "run"]) == 130
-    assert "To go on: fedcart simulate --resume run" in capsys.readouterr().out
+    assert "To go on:\n  fedcart simulate --resume run\n" in capsys.readouterr().out
     assert "2 of 6 rounds are on disk" in Path("run/report.html").read_text()
 
 
