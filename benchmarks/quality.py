@@ -18,7 +18,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from common.config import build_config
+from common.runfolder import RunFolder
+from server.app import read_plan
+from simulations.reference_runs import CENTRAL, CENTRAL_DP, LOCAL_ONLY, reference_runs
 from simulations.run import simulate
+from simulations.workers import WorkerPool
 
 EPSILONS = (8.0, 3.0, 1.0)
 METRIC = "recall@20"
@@ -48,27 +52,34 @@ def data_sets(*, smoke: bool) -> Mapping[str, list[str]]:
     if folder:
         log = Path(folder) / "online_retail" / "online_retail.csv.gz"
         real = [f"data.events={log}", "data.format=online-retail", *SCHEDULE]
-        sets["Online Retail, 8 IID sites"] = [*real, "data.split_by=consumers"]
         sets["Online Retail by country"] = [*real, "data.split_by=country"]
     return sets
 
 
 def _one_seed(name: str, settings: list[str], found: Found, *, smoke: bool) -> None:
-    private = [f"privacy.epsilon={epsilon}" for epsilon in (EPSILONS[:1] if smoke else EPSILONS)]
-    for change in ["privacy.enabled=false", *private]:
-        label = "no DP" if change.startswith("privacy.enabled") else f"epsilon {change.split('=')[1]}"
+    epsilons = EPSILONS[:1] if smoke else EPSILONS
+    for label, change in {"no DP": "privacy.enabled=false"} | {
+        f"epsilon {e:g}": f"privacy.epsilon={e}" for e in epsilons
+    }.items():
         with tempfile.TemporaryDirectory() as folder:
-            config = build_config({}, [*settings, change, "baselines=true"])
+            config = build_config({}, [*settings, change])
             summary = simulate(config, Path(folder) / "run")
+            names = (CENTRAL, LOCAL_ONLY) if label == "no DP" else (CENTRAL_DP,)
+            references = _references(Path(folder) / "run", names)
         scores = {f"federated, {label}": summary.metrics["oracle"][METRIC]}
-        for reference, metrics in summary.baselines.items():
-            if METRIC not in metrics or (reference != "central-dp" and label != "no DP"):
-                continue
-            scores[f"central-dp, {label}" if reference == "central-dp" else reference] = metrics[METRIC]
+        scores |= {f"{reference}, {label}": metrics[METRIC] for reference, metrics in references.items()}
+        if label == "no DP":
+            scores |= {n: metrics[METRIC] for n, metrics in summary.baselines.items() if METRIC in metrics}
         for key, value in scores.items():
             found.setdefault(key, []).append(value)
         line = {"data": name, "seed": config.seed, "seconds": summary.seconds, METRIC: scores}
         print(json.dumps(line), flush=True)
+
+
+def _references(out: Path, names: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    plan = read_plan(RunFolder.open(out))
+    with WorkerPool(os.cpu_count() or 1) as pool:
+        return reference_runs(pool, {site: out / "sites" / site for site in plan.sites}, plan, names=names)
 
 
 def _table(name: str, found: Found) -> None:

@@ -74,19 +74,24 @@ def expected_signal(plan: RunPlan) -> float:
 
 
 def expectation(signal: float, steps: int) -> str:
-    """What to expect of a run at this signal (design: measured at 100 steps in all, next item, eight sites)."""
+    """What to expect of a run at this signal.
+
+    The shares were measured once, on the next item of eight sites with 100 steps in all (docs/simulate.md); on
+    other data they are a rule of thumb.
+    """
     if math.isinf(signal):
         return "no noise: quality is bounded by the data only"
     scaled = signal * math.sqrt(steps / 100)
     for limit, verdict in (
-        (430, "below the floor: no more than the copy path gives without training; raise epsilon or consumers"),
-        (1_000, "near the floor: little above the copy path without training"),
-        (2_000, "useful: well above repeat-last, about three quarters of non-private quality"),
-        (5_000, "good: about 0.88 of non-private quality"),
+        (200, "very weak: little more than the model gives untrained, through its copy path"),
+        (430, "weak: a small part of what training without noise would gain"),
+        (1_000, "fair: about half of what training without noise would gain"),
+        (2_000, "useful: most of what training without noise would gain"),
+        (5_000, "good: close to training without noise"),
     ):
         if scaled < limit:
             return verdict
-    return "very good: about 0.95 of non-private quality or more"
+    return "very good: hardly to be told from training without noise"
 
 
 def to_json(facts: RunFacts) -> dict[str, Any]:

@@ -11,7 +11,7 @@ moving average.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +21,29 @@ from common.model.metric_sums import summarise
 from common.plan import RunPlan
 from simulations.workers import Done, WorkerPool
 
-CENTRAL, CENTRAL_DP, LOCAL_ONLY = "central", "central-dp", "local-only"
+REFERENCES = CENTRAL, CENTRAL_DP, LOCAL_ONLY = "central", "central-dp", "local-only"
+Progress = Callable[[int, int], None]  # references done, in all
 _SECONDS = 0.5
 
 
 def reference_runs(
-    pool: WorkerPool, kits: Mapping[str, Path], plan: RunPlan, progress: Any = None
+    pool: WorkerPool,
+    kits: Mapping[str, Path],
+    plan: RunPlan,
+    progress: Progress = lambda _done, _total: None,
+    names: Sequence[str] = REFERENCES,
 ) -> dict[str, dict[str, float]]:
-    """Train all references and return their metrics by name. Nothing else may use the pool meanwhile."""
+    """Train the named references and return their metrics. Nothing else may use the pool meanwhile."""
     everyone = [str(kit) for kit in kits.values()]
     noise = plan.noise_multiplier * math.sqrt(len(kits))
-    jobs = {pool.submit(train_alone, everyone, plan.to_json(), 0.0): CENTRAL}
-    if noise:
-        jobs[pool.submit(train_alone, everyone, plan.to_json(), noise)] = CENTRAL_DP
-    for kit in everyone:
-        jobs[pool.submit(train_alone, [kit], plan.to_json(), 0.0)] = LOCAL_ONLY
+    wanted: list[tuple[str, list[str], float]] = []
+    if CENTRAL in names:
+        wanted.append((CENTRAL, everyone, 0.0))
+    if CENTRAL_DP in names and noise:
+        wanted.append((CENTRAL_DP, everyone, noise))
+    if LOCAL_ONLY in names:
+        wanted += [(LOCAL_ONLY, [kit], 0.0) for kit in everyone]
+    jobs = {pool.submit(train_alone, group, plan.to_json(), sigma): name for name, group, sigma in wanted}
     sums: dict[str, Any] = {}
     done: list[Done] = []
     while len(done) < len(jobs):
@@ -43,8 +51,7 @@ def reference_runs(
             name = jobs[finished.job]
             sums[name] = sums.get(name, 0.0) + np.array(finished.unwrap())
             done.append(finished)
-            if progress is not None:
-                progress(len(done), len(jobs))
+            progress(len(done), len(jobs))
     return {name: summarise(list(plan.config.model.heads), total) for name, total in sums.items()}
 
 

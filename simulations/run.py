@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -173,8 +174,8 @@ def _finish(run: _Simulation, outcome: Outcome, seconds: float) -> Summary:
     if run.plan.config.privacy.holdout > 0:
         baselines = _job(run.pool, oracle.trivial_baselines, kits, run.plan.to_json())
     if run.config.baselines and baselines:
-        watch = lambda done, total: run.observer.progress(0, "references", done, total)  # noqa: E731
-        baselines |= reference_runs(run.pool, run.kits, run.plan, watch)
+        say = partial(run.observer.progress, 0, "references")
+        baselines |= reference_runs(run.pool, run.kits, run.plan, say)
     records = folder.metrics()
     summary = facts_of.summarise_run(folder, run.plan, outcome, records, baselines, seconds)
     folder.write_json("summary.json", asdict(summary))
