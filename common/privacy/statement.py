@@ -194,6 +194,18 @@ def _adversaries(budgets: Sequence[SiteBudget], *, secure: bool) -> tuple[Advers
     )
 
 
+COMPOSITION = Section(
+    "Composition",
+    (
+        "All rounds, restarts, runs and models on one scope add up in the site's ledger.",
+        "Reported is the smaller of two upper bounds, Rényi and privacy loss distribution; where runs with "
+        "different settings share a scope, the Rényi bound alone, because their settings may depend on "
+        "earlier results.",
+        "The promise is the limit. Epsilon so far is what the ledger counts now; it may still grow up to it.",
+    ),
+)
+
+
 def _sections(*, hardened: bool) -> tuple[Section, ...]:
     source = "AES-256 in counter mode under a key from the operating system, fresh in each process"
     normals = "sums of four Box-Muller normals" if hardened else "Box-Muller normals with a 63-bit radius"
@@ -224,16 +236,7 @@ def _sections(*, hardened: bool) -> tuple[Section, ...]:
                 "The choice of sites per round is not counted as amplification: the server knows who took part.",
             ),
         ),
-        Section(
-            "Composition",
-            (
-                "All rounds, restarts, runs and models on one scope add up in the site's ledger.",
-                "Reported is the smaller of two upper bounds, Rényi and privacy loss distribution; where runs with "
-                "different settings share a scope, the Rényi bound alone, because their settings may depend on "
-                "earlier results.",
-                "The promise is the limit. Epsilon so far is what the ledger counts now; it may still grow up to it.",
-            ),
-        ),
+        COMPOSITION,
         Section("Random source", (f"{source}; {normals}, for noise, sampling and rounding.",)),
     )
 
