@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 POLL_S = 0.2
 QUIET_S = 10.0
 ENDED_WORDS = ("finished", "failed", "stopped")
+BEGIN_S = 180.0
 GRACE_POLLS = 10  # a server app that has ended gets this long to leave its summary
 
 
@@ -80,17 +81,22 @@ class Follower:
 def follow(follower: Follower, folder: RunFolder, flower_status: Callable[[], str]) -> dict[str, Any]:
     """Show a run until it has ended, return its summary.
 
-    ``flower_status`` is Flower's word for the run, in case the server app ends without one of its own.
+    ``flower_status`` is Flower's word for the run, asked until the server app has begun.
     """
-    silent = 0
+    from server.planning import run_is_held
+
+    begun, gone, started = False, 0, time.monotonic()
     while True:
         follower.look()
+        held = run_is_held(folder)
+        begun = begun or held
         summary: dict[str, Any] = folder.read_json("summary.json")
         if summary["status"] != "running":
             follower.look()
             return summary
-        silent = silent + 1 if flower_status() in ENDED_WORDS else 0
-        if silent > GRACE_POLLS:
+        ended = not held if begun else flower_status() in ENDED_WORDS or time.monotonic() - started > BEGIN_S
+        gone = gone + 1 if ended else 0
+        if gone > GRACE_POLLS:
             return {"status": "interrupted", "error": "the server app ended without a word",
                     "hint": "see the server's log, then: fedcart server resume", "exit_code": 1}  # fmt: skip
         time.sleep(POLL_S)

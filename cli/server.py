@@ -12,6 +12,7 @@ from cli import show
 
 if TYPE_CHECKING:
     from common.deployment import CoordinatorKit
+    from common.flower_link import Control
     from common.runfolder import RunFolder
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Coordinate a federation: server and runs.")
@@ -117,13 +118,22 @@ def submit_and_follow(kit: CoordinatorKit, folder: RunFolder, *, as_json: bool, 
     with open_control(kit) as control:
         flower_run = submit(kit, control, folder.path.name)
         try:
-            summary = follow(follower, folder, lambda: control.run_status(flower_run)[0].split(":")[0])
+            summary = follow(follower, folder, lambda: _flower_word(control, flower_run))
         except KeyboardInterrupt:
             control.stop_run(flower_run)
             folder.write_json("summary.json", {"status": "interrupted"})
             show.note(f"stopped; every finished round is kept. To go on: fedcart server resume {kit.path}")
             raise
     return _close(kit, folder, summary, as_json=as_json)
+
+
+def _flower_word(control: Control, flower_run: int) -> str:
+    from common.errors import WorkFailedError
+
+    try:
+        return control.run_status(flower_run)[0].split(":")[0]
+    except WorkFailedError:
+        return ""  # the server may be starting again
 
 
 def _close(kit: CoordinatorKit, folder: RunFolder, summary: dict[str, Any], *, as_json: bool) -> int:

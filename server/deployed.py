@@ -6,7 +6,6 @@ late, and leaves progress, notes, model and summary in the run folder, where ``f
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
@@ -21,7 +20,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from common.deployment import COORDINATOR_VARIABLE, CoordinatorKit, open_coordinator_kit
-from common.errors import BadInputError, FedcartError, RefusedError, WorkFailedError
+from common.errors import FedcartError, RefusedError, WorkFailedError
 from common.flower import Parts
 from common.plan import PROPOSAL, RunPlan
 from common.runfolder import INTERRUPTED, RUNNING, RoundRecord, RunFolder
@@ -29,7 +28,7 @@ from common.trust.identity import Identity, Roster
 from server.app import CLOSING_S, greet, read_item_rows, read_plan
 from server.exchange import Exchange
 from server.observer import RunObserver
-from server.planning import open_run
+from server.planning import hold_run, open_run
 from server.rounds import Outcome, Run, run_federation
 from server.state import ServerState
 
@@ -49,7 +48,7 @@ def main(grid: Grid, context: Context) -> None:
     """Run what is left of the run that the run config names, in the kit that the environment names."""
     kit = open_coordinator_kit(Path(os.environ.get(COORDINATOR_VARIABLE, "")))
     folder = open_run(kit, str(context.run_config["run"]))
-    with _only_one(folder), _told(folder):
+    with hold_run(folder), _told(folder):
         _write_summary(folder, {"status": RUNNING})
         started = time.monotonic()
         deployment = Deployment(grid, kit, folder)
@@ -253,14 +252,3 @@ def _told(folder: RunFolder) -> Iterator[None]:
         told = {"error": f"unexpected {type(error).__name__}", "hint": "see the server's log", "exit_code": 1}
         _write_summary(folder, {"status": INTERRUPTED, **told})
         raise
-
-
-@contextmanager
-def _only_one(folder: RunFolder) -> Iterator[None]:
-    """Hold the run folder: two server apps on one run would ask sites twice. Raises: BadInputError."""
-    with open(folder.path / "running.lock", "a", encoding="ascii") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BadInputError("this run is already under way", hint="wait for it, or stop it first") from None
-        yield

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from common.data.catalogue import Catalogue
     from common.data.features import FeatureSpec
 
+LOCK_FILE = "running.lock"
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -62,6 +66,29 @@ def open_run(kit: CoordinatorKit, name: str) -> RunFolder:
     if not RUN_NAME.fullmatch(name):
         raise BadInputError(f"{name[:60]!r} is not the name of a run", hint=f"look into {kit.runs}")
     return RunFolder.open(kit.runs / name)
+
+
+@contextmanager
+def hold_run(folder: RunFolder) -> Iterator[None]:
+    """Hold a run folder: two server apps on one run would ask sites twice. Raises: BadInputError."""
+    with open(folder.path / LOCK_FILE, "a", encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadInputError("this run is already under way", hint="wait for it, or stop it first") from None
+        yield
+
+
+def run_is_held(folder: RunFolder) -> bool:
+    """Whether a server app is at work on a run folder of this machine."""
+    try:
+        with open(folder.path / LOCK_FILE, encoding="ascii") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def make_plan(

@@ -87,18 +87,21 @@ class LocalFederation:
     def wait_online(self, names: Sequence[str], timeout_s: float = START_TIMEOUT_S) -> None:
         """Return when the server sees all of these sites. Raises: WorkFailedError."""
         end = time.monotonic() + timeout_s
-        with open_control(self.coordinator) as control:
-            while True:
-                online = online_sites(self.coordinator, control)
-                missing = [name for name in names if not online.get(name)]
-                if not missing:
-                    return
-                if time.monotonic() > end:
-                    raise WorkFailedError(
-                        f"sites not connected after {timeout_s:.0f} s: {', '.join(missing)}",
-                        hint=f"see {self.site(missing[0]).log}",
-                    )
-                time.sleep(POLL_S)
+        while missing := [name for name in names if not self._online().get(name)]:
+            if time.monotonic() > end:
+                raise WorkFailedError(
+                    f"sites not connected after {timeout_s:.0f} s: {', '.join(missing)}",
+                    hint=f"see {self.site(missing[0]).log}",
+                )
+            time.sleep(POLL_S)
+
+    def _online(self) -> dict[str, bool]:
+        """Which sites the server sees; none while it starts again."""
+        try:
+            with open_control(self.coordinator) as control:
+                return online_sites(self.coordinator, control)
+        except WorkFailedError:
+            return {}
 
     def site_process(self, name: str) -> subprocess.Popen[bytes]:
         """The supervisor's process of a site."""
