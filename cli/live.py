@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 QUIET_S = 10.0  # between two progress lines where there is no terminal
 SITES_SHOWN = 12
+METRICS_SHOWN = 5  # in the final box; the report has all
 PHASES = {
     "advertise": "training at the sites",
     "share": "exchanging key shares",
@@ -32,19 +33,15 @@ PHASES = {
     "plain": "training at the sites",
 }
 KNOWN_METRICS = (
-    "loss",
-    "recall@20",
-    "mrr@20",
-    "intent_auc",
-    "squared_error",
-    "event_accuracy",
-    "category_accuracy",
-)
+    "loss", "recall@20", "intent_auc", "mrr@20", "intent_ap", "squared_error", "event_accuracy", "category_accuracy",
+)  # fmt: skip
 SHORT = {
     "recall@20": "R@20",
     "mrr@20": "MRR@20",
     "intent_auc": "AUC",
     "squared_error": "sq.err",
+    "intent_ap": "AP",
+    "intent_f1": "F1",
     "event_accuracy": "event",
     "category_accuracy": "categ.",
     "epsilon": "ε worst",
@@ -311,7 +308,7 @@ def closing_lines(summary: Summary, config: RunConfig) -> list[str]:
 def _result_lines(rows: list[Standing]) -> list[str]:
     if not rows:
         return []
-    names = list(rows[0].values)
+    names = list(rows[0].values)[:METRICS_SHOWN]
     width = max(len(row.name) for row in rows) + 2
     head = " " * width + "".join(f"{SHORT.get(name, name):>9}" for name in names)
     lines = [f"[dim]{head}   (oracle: the simulation's own test on held-out consumers)[/]"]

@@ -6,18 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 MODEL = "this model"
-TRIVIAL = ("popularity", "markov", "item-knn", "repeat-last", "majority", "seasonal-mean")
+TRIVIAL = ("popularity", "markov", "item-knn", "repeat-last", "buys-again", "majority", "seasonal-mean")
 LOWER_IS_BETTER = ("loss", "squared_error", "wape")
 SHOWN = (
-    "recall@20",
-    "mrr@20",
-    "intent_auc",
-    "event_accuracy",
-    "category_accuracy",
-    "squared_error",
-    "wape",
-    "loss",
-)
+    "recall@20", "mrr@20", "intent_auc", "intent_ap", "intent_f1", "intent_precision", "intent_recall",
+    "intent_accuracy", "event_accuracy", "category_accuracy", "squared_error", "wape", "loss",
+)  # fmt: skip
 PRIMARY = {
     "next-behaviour": "recall@20",
     "multi-task": "recall@20",

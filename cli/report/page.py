@@ -12,7 +12,7 @@ from markupsafe import Markup
 from cli import show
 from cli.report.charts import Axis, Series, column_chart, line_chart, participation
 from cli.report.facts import RunStory, flat_settings, read_story
-from cli.verdict import LOWER_IS_BETTER, PRIMARY
+from cli.verdict import LOWER_IS_BETTER, PRIMARY, SHOWN, Standing
 from common import VERSION
 from common.runfolder import RoundRecord, write_atomic
 
@@ -28,10 +28,12 @@ METRIC_WORDS = {
     "mrr@20": "MRR@20",
     "loss": "Loss",
     "intent_auc": "Purchase intent, AUC",
+    "intent_ap": "Purchase intent, AP",
     "event_accuracy": "Next event, accuracy",
     "category_accuracy": "Next category, accuracy",
     "squared_error": "Sales, squared error",
 }
+COMPARED = ("recall@20", "intent_auc", "squared_error")  # one group of bars each, where measured
 STATUS_WORDS = {"ok": "in the sum", "not-invited": "not invited"}
 
 
@@ -78,7 +80,7 @@ def render_report(run_dir: Path) -> str:
         bars=_bars(story),
         verdict=[n for n in story.summary.get("notes", []) if BELOW in n],
         notes=[n for n in story.summary.get("notes", []) if BELOW not in n],
-        primary=METRIC_WORDS.get(_primary(story), _primary(story)),
+        comparison=_comparison(story),
         privacy=[f for f in _privacy(story) if f.drawing],
         sites=_site_rows(story),
         grid=_participation(story),
@@ -196,18 +198,31 @@ def _metric_figure(story: RunStory, name: str) -> Figure:
     return Figure(title, kinds, line_chart(series, axis, references=best, label=f"{title} over rounds"), text)
 
 
-def _bars(story: RunStory) -> list[Bar]:
-    rows = [row for row in story.standings if row.score is not None]
-    longest = max((abs(row.score or 0.0) for row in rows), default=0.0) or 1.0
-    return [
-        Bar(
-            row.name,
-            show.number(row.score),
-            max(0.0, 100 * (row.score or 0.0) / longest),
-            "model" if row.is_model else "trivial" if row.trivial else "other",
-        )
-        for row in rows
-    ]
+def _bars(story: RunStory) -> list[tuple[str, list[Bar]]]:
+    """A group of bars per compared metric: the model first, then the baselines, best first."""
+    rows = story.standings
+    groups = []
+    for name in COMPARED:
+        found = [(row, row.values[name]) for row in rows if name in row.values]
+        if len(found) < 2 or not found[0][0].is_model:
+            continue
+        longest = max(abs(value) for _, value in found) or 1.0
+        sign = 1 if name in LOWER_IS_BETTER else -1
+        ordered = [found[0], *sorted(found[1:], key=lambda pair: sign * pair[1])]
+        groups.append((METRIC_WORDS[name], [_bar(row, value, longest) for row, value in ordered]))
+    return groups
+
+
+def _bar(row: Standing, value: float, longest: float) -> Bar:
+    role = "model" if row.is_model else "trivial" if row.trivial else "other"
+    return Bar(row.name, show.number(value), max(0.0, 100 * value / longest), role)
+
+
+def _comparison(story: RunStory) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """All metrics of the model and of its baselines, as a table."""
+    rows = story.standings
+    names = [name for name in SHOWN if any(name in row.values for row in rows)]
+    return names, [(row.name, [show.number(row.values.get(name)) for name in names]) for row in rows]
 
 
 def _privacy(story: RunStory) -> list[Figure]:
