@@ -59,8 +59,9 @@ def advertise(site: Site, request: Values, speed: PerformanceSettings) -> tuple[
     params = messages.decode(Params, request["message"])
     _check_params(question, params)
     machine = ClientProtocol(_local_site(site), params)
+    published = machine.advertise()  # refuses foreign cohorts and used sessions before anything is charged
     reply, memory = _prepare(site, question, request, params)
-    reply["message"] = messages.encode(machine.advertise())
+    reply["message"] = messages.encode(published)
     return reply, replace(memory, machine=machine.to_state())
 
 
