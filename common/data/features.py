@@ -178,12 +178,13 @@ def _coded(values: pl.Series, vocabulary: tuple[str, ...], buckets: int) -> NDAr
     """Vocabulary index, else a hashed bucket behind the vocabulary, else 0."""
     distinct = values.drop_nulls().unique()
     position = {name: i for i, name in enumerate(vocabulary, start=1)}
-    codes = [position.get(name) or _hashed(name, len(vocabulary), buckets) for name in distinct]
+    codes = [position.get(name) or hashed_bucket(name, len(vocabulary), buckets) for name in distinct]
     coded = values.replace_strict(distinct, pl.Series(codes, dtype=pl.Int32), default=0, return_dtype=pl.Int32)
     return coded.fill_null(0).to_numpy()
 
 
-def _hashed(name: str, first: int, buckets: int) -> int:
+def hashed_bucket(name: str, first: int, buckets: int) -> int:
+    """Public bucket of a name behind ``first`` known ones, 0 where there are no buckets."""
     if not buckets:
         return 0
     number = int.from_bytes(

@@ -1,0 +1,192 @@
+"""One pass of anomaly detection over a site's log: scores, thresholds, verdicts, and quality where labels exist."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.scoring.anomaly import (
+    ENOUGH_PAST,
+    Detector,
+    Scored,
+    adaptive_thresholds,
+    cross_validated,
+    per_consumer,
+    precision_recall,
+    profile_log,
+)
+from client.scoring.consumers import LocalLog
+from client.scoring.feedback import read_table
+from client.scoring.model import SharedModel
+from client.scoring.windows import WINDOW, Table, habits
+from common.data.events import EventLog
+from common.errors import BadInputError
+
+LONG_PAST = 50  # past events from which on a takeover should be found
+ALL = "all kinds"
+
+
+@dataclass(frozen=True)
+class Thresholding:
+    """How a score becomes an alarm: ``kind`` fixed, adaptive or cross-validated.
+
+    ``at`` is the fixed threshold (1: as odd as the oddest hundredth of the reference); ``rate`` the share of
+    recent windows that an adaptive threshold would report; ``days`` how far it looks back.
+    """
+
+    kind: str = "adaptive"
+    at: float = 1.0
+    rate: float = 0.01
+    days: float = 30.0
+
+
+@dataclass(frozen=True)
+class Detection:
+    """Scores and thresholds of all windows of a log.
+
+    Shapes: ``scores, thresholds: float64[M]`` per window; ``best: float64[N]`` highest score of each consumer,
+    ``which: int64[N]`` its window (-1: fewer than three events, nothing to say).
+    """
+
+    scored: Scored
+    scores: Table
+    thresholds: Table
+    best: Table
+    which: NDArray[np.int64]
+    level: float
+    notes: tuple[str, ...] = ()
+
+    def alarms(self) -> NDArray[np.bool_]:
+        """True for each consumer with a window at or above its threshold: ``bool[N]``."""
+        alarmed = np.zeros(len(self.best), dtype=np.bool_)
+        alarmed[self.scored.windows.row[self.scores >= self.thresholds]] = True
+        return alarmed
+
+    def score_of(self) -> dict[int, float]:
+        """The highest score by pseudonym."""
+        consumers = self.scored.sequences.consumers
+        return {int(c): float(s) for c, s in zip(consumers, self.best, strict=True) if np.isfinite(s)}
+
+
+def detect(
+    shared: SharedModel,
+    log: EventLog,
+    thresholding: Thresholding,
+    *,
+    reference: EventLog | None = None,
+    labels: Mapping[int, str] | None = None,
+) -> Detection:
+    """Score every window of the log against the reference (None: against the log itself) and set thresholds.
+
+    Raises: BadInputError for a model without behaviour heads, too little to compare with, or a cross-validated
+    threshold without labels of both kinds.
+
+    Example:
+        >>> found = detect(shared, log, Thresholding("fixed", at=1.0))  # doctest: +SKIP
+    """
+    if reference is None:
+        scored = profile_log(shared, log)
+        detector = Detector(scored.windows.profile)
+    else:
+        usual = profile_log(shared, reference)
+        detector = Detector(usual.windows.profile)
+        scored = profile_log(shared, log, habits(usual.sequences))
+    scores = detector.score(scored.windows.profile)
+    best, which = per_consumer(scored.windows, scores, len(scored.sequences))
+    level, notes = thresholding.at, []
+    thresholds = np.full(len(scores), level)
+    if thresholding.kind == "adaptive":
+        thresholds = adaptive_thresholds(scores, scored.windows.times, thresholding.rate, thresholding.days)
+        level = float(np.median(thresholds)) if len(thresholds) else level
+    elif thresholding.kind == "cross-validated":
+        found = cross_validated(*_labelled(scored, best, labels))
+        level, thresholds = found.threshold, np.full(len(scores), found.threshold)
+        notes.append(
+            f"cross-validated on labelled consumers: precision {found.precision:.3f}, recall {found.recall:.3f}, "
+            f"F1 {found.f1:.3f}"
+        )
+    return Detection(scored, scores, thresholds, best, which, level, tuple(notes))
+
+
+def _labelled(scored: Scored, best: Table, labels: Mapping[int, str] | None) -> tuple[Table, NDArray[np.bool_]]:
+    if not labels:
+        raise BadInputError("a cross-validated threshold needs labels", hint="give them with --labels FILE")
+    odd = np.array([int(c) in labels for c in scored.sequences.consumers], dtype=np.bool_)
+    known = np.isfinite(best)
+    return best[known], odd[known]
+
+
+def read_labels(path: Path, log: LocalLog) -> dict[int, str]:
+    """Known anomalies: columns ``consumer, kind``; everybody else counts as normal.
+
+    Raises: BadInputError for a table of another shape, or one that names nobody in the log.
+    """
+    found = {}
+    for line in read_table(path, ("consumer", "kind")).iter_rows(named=True):
+        try:
+            found[log.find(line["consumer"] or "")] = str(line["kind"])
+        except BadInputError:
+            continue  # labels may cover more than this log
+    if not found:
+        raise BadInputError(
+            f"no consumer of {path} is in the log", hint="labels name consumers by the ids of the event file"
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class KindQuality:
+    """Detection quality of one kind of anomaly against normal consumers. ``auc`` by method, ours first."""
+
+    kind: str
+    anomalies: int
+    precision: float
+    recall: float
+    f1: float
+    auc: dict[str, float] = field(default_factory=dict)
+
+
+def evaluate(found: Detection, labels: Mapping[int, str]) -> list[KindQuality]:
+    """Quality per kind, for all kinds together, and for takeovers of consumers with a long past.
+
+    Baselines: the hidden state with isolation forest and local outlier factor, as in the literature, and the
+    likelihood ratio of own past against everybody's habits alone.
+    """
+    rows = len(found.best)
+    windows = found.scored.windows
+    kind = np.array([labels.get(int(c), "") for c in found.scored.sequences.consumers])
+    plain = Detector(windows.hidden).parts(windows.hidden)
+    ratio = np.where(windows.past >= ENOUGH_PAST, windows.ratio, 0.0)
+    methods = {
+        "ours": found.best,
+        "hidden+forest": per_consumer(windows, plain[0], rows)[0],
+        "hidden+lof": per_consumer(windows, plain[1], rows)[0],
+        "own-history": per_consumer(windows, ratio, rows)[0],
+    }
+    known = np.isfinite(found.best)
+    kinds = sorted(set(labels.values()) & set(kind))
+    asked = [(name, known & ((kind == name) | (kind == ""))) for name in kinds]
+    long = known & (found.scored.sequences.lengths >= LONG_PAST + WINDOW)
+    if "account-takeover" in kinds:
+        chosen = long & ((kind == "account-takeover") | (kind == ""))
+        asked.append((f"account-takeover, {LONG_PAST}+ past events", chosen))
+    asked.append((ALL, known))
+    alarms = found.alarms()
+    return [
+        _quality(name, alarms[on], kind[on] != "", {m: s[on] for m, s in methods.items()}) for name, on in asked
+    ]
+
+
+def _quality(
+    name: str, alarms: NDArray[np.bool_], odd: NDArray[np.bool_], scores: Mapping[str, Table]
+) -> KindQuality:
+    from sklearn.metrics import roc_auc_score
+
+    both = odd.any() and not odd.all()
+    auc = {m: float(roc_auc_score(odd, s)) if both else float("nan") for m, s in scores.items()}
+    precision, recall, f1 = precision_recall(alarms, odd)
+    return KindQuality(name, int(odd.sum()), precision, recall, f1, auc)

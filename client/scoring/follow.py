@@ -1,0 +1,98 @@
+"""JSON lines in, JSON lines out: the streaming scorer on a stream of text that may contain anything."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from client.scoring.stream import ScoredEvent, StreamScorer
+from common.errors import BadInputError
+
+LONGEST = 65_536  # characters of one line
+_KEPT, _ENOUGH, _EVERY = 5_000, 100, 100
+
+
+class DriftingLevel:
+    """The ``1 - rate`` quantile of the last 5,000 values, renewed every 100; None before the first 100."""
+
+    def __init__(self, rate: float, start: Iterable[float] = ()) -> None:
+        self._rate = rate
+        self._values: deque[float] = deque(start, maxlen=_KEPT)
+        self._since = 0
+        self._level = self._quantile()
+
+    @property
+    def level(self) -> float | None:
+        """The level of now."""
+        return self._level
+
+    def add(self, value: float) -> None:
+        """Take one more value into account; what is above twice the level does not count as usual."""
+        if self._level is not None and value >= 2 * self._level > 0:
+            return
+        self._values.append(value)
+        self._since += 1
+        if self._since >= _EVERY:
+            self._since, self._level = 0, self._quantile()
+
+    def _quantile(self) -> float | None:
+        return float(np.quantile(self._values, 1 - self._rate)) if len(self._values) >= _ENOUGH else None
+
+
+def follow(
+    lines: Iterable[str], scorer: StreamScorer, level: DriftingLevel, *, with_ids: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Score one JSON object per line; a line that is none yields an ``error`` with its number, and goes on.
+
+    A line has ``consumer``, ``timestamp``, ``event`` and, where known, ``item, category, price``. The answer has
+    ``surprise`` (nats of this event), ``recent`` (mean of the last 16), ``threshold`` (null until 100 events
+    tell what is usual) and ``anomaly``.
+    """
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            parsed = _parsed(line)
+            scored = scorer.push(scorer.parse(parsed))
+        except BadInputError as error:
+            yield {"line": number, "error": error.message, "hint": error.hint}
+            continue
+        limit = level.level
+        if scored.position:
+            level.add(scored.recent)
+        shown = str(parsed["consumer"]) if with_ids else f"{scored.consumer:016x}"
+        yield _answer(scored, shown, parsed["timestamp"], limit)
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    if len(line) > LONGEST:
+        raise BadInputError(
+            f"line of {len(line)} characters, at most {LONGEST} are read", hint="one event per line"
+        )
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        raise BadInputError(
+            "not JSON", hint='for example {"consumer": "c1", "timestamp": 0, "event": "view"}'
+        ) from None
+    if not isinstance(value, dict):
+        raise BadInputError("not a JSON object", hint="one object per line")
+    return value
+
+
+def _answer(scored: ScoredEvent, consumer: str, timestamp: Any, limit: float | None) -> dict[str, Any]:
+    judged = limit is not None and scored.position > 0
+    return {
+        "consumer": consumer,
+        "timestamp": timestamp,
+        "position": scored.position,
+        "surprise": round(scored.surprise, 4),
+        "recent": round(scored.recent, 4),
+        "nats": {name: None if value != value else round(value, 4) for name, value in scored.nats.items()},
+        "threshold": None if limit is None else round(limit, 4),
+        "anomaly": (scored.recent >= limit) if judged and limit is not None else None,
+    }

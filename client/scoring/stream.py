@@ -1,0 +1,303 @@
+"""Scoring one event after another: the model's state is carried per consumer, so an event costs the same always.
+
+    scorer = StreamScorer(shared)
+    for event in events:
+        scored = scorer.push(event)
+
+Memory is bounded: the consumers seen longest ago are forgotten and begin anew if they come back.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from client.scoring.consumers import chunks
+from client.scoring.likelihood import surprise
+from client.scoring.model import SharedModel
+from common.data.events import EventLog, pseudonym
+from common.data.features import hashed_bucket
+from common.data.sequences import ConsumerSequences
+from common.errors import BadInputError
+from common.model.batch import Batch, Batcher
+from common.model.heads import ClassHead
+from common.model.targets import STEP_HEADS, whole_rows
+
+MEAN_OF = 16  # events whose surprise is averaged
+SEEN_ITEMS = 500  # of a consumer that the copy path remembers
+
+
+@dataclass(frozen=True)
+class StreamEvent:
+    """One event as the model reads it. Units: ``timestamp`` microseconds since 1970, UTC.
+
+    ``features`` are the model's own integer ids by feature name; the pause to the event before is filled in.
+    """
+
+    consumer: int
+    timestamp: int
+    features: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class ScoredEvent:
+    """How surprising an event was: nats per head (NaN where nothing could be said), their sum, and the mean
+    sum of the consumer's last ``MEAN_OF`` events. ``position`` counts the consumer's events from 0.
+    """
+
+    consumer: int
+    timestamp: int
+    position: int
+    nats: Mapping[str, float]
+    surprise: float
+    recent: float
+
+
+@dataclass
+class _Memory:
+    """What is kept of one consumer between events."""
+
+    hidden: NDArray[np.float32]  # behind the last event: what the heads read
+    state: tuple[Tensor, ...]
+    last: int
+    seen: dict[int, None] = field(default_factory=dict)
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=MEAN_OF))
+    position: int = 0
+
+
+class StreamScorer:
+    """Scores events as they come; at most ``capacity`` consumers are remembered.
+
+    Guarantee: for consumers that were not forgotten and have at most ``SEEN_ITEMS`` different items, the
+    nats are those of ``likelihood.surprise`` on the whole log, up to rounding.
+
+    Example:
+        >>> scorer = StreamScorer(open_model(Path("runs/latest")))  # doctest: +SKIP
+        >>> scorer.push(scorer.event("c17", "2024-05-01T10:00:00", "view", item="item-3")).surprise  # doctest: +SKIP
+    """
+
+    def __init__(self, shared: SharedModel, capacity: int = 100_000, key: bytes = b"stream") -> None:
+        self._shared, self._capacity, self._key = shared, capacity, key
+        self._heads = tuple(name for name in shared.heads if name in STEP_HEADS)
+        if not self._heads:
+            raise BadInputError(
+                f"this model does not predict behaviour, it was trained for: {', '.join(shared.heads)}",
+                hint="use a model with the heads next-event, next-category or next-item",
+            )
+        self._kept: OrderedDict[int, _Memory] = OrderedDict()
+        self._reader = _Reader(shared)
+        self.forgotten = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def event(self, consumer: str, timestamp: str, kind: str, **known: Any) -> StreamEvent:
+        """Encode an event given in the words of the log. Raises: BadInputError for an unreadable one."""
+        return self._reader.read({**known, "timestamp": timestamp, "event": kind}, pseudonym(consumer, self._key))
+
+    def parse(self, line: Mapping[str, Any]) -> StreamEvent:
+        """Encode one object of a stream. Raises: BadInputError naming the field that is wrong."""
+        consumer = line.get("consumer")
+        if not isinstance(consumer, str | int) or isinstance(consumer, bool) or not str(consumer).strip():
+            raise BadInputError("consumer is missing", hint="every event names its consumer")
+        return self._reader.read(line, pseudonym(str(consumer), self._key))
+
+    def push(self, event: StreamEvent) -> ScoredEvent:
+        """Score one event and remember it; the cost does not depend on how much came before."""
+        memory = self._kept.pop(event.consumer, None)
+        features = dict(event.features)
+        # a clock that jumps back counts as no pause, as in the batch after sorting
+        pause_us = max(event.timestamp - memory.last, 0) if memory else None
+        features["gap"] = self._reader.gap(pause_us)
+        nats = self._nats(memory, features) if memory else dict.fromkeys(self._heads, float("nan"))
+        memory = self._advance(memory, features, event.timestamp)
+        total = float(np.nansum(list(nats.values())))
+        if memory.position:
+            memory.recent.append(total)
+        recent = sum(memory.recent) / len(memory.recent) if memory.recent else 0.0
+        scored = ScoredEvent(event.consumer, event.timestamp, memory.position, nats, total, recent)
+        memory.position += 1
+        self._kept[event.consumer] = memory
+        while len(self._kept) > self._capacity:
+            self._kept.popitem(last=False)
+            self.forgotten += 1
+        return scored
+
+    def warm(self, log: EventLog, max_events: int = 400) -> NDArray[np.float64]:
+        """Remember the consumers of a log as if its events had been pushed; returns their ``recent``: ``float64[N]``.
+
+        Batches do it many times faster than events. Only the last ``max_events`` of a consumer are read.
+        """
+        sequences = self._shared.sequences(log, max_events=max_events)
+        total = np.nansum(surprise(self._shared, sequences).nats, axis=1)
+        order = np.argsort(sequences.timestamps[sequences.offsets[1:] - 1], kind="stable")[-self._capacity :]
+        batcher = Batcher(sequences, (), whole_rows(sequences))
+        for rows in chunks(len(order), 256):
+            batch = batcher.packed(order[rows])
+            for memory, row in zip(self._memories(batch, sequences), batch.consumers.tolist(), strict=True):
+                part = total[sequences.offsets[row] + 1 : sequences.offsets[row + 1]]
+                memory.recent.extend(part[-MEAN_OF:].tolist())
+                self._kept[int(sequences.consumers[row])] = memory
+        self._kept = OrderedDict(sorted(self._kept.items(), key=lambda pair: pair[1].last))
+        recent = [m.recent for m in self._kept.values() if m.recent]
+        return np.array([sum(values) / len(values) for values in recent])
+
+    def _memories(self, batch: Batch, sequences: ConsumerSequences) -> list[_Memory]:
+        model = self._shared.model
+        assert batch.batch_sizes is not None
+        with torch.no_grad():
+            x = model.embed(batch)
+            out, state = model.encoder(PackedSequence(x, batch.batch_sizes))
+            step = model.projection(out.data) if model.projection is not None else out.data
+            hidden = (x + step)[batch.last_row].numpy()
+        states = state if isinstance(state, tuple) else (state,)
+        item, ends = sequences.column("item"), sequences.offsets[1:]
+        found = []
+        for place, row in enumerate(batch.consumers.tolist()):
+            begin, end = int(sequences.offsets[row]), int(ends[row])
+            carried = tuple(part[:, place : place + 1].contiguous() for part in states)
+            memory = _Memory(hidden[place].copy(), carried, int(sequences.timestamps[end - 1]))
+            known = [int(i) for i in item[begin:end] if i > 0]
+            memory.seen = dict.fromkeys(list(dict.fromkeys(known[::-1]))[:SEEN_ITEMS][::-1])
+            memory.position = end - begin
+            found.append(memory)
+        return found
+
+    def _nats(self, memory: _Memory, features: Mapping[str, int]) -> dict[str, float]:
+        found = {}
+        hidden = torch.from_numpy(memory.hidden)[None]
+        asked = _one_row(features, memory.seen)
+        with torch.no_grad():
+            for name in self._heads:
+                head, target = self._shared.model.heads[name], features[STEP_HEADS[name]]
+                assert isinstance(head, ClassHead)
+                if target == 0:
+                    found[name] = float("nan")
+                    continue
+                found[name] = -float(torch.log_softmax(head.logits(hidden, asked), dim=1)[0, target])
+        return found
+
+    def _advance(self, memory: _Memory | None, features: Mapping[str, int], timestamp: int) -> _Memory:
+        model = self._shared.model
+        with torch.no_grad():
+            x = model.embed(_one_row(features, {}))[None]  # [1, 1, dim]
+            carried = None if memory is None else memory.state
+            lstm = model.settings.encoder == "lstm"
+            out, state = model.encoder(x, carried if lstm or carried is None else carried[0])
+            step = model.projection(out) if model.projection is not None else out
+            hidden = (x + step)[0, 0].numpy()
+        kept = memory or _Memory(hidden, (), timestamp)
+        kept.hidden, kept.state, kept.last = hidden, state if lstm else (state,), timestamp
+        item = features["item"]
+        if item:
+            kept.seen.pop(item, None)
+            kept.seen[item] = None
+            if len(kept.seen) > SEEN_ITEMS:
+                kept.seen.pop(next(iter(kept.seen)))
+        return kept
+
+
+def _one_row(features: Mapping[str, int], seen: Mapping[int, None]) -> Batch:
+    """A batch of one consumer and one step; what was seen before is given, not derived."""
+    one, zero = torch.ones(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
+    return Batch(
+        consumers=zero,
+        lengths=one,
+        inputs={name: torch.tensor([value]) for name, value in features.items()},
+        targets={},
+        weights={},
+        valid=torch.ones(1, dtype=torch.bool),
+        consumer_of_row=zero,
+        step_of_row=zero,
+        batch_sizes=one,
+        last_row=zero,
+        seen_rows=torch.zeros(len(seen), dtype=torch.int64),
+        seen_items=torch.tensor(list(seen), dtype=torch.int64),
+    )
+
+
+class _Reader:
+    """Turns the words of an event into the model's ids, by the same public constants as the batch encoding."""
+
+    def __init__(self, shared: SharedModel) -> None:
+        self._shared = shared
+        spec, names = shared.spec, shared.catalogue
+        self._items = {name: i for i, name in enumerate(names.items, start=1)} if names else {}
+        self._categories = {name: i for i, name in enumerate(names.categories, start=1)} if names else {}
+        self._events = {name: i for i, name in enumerate(spec.event_types, start=1)}
+        self._gap_edges = np.array(spec.gap_edges_s)
+        self._price_edges = np.array(spec.price_edges)
+
+    def gap(self, pause_us: int | None) -> int:
+        """Bucket of the pause to the event before; 0 for the first."""
+        if pause_us is None:
+            return 0
+        return int(np.searchsorted(self._gap_edges, pause_us / 1e6, side="right")) + 1
+
+    def read(self, line: Mapping[str, Any], consumer: int) -> StreamEvent:
+        """Encode one event. Raises: BadInputError for a missing or unreadable time, event type or price."""
+        moment = _moment(line.get("timestamp"))
+        kind = self._events.get(str(line.get("event")).strip().lower(), 0)
+        if not kind:
+            raise BadInputError(
+                f"event type {line.get('event')!r} is unknown", hint=f"known: {', '.join(self._events)}"
+            )
+        spec = self._shared.spec
+        item = self._index(line.get("item"), self._items, spec.catalogue_items, spec.item_buckets)
+        own = self._index(line.get("category"), self._categories, spec.catalogue_categories, spec.category_buckets)
+        names = self._shared.catalogue
+        listed = names.item_category[item] if names is not None and item <= spec.catalogue_items else 0
+        features = {
+            "event": kind,
+            "item": int(self._shared.rows.translate(np.array([item]))[0]),
+            "category": int(listed) or own,
+            "price": self._price(line.get("price")),
+            "gap": 0,
+            "hour": moment.hour + 1,
+            "weekday": moment.isoweekday(),
+            "month": moment.month,
+        }
+        return StreamEvent(consumer, _microseconds(moment), features)
+
+    @staticmethod
+    def _index(value: Any, known: Mapping[str, int], first: int, buckets: int) -> int:
+        if value is None or not str(value).strip():
+            return 0
+        name = str(value).strip()
+        return known.get(name) or hashed_bucket(name, first, buckets)
+
+    def _price(self, value: Any) -> int:
+        if value is None or value == "":
+            return 0
+        try:
+            price = float(value)
+        except (TypeError, ValueError):
+            raise BadInputError(f"price {value!r} is not a number", hint="leave it out if it is unknown") from None
+        if not np.isfinite(price) or price < 0:
+            return 0
+        return int(np.searchsorted(self._price_edges, np.float32(price), side="right")) + 1
+
+
+def _moment(value: Any) -> datetime:
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return datetime.fromtimestamp(value, UTC)
+        found = datetime.fromisoformat(str(value))
+    except (ValueError, OverflowError, OSError):
+        raise BadInputError(
+            f"timestamp {value!r} cannot be read", hint="ISO 8601 in UTC, or seconds since 1970"
+        ) from None
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+
+
+def _microseconds(moment: datetime) -> int:
+    return int((moment - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1))
