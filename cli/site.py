@@ -147,10 +147,12 @@ def _mark(status: str) -> str:
 
 
 def _show_status(found: SiteStatus) -> None:
+    from common.privacy.accountant import show_epsilon
+
     budget = found.budget
     typer.echo(f"site          {found.site}")
     typer.echo(f"running       {f'yes, process {found.pid}' if found.pid else 'no'}, server {found.server}")
-    typer.echo(f"budget        epsilon {budget.epsilon:.4f} of {budget.limit:g} spent, {budget.left:.4f} left "
+    typer.echo(f"budget        epsilon {show_epsilon(budget.epsilon)} of {budget.limit:g} spent, {budget.left:.4f} left "
                f"(delta {budget.delta:g}, scope {budget.scope})")  # fmt: skip
     typer.echo(
         f"ledger        {budget.entries} entries: {budget.committed} left, {budget.open} open, {budget.void} void"

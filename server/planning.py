@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import fcntl
-import io
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import numpy as np
 
 from common.config import RunConfig
 from common.deployment import CoordinatorKit
 from common.errors import BadInputError, ConfigError
-from common.plan import RunPlan
-from common.privacy.calibration import calibrate_noise
 from common.runfolder import RunFolder, write_atomic
 from common.trust.identity import Roster
+from server.run_setup import make_plan, write_setup
 from server.state import ServerState, save_checkpoint
 
 if TYPE_CHECKING:
@@ -39,6 +35,7 @@ def prepare_run(kit: CoordinatorKit, config: RunConfig, *, base: Path) -> RunFol
     Raises: ConfigError, BadInputError before anything is written.
     """
     from common.data.features import feature_spec
+    from common.data.sharing import shared_item_masks
 
     settings = kit.read()
     _check_sites(config, len(settings.sites))
@@ -49,8 +46,8 @@ def prepare_run(kit: CoordinatorKit, config: RunConfig, *, base: Path) -> RunFol
     plan = make_plan(config, tuple(settings.sites.items()), spec, initial[0].size)
     folder = RunFolder.create(_fresh(kit.runs, config.name))
     roster.save(folder.path / "roster.json")
-    _write_rows(folder, plan, catalogue, initial[1])
-    write_atomic(folder.path / "plan.json", plan.to_json().encode())
+    masks = shared_item_masks(spec, catalogue, plan.sites, config.aggregation.min_stockists)
+    write_setup(folder, plan, masks, initial[1])
     write_atomic(folder.path / "run.toml", config.to_toml().encode())
     save_checkpoint(folder.path / "checkpoints", ServerState.initial(initial[0], plan.digest()))
     return folder
@@ -91,24 +88,6 @@ def run_is_held(folder: RunFolder) -> bool:
     return False
 
 
-def make_plan(
-    config: RunConfig, populations: tuple[tuple[str, int], ...], spec: FeatureSpec, parameters: int
-) -> RunPlan:
-    """Fix every public constant of the run, the noise calibrated to the target epsilon."""
-    privacy, training = config.privacy, config.training
-    noise = evaluation = 0.0
-    if privacy.enabled:
-        steps = training.rounds * training.local_steps
-        noise = privacy.noise_multiplier or calibrate_noise(
-            privacy.epsilon, privacy.delta, privacy.sampling_rate, steps
-        )
-        releases = training.rounds + 1  # one a round, one that closes the run
-        evaluation = privacy.evaluation_noise or calibrate_noise(privacy.epsilon, privacy.delta, 1.0, releases)
-    features = json.dumps(spec.to_json(), sort_keys=True, separators=(",", ":"))
-    run = f"{config.name}-{uuid4().hex[:12]}"
-    return RunPlan(run, config.public_json(), populations, features, parameters, noise, evaluation)
-
-
 def _check_sites(config: RunConfig, sites: int) -> None:
     if config.aggregation.mode != "secure":
         raise ConfigError(
@@ -138,28 +117,10 @@ def _catalogue(config: RunConfig, base: Path) -> Catalogue | None:
 def _initial_model(config: RunConfig, spec: FeatureSpec) -> tuple[np.ndarray[Any, np.dtype[np.float32]], Any]:
     """Parameters before round 1, and the catalogue row of each coordinate (-1: none)."""
     from common.model.network import ModelShape, build_model
-    from common.model.parameters import FlatParameters, layout_of
+    from common.model.parameters import FlatParameters, item_index
 
     model = build_model(config.model, ModelShape(spec.sizes), config.seed)
-    item_of = np.full(layout_of(model).size, -1, dtype=np.int32)
-    for name in model.item_tensors():
-        offset, shape = layout_of(model).entries[name]
-        width = int(np.prod(shape[1:], dtype=np.int64))
-        item_of[offset : offset + shape[0] * width] = np.repeat(np.arange(shape[0], dtype=np.int32), width)
-    return FlatParameters(model).numpy().astype(np.float32), item_of
-
-
-def _write_rows(folder: RunFolder, plan: RunPlan, catalogue: Catalogue | None, item_of: Any) -> None:
-    from common.data.features import FeatureSpec
-    from common.data.sharing import shared_item_masks
-
-    spec = FeatureSpec.from_json(json.loads(plan.features))
-    masks = shared_item_masks(spec, catalogue, plan.sites, plan.config.aggregation.min_stockists)
-    rows, layout = io.BytesIO(), io.BytesIO()
-    np.savez_compressed(rows, **masks)  # type: ignore[arg-type]
-    np.save(layout, item_of, allow_pickle=False)
-    write_atomic(folder.path / "masks.npz", rows.getvalue())
-    write_atomic(folder.path / "item_of.npy", layout.getvalue())
+    return FlatParameters(model).numpy(), item_index(model)
 
 
 def _fresh(runs: Path, name: str) -> Path:

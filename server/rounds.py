@@ -173,7 +173,7 @@ def _ask(
     cohort = choose_cohort([s for s in _willing(run, state) if s in run.exchange.nodes], number, run.plan)
     for _ in range(ATTEMPTS):
         outcome = _attempt(run, query, cohort, model_bytes(parameters), heads)
-        outcome.attestations = _accepted(run, outcome, heads)
+        outcome.attestations = _accepted(run, query, outcome, heads)
         cohort = tuple(_answering(outcome))  # nobody waits for the dead twice
         if not outcome.aborted or outcome.exposed or len(cohort) < run.needed:
             break
@@ -203,14 +203,17 @@ def _attempt(run: Run, query: Query, cohort: Sequence[str], model: bytes, heads:
     return secure_sum(run.exchange, params, openings, settings)
 
 
-def _accepted(run: Run, outcome: SumOutcome, heads: AttestedHeads) -> dict[str, object]:
+def _accepted(run: Run, query: Query, outcome: SumOutcome, heads: AttestedHeads) -> dict[str, object]:
     """The attestations that hold; a site whose word does not hold is named, and its figure is not shown."""
     accepted: dict[str, object] = {}
     for site, text in outcome.attestations.items():
         try:
             signed = SignedAttestation.from_json(json.loads(text))
-            if signed.attestation.site != site:
-                raise BadInputError(f"{site} sent the attestation of another site")
+            said = signed.attestation
+            if (said.site, said.query) != (site, query.digest().hex()) or said.events != run.plan.events(
+                query.kind
+            ):
+                raise BadInputError("it is about another site or query, or about other events than were asked")
             heads.accept(signed, run.roster.party(site).public_key)
             accepted[site] = signed.to_json()
         except (FedcartError, ValueError) as error:

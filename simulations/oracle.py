@@ -24,16 +24,10 @@ def initial_model(settings: str, features: str) -> dict[str, Any]:
 
     Shapes: ``vector: float32[d]`` bytes; ``item_of: int32[d]`` bytes, the catalogue row of a coordinate or -1.
     """
-    from common.model.parameters import FlatParameters, layout_of
+    from common.model.parameters import FlatParameters, item_index
 
     model = _model_of(settings, features)
-    layout = layout_of(model)
-    item_of = np.full(layout.size, -1, dtype=np.int32)
-    for name in model.item_tensors():
-        offset, shape = layout.entries[name]
-        width = int(np.prod(shape[1:], dtype=np.int64))
-        item_of[offset : offset + shape[0] * width] = np.repeat(np.arange(shape[0], dtype=np.int32), width)
-    return {"vector": FlatParameters(model).numpy().tobytes(), "item_of": item_of.tobytes()}
+    return {"vector": FlatParameters(model).numpy().tobytes(), "item_of": item_index(model).tobytes()}
 
 
 def whole_model(plan: RunPlan) -> SequenceModel:

@@ -6,12 +6,10 @@ A simulated site gets the same kit as a real one, with its encoded consumers alr
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import numpy as np
 import tomli_w
@@ -23,9 +21,9 @@ from common.config import RunConfig
 from common.deployment import SiteKit
 from common.errors import BadInputError
 from common.plan import RunPlan
-from common.privacy.calibration import calibrate_noise
 from common.runfolder import RunFolder, write_atomic
 from common.trust.identity import COORDINATOR, SITE, Identity, Party, Roster
+from server.run_setup import write_setup
 from simulations.observer import SiteFacts
 
 if TYPE_CHECKING:
@@ -55,6 +53,7 @@ def make_world(config: RunConfig) -> World:
     Raises: BadInputError for an unusable file, too few sites or consumers; ConfigError.
     """
     from common.data.features import feature_spec
+    from common.data.sharing import shared_item_masks
     from simulations.partition import partition
 
     log, catalogue, data = _events(config)
@@ -71,7 +70,7 @@ def make_world(config: RunConfig) -> World:
     _check_sites(len(dealt.sites), config)
     catalogue = _catalogue(config, catalogue, dealt)
     spec = feature_spec(catalogue, item_buckets=config.features.item_buckets)
-    masks = _shared_masks(config, spec, catalogue, dealt)
+    masks = shared_item_masks(spec, catalogue, dealt.names, config.aggregation.min_stockists)
     return World(dealt, catalogue, spec, masks, data | {"notes": list(dealt.notes)})
 
 
@@ -121,21 +120,14 @@ def _catalogue(config: RunConfig, known: Catalogue | None, dealt: Partition) -> 
     return catalogue_from_events(dealt.log(), max_items=config.features.max_items, with_stock=True)
 
 
-def _shared_masks(
-    config: RunConfig, spec: FeatureSpec, catalogue: Catalogue | None, dealt: Partition
-) -> dict[str, NDArray[np.bool_]]:
-    """Item rows each site trains: its own stock, as far as enough sites of the federation share it."""
-    from common.data.features import item_mask
-
-    masks = {site.name: item_mask(spec, catalogue, site.name) for site in dealt.sites}
-    stockists = np.sum(list(masks.values()), axis=0)
-    shared = stockists >= min(config.aggregation.min_stockists, len(masks))
-    return {name: mask & shared for name, mask in masks.items()}
-
-
 def kit_name(site: str) -> str:
     """A site's name as a folder and roster name."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", site).strip("-._") or "site"
+
+
+def declared(world: World) -> tuple[tuple[str, int], ...]:
+    """Name and declared population of every site."""
+    return tuple((kit_name(site.name), site.population) for site in world.partition.sites)
 
 
 @dataclass(frozen=True)
@@ -148,24 +140,9 @@ class Prepared:
     facts: tuple[SiteFacts, ...]
 
 
-def make_plan(config: RunConfig, world: World, parameters: int) -> RunPlan:
-    """Fix every public constant of the run, the noise calibrated to the target epsilon."""
-    privacy, training = config.privacy, config.training
-    noise = evaluation = 0.0
-    if privacy.enabled:
-        steps = training.rounds * training.local_steps
-        noise = privacy.noise_multiplier or calibrate_noise(
-            privacy.epsilon, privacy.delta, privacy.sampling_rate, steps
-        )
-        releases = training.rounds + 1  # one a round, one that closes the run
-        evaluation = privacy.evaluation_noise or calibrate_noise(privacy.epsilon, privacy.delta, 1.0, releases)
-    populations = tuple((kit_name(site.name), site.population) for site in world.partition.sites)
-    features = json.dumps(world.spec.to_json(), sort_keys=True, separators=(",", ":"))
-    run = f"{config.name}-{uuid4().hex[:12]}"
-    return RunPlan(run, config.public_json(), populations, features, parameters, noise, evaluation)
-
-
-def make_federation(folder: RunFolder, config: RunConfig, world: World, plan: RunPlan) -> Prepared:
+def make_federation(
+    folder: RunFolder, config: RunConfig, world: World, plan: RunPlan, item_of: NDArray[np.int32]
+) -> Prepared:
     """Write roster, coordinator key, one kit per site with its encoded consumers, and the public item masks."""
     from common.data.sequences import build_sequences
 
@@ -192,12 +169,11 @@ def make_federation(folder: RunFolder, config: RunConfig, world: World, plan: Ru
         store_sequences(prepared_path(kit, plan), sequences, mask)
         kits[name] = kit.path
         facts.append(SiteFacts(name, part.population, int(mask.sum()), part.note))
-    write_masks(folder.path / "masks.npz", {kit_name(name): mask for name, mask in world.masks.items()})
+    write_setup(folder, plan, {kit_name(name): mask for name, mask in world.masks.items()}, item_of)
     if world.catalogue is not None:
         from common.data.catalogue import write_catalogue
 
         write_catalogue(world.catalogue, folder.path / "catalogue.json")
-    write_atomic(folder.path / "plan.json", plan.to_json().encode())
     write_atomic(folder.path / "run.toml", config.to_toml().encode())
     return Prepared(plan, roster, kits, tuple(facts))
 
@@ -242,12 +218,3 @@ def simulated_policy(config: RunConfig) -> SitePolicy:
         min_threshold_fraction=1e-6,
         plain_aggregation=True,
     )
-
-
-def write_masks(path: Path, masks: dict[str, NDArray[np.bool_]]) -> None:
-    """Write the sites' public item masks, without pickle."""
-    import io
-
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **masks)  # type: ignore[arg-type]
-    write_atomic(path, buffer.getvalue())

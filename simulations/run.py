@@ -22,16 +22,17 @@ from common.config import RunConfig, load_config
 from common.errors import BadInputError
 from common.model.metric_sums import summarise
 from common.plan import RunPlan
-from common.runfolder import INTERRUPTED, RUNNING, RoundRecord, RunFolder, write_atomic
+from common.runfolder import INTERRUPTED, RUNNING, RoundRecord, RunFolder
 from server.app import make_app, read_plan
 from server.observer import RunObserver
 from server.rounds import Outcome
+from server.run_setup import features_json, make_plan
 from server.state import ServerState, latest_checkpoint, save_checkpoint
 from simulations import facts as facts_of
 from simulations import oracle
 from simulations.engines import run_apps
 from simulations.observer import Observer, RunFacts, Summary
-from simulations.prepare import make_federation, make_plan, make_world
+from simulations.prepare import declared, make_federation, make_world
 from simulations.reference_runs import reference_runs
 from simulations.workers import WorkerPool
 
@@ -72,28 +73,16 @@ def _prepare(config: RunConfig, out: Path, pool: WorkerPool, observer: Observer)
     world = make_world(config)
     folder = RunFolder.create(out)
     observer.progress(0, "model", 1, 3)
-    features = make_plan(
-        config.model_copy(update={"privacy": config.privacy.model_copy(update={"enabled": False})}), world, 0
-    ).features
-    initial = _job(pool, oracle.initial_model, config.public_json(), features)
+    initial = _job(pool, oracle.initial_model, config.public_json(), features_json(world.spec))
     vector = np.frombuffer(initial["vector"], dtype=np.float32)
-    plan = make_plan(config, world, vector.size)
+    plan = make_plan(config, declared(world), world.spec, vector.size)
     observer.progress(0, "sites", 2, 3)
-    prepared = make_federation(folder, config, world, plan)
-    save_item_rows(folder, np.frombuffer(initial["item_of"], dtype=np.int32))
+    item_of = np.frombuffer(initial["item_of"], dtype=np.int32)
+    prepared = make_federation(folder, config, world, plan, item_of)
     save_checkpoint(folder.path / "checkpoints", ServerState.initial(vector, plan.digest()))
     run = _Simulation(config, folder, plan, prepared.kits, pool, observer)
     _announce(run, facts_of.run_facts(folder.path, config, plan, prepared.facts, world.data))
     return run
-
-
-def save_item_rows(folder: RunFolder, item_of: np.ndarray[Any, np.dtype[np.int32]]) -> None:
-    """Write which coordinate of the parameter vector belongs to which item."""
-    import io
-
-    buffer = io.BytesIO()
-    np.save(buffer, item_of, allow_pickle=False)
-    write_atomic(folder.path / "item_of.npy", buffer.getvalue())
 
 
 def _announce(run: _Simulation, facts: RunFacts) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +19,10 @@ from safetensors.numpy import save as save_tensors
 from torch import Tensor, nn
 
 from common.errors import BadInputError
+from common.runfolder import write_atomic
+
+if TYPE_CHECKING:
+    from common.model.network import SequenceModel
 
 Vector = NDArray[np.float32]
 WEIGHTS_FILE, METADATA_FILE = "model.safetensors", "model.json"
@@ -60,6 +63,17 @@ def layout_of(model: nn.Module) -> Layout:
         entries[name] = (offset, tuple(parameter.shape))
         offset += parameter.numel()
     return Layout(entries)
+
+
+def item_index(model: SequenceModel) -> NDArray[np.int32]:
+    """Catalogue row of each coordinate of the flat vector, -1 where it belongs to no item: ``int32[d]``."""
+    layout = layout_of(model)
+    index = np.full(layout.size, -1, dtype=np.int32)
+    for name in model.item_tensors():
+        offset, shape = layout.entries[name]
+        width = math.prod(shape[1:])
+        index[offset : offset + shape[0] * width] = np.repeat(np.arange(shape[0], dtype=np.int32), width)
+    return index
 
 
 class FlatParameters:
@@ -167,8 +181,8 @@ def save_model(folder: Path, vector: Vector, layout: Layout, metadata: Mapping[s
         "metadata": dict(metadata),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / WEIGHTS_FILE, weights)
-    _write(folder / METADATA_FILE, json.dumps(document, indent=1, sort_keys=True).encode() + b"\n")
+    write_atomic(folder / WEIGHTS_FILE, weights)
+    write_atomic(folder / METADATA_FILE, json.dumps(document, indent=1, sort_keys=True).encode() + b"\n")
 
 
 def load_model(folder: Path) -> tuple[Vector, Layout, dict[str, Any]]:
@@ -225,13 +239,3 @@ def _join(named: list[Any], tensors: Mapping[str, NDArray[Any]]) -> tuple[Layout
         raise ValueError(f"{len(tensors)} tensors, {len(entries)} named")
     parts = [tensors[n].reshape(-1) for n in entries]
     return Layout(entries), np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Replace ``path`` in one step, so that a crash leaves the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

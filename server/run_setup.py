@@ -1,0 +1,60 @@
+"""What every new run folder holds before round 1, simulated or deployed: plan, public item rows."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.config import RunConfig
+from common.plan import RunPlan
+from common.privacy.calibration import calibrate_noise
+from common.runfolder import RunFolder, write_atomic
+
+if TYPE_CHECKING:
+    from common.data.features import FeatureSpec
+
+MASKS_FILE, ITEM_OF_FILE, PLAN_FILE = "masks.npz", "item_of.npy", "plan.json"
+
+
+def make_plan(
+    config: RunConfig, populations: tuple[tuple[str, int], ...], spec: FeatureSpec, parameters: int
+) -> RunPlan:
+    """Fix every public constant of the run, the noise calibrated to the target epsilon.
+
+    Raises: ConfigError if the target cannot be met.
+    """
+    privacy, training = config.privacy, config.training
+    noise = evaluation = 0.0
+    if privacy.enabled:
+        steps = training.rounds * training.local_steps
+        noise = privacy.noise_multiplier or calibrate_noise(
+            privacy.epsilon, privacy.delta, privacy.sampling_rate, steps
+        )
+        releases = training.rounds + 1  # one a round, one that closes the run
+        evaluation = privacy.evaluation_noise or calibrate_noise(privacy.epsilon, privacy.delta, 1.0, releases)
+    run = f"{config.name}-{uuid4().hex[:12]}"
+    return RunPlan(run, config.public_json(), populations, features_json(spec), parameters, noise, evaluation)
+
+
+def features_json(spec: FeatureSpec) -> str:
+    """Canonical JSON of a feature spec, as a plan carries it."""
+    return json.dumps(spec.to_json(), sort_keys=True, separators=(",", ":"))
+
+
+def write_setup(
+    folder: RunFolder, plan: RunPlan, masks: Mapping[str, NDArray[np.bool_]], item_of: NDArray[np.int32]
+) -> None:
+    """Write plan, the sites' public item masks, and the catalogue row of each coordinate (-1: none)."""
+    arrays: dict[str, Any] = dict(masks)
+    rows, layout = io.BytesIO(), io.BytesIO()
+    np.savez_compressed(rows, **arrays)
+    np.save(layout, item_of, allow_pickle=False)
+    write_atomic(folder.path / MASKS_FILE, rows.getvalue())
+    write_atomic(folder.path / ITEM_OF_FILE, layout.getvalue())
+    write_atomic(folder.path / PLAN_FILE, plan.to_json().encode())
