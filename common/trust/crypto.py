@@ -45,8 +45,8 @@ Agreement: TypeAlias = Callable[[bytes], bytes]
 system_entropy: Entropy = os.urandom
 
 
-def sha256(*parts: bytes) -> bytes:
-    """SHA-256 over length-prefixed parts: two different lists of parts never share an input."""
+def sha256(*parts: bytes | memoryview) -> bytes:
+    """SHA-256 over length-prefixed parts (bytes, or views of bytes): two different lists of parts never share an input."""
     state = hashlib.sha256()
     for part in parts:
         state.update(len(part).to_bytes(8, "big"))

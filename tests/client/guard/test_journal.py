@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import stat
 from pathlib import Path
@@ -68,6 +69,8 @@ def test_a_torn_last_line_was_never_written(tmp_path: Path) -> None:
             continue
         FileJournal(path).record(ONE, "share", VALUE)
         assert path.read_bytes().count(b"\n") == 2
+        journal_file._ALREADY_READ.clear()
+        FileJournal(path).record(ONE, "mask", VALUE)
 
 
 def test_a_changed_line_stops_the_site(tmp_path: Path) -> None:
@@ -136,7 +139,7 @@ def raise_full(_descriptor: int) -> None:
 def contend(path: Path, won) -> None:
     for attempt in range(20):
         try:
-            FileJournal(path).record(Session("run", 1, attempt), "advertise", VALUE)
+            FileJournal(path, sync=False).record(Session("run", 1, attempt), "advertise", VALUE)
         except RefusedError:
             continue
         with won.get_lock():
@@ -153,6 +156,26 @@ def test_two_processes_never_both_record_a_step(tmp_path: Path) -> None:
         worker.join()
         assert worker.exitcode == 0
     assert won.value == 20
+
+
+def test_the_file_is_locked_from_the_first_read_to_the_last_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def taken_by_another(name: str, method):
+        def call(self, *arguments):
+            with (tmp_path / "rounds.jsonl").open() as file, pytest.raises(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            tried.append(name)
+            return method(self, *arguments)
+
+        return call
+
+    for name in ("_caught_up", "_append"):
+        monkeypatch.setattr(FileJournal, name, taken_by_another(name, getattr(FileJournal, name)))
+    FileJournal(tmp_path / "rounds.jsonl").record(ONE, "advertise", VALUE)
+    assert tried == ["_caught_up", "_append"]
 
 
 def test_a_restart_in_any_phase_never_lets_a_contribution_leave_twice(tmp_path: Path) -> None:
