@@ -67,8 +67,8 @@ class ClippedGradient:
         self.names = {id(p): name for name, p in model.named_parameters()}
         self._losses: Tensor | None = None
 
-    def add(self, batch: Batch, gradient: dict[int, Tensor]) -> ClippedBatch:
-        """Add the clipped sum over a packed batch to ``gradient[id(parameter)]``.
+    def add(self, batch: Batch, gradient: dict[int, Tensor], *, fresh: bool = False) -> ClippedBatch:
+        """Add the clipped sum over a packed batch to ``gradient[id(parameter)]``, or overwrite it (``fresh``).
 
         Raises: BadInputError if a layer is used in a way that has no per-consumer gradient.
         """
@@ -80,7 +80,7 @@ class ClippedGradient:
             self.tape.stop()
             self._losses = None
             raise
-        return self.finish(gradient)
+        return self.finish(gradient, fresh=fresh)
 
     def begin(self, batch: Batch) -> Tensor:
         """Start the tape and return the loss of each consumer: ``[B]``. The caller runs backward on its sum.
@@ -105,8 +105,8 @@ class ClippedGradient:
             raise
         return self._losses
 
-    def finish(self, gradient: dict[int, Tensor]) -> ClippedBatch:
-        """Clip what the backward recorded and add it to ``gradient[id(parameter)]``.
+    def finish(self, gradient: dict[int, Tensor], *, fresh: bool = False) -> ClippedBatch:
+        """Clip what the backward recorded and add it to ``gradient[id(parameter)]``, or overwrite it.
 
         Raises: LocalProtocolError if there was no backward since the last ``finish``; BadInputError if a
         parameter got a gradient outside its layer.
@@ -120,10 +120,12 @@ class ClippedGradient:
                 hint="call losses(batch).sum().backward() before every step",
             )
         if not records:
+            for view in gradient.values() if fresh else ():
+                view.zero_()
             return ClippedBatch(torch.zeros_like(losses), losses.detach())
         with torch.no_grad():
             squares = squared_norms(records, len(losses))
-            add_weighted(records, factors_of(squares, self.clip), gradient)
+            add_weighted(records, factors_of(squares, self.clip), gradient, fresh=fresh)
         return ClippedBatch(squares.sqrt_(), losses.detach())
 
     def _refuse_strays(self) -> None:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from client.training.dpsgd.lstm_kernel import Weights, steps_of
+from client.training.dpsgd.lstm_kernel import Weights, before_and_now, steps_of
 from client.training.dpsgd.tape import Tape
 
 
-def previous_rows(states: Tensor, sizes: Sequence[int], tape: Tape) -> Tensor:
+def previous_rows(states: Tensor, sizes: list[int], tape: Tape) -> Tensor:
     """For each packed row the state of the step before, zeros at the first. Shapes: ``[P, H] -> [P, H]``."""
     out, first = tape.take(tuple(states.shape), states), sizes[0]
     out[:first].zero_()
-    if first == sizes[-1]:
-        out[first:] = states[: len(states) - first]
-        return out
-    for now, before in zip(out.split(list(sizes))[1:], states.split(list(sizes))[:-1], strict=True):
-        now.copy_(before[: now.shape[0]])
+    for now, before in before_and_now(out, states, sizes):
+        now.copy_(before)
     return out
 
 

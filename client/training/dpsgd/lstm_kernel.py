@@ -6,7 +6,6 @@ the state is kept as 2c for the same reason.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,21 +18,20 @@ Weights = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
 
 @dataclass(frozen=True)
 class Saved:
-    """What backward needs, ``[P, .]`` each: sigmoids of the gates, 2g, 2c, tanh(c), outputs; ``inputs``
-    are the layer's input and the output of the step before, side by side.
+    """What backward needs, ``[P, .]`` each: gates i, f, g, o after their nonlinearity, 2c, tanh(c),
+    outputs; ``inputs`` are the layer's input and the output of the step before, side by side.
     """
 
     gates: Tensor
-    doubled_g: Tensor
     state: Tensor
     tanh: Tensor
     outputs: Tensor
     inputs: Tensor
 
 
-def steps_of(sizes: Sequence[int], *tensors: Tensor) -> list[tuple[Tensor, ...]]:
+def steps_of(sizes: list[int], *tensors: Tensor) -> list[tuple[Tensor, ...]]:
     """Cut packed tensors into their time steps."""
-    return list(zip(*(t.split(list(sizes)) for t in tensors), strict=True))
+    return list(zip(*(t.split(sizes) for t in tensors), strict=True))
 
 
 def doubled_rows(weight: Tensor, begin: int, end: int) -> Tensor:
@@ -47,75 +45,93 @@ def forward(x: Tensor, weights: Weights, tape: Tape) -> Saved:
     """Run the layer from the zero state. Shapes: ``x: [P, D]``."""
     w_ih, w_hh, b_ih, b_hh = weights
     (rows, width), hidden, sizes = x.shape, w_hh.shape[1], tape.sizes
-    weight = doubled_rows(torch.cat([w_ih, w_hh], dim=1), 2 * hidden, 3 * hidden).t()  # [D + H, 4H]
+    weight = doubled_rows(torch.cat([w_ih, w_hh], dim=1), 2 * hidden, 3 * hidden).t().contiguous()  # [D + H, 4H]
     shift = x.new_zeros(4 * hidden) if b_ih is None or b_hh is None else b_ih + b_hh
     shift = doubled_rows(shift, 2 * hidden, 3 * hidden)
     gates, inputs = tape.take((rows, 4 * hidden), x), tape.take((rows, width + hidden), x)
     inputs[:, :width] = x
     inputs[: sizes[0], width:] = 0
-    doubled_g, state, tanh, outputs = (tape.take((rows, hidden), x) for _ in range(4))
-    i, f, s, o = gates.view(rows, 4, hidden).unbind(1)
-    steps = steps_of(sizes, gates, inputs, i, f, s, o, doubled_g, state, tanh, outputs)
+    state, tanh, outputs = (tape.take((rows, hidden), x) for _ in range(3))
+    i, f, g, o = gates.view(rows, 4, hidden).unbind(1)
+    steps = steps_of(sizes, gates, inputs, i, f, g, o, state, tanh, outputs)
     into = [*inputs[:, width:].split(sizes)[1:], None]  # where a step's output is the next one's input
-    minus_one, minus_two, before = x.new_tensor(-1.0), x.new_tensor(-2.0), None
-    for (z, a, i_t, f_t, s_t, o_t, g_t, c_t, t_t, h_t), after in zip(steps, into, strict=True):
+    minus_one, before = x.new_tensor(-1.0), None
+    for (z, a, i_t, f_t, g_t, o_t, c_t, t_t, h_t), after in zip(steps, into, strict=True):
         torch.addmm(shift, a, weight, out=z).sigmoid_()
-        torch.add(minus_two, s_t, alpha=4, out=g_t)
+        torch.add(minus_one, g_t, alpha=2, out=g_t)
         if before is None:
-            torch.mul(i_t, g_t, out=c_t)
+            torch.mul(i_t, g_t, out=c_t).mul_(2)
         else:
-            torch.mul(f_t, before[: z.shape[0]], out=c_t).addcmul_(i_t, g_t)
+            before = before if len(before) == len(z) else before[: len(z)]
+            torch.mul(f_t, before, out=c_t).addcmul_(i_t, g_t, value=2)
         torch.add(minus_one, torch.sigmoid(c_t, out=t_t), alpha=2, out=t_t)
         torch.mul(o_t, t_t, out=h_t)
         if after is not None:
-            after.copy_(h_t[: after.shape[0]])
+            after.copy_(h_t if len(h_t) == len(after) else h_t[: len(after)])
         before = c_t
-    return Saved(gates, doubled_g, state, tanh, outputs, inputs)
+    return Saved(gates, state, tanh, outputs, inputs)
 
 
 def backward(grad: Tensor, w_hh: Tensor, saved: Saved, tape: Tape) -> Tensor:
-    """Gradient of the loss by the gates before their nonlinearity. Shapes: ``[P, H] -> [P, 4H]``."""
-    rows, hidden = grad.shape
-    out = tape.take((rows, 4 * hidden), grad)
-    by_state = _factors(saved, out, tape)
-    dh = tape.take((rows, hidden), grad).copy_(grad)
-    carry = tape.take((tape.sizes[0], hidden), grad).zero_()  # half of the gradient by c
-    three, last = out[:, : 3 * hidden].view(rows, 3, hidden), out[:, 3 * hidden :]
-    forget, after = saved.gates[:, hidden : 2 * hidden], None
-    for d_t, dh_t, a_t, k_t, o_t, f_t in reversed(steps_of(tape.sizes, out, dh, by_state, three, last, forget)):
-        if after is not None:
-            dh_t[: after.shape[0]].addmm_(after, w_hh)
-        dc = carry[: dh_t.shape[0]]
-        dc.addcmul_(dh_t, a_t, value=0.5)
-        torch.mul(k_t, dc[:, None, :], out=k_t)
-        o_t.mul_(dh_t)
+    """Gradient of the loss by the gates before their nonlinearity, written over ``saved.gates``: ``[P, 4H]``.
+
+    Shapes: ``grad: [P, H]``.
+    """
+    sizes, (rows, hidden), gates = tape.sizes, grad.shape, saved.gates
+    forget, by_state = _factors(saved, tape)
+    carry = tape.take((sizes[0], hidden), grad).zero_()  # gradient by c
+    room = tape.take((sizes[0], hidden), grad)
+    three, last = gates[:, : 3 * hidden].view(rows, 3, hidden), gates[:, 3 * hidden :]
+    after = None
+    for d_t, g_t, a_t, k_t, o_t, f_t in reversed(steps_of(sizes, gates, grad, by_state, three, last, forget)):
+        dh = output_grad(g_t, after, w_hh, room)
+        dc = carry if len(dh) == len(carry) else carry[: len(dh)]
+        dc.addcmul_(dh, a_t)
+        k_t.mul_(dc[:, None, :])
+        o_t.mul_(dh)
         dc.mul_(f_t)
         after = d_t
-    return out
+    return gates
 
 
-def _factors(saved: Saved, out: Tensor, tape: Tape) -> Tensor:
-    """Fill ``out: [P, 4H]`` with what each gate's gradient is a multiple of; return dc / dh: ``[P, H]``."""
-    rows, hidden = saved.outputs.shape
-    i, _, _, o = saved.gates.view(rows, 4, hidden).unbind(1)
-    ki, kf, kg, ko = out.view(rows, 4, hidden).unbind(1)
-    three = saved.gates[:, : 3 * hidden]
-    torch.addcmul(three, three, three, value=-1, out=out[:, : 3 * hidden])  # s - s^2
-    ki.mul_(saved.doubled_g)
-    multiply_by_previous(kf, saved.state, tape.sizes)
-    kg.mul_(i).mul_(8)
-    torch.addcmul(saved.outputs, saved.outputs, o, value=-1, out=ko)
-    by_state = tape.take((rows, hidden), saved.outputs)
-    return torch.addcmul(o, saved.outputs, saved.tanh, value=-1, out=by_state)
+def output_grad(grad: Tensor, after: Tensor | None, w_hh: Tensor, room: Tensor) -> Tensor:
+    """Gradient by a step's output: from above, and from the gates of the step after, which has fewer rows."""
+    if after is None:
+        return grad
+    n, m = len(grad), len(after)
+    if m == n == len(room):
+        return torch.addmm(grad, after, w_hh, out=room)
+    torch.addmm(grad[:m], after, w_hh, out=room[:m])
+    room[m:n] = grad[m:]
+    return room[:n]
 
 
-def multiply_by_previous(rows: Tensor, states: Tensor, sizes: Sequence[int]) -> None:
-    """Multiply each packed row by the state of the step before, 0 at the first. Shapes: ``[P, H]`` both."""
+def _factors(saved: Saved, tape: Tape) -> tuple[Tensor, Tensor]:
+    """Overwrite the gates with what their gradients are multiples of: of dc for i, f, g, of dh for o.
+
+    Returns: f, and dc / dh, both ``[P, H]``.
+    """
+    (rows, hidden), h, t = saved.outputs.shape, saved.outputs, saved.tanh
+    i, f, g, o = saved.gates.view(rows, 4, hidden).unbind(1)
+    forget, by_state, product = (tape.take((rows, hidden), h) for _ in range(3))
+    forget.copy_(f)
+    torch.mul(i, g, out=product)
+    torch.addcmul(i, g, product, value=-1, out=g)  # i (1 - g^2)
+    torch.addcmul(product, i, product, value=-1, out=i)  # g i (1 - i)
+    torch.addcmul(f, f, f, value=-1, out=f)  # f (1 - f), and now times the state before
+    f[: tape.sizes[0]] = 0
+    zero = h.new_zeros(())
+    for now, before in before_and_now(f, saved.state, tape.sizes):
+        torch.addcmul(zero, now, before, value=0.5, out=now)
+    torch.addcmul(o, h, t, value=-1, out=by_state)  # o (1 - tanh(c)^2)
+    torch.addcmul(h, h, o, value=-1, out=o)  # tanh(c) o (1 - o)
+    return forget, by_state
+
+
+def before_and_now(rows: Tensor, states: Tensor, sizes: list[int]) -> list[tuple[Tensor, Tensor]]:
+    """Pairs of row blocks: from the second step on, and the states of the same consumers one step before."""
     first = sizes[0]
-    rows[:first].zero_()
     if first == sizes[-1]:
-        rows[first:].mul_(states[: len(states) - first])
-        return
-    parts = zip(rows.split(list(sizes))[1:], states.split(list(sizes))[:-1], strict=True)
-    for now, before in parts:
-        now.mul_(before[: now.shape[0]])
+        return [(rows[first:], states[: len(states) - first])]
+    parts = zip(rows.split(sizes)[1:], states.split(sizes)[:-1], strict=True)
+    return [(now, before[: len(now)]) for now, before in parts]

@@ -47,12 +47,11 @@ def _outer_squares(record: Record) -> tuple[Tensor, Tensor]:
     if record.rows.single:
         square = row_squares(record.grads) * _input_squares(record)
         return square, square
-    rows = record.rows.total(row_squares(record.grads) * _input_squares(record))
     if record.grads.shape[1] >= _LOOP_WIDTH and record.rows.slices is not None:
-        return _looped(record, record.rows.slices), rows
-    square = rows.new_zeros(record.rows.consumers)
+        return _looped(record, record.rows.slices), _row_total(record)
+    square, rows = record.grads.new_zeros(record.rows.consumers), record.grads.new_zeros(record.rows.consumers)
     for group in record.rows.groups:
-        square[group.consumers] = _grouped(record, group)
+        square[group.consumers], rows[group.consumers] = _grouped(record, group)
     return square, rows
 
 
@@ -73,23 +72,29 @@ def _prefers_gram(steps: int, outputs: int, inputs: int) -> bool:
     return gram < outputs * inputs * (_DIRECT_COST + _SQUARE_COST / steps)
 
 
-def _grouped(record: Outer, group: Group) -> Tensor:
-    """Squared norms of one group's consumers: ``[k]``."""
+def _row_total(record: Outer) -> Tensor:
+    """Sum of the squares of each consumer's rows: ``[B]``."""
+    return record.rows.total(row_squares(record.grads) * _input_squares(record))
+
+
+def _grouped(record: Outer, group: Group) -> tuple[Tensor, Tensor]:
+    """Squared norms of one group's consumers, and the sums of their rows' squares: ``[k]`` both."""
     _, steps = group.shape
     outputs, inputs = record.grads.shape[1], record.inputs.shape[1]
     if _prefers_gram(steps, outputs, inputs):
         return _gram(record, group)
     size = max(1, _DIRECT_NUMBERS // (outputs * inputs))
-    return torch.cat([_direct(record, part) for part in group.split(size)])
+    square = torch.cat([_direct(record, part) for part in group.split(size)])
+    return square, _row_total(record)[group.consumers]
 
 
-def _gram(record: Outer, group: Group) -> Tensor:
+def _gram(record: Outer, group: Group) -> tuple[Tensor, Tensor]:
     products = self_products(group.gather(record.grads))  # [k, T, T]
     products.mul_(self_products(group.gather(record.inputs)).add_(len(record.biases)))
     weight = _step_weights(record, group)
-    if weight is None:
-        return products.sum((1, 2))
-    return torch.einsum("kst,ks,kt->k", products, weight, weight)
+    if weight is not None:
+        products.mul_(weight[:, :, None]).mul_(weight[:, None, :])
+    return products.sum((1, 2)), products.diagonal(dim1=1, dim2=2).sum(1)
 
 
 def self_products(rows: Tensor) -> Tensor:

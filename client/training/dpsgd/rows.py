@@ -39,7 +39,7 @@ class Group:
         k, t = self.shape
         if self.time_major:
             return rows.view(t, k, -1).transpose(0, 1)
-        return rows.index_select(0, self.index.view(-1)).view(k, t, -1)
+        return rows.index_select(0, self.index.reshape(-1)).view(k, t, -1)
 
     def split(self, consumers: int) -> Iterator[Group]:
         """Cut into groups of at most ``consumers`` consumers."""
@@ -97,15 +97,16 @@ class RowMap:
         return tuple(groups)
 
     def _group(self, consumers: Index, starts: Index, counts: Index) -> Group:
-        longest = int(counts[0])
+        longest, k = int(counts[0]), len(consumers)
         steps = np.arange(longest)
         full = int(counts[-1]) == longest
+        if full and k == self.consumers and bool((self.consumer.view(longest, k) == torch.arange(k)).all()):
+            index = torch.arange(longest * k).view(longest, k).t()
+            return Group(torch.arange(k), index, None, time_major=True)
         place = starts[:, None] + np.minimum(steps, counts[:, None] - 1)
         index = self.by_consumer[torch.from_numpy(place)]
         present = None if full else torch.from_numpy(steps < counts[:, None])
-        k = len(consumers)
-        ordered = full and k == self.consumers and bool((self.consumer.view(longest, k) == torch.arange(k)).all())
-        return Group(torch.from_numpy(consumers), index, present, ordered)
+        return Group(torch.from_numpy(consumers), index, present)
 
     @cached_property
     def slices(self) -> list[tuple[int, int]] | None:

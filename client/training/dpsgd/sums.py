@@ -10,16 +10,39 @@ from torch import Tensor
 from client.training.dpsgd.records import Outer, Picked, Record, Summed
 
 
-def add_weighted(records: list[Record], factors: Tensor, gradient: Mapping[int, Tensor]) -> None:
+def add_weighted(
+    records: list[Record], factors: Tensor, gradient: Mapping[int, Tensor], *, fresh: bool = False
+) -> None:
     """Add the sum over consumers of ``factors[b] *`` its gradient to ``gradient[id(parameter)]``.
+
+    ``fresh``: overwrite instead, whatever is there (parameters without a record become zeros).
 
     Shapes: ``factors: [B]``, finite. Guarantee: a consumer with factor 0 adds exactly nothing, also if
     its rows are not finite.
     """
     banned = factors == 0
+    any_banned = bool(banned.any())
+    written = _overwritten(records) if fresh else set()
+    if fresh:
+        for key, view in gradient.items():
+            if key not in written:
+                view.zero_()
     for record in records:
-        kept = _without(record, banned) if bool(banned.any()) else record
-        _ADD[type(record)](kept, factors, gradient)
+        kept = _without(record, banned) if any_banned else record
+        if isinstance(kept, Outer):
+            _add_outer(kept, factors, gradient, overwrite=id(kept.weights[0]) in written)
+        else:
+            _ADD[type(record)](kept, factors, gradient)
+
+
+def _overwritten(records: list[Record]) -> set[int]:
+    """Weights that one product fills as a whole, before anything else is added to them."""
+    first: dict[int, Record] = {}
+    for record in records:
+        for parameter in record.parameters:
+            first.setdefault(id(parameter), record)
+    whole = [r for r in records if isinstance(r, Outer) and r.columns is None and len(r.weights) == 1]
+    return {id(r.weights[0]) for r in whole if first[id(r.weights[0])] is r}
 
 
 def _without(record: Record, banned: Tensor) -> Record:
@@ -35,14 +58,14 @@ def _without(record: Record, banned: Tensor) -> Record:
     return Outer(record.rows, grads, record.weights, inputs, record.biases, scale, record.columns)
 
 
-def _add_outer(record: Record, factors: Tensor, gradient: Mapping[int, Tensor]) -> None:
-    assert isinstance(record, Outer)
+def _add_outer(record: Outer, factors: Tensor, gradient: Mapping[int, Tensor], *, overwrite: bool) -> None:
     weight = factors if record.rows.single else factors[record.rows.consumer]
     if record.scale is not None:
         weight = weight * record.scale
     turned, scaled = record.grads.t(), record.inputs * weight[:, None]
     if record.columns is None and len(record.weights) == 1:
-        gradient[id(record.weights[0])].addmm_(turned, scaled)
+        out = gradient[id(record.weights[0])]
+        _ = torch.mm(turned, scaled, out=out) if overwrite else out.addmm_(turned, scaled)
     else:
         product = torch.mm(turned, scaled)
         for parameter, part in zip(record.weights, product.split(record.widths, dim=1), strict=True):
@@ -68,4 +91,4 @@ def _add_summed(record: Record, factors: Tensor, gradient: Mapping[int, Tensor])
     out.view(-1).add_(torch.mv(record.totals.t(), factors))
 
 
-_ADD = {Outer: _add_outer, Picked: _add_picked, Summed: _add_summed}
+_ADD = {Picked: _add_picked, Summed: _add_summed}
