@@ -1,5 +1,6 @@
 """What a real site does when the server, or whoever speaks in its place, does not keep to the rules."""
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,7 @@ class World:
     """Three provisioned sites, a coordinator, a prepared run; nothing is running."""
 
     def __init__(self, folder: Path) -> None:
+        self.attempts = itertools.count(1)  # no session is ever used twice
         self.files = write_demo(folder / "data", sites=3, consumers=450, rounds=1)
         tree = {"name": "t", "coordinator": {"address": "127.0.0.1:9443"}, "sites": list(self.files.sites)}
         (folder / "federation.toml").write_text(tomli_w.dumps(tree))
@@ -58,7 +60,8 @@ class World:
         plan = plan or self.plan
         return Query(TRAIN, plan.run, number, plan.to_json(), model_digest(self.model))
 
-    def request(self, query: Query, attempt: int = 1, **changes) -> dict:
+    def request(self, query: Query, **changes) -> dict:
+        attempt = next(self.attempts)
         plan = RunPlan.from_json(query.settings)
         members = tuple(Member(p.name, p.public_key, plan.weight(p.name)) for p in self.roster.sites)
         params = Params(
@@ -176,7 +179,7 @@ def test_parameters_of_another_query_are_refused(world):
 
 
 def test_a_signed_request_that_is_played_again_gets_no_second_answer_and_costs_nothing(world):
-    request = world.request(world.query(), attempt=1)
+    request = world.request(world.query())
     session.advertise(world.site, request, SPEED)
     refused(world, FedcartError, request)
 
@@ -204,11 +207,11 @@ def test_nothing_is_computed_before_the_operator_has_said_yes_to_exactly_these_s
     refused(world, ApprovalPendingError, world.request(world.query()))
     assert [r.run for r in requests(world.site.kit)] == [world.plan.run]
     decide(world.site.kit, world.plan.run, approve=False)
-    refused(world, ApprovalPendingError, world.request(world.query(), attempt=2))
+    refused(world, ApprovalPendingError, world.request(world.query()))
     decide(world.site.kit, world.plan.run, approve=True)
-    session.advertise(world.site, world.request(world.query(), attempt=3), SPEED)
+    session.advertise(world.site, world.request(world.query()), SPEED)
     changed = world.weaker(training__local_steps=5)
-    refused(world, ApprovalPendingError, world.request(world.query(changed), attempt=4))
+    refused(world, ApprovalPendingError, world.request(world.query(changed)))
 
 
 def test_keys_of_another_site_do_not_open_a_kit(tmp_path):
