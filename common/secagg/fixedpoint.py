@@ -75,8 +75,7 @@ def quantize(vector: NDArray[np.float64], blocks: tuple[Block, ...], words: Word
     """
     if vector.shape != (vector_length(blocks),):
         raise BadInputError(f"vector has shape {vector.shape}, its blocks say ({vector_length(blocks)},)")
-    if not np.isfinite(vector).all():
-        raise BadInputError("vector holds a value that is not finite", hint="look for a diverged training step")
+    vector = np.asarray(vector, dtype=np.float64)
     words = words or uniform_words(system_entropy(KEY_BYTES))
     ring = np.empty(vector.size, dtype=np.uint32)
     saturated = 0
@@ -130,9 +129,8 @@ def _check_block(block: Block, sites: int) -> None:
 
 
 def _quantize_piece(values: NDArray[np.float64], block: Block, words: Words, out: NDArray[np.uint32]) -> int:
-    scaled = np.clip(values, -block.clip, block.clip)
-    saturated = int(np.count_nonzero(scaled != values))
-    scaled *= 2.0**block.fractional_bits
+    clipped, saturated = _clipped(values, block.clip)
+    scaled = clipped * 2.0**block.fractional_bits
     floor = np.floor(scaled)
     scaled -= floor
     scaled *= 2.0**32  # the fraction against a uniform 32-bit word
@@ -140,6 +138,16 @@ def _quantize_piece(values: NDArray[np.float64], block: Block, words: Words, out
     np.copyto(signed, floor, casting="unsafe")
     signed += words(values.size) < scaled
     return saturated
+
+
+def _clipped(values: NDArray[np.float64], clip: float) -> tuple[NDArray[np.float64], int]:
+    low, high = values.min(), values.max()  # not a number, if one of the values is none
+    if -clip <= low and high <= clip:
+        return values, 0
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise BadInputError("vector holds a value that is not finite", hint="look for a diverged training step")
+    clipped = np.clip(values, -clip, clip)
+    return clipped, int(np.count_nonzero(clipped != values))
 
 
 def slices(blocks: tuple[Block, ...]) -> Iterator[tuple[Block, slice]]:
