@@ -27,7 +27,7 @@ def commands(text: str, *, marked: bool = False) -> list[str]:
         if marked and not mark:
             continue
         for line in body.replace("\\\n", " ").splitlines():
-            call = line.removeprefix("$ ").split("  #")[0].split("   ")[0].strip()
+            call = line.removeprefix("$ ").split(" #")[0].split("   ")[0].strip()
             if call.startswith(("fedcart ", "make ", ".venv/bin/fedcart ")):
                 found.append(call.removeprefix(".venv/bin/"))
     return found

@@ -25,7 +25,6 @@ def render_audit(audit: Audit) -> str:
         .render(
             audit=audit,
             version=VERSION,
-            name=audit.path.resolve().name,
             tiles=_tiles(audit, sites),
             banners=_banners(audit),
             spending=[f for f in _spending(sites) if f.drawing],

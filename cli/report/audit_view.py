@@ -59,9 +59,10 @@ class SiteAudit:
 
 @dataclass(frozen=True)
 class Audit:
-    """All of it. ``records`` is empty unless the path is a run folder."""
+    """All of it. ``records`` is empty unless the path is a run folder; ``name`` is then that of the run."""
 
     path: Path
+    name: str
     sites: tuple[SiteAudit, ...]
     statement: Statement
     verdict: Verdict
@@ -80,13 +81,16 @@ def read_audit(path: Path) -> Audit:
     ledgers = {state.header.site: state for state in _ledgers(path, run) if state.header is not None}
     sites = [_from_ledger(ledgers[name], attested.get(name, [])) for name in sorted(ledgers)]
     sites += [_from_attestations(attested[name]) for name in sorted(set(attested) - set(ledgers))]
-    private, hardened = _settings(run)
-    if not sites and private:
+    settings = _Settings.of(run)
+    if not sites and settings.private:
         verdict.raise_if_bad()
         raise VerificationError(f"nothing in {path} says what was spent", hint="name a run folder or a ledger")
     secure = bool(records) and all(r.aggregation == "secure" for r in records)
-    statement = make_statement([s.budget for s in sites], secure=secure, private=private, hardened=hardened)
-    return Audit(path, tuple(sites), statement, verdict, records)
+    statement = make_statement(
+        [s.budget for s in sites], secure=secure, private=settings.private, hardened=settings.hardened
+    )
+    name = settings.name or path.resolve().stem
+    return Audit(path, name, tuple(sites), statement, verdict, records)
 
 
 def event_words(events: Iterable[PrivacyEvent]) -> str:
@@ -191,16 +195,27 @@ def _from_attestations(attested: list[SignedAttestation]) -> SiteAudit:
     return SiteAudit(budget_of_attestation(attested[-1]), tuple(rows), "attestations")
 
 
-def _settings(run: RunFolder | None) -> tuple[bool, bool]:
-    """(private, hardened noise) of a run; a ledger alone is of private releases."""
-    from common.config import read_toml
+@dataclass(frozen=True)
+class _Settings:
+    """What the settings of a run say about its claim; a ledger alone is of private releases."""
 
-    if run is None:
-        return True, False
-    privacy = read_toml(run.path / "run.toml").get("privacy", {})
-    if not isinstance(privacy, dict):
-        raise BadInputError(f"{run.path / 'run.toml'}: privacy is not a table", hint="restore the file")
-    return bool(privacy.get("enabled", True)), privacy.get("noise") == "hardened"
+    private: bool = True
+    hardened: bool = False
+    name: str = ""
+
+    @staticmethod
+    def of(run: RunFolder | None) -> _Settings:
+        from common.config import read_toml
+
+        if run is None:
+            return _Settings()
+        tree = read_toml(run.path / "run.toml")
+        privacy = tree.get("privacy", {})
+        if not isinstance(privacy, dict):
+            raise BadInputError(f"{run.path / 'run.toml'}: privacy is not a table", hint="restore the file")
+        return _Settings(
+            bool(privacy.get("enabled", True)), privacy.get("noise") == "hardened", str(tree.get("name", ""))
+        )
 
 
 def _trains(row: LedgerRow) -> bool:
