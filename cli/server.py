@@ -150,9 +150,11 @@ def _close(kit: CoordinatorKit, folder: RunFolder, summary: dict[str, Any], *, a
         failure.exit_code = int(summary.get("exit_code", 1))
         raise failure
     if not as_json:
+        from common.privacy.accountant import show_epsilon
+
         typer.echo(f"{summary['status']}: {summary['rounds']} rounds in {show.duration(summary['seconds'])}")
         for site, epsilon in sorted(summary["epsilon"].items()):
-            typer.echo(f"epsilon       {epsilon:.4f} spent at {site} (public, from its signed ledger)")
+            typer.echo(f"epsilon       {show_epsilon(epsilon)} spent at {site} (public, from its signed ledger)")
         for note in summary["notes"]:
             typer.echo(f"note          {note}")
         typer.echo(f"folder        {folder.path}")

@@ -1,0 +1,205 @@
+"""A site's round, asked by a coordinator that lies: the right word comes back, and nothing is charged."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from client import session
+from client.app import advertise as handle_advertise
+from client.guard.policy import SitePolicy
+from client.site import Site, load_site
+from common import flower, wire
+from common.config import PerformanceSettings, build_config
+from common.contribution import TRAIN, Query
+from common.errors import FedcartError, PolicyRefusedError, RefusedError, VerificationError
+from common.plan import RunPlan, model_bytes, model_digest
+from common.runfolder import RunFolder
+from common.secagg import messages
+from common.secagg.messages import Member, Params, Session, default_threshold
+from common.trust.identity import Identity, Roster
+from server.app import read_plan
+from server.state import latest_checkpoint
+from tests.tiny_federation import run_tiny
+
+SPEED = PerformanceSettings()
+
+
+@dataclasses.dataclass(frozen=True)
+class Coordinator:
+    """Everything a coordinator can sign with, honest or not."""
+
+    out: Path
+    plan: RunPlan
+    roster: Roster
+    identity: Identity
+    model: np.ndarray
+
+    def query(self, number: int = 50, **changes: Any) -> Query:
+        plan = changes.pop("plan", self.plan)
+        return dataclasses.replace(
+            Query(TRAIN, plan.run, number, plan.to_json(), model_digest(self.model)), **changes
+        )
+
+    def request(self, query: Query, attempt: int = 1, **changes: Any) -> dict[str, Any]:
+        cohort = tuple(Member(s, self.roster.party(s).public_key, self.plan.weight(s)) for s in self.plan.sites)
+        params = Params(
+            Session(query.run, query.round, attempt),
+            cohort,
+            default_threshold(len(cohort)),
+            self.plan.blocks(query.kind),
+            query.model_digest,
+            query.digest(),
+        )
+        return {
+            "message": messages.encode(changes.pop("params", params)),
+            "query": wire.encode(query),
+            "signature": self.identity.sign(query.digest()),
+            "model": model_bytes(self.model),
+            "attempt": attempt,
+            "head": "",
+        } | changes
+
+    def params(self, request: Mapping[str, Any], **changes: Any) -> bytes:
+        return messages.encode(dataclasses.replace(messages.decode(Params, request["message"]), **changes))
+
+
+@pytest.fixture(scope="module")
+def coordinator(tmp_path_factory: pytest.TempPathFactory) -> Coordinator:
+    out = tmp_path_factory.mktemp("session") / "run"
+    run_tiny(out, "training.rounds=1")
+    folder = RunFolder.open(out)
+    roster = Roster.load(out / "roster.json")
+    identity = Identity.load(roster.coordinator.name, out / "coordinator" / "identity.key")
+    return Coordinator(out, read_plan(folder), roster, identity, latest_checkpoint(out / "checkpoints").parameters)
+
+
+@pytest.fixture
+def site(coordinator: Coordinator, tmp_path: Path) -> Site:
+    """A site of the run with a ledger of its own: nothing spent yet."""
+    name = coordinator.plan.sites[0]
+    return load_site(coordinator.out / "sites" / name, simulated=True, ledger_path=tmp_path / f"{name}.jsonl")
+
+
+def _spent(site: Site) -> int:
+    status = site.guard().status()
+    return status.open + status.committed
+
+
+def test_an_honest_question_is_answered_and_reserved(site: Site, coordinator: Coordinator) -> None:
+    reply, memory = session.advertise(site, coordinator.request(coordinator.query(60)), SPEED)
+    assert {"message", "attestation"} == reply.keys()
+    assert memory.machine
+    assert _spent(site) == 1
+    session.close(site, coordinator.plan.run)
+    assert site.guard().status().void == 1
+    assert _spent(site) == 0
+
+
+def test_an_attempt_that_never_left_is_used_again_at_no_charge(site: Site, coordinator: Coordinator) -> None:
+    query = coordinator.query(61)
+    first, _ = session.advertise(site, coordinator.request(query, 1), SPEED)
+    second, _ = session.advertise(site, coordinator.request(query, 2), SPEED)
+    assert _spent(site) == 1
+    assert first["message"] != second["message"]  # fresh keys, same contribution
+    session.close(site, coordinator.plan.run)
+
+
+def test_a_session_is_never_answered_twice(site: Site, coordinator: Coordinator) -> None:
+    request = coordinator.request(coordinator.query(62))
+    session.advertise(site, request, SPEED)
+    with pytest.raises(RefusedError, match="already"):
+        session.advertise(site, request, SPEED)
+    session.close(site, coordinator.plan.run)
+
+
+def _altered(coordinator: Coordinator) -> dict[str, dict[str, Any]]:
+    honest = coordinator.request(coordinator.query(63))
+    stranger = Identity.generate("coordinator")
+    query = coordinator.query(63)
+    other_model = model_bytes(coordinator.model + 1)
+    plan = dataclasses.replace(coordinator.plan, parameters=coordinator.plan.parameters - 1)
+    return {
+        "signed by a stranger": honest | {"signature": stranger.sign(query.digest())},
+        "unsigned": honest | {"signature": b""},
+        "another query under the signature": honest | {"query": wire.encode(coordinator.query(64))},
+        "another model": honest | {"model": other_model},
+        "a model of another length": honest | {"model": honest["model"][:-4]},
+        "a plan that does not fit the model": coordinator.request(coordinator.query(63, plan=plan)),
+        "parameters of another query": honest | {"message": coordinator.params(honest, query_digest=b"x" * 32)},
+        "a raised weight": honest | {"message": _reweighted(coordinator, honest)},
+        "a coarser layout": honest | {"message": _coarser(coordinator, honest)},
+        "a shrunken cohort with a stranger's key": honest | {"message": _swapped(coordinator, honest)},
+        "another round": honest | {"message": coordinator.params(honest, session=Session(query.run, 9, 1))},
+    }
+
+
+def _reweighted(coordinator: Coordinator, request: Mapping[str, Any]) -> bytes:
+    params = messages.decode(Params, request["message"])
+    cohort = tuple(dataclasses.replace(member, weight=member.weight * 2) for member in params.cohort)
+    return coordinator.params(request, cohort=cohort)
+
+
+def _coarser(coordinator: Coordinator, request: Mapping[str, Any]) -> bytes:
+    params = messages.decode(Params, request["message"])
+    blocks = tuple(
+        dataclasses.replace(block, fractional_bits=block.fractional_bits - 1) for block in params.blocks
+    )
+    return coordinator.params(request, blocks=blocks)
+
+
+def _swapped(coordinator: Coordinator, request: Mapping[str, Any]) -> bytes:
+    params = messages.decode(Params, request["message"])
+    mallory = Identity.generate("mallory").public_key
+    cohort = (params.cohort[0], dataclasses.replace(params.cohort[1], public_key=mallory), *params.cohort[2:])
+    return coordinator.params(request, cohort=cohort)
+
+
+def test_every_altered_request_is_refused_and_costs_nothing(site: Site, coordinator: Coordinator) -> None:
+    for what, request in _altered(coordinator).items():
+        with pytest.raises(FedcartError):
+            session.advertise(site, request, SPEED)
+        assert _spent(site) == 0, what
+
+
+def test_a_real_site_never_trains_without_noise(coordinator: Coordinator, tmp_path: Path) -> None:
+    name = coordinator.plan.sites[0]
+    shutil.copytree(coordinator.out / "sites" / name, tmp_path / "kit")
+    policy = SitePolicy.load(tmp_path / "kit" / "policy.toml")
+    policy.model_copy(update={"approve": "auto"}).save(tmp_path / "kit" / "policy.toml")
+    real = load_site(tmp_path / "kit", ledger_path=tmp_path / "real.jsonl")
+    settings = build_config(json.loads(coordinator.plan.settings), ["privacy.enabled=false"]).public_json()
+    plan = dataclasses.replace(coordinator.plan, settings=settings, noise_multiplier=0.0)
+    with pytest.raises(PolicyRefusedError) as caught:
+        session.advertise(real, coordinator.request(coordinator.query(65, plan=plan)), SPEED)
+    assert caught.value.rule == "noise_multiplier_min"
+
+
+def test_only_a_code_leaves_the_site(site: Site, coordinator: Coordinator) -> None:
+    flower.set_task_identity(1)
+    request = coordinator.request(coordinator.query(66)) | {"signature": b"forged"}
+    message = flower.instruction(7, "query.advertise", request, "66.1")
+    context = flower.new_context(1, 7, {"site": str(site.kit.path), "simulated": True}, {})
+    parts = flower.parts_of(handle_advertise(message, context).content)
+    assert parts == {"error": "verification"}
+    assert "does not hold" in site.kit.log.read_text()
+    nowhere = flower.new_context(1, 7, {"site": "/nowhere/at/all", "simulated": True}, {})
+    assert flower.parts_of(handle_advertise(message, nowhere).content) == {"error": "bad-input"}
+
+
+def test_a_site_without_a_session_says_so(site: Site) -> None:
+    with pytest.raises(FedcartError, match="no session"):
+        session.share(site, {"message": b""}, session.Memory())
+
+
+def test_a_foreign_model_digest_is_not_believed(site: Site, coordinator: Coordinator) -> None:
+    query = coordinator.query(67, model_digest=b"\0" * 32)
+    with pytest.raises(VerificationError, match="model"):
+        session.advertise(site, coordinator.request(query), SPEED)

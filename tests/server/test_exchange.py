@@ -1,0 +1,101 @@
+"""One exchange: nobody waits for the dead, and nobody's words are taken for a number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from common import flower
+from server import exchange as exchanges
+from server.exchange import Exchange
+
+
+class ScriptedGrid(Grid):
+    """Nodes that answer, refuse, fail or stay silent, as told."""
+
+    def __init__(self, script: dict[int, Any]) -> None:
+        self.script = script
+        self.sent: dict[str, Message] = {}
+        flower.set_task_identity(1)
+
+    def set_run(self, run: Any) -> None: ...
+
+    @property
+    def run(self) -> Any:
+        return 1
+
+    def create_message(self, *_: Any, **__: Any) -> Message:
+        raise NotImplementedError
+
+    def get_node_ids(self) -> Iterable[int]:
+        return list(self.script)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        ids = []
+        for message in messages:
+            ids.append(f"m{len(self.sent)}")
+            self.sent[ids[-1]] = flower.with_message_id(message, ids[-1])
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        replies = []
+        for identifier in message_ids:
+            message = self.sent[identifier]
+            answer = self.script[message.metadata.dst_node_id]
+            if answer == "error":
+                replies.append(flower.error_reply(message, 1, "/home/site/secret: boom"))
+            elif answer is not None:
+                replies.append(flower.reply(message, answer))
+        return replies
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        raise NotImplementedError
+
+
+def _ask(script: dict[int, Any]) -> tuple[dict[str, exchanges.Answer], Exchange]:
+    nodes = {f"site-{node}": node for node in script}
+    exchange = Exchange(ScriptedGrid(script), nodes)
+    return exchange.ask("share", {s: {"x": 1} for s in nodes}, deadline_s=0.2, group="1.1"), exchange
+
+
+def test_answers_are_mapped_to_the_sites_that_were_asked() -> None:
+    answers, exchange = _ask({5: {"value": b"five"}, 6: {"value": b"six"}})
+    assert {site: answer.parts["value"] for site, answer in answers.items()} == {
+        "site-5": b"five",
+        "site-6": b"six",
+    }
+    assert exchange.bytes_up > 0
+    assert exchange.bytes_down > 0
+
+
+def test_the_dead_the_silent_and_the_unwilling_are_told_apart() -> None:
+    answers, _ = _ask({5: "error", 6: None, 7: {"error": "budget"}, 8: {"value": 1}})
+    assert {site: answer.error for site, answer in answers.items()} == {
+        "site-5": "lost",
+        "site-6": "late",
+        "site-7": "budget",
+        "site-8": "",
+    }
+
+
+def test_no_text_of_a_failing_node_is_kept() -> None:
+    answers, _ = _ask({5: "error"})
+    assert "secret" not in repr(answers)
+
+
+def test_the_exchange_ends_early_when_all_have_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchanges, "_POLL_S", 60.0)  # would be slept if it waited once more
+    answers, _ = _ask({5: {"value": 1}})
+    assert answers["site-5"].ok
+
+
+def test_messages_carry_the_round_and_the_kind() -> None:
+    grid = ScriptedGrid({5: {"value": 1}})
+    Exchange(grid, {"a": 5}).ask("mask", {"a": {"x": b"1"}}, deadline_s=1, group="3.2")
+    message = grid.sent["m0"]
+    assert (message.metadata.message_type, message.metadata.group_id) == ("query.mask", "3.2")
+    assert isinstance(message.content, RecordDict)
