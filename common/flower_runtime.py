@@ -10,8 +10,8 @@ import contextlib
 import importlib
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,16 @@ CheckBundle = Callable[[str, bytes], None]
 
 @dataclass(frozen=True)
 class NodeSettings:
-    """What a SuperNode needs. ``secret`` guards its local interface; ``private_key`` is the EC node key."""
+    """What a SuperNode needs. ``secret`` guards its local interface; ``private_key`` is the EC node key.
+
+    ``config`` is what the site says to its own client app; nothing in it comes from a server.
+    """
 
     address: str
     authority: bytes
     private_key: Any
     secret: bytes
+    config: Mapping[str, bool | float | int | str] = field(default_factory=dict)
 
 
 class Pace:
@@ -81,7 +85,7 @@ def run_supernode(
     internal.start_client_internal(
         state_factory=states,
         server_address=settings.address,
-        node_config={},
+        node_config=dict(settings.config),
         root_certificates=settings.authority,
         insecure=False,
         authentication_keys=(settings.private_key, settings.private_key.public_key()),

@@ -5,11 +5,14 @@ Ends when the server refuses the site, a session expires, or on SIGTERM; ``super
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 from client.runtime.gate import check_bundle
@@ -42,17 +45,21 @@ class Dispatcher:
         threading.Thread(target=self._feed, args=(source, worker), name="dispatcher", daemon=True).start()
 
     def _feed(self, source: TaskSource, worker: subprocess.Popen[str]) -> None:
+        """Without a worker no message can be answered, so its end, or a failing interface, ends the session."""
         pipe = worker.stdin
-        while pipe is not None and worker.poll() is None:
-            self._waiting.wait(FALLBACK_POLL_S)
-            self._waiting.clear()
-            while (token := source.take_task()) is not None:
-                pipe.write(token + "\n")
-                pipe.flush()
+        try:
+            while pipe is not None and worker.poll() is None:
+                self._waiting.wait(FALLBACK_POLL_S)
+                self._waiting.clear()
+                while (token := source.take_task()) is not None:
+                    pipe.write(token + "\n")
+                    pipe.flush()
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
-def run_node(kit: SiteKit) -> None:
-    """Connect and answer until the session ends."""
+def run_node(kit: SiteKit, config: Mapping[str, bool | float | int | str] | None = None) -> None:
+    """Connect and answer until the session ends; ``config`` is passed to the site's own client app."""
     settings = kit.read()
     shutil.rmtree(kit.flower_home, ignore_errors=True)  # holds nothing but unpacked bundles of earlier sessions
     kit.flower_home.mkdir(parents=True)
@@ -66,7 +73,9 @@ def run_node(kit: SiteKit) -> None:
             print(f"refused: {error.message}", file=sys.stderr, flush=True)  # noqa: T201
             raise
 
-    node = NodeSettings(settings.server.address, kit.authority.read_bytes(), load_node_key(kit.node_key), secret)
+    node = NodeSettings(
+        settings.server.address, kit.authority.read_bytes(), load_node_key(kit.node_key), secret, config or {}
+    )
     run_supernode(node, gate, on_ready=dispatcher.start, on_message=dispatcher.task_waits)
 
 

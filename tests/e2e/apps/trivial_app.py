@@ -26,7 +26,7 @@ def main(grid, context):
         body = {"number": number}
         from flwr.app import Message
 
-        kind = "query.fail" if os.environ.get("TRIVIAL_FAIL") else "query.ping"
+        kind = "query.fail" if context.run_config["run"].startswith("fail") else "query.ping"
         sent = list(
             grid.push_messages(
                 [Message(RecordDict({"b": ConfigRecord(body)}), node, kind) for node in nodes.values()]
