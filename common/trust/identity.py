@@ -85,10 +85,12 @@ class Identity:
             key = load_pem_private_key(path.read_bytes(), password=None)
         except (OSError, ValueError, TypeError) as error:
             raise BadInputError(
-                f"{path.name} is not a readable private key", hint="make one: site keygen"
+                f"{path.name} is not a readable private key", hint="make one: fedcart site keygen"
             ) from error
         if not isinstance(key, Ed25519PrivateKey):
-            raise BadInputError(f"{path.name} holds a key that is not Ed25519", hint="make one: site keygen")
+            raise BadInputError(
+                f"{path.name} holds a key that is not Ed25519", hint="make one: fedcart site keygen"
+            )
         return cls(check_name(name), key)
 
     @property
