@@ -77,8 +77,7 @@ class ClippedGradient:
             if losses.requires_grad:
                 losses.sum().backward()
         except BaseException:
-            self.tape.stop()
-            self._losses = None
+            self.abandon()
             raise
         return self.finish(gradient, fresh=fresh)
 
@@ -127,6 +126,13 @@ class ClippedGradient:
             squares = squared_norms(records, len(losses))
             add_weighted(records, factors_of(squares, self.clip), gradient, fresh=fresh)
         return ClippedBatch(squares.sqrt_(), losses.detach())
+
+    def abandon(self) -> None:
+        """Forget a batch that was begun, for example after an error in its backward."""
+        self.tape.stop()
+        self._losses = None
+        for parameter in self.model.parameters():
+            parameter.grad = None
 
     def _refuse_strays(self) -> None:
         """A gradient that autograd put beside a parameter never passed the tape."""

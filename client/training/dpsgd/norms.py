@@ -103,7 +103,8 @@ def self_products(rows: Tensor) -> Tensor:
     numpy makes this half a product (syrk), and its BLAS is twice as fast as torch's on small ones.
     """
     array = rows.numpy()
-    return torch.from_numpy(np.matmul(array, array.transpose(0, 2, 1)))
+    with np.errstate(all="ignore"):  # a warning about one consumer's rows would be seen
+        return torch.from_numpy(np.matmul(array, array.transpose(0, 2, 1)))
 
 
 def _step_weights(record: Outer, group: Group) -> Tensor | None:
