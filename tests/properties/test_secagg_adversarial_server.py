@@ -198,7 +198,7 @@ COMMON = {"deadline": None, "derandomize": True, "suppress_health_check": list(H
 
 
 class TestAdversarialServer(AdversarialServer.TestCase):
-    settings = settings(max_examples=25, stateful_step_count=15, **COMMON)
+    settings = settings(max_examples=15, stateful_step_count=12, **COMMON)
 
 
 @pytest.mark.full

@@ -63,7 +63,7 @@ def test_a_torn_last_line_was_never_written(tmp_path: Path) -> None:
     path = tmp_path / "rounds.jsonl"
     FileJournal(path).record(ONE, "advertise", VALUE)
     whole = path.read_bytes()
-    for length in range(1, len(whole)):
+    for length in range(1, len(whole), 5):
         path.write_bytes(whole + whole[:length].replace(b"advertise", b"share"))
         if whole[:length].endswith(b"\n"):
             continue
