@@ -225,10 +225,12 @@ def _print_verdict(verdict: Verdict) -> None:
     for finding in verdict.notes:
         show.note(f"note: {finding}")
     if verdict.ok:
-        typer.echo(
-            f"intact: {len(verdict.ledgers)} ledgers, {verdict.attestations} attestations, "
-            f"{verdict.evidence} rounds with aggregation evidence"
+        checked = (
+            show.count(len(verdict.ledgers), "ledger"),
+            show.count(verdict.attestations, "attestation"),
+            f"{show.count(verdict.evidence, 'round')} with aggregation evidence",
         )
+        typer.echo(f"intact: {', '.join(checked)}")
     else:
         for finding in verdict.problems:
             typer.echo(f"NOT INTACT: {finding}")

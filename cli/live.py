@@ -94,7 +94,7 @@ class Screen(Observer):
         privacy = f"private, ε ≤ {config.privacy.epsilon:g}" if config.privacy.enabled else "NOT PRIVATE"
         verb = "resuming" if resume else "simulating"
         self._line(
-            f"[bold]{verb} {config.name}[/]: {config.task}, {config.training.rounds} rounds, {privacy}, "
+            f"[bold]{verb} {config.name}[/]: {config.task}, {show.count(config.training.rounds, 'round')}, {privacy}, "
             f"aggregation: {config.aggregation.mode}"
         )
         self._line(f"[dim]run folder[/] {escape(str(self.out))}")
@@ -157,7 +157,7 @@ class Screen(Observer):
         """The final box: result beside trivial baselines, epsilon, files."""
         self._stop_bar()
         self._line("")
-        title = f"{summary.status}: {summary.rounds} rounds in {show.duration(summary.seconds)}"
+        title = f"{summary.status}: {show.count(summary.rounds, 'round')} in {show.duration(summary.seconds)}"
         body = closing_lines(summary, self.config)
         if self._console.is_terminal:
             from rich.panel import Panel
@@ -268,12 +268,14 @@ def facts_lines(facts: RunFacts) -> list[str]:
     """What a run is about to do, as lines of markup."""
     people = sum(site.population for site in facts.sites)
     rows = [("sites", f"{len(facts.sites)}, {people:,} consumers declared, {facts.parameters:,} parameters")]
+    width = max((len(site.name) for site in facts.sites[:SITES_SHOWN]), default=0)
     for site in facts.sites[:SITES_SHOWN]:
-        text = f"{site.name:<20} {site.population:>8,} consumers {site.items:>7,} items  {site.note}"
+        text = f"{site.name:<{width}} {site.population:>8,} consumers {site.items:>7,} items  {site.note}"
         rows.append(("", escape(text.rstrip())))
     if len(facts.sites) > SITES_SHOWN:
         rows.append(("", f"and {len(facts.sites) - SITES_SHOWN} more"))
-    rows.append(("training", f"{facts.rounds} rounds of {facts.local_steps} local steps"))
+    steps = show.count(facts.local_steps, "local step")
+    rows.append(("training", f"{show.count(facts.rounds, 'round')} of {steps}"))
     rows.append(("aggregation", escape(facts.aggregation)))
     if facts.private:
         promise = f"per consumer at each site: ε ≤ {facts.epsilon_target:g} at δ = {facts.delta:g}"
@@ -292,9 +294,8 @@ def closing_lines(summary: Summary, config: RunConfig) -> list[str]:
     if summary.private and summary.epsilon:
         site, worst = max(summary.epsilon.items(), key=lambda pair: pair[1])
         target = f"target {config.privacy.epsilon:g} at δ = {config.privacy.delta:g}"
-        lines.append(
-            f"ε spent      {show.epsilon(worst)} at {escape(site)}, the most of all sites; {target} [dim](public)[/]"
-        )
+        where = "at every site" if min(summary.epsilon.values()) == worst else f"at {escape(site)}, the most"
+        lines.append(f"ε spent      {show.epsilon(worst)} {where}; {target} [dim](public)[/]")
     if not summary.private:
         lines.append("[bold yellow]NOT PRIVATE[/]  no differential privacy in this run")
     lines.append(f"aggregation  {escape(summary.aggregation)}")

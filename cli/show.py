@@ -89,6 +89,11 @@ def size(count: float) -> str:
     raise AssertionError
 
 
+def count(number: int, noun: str) -> str:
+    """A number of things. Example: ``count(1, "round")`` gives ``1 round``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """Seconds for people. Example: ``duration(75)`` gives ``1m 15s``."""
     if seconds < 59.95:
