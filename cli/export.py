@@ -1,0 +1,68 @@
+"""``fedcart export``: small files of the shared model for real-time scoring."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import local, show
+from common.errors import BadInputError
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(epilog="Example: fedcart export runs/latest small --events shop.csv --onnx")
+def export(
+    model: local.Model,
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="folder for the files")],
+    events: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="your event log: measure size, speed and quality lost on it"),
+    ] = None,
+    onnx: Annotated[bool, typer.Option("--onnx", help="ONNX files too (needs the extra onnx)")] = False,
+    format: local.Format = "",
+    catalogue: local.CatalogueFile = None,
+    site: local.SiteName = "",
+    force: Annotated[bool, typer.Option("--force", help="write into a folder that is not empty")] = False,
+    json: local.Json = False,
+) -> None:
+    """Write the model as one step, event in, state carried: int8 weights for torch, and ONNX."""
+    if folder.exists() and not folder.is_dir():
+        raise BadInputError(f"{folder} is a file", hint="name a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not force:
+        raise BadInputError(f"{folder} is not empty", hint="--force writes into it, or choose another name")
+
+    import os
+
+    from client.scoring import export as exporting
+    from client.scoring.consumers import load_local
+    from client.scoring.model import open_model
+
+    shared = open_model(model, catalogue=catalogue, site=site)
+    # ids are not needed to compare: a key that nobody keeps
+    log = load_local(events, format, os.urandom(32)).log if events is not None else None
+    sequences = shared.sequences(log) if log is not None else None
+    variants, names = exporting.export(shared, folder, sequences, onnx=onnx)
+    if json:
+        from dataclasses import asdict
+
+        show.print_json({"folder": str(folder), "files": names, "variants": [asdict(v) for v in variants]})
+        return
+    if variants:
+        first = variants[0]
+        rows = [
+            (
+                v.name,
+                show.size(v.size_bytes),
+                f"{v.median_us:.0f} µs",
+                f"{v.p99_us:.0f} µs",
+                show.number(v.nats),
+                show.number(v.nats - first.nats, 4),
+                show.number(v.recall),
+            )
+            for v in variants
+        ]
+        show.table("", ("", "size", "per event", "99 %", "nats", "lost", "R@20"), rows)
+    typer.echo(f"{', '.join(names)}: {folder}")
