@@ -127,18 +127,21 @@ class AdversarialServer(RuleBasedStateMachine):
         self.confirm(late[2], late[0], late[1])
         self.unmask(late[2], late[0], late[1], late[2], session)
 
-    @rule(session=sessions, odd=site_names, narrow=st.booleans())
-    def tell_two_stories(self, session: int, odd: str, narrow: bool) -> None:
-        """One half of the sites hears that ``odd`` survived, the other that it was lost (or never shared)."""
+    @rule(session=sessions, odd=site_names, narrow=st.booleans(), replay=st.booleans())
+    def tell_two_stories(self, session: int, odd: str, narrow: bool, replay: bool) -> None:
+        """Some hear that ``odd`` survived, some that it was lost (or never shared); or all hear both."""
         everyone, others = set(SITES), set(SITES) - {odd}
         left = {odd, min(others)}
         self.start_all(session)
         self.share(everyone, everyone, session)
         self.mask(everyone, everyone, session, session % 2)
+        stored = {site: machine.to_state() for site, machine in self.machines.items()}
         for half, shared, survivors in (
             *([] if narrow else [(left, everyone, everyone), (everyone - left, everyone, others)]),
             (others, others if narrow else everyone, others),
         ):
+            for site in sorted(half) if replay else ():
+                self.machines[site] = ClientProtocol.from_state(self.federation.sites[site], stored[site])
             self.confirm(half, shared, survivors)
             self.unmask(half, shared, survivors, half, session)
 
