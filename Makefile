@@ -21,10 +21,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 test: setup
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist loadfile
 
 test-full: setup
-	@$(BIN)/pytest -m 'not soak'
+	@$(BIN)/pytest -n 2 --dist loadfile -m "not soak"
 
 test-soak: setup
 	@$(BIN)/pytest -m 'soak'

@@ -99,9 +99,11 @@ def _exchange(
     group: str,
 ) -> None:
     phase = machine.phase
+    asked = machine.requests()
+    encoded = {id(request): messages.encode(request) for request in {id(r): r for r in asked.values()}.values()}
     requests: dict[str, Parts] = {
-        site: {"message": messages.encode(request)} | (dict(opening[site]) if phase == ADVERTISE else {})
-        for site, request in machine.requests().items()
+        site: {"message": encoded[id(request)]} | (dict(opening[site]) if phase == ADVERTISE else {})
+        for site, request in asked.items()
     }
     deadline_s = settings.deadline_s if phase == ADVERTISE else settings.exchange_deadline_s
     for site, answer in exchange.ask(phase, requests, deadline_s=deadline_s, group=group).items():
