@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from client.training.dpsgd.norms import squared_norms
+from client.training.dpsgd.processor import without_denormals
 from client.training.dpsgd.sums import add_weighted
 from client.training.dpsgd.tape import Tape
 from client.training.dpsgd.taping import make_taped
@@ -72,14 +73,15 @@ class ClippedGradient:
 
         Raises: BadInputError if a layer is used in a way that has no per-consumer gradient.
         """
-        losses = self.begin(batch)
-        try:
-            if losses.requires_grad:
-                losses.sum().backward()
-        except BaseException:
-            self.abandon()
-            raise
-        return self.finish(gradient, fresh=fresh)
+        with without_denormals():
+            losses = self.begin(batch)
+            try:
+                if losses.requires_grad:
+                    losses.sum().backward()
+            except BaseException:
+                self.abandon()
+                raise
+            return self.finish(gradient, fresh=fresh)
 
     def begin(self, batch: Batch) -> Tensor:
         """Start the tape and return the loss of each consumer: ``[B]``. The caller runs backward on its sum.

@@ -10,13 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from client.training.dpsgd.processor import one_blas_thread
 from client.training.dpsgd.records import Outer, Picked, Record, Summed
-from client.training.dpsgd.rows import Group, RowMap
 
 # speeds of a small product (Gram) and of a batched weight gradient (direct), measured: docs/dpsgd.md
 _GRAM_COST, _DIRECT_COST, _SQUARE_COST = 3.0, 1.0, 12.0
-_DIRECT_NUMBERS = 1 << 19  # numbers of one direct block: 2 MB, so that squaring reads the cache
-_LOOP_WIDTH = 1_024  # from this width on one product per consumer is as fast as a batched one
 _REFINE_BELOW = 1 / 32  # share of the rows' squares under which cancellation is worth doubles
 
 
@@ -28,6 +26,11 @@ def squared_norms(records: list[Record], consumers: int) -> Tensor:
     rather than let through on a wrong norm.
     """
     like = records[0].grads
+    with one_blas_thread(), np.errstate(all="ignore"):  # a warning about one consumer's rows would be seen
+        return _squared_norms(records, consumers, like)
+
+
+def _squared_norms(records: list[Record], consumers: int, like: Tensor) -> Tensor:
     squares, rows = like.new_zeros(consumers), like.new_zeros(consumers)
     for record in records:
         square, row = _SQUARES[type(record)](record)
@@ -44,15 +47,14 @@ def squared_norms(records: list[Record], consumers: int) -> Tensor:
 
 def _outer_squares(record: Record) -> tuple[Tensor, Tensor]:
     assert isinstance(record, Outer)
-    if record.rows.single:
+    rows = record.rows
+    if rows.single:
         square = row_squares(record.grads) * _input_squares(record)
         return square, square
-    if record.grads.shape[1] >= _LOOP_WIDTH and record.rows.slices is not None:
-        return _looped(record, record.rows.slices), _row_total(record)
-    square, rows = record.grads.new_zeros(record.rows.consumers), record.grads.new_zeros(record.rows.consumers)
-    for group in record.rows.groups:
-        square[group.consumers], rows[group.consumers] = _grouped(record, group)
-    return square, rows
+    steps = len(rows) // max(rows.consumers, 1)
+    if rows.time_major and record.scale is None and _prefers_gram(steps, record):
+        return _batched(record, steps)
+    return _looped(record), rows.total(row_squares(record.grads) * _input_squares(record))
 
 
 def row_squares(rows: Tensor) -> Tensor:
@@ -67,81 +69,42 @@ def _input_squares(record: Outer) -> Tensor:
     return total if record.scale is None else total * record.scale.square()
 
 
-def _prefers_gram(steps: int, outputs: int, inputs: int) -> bool:
-    gram = steps * (outputs + inputs) * _GRAM_COST
-    return gram < outputs * inputs * (_DIRECT_COST + _SQUARE_COST / steps)
-
-
-def _row_total(record: Outer) -> Tensor:
-    """Sum of the squares of each consumer's rows: ``[B]``."""
-    return record.rows.total(row_squares(record.grads) * _input_squares(record))
-
-
-def _grouped(record: Outer, group: Group) -> tuple[Tensor, Tensor]:
-    """Squared norms of one group's consumers, and the sums of their rows' squares: ``[k]`` both."""
-    _, steps = group.shape
+def _prefers_gram(steps: int, record: Outer) -> bool:
     outputs, inputs = record.grads.shape[1], record.inputs.shape[1]
-    if _prefers_gram(steps, outputs, inputs):
-        return _gram(record, group)
-    size = max(1, _DIRECT_NUMBERS // (outputs * inputs))
-    square = torch.cat([_direct(record, part) for part in group.split(size)])
-    return square, _row_total(record)[group.consumers]
+    return steps * (outputs + inputs) * _GRAM_COST < outputs * inputs * (_DIRECT_COST + _SQUARE_COST / steps)
 
 
-def _gram(record: Outer, group: Group) -> tuple[Tensor, Tensor]:
-    products = self_products(group.gather(record.grads))  # [k, T, T]
-    products.mul_(self_products(group.gather(record.inputs)).add_(len(record.biases)))
-    weight = _step_weights(record, group)
-    if weight is not None:
-        products.mul_(weight[:, :, None]).mul_(weight[:, None, :])
-    return products.sum((1, 2)), products.diagonal(dim1=1, dim2=2).sum(1)
+def _batched(record: Outer, steps: int) -> tuple[Tensor, Tensor]:
+    """Gram form where all consumers have ``steps`` rows in time order: no row is copied."""
+    products = [
+        x.view(steps, record.rows.consumers, -1).transpose(0, 1).numpy() for x in (record.grads, record.inputs)
+    ]
+    grads, inputs = (torch.from_numpy(np.matmul(x, x.transpose(0, 2, 1))) for x in products)  # [B, T, T]
+    grads.mul_(inputs.add_(len(record.biases)))
+    return grads.sum((1, 2)), grads.diagonal(dim1=1, dim2=2).sum(1)
 
 
-def self_products(rows: Tensor) -> Tensor:
-    """``rows @ rows^T`` of each consumer: ``[k, T, width] -> [k, T, T]``.
-
-    numpy makes this half a product (syrk), and its BLAS is twice as fast as torch's on small ones.
+def _looped(record: Outer) -> Tensor:
+    """Squared norms consumer by consumer, each in its cheaper form. numpy: a call costs a third of torch's,
+    and it makes ``x @ x.T`` half a product (syrk).
     """
-    array = rows.numpy()
-    with np.errstate(all="ignore"):  # a warning about one consumer's rows would be seen
-        return torch.from_numpy(np.matmul(array, array.transpose(0, 2, 1)))
-
-
-def _step_weights(record: Outer, group: Group) -> Tensor | None:
-    """Factor of each gathered step, 0 for an absent one: ``[k, T]``, or None for all ones."""
-    weight = None if record.scale is None else group.gather(record.scale[:, None])[..., 0]
-    if group.present is None:
-        return weight
-    present = group.present.to(record.grads.dtype)
-    return present if weight is None else weight * present
-
-
-def _direct(record: Outer, group: Group) -> Tensor:
-    grads = group.gather(record.grads)  # [k, T, o]
-    weight = _step_weights(record, group)
-    if weight is not None:
-        grads = grads * weight[..., None]
-    products = torch.bmm(grads.transpose(1, 2), group.gather(record.inputs))  # [k, o, i]
-    square = row_squares(products.flatten(1))
-    return square.add_(grads.sum(1).square_().sum(1), alpha=len(record.biases))
-
-
-def _looped(record: Outer, slices: list[tuple[int, int]]) -> Tensor:
-    """Squared norms with one product per consumer, for wide layers: no gathered copy of ``grads``."""
-    square = record.grads.new_zeros(record.rows.consumers)
-    scaled = record.scaled_inputs
-    ones = square.new_ones(len(record.rows)) if record.scale is None else record.scale
-    for b, (begin, end) in enumerate(slices):
+    rows, biases = record.rows, len(record.biases)
+    grads, inputs = rows.in_order(record.grads), rows.in_order(record.scaled_inputs)
+    weight = (
+        np.ones(len(rows), grads.numpy().dtype) if record.scale is None else rows.in_order(record.scale).numpy()
+    )
+    square = [0.0] * rows.consumers
+    for b, (begin, end) in enumerate(rows.slices):
         if begin == end:
             continue
-        grads, inputs, one = record.grads[begin:end], scaled[begin:end], ones[begin:end]
-        if _prefers_gram(end - begin, grads.shape[1], inputs.shape[1]):
-            similar = self_products(inputs[None])[0].addr_(one, one, alpha=len(record.biases))
-            square[b] = self_products(grads[None])[0].mul_(similar).sum()
+        x, a, one = grads[begin:end].numpy(), inputs[begin:end].numpy(), weight[begin:end]
+        if _prefers_gram(end - begin, record):
+            gram = x @ x.T
+            square[b] = float(np.vdot(gram, a @ a.T)) + biases * float(one @ gram @ one)
         else:
-            total = torch.mm(grads.t(), inputs).flatten().square_().sum()
-            square[b] = total.add_(torch.mv(grads.t(), one).square_().sum(), alpha=len(record.biases))
-    return square
+            product = torch.mm(grads[begin:end].t(), inputs[begin:end]).flatten()
+            square[b] = float(product.square_().sum()) + biases * float(np.square(one @ x).sum())
+    return grads.new_tensor(square)
 
 
 def _picked_squares(record: Record) -> tuple[Tensor, Tensor]:
@@ -172,25 +135,19 @@ def _tied(records: list[Record]) -> list[tuple[Outer, Picked]]:
 
 def _cross(outer: Outer, picked: Picked) -> Tensor:
     """Inner product of each consumer's two gradients of a tied table: ``[B]``."""
-    place = _columns_of(outer, picked)
-    known = torch.nonzero(place >= 0).flatten()
-    segments = RowMap(picked.segment_consumer[known], picked.rows.consumers)
-    vectors, place = picked.segment_grads[known], place[known]
-    out = vectors.new_zeros(picked.rows.consumers)
-    inputs = outer.scaled_inputs
-    width = outer.grads.shape[1]
-    flat = outer.grads.reshape(-1)
-    for group in outer.rows.groups:
-        ids, present = segments.padded(group.consumers)  # [k, S]
-        if ids.shape[1] == 0:
-            continue
-        products = torch.bmm(group.gather(inputs), vectors[ids].transpose(1, 2))  # [k, T, S]
-        products.mul_(flat[group.index[:, :, None] * width + place[ids][:, None, :]])
-        products.mul_(present[:, None, :])
-        if group.present is not None:
-            products.mul_(group.present[:, :, None])
-        out[group.consumers] = products.sum((1, 2))
-    return out
+    column = _columns_of(outer, picked)
+    known = torch.nonzero(column >= 0).flatten()
+    vectors, column = picked.segment_grads[known].numpy(), column[known].numpy()
+    ends = np.searchsorted(picked.segment_consumer[known].numpy(), np.arange(outer.rows.consumers), side="right")
+    grads = outer.rows.in_order(outer.grads).numpy()
+    inputs = outer.rows.in_order(outer.scaled_inputs).numpy()
+    out, start = [0.0] * outer.rows.consumers, 0
+    for b, ((begin, end), stop) in enumerate(zip(outer.rows.slices, ends.tolist(), strict=True)):
+        if begin < end and start < stop:
+            products = inputs[begin:end] @ vectors[start:stop].T  # [T, S]
+            out[b] = float(np.vdot(products, grads[begin:end, column[start:stop]]))
+        start = stop
+    return outer.grads.new_tensor(out)
 
 
 def _columns_of(outer: Outer, picked: Picked) -> Tensor:
