@@ -143,6 +143,9 @@ def _untie(model: Any) -> None:
             copy.CopyFrom(tables[node.input[0]])
             copy.name = f"{node.input[0]}/lookup{number}"
             node.input[0] = copy.name
+    used = {name for node in model.graph.node for name in node.input}
+    for table in [table for table in model.graph.initializer if table.name not in used]:
+        model.graph.initializer.remove(table)
 
 
 def onnx_step(path: Path) -> Step:

@@ -1,0 +1,141 @@
+"""``fedcart explain``: which events led to a prediction or an alarm, as a table and as a picture."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from cli import local, show
+
+if TYPE_CHECKING:
+    from client.scoring.explain import Explanation
+    from client.scoring.model import SharedModel
+    from common.data.sequences import ConsumerSequences
+
+app = typer.Typer(add_completion=False)
+_BAR = 24
+PICTURES = (".svg", ".html")
+
+
+@app.command(epilog="Example: fedcart explain c1042 runs/latest shop.csv --about item --out why.svg")
+def explain(
+    consumer: Annotated[str, typer.Argument(metavar="CONSUMER", help="id as in the file, or a printed pseudonym")],
+    model: local.Model,
+    events: local.Events,
+    about: Annotated[
+        Literal["item", "category", "event", "intent", "alarm"] | None,
+        typer.Option(help="what to explain; left out: the next item, or intent for a model of intent"),
+    ] = None,
+    choice: Annotated[str, typer.Option(metavar="NAME", help="this item, not the most probable one")] = "",
+    method: Annotated[
+        Literal["gradients", "occlusion"], typer.Option(help="integrated gradients, or leaving each event out")
+    ] = "gradients",
+    format: local.Format = "",
+    catalogue: local.CatalogueFile = None,
+    site: local.SiteName = "",
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="write a picture: .svg or .html")] = None,
+    with_ids: local.WithIds = False,
+    state: local.State = None,
+    force: local.Force = False,
+    json: local.Json = False,
+) -> None:
+    """Show which events drove an answer. A picture shows a consumer's events: it is written with mode 0600."""
+    local.check_out(out, force, PICTURES)
+    shared, log = local.open_both(model, events, format, (catalogue, site, state, with_ids))
+
+    from client.scoring import explain as explaining
+    from client.scoring.predict import available
+
+    who = log.find(consumer)
+    sequences = shared.sequences(log.at(who))
+    asked = about or (available(shared)[0] if available(shared) else "intent")
+    found = explaining.explain(shared, sequences, asked, choice, method)
+    lines = _lines(shared, sequences, found)
+    name, title = log.shown(who), _title(found)
+    if out is not None:
+        _draw(out, f"consumer {name}: {title}", found, lines)
+    if json:
+        show.print_json(
+            {
+                "consumer": name,
+                "about": found.about,
+                "choice": found.choice,
+                "probability": found.probability,
+                "method": found.method,
+                "score": found.total,
+                "score_without_events": found.empty,
+                "events": lines,
+                **({"file": str(out)} if out else {}),
+            }
+        )
+        return
+    _print(f"consumer {name}: {title}", found, lines)
+    if out is not None:
+        typer.echo(f"picture: {out}")
+
+
+def _title(found: Explanation) -> str:
+    if found.about == "alarm":
+        return f"mean surprise {found.total:.2f} nats per event"
+    if found.about == "intent":
+        return f"will buy, probability {found.probability:.1%}"
+    return f"next {found.about} {found.choice}, probability {found.probability:.1%}"
+
+
+def _lines(shared: SharedModel, sequences: ConsumerSequences, found: Explanation) -> list[dict[str, Any]]:
+    types = ("", *shared.spec.event_types)
+    columns = [sequences.column(name) for name in ("event", "item", "category")]
+    lines = []
+    for place, stamp in enumerate(sequences.timestamps):
+        event, item, category = (int(column[place]) for column in columns)
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(int(stamp) / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S"),
+            "event": types[event],
+            "item": shared.item_name(item),
+            "category": shared.category_name(category),
+            "contribution": float(found.contributions[place]),
+        }
+        if found.attention is not None:
+            line["attention"] = float(found.attention[place])
+        lines.append(line)
+    return lines
+
+
+def _print(title: str, found: Explanation, lines: list[dict[str, Any]]) -> None:
+    largest = max((abs(line["contribution"]) for line in lines), default=0.0) or 1.0
+    columns = ["time", "event", "item", "category", "contribution", ""]
+    rows = []
+    for line in lines:
+        length = round(_BAR * abs(line["contribution"]) / largest)
+        bar = ("+" if line["contribution"] >= 0 else "-") * length
+        cells = [line["time"], line["event"], line["item"], line["category"], f"{line['contribution']:+.3f}"]
+        cells.append(bar.ljust(_BAR, "·"))
+        if found.attention is not None:
+            cells.append(f"{line['attention']:.0%}")
+        rows.append(cells)
+    show.table(title, columns + (["attention"] if found.attention is not None else []), rows)
+    if found.method == "gradients":
+        show.note(
+            f"contributions add up to {found.total - found.empty:+.3f} nats, the difference that the events make"
+        )
+
+
+def _draw(out: Path, title: str, found: Explanation, lines: list[dict[str, Any]]) -> None:
+    from client.scoring.picture import Bar, html, svg
+    from common.runfolder import write_atomic
+
+    bars = [
+        Bar(
+            " · ".join(part for part in (line["time"], line["event"], line["item"] or line["category"]) if part),
+            line["contribution"],
+            line.get("attention"),
+        )
+        for line in lines
+    ]
+    words = {"gradients": "integrated gradients", "occlusion": "leaving each event out", "surprise": "surprise"}
+    picture = svg(title, f"{words[found.method]}, in nats", bars)
+    content = html(title, picture) if out.suffix == ".html" else picture
+    write_atomic(out, content.encode(), mode=0o600)

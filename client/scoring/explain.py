@@ -1,0 +1,188 @@
+"""Which of a consumer's events led to a prediction or an alarm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from client.scoring.likelihood import surprise
+from client.scoring.model import SharedModel
+from client.scoring.predict import WHAT, class_name, last_logits
+from common.data.sequences import ConsumerSequences
+from common.errors import BadInputError
+from common.model.batch import Batch, Batcher
+from common.model.heads import ClassHead, RowHead
+from common.model.targets import INTENT, whole_rows
+
+GRADIENTS, OCCLUSION = "gradients", "occlusion"
+INTENT_WORD, ALARM = "intent", "alarm"
+_PATH = 64  # points between nothing and the events
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Contribution of each event to an answer.
+
+    Shapes: ``contributions: float64[L]`` in nats (log-probability, or logit for intent; surprise for an alarm),
+    positive where the event speaks for the answer; ``attention: float64[L]`` shares, or None for a model without.
+    ``total`` is the answer with all events, ``empty`` without any, where the method has such a thing (else NaN).
+    """
+
+    about: str
+    choice: str
+    probability: float
+    method: str
+    contributions: NDArray[np.float64]
+    attention: NDArray[np.float64] | None
+    total: float
+    empty: float
+
+
+@dataclass(frozen=True)
+class _Question:
+    """A head and, for several classes, which class."""
+
+    head: str
+    target: int
+
+
+def explain(
+    shared: SharedModel, sequences: ConsumerSequences, about: str, choice: str = "", method: str = GRADIENTS
+) -> Explanation:
+    """Explain one consumer's answer: about item, category, event (the best one, or ``choice``), intent, or alarm.
+
+    ``gradients`` are integrated gradients from an empty row: contributions add up to the difference that the
+    events make to the model's own score. The public copy bonus has no gradient; ``occlusion`` leaves each event
+    out in turn and sees it. An alarm's contributions are the events' own surprise, whatever the method.
+    Raises: BadInputError for a model without the head, an unknown choice, or a consumer without two events.
+    Source: Sundararajan, Taly, Yan 2017, section 3 (integrated gradients).
+    """
+    if len(sequences) != 1 or sequences.lengths[0] < 2:
+        raise BadInputError("the consumer has fewer than two events", hint="there is nothing to attribute")
+    if about == ALARM:
+        return _alarm(shared, sequences)
+    question, probability, name = _question(shared, sequences, about, choice)
+    if method == OCCLUSION:
+        parts, total = _occlusion(shared, sequences, question)
+        empty = float("nan")
+    else:
+        parts, total, empty = _integrated(shared, sequences, question)
+    share = _attention(shared, sequences) if about == INTENT_WORD else None
+    return Explanation(about, name, probability, method, parts, share, total, empty)
+
+
+def _alarm(shared: SharedModel, sequences: ConsumerSequences) -> Explanation:
+    nats = np.nansum(surprise(shared, sequences).nats.astype(np.float64), axis=1)
+    mean = float(nats[1:].mean())
+    return Explanation(ALARM, "surprise", float("nan"), "surprise", nats, None, mean, float("nan"))
+
+
+def _whole(sequences: ConsumerSequences) -> Batch:
+    return Batcher(sequences, (), whole_rows(sequences)).packed(np.arange(len(sequences)))
+
+
+def _question(
+    shared: SharedModel, sequences: ConsumerSequences, about: str, choice: str
+) -> tuple[_Question, float, str]:
+    if about == INTENT_WORD:
+        shared.need_head(INTENT)
+        share = torch.sigmoid(_scores(shared, _whole(sequences), _Question(INTENT, 0)))
+        return _Question(INTENT, 0), float(share[0]), "will buy"
+    head = WHAT.get(about)
+    if head is None:
+        raise BadInputError(
+            f"nothing known about {about!r}", hint=f"one of: {', '.join([*WHAT, INTENT_WORD, ALARM])}"
+        )
+    shared.need_head(head)
+    with torch.no_grad():
+        shares = torch.softmax(last_logits(shared, _whole(sequences), head)[0], dim=0)
+    target = int(shares.argmax())
+    if choice:
+        names = {class_name(shared, about, i): i for i in range(1, len(shares))}
+        if choice not in names:
+            raise BadInputError(f"the model knows no {about} {choice!r}", hint="names are those of the catalogue")
+        target = names[choice]
+    return _Question(head, target), float(shares[target]), class_name(shared, about, target)
+
+
+def _scores(shared: SharedModel, batch: Batch, question: _Question) -> Tensor:
+    """Log-probability of the class, or logit of intent, for every consumer of a batch: ``[B]``, in batch order."""
+    model = shared.model
+    with torch.no_grad():
+        if question.head == INTENT:
+            head = model.heads[INTENT]
+            assert isinstance(head, RowHead)
+            return head.values(model.pooled(model.hidden_states(batch), batch))
+        return torch.log_softmax(last_logits(shared, batch, question.head), dim=1)[:, question.target]
+
+
+def _occlusion(
+    shared: SharedModel, sequences: ConsumerSequences, question: _Question
+) -> tuple[NDArray[np.float64], float]:
+    """The answer with all events minus the answer without one of them."""
+    length = int(sequences.lengths[0])
+    total = float(_scores(shared, _whole(sequences), question)[0])
+    kept = np.array([[j for j in range(length) if j != i] for i in range(length)]).ravel()
+    without = replace(
+        sequences,
+        consumers=np.arange(length, dtype=np.uint64),
+        offsets=np.arange(length + 1, dtype=np.int64) * (length - 1),
+        integers=sequences.integers[kept],
+        numeric=sequences.numeric[kept],
+        timestamps=sequences.timestamps[kept],
+    )
+    batch = _whole(without)
+    scores = np.empty(length)
+    scores[batch.consumers.numpy()] = _scores(shared, batch, question).double().numpy()
+    return total - scores, total
+
+
+def _integrated(
+    shared: SharedModel, sequences: ConsumerSequences, question: _Question
+) -> tuple[NDArray[np.float64], float, float]:
+    """Gradient of the answer along the straight path from an empty row, times the events' embeddings."""
+    batch = _whole(sequences)
+    with torch.no_grad():
+        x = shared.model.embed(batch)[None]  # [1, L, dim]; one consumer: packed order is time order
+    # midpoints: the error of the sum shrinks with the square of their number
+    share = (torch.arange(_PATH) + 0.5) / _PATH
+    path = (share[:, None, None] * x).requires_grad_(True)  # [S, L, dim]
+    answers = _answer(shared, path, batch, question)
+    (gradient,) = torch.autograd.grad(answers.sum(), path)
+    parts = (gradient.mean(0) * x[0]).sum(1)  # [L]
+    with torch.no_grad():
+        ends = _answer(shared, torch.cat([torch.zeros_like(x), x]), batch, question)
+    return parts.double().numpy(), float(ends[1]), float(ends[0])
+
+
+def _answer(shared: SharedModel, x: Tensor, batch: Batch, question: _Question) -> Tensor:
+    """The model's answer from embedded events, many rows of one length at once. Shapes: ``[S, L, dim] -> [S]``."""
+    model = shared.model
+    states = model.encoder(x)[0]
+    hidden = x + (model.projection(states) if model.projection is not None else states)  # [S, L, dim]
+    head = model.heads[question.head]
+    if isinstance(head, RowHead):
+        if model.attention is None:
+            return head.values(hidden[:, -1])
+        share = torch.softmax(model.attention(hidden)[..., 0], dim=1)
+        return head.values((hidden * share[..., None]).sum(1))
+    assert isinstance(head, ClassHead)
+    raw = head.linear(hidden[:, -1])  # [S, classes]
+    bonus = torch.zeros(raw.shape[1])
+    if question.head == "next-item":
+        bonus[batch.seen_items] = shared.model.settings.copy_bonus
+    bonus[0] = float("-inf")
+    return torch.log_softmax(raw + bonus, dim=1)[:, question.target]
+
+
+def _attention(shared: SharedModel, sequences: ConsumerSequences) -> NDArray[np.float64] | None:
+    if shared.model.attention is None:
+        return None
+    batch = _whole(sequences)
+    with torch.no_grad():
+        share = shared.model.attention_weights(shared.model.hidden_states(batch), batch)
+    return share.double().numpy()
