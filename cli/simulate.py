@@ -38,84 +38,114 @@ class Job:
     latest: Path | None = None  # link to make to the run folder
 
 
+Scenario = Annotated[str | None, typer.Argument(help="TOML file, or the name of a shipped scenario")]
+Events = Annotated[Path | None, typer.Option(help="event log: CSV, CSV.GZ or Parquet", metavar="FILE")]
+Format = Annotated[str | None, typer.Option(help="preset or mapping of the event log", metavar="NAME")]
+Catalogue = Annotated[Path | None, typer.Option(help="public catalogue of items", metavar="FILE")]
+Sites = Annotated[int | None, typer.Option(help="number of sites to deal the consumers to", metavar="N")]
+SplitBy = Annotated[
+    str | None, typer.Option(help="column with natural sites; or consumers, items", metavar="COLUMN")
+]
+Rounds = Annotated[int | None, typer.Option(help="number of rounds", metavar="R")]
+Epsilon = Annotated[float | None, typer.Option(help="target of the whole run, per consumer and site", metavar="E")]
+NoPrivacy = Annotated[bool, typer.Option("--no-privacy", help="no differential privacy: to compare")]
+Aggregation = Annotated[
+    Literal["secure", "plain"] | None, typer.Option(help="may the server see a single update?")
+]
+Drop = Annotated[
+    float | None, typer.Option(help="share of sites lost in each round, at a random phase", metavar="F")
+]
+Engine = Annotated[Literal["inprocess", "ray"] | None, typer.Option(help="who runs the clients")]
+Workers = Annotated[int | None, typer.Option(help="processes; 0: one per core", metavar="W")]
+Trainer = Annotated[
+    Literal["fast", "opacus"] | None, typer.Option(help="gradients per consumer: ours, or Opacus's")
+]
+Baselines = Annotated[bool, typer.Option("--baselines", help="also local-only, item-kNN and central runs")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="any setting, as in model.hidden=64", metavar="KEY=VALUE")
+]
+Seed = Annotated[int | None, typer.Option(help="of data, initialisation and order; never of noise")]
+Out = Annotated[Path | None, typer.Option(help="run folder to make [runs/NAME-TIME]", metavar="DIR")]
+Resume = Annotated[Path | None, typer.Option(help="continue an interrupted run", metavar="DIR")]
+Json = Annotated[bool, typer.Option("--json", help="only the summary, as JSON, on stdout")]
+
+SETTING_OF_OPTION = {
+    "seed": "seed",
+    "drop": "drop",
+    "baselines": "baselines",
+    "events": "data.events",
+    "format": "data.format",
+    "catalogue": "data.catalogue",
+    "sites": "data.sites",
+    "split_by": "data.split_by",
+    "rounds": "training.rounds",
+    "epsilon": "privacy.epsilon",
+    "aggregation": "aggregation.mode",
+    "engine": "performance.engine",
+    "workers": "performance.workers",
+    "trainer": "performance.trainer",
+}
+
+
 @app.command(
     epilog="A scenario is a TOML file; docs/simulate.md lists all settings. Ctrl-C leaves a resumable run."
 )
 def simulate(
-    scenario: Annotated[str | None, typer.Argument(help="TOML file, or the name of a shipped scenario")] = None,
-    events: Annotated[Path | None, typer.Option(help="event log: CSV, CSV.GZ or Parquet", metavar="FILE")] = None,
-    format: Annotated[str | None, typer.Option(help="preset or mapping of the event log", metavar="NAME")] = None,
-    catalogue: Annotated[Path | None, typer.Option(help="public catalogue of items", metavar="FILE")] = None,
-    sites: Annotated[
-        int | None, typer.Option(help="number of sites to deal the consumers to", metavar="N")
-    ] = None,
-    split_by: Annotated[
-        str | None, typer.Option(help="column with natural sites; or consumers, items", metavar="COLUMN")
-    ] = None,
-    rounds: Annotated[int | None, typer.Option(help="number of rounds", metavar="R")] = None,
-    epsilon: Annotated[
-        float | None, typer.Option(help="privacy target of the whole run, per consumer and site", metavar="E")
-    ] = None,
-    no_privacy: Annotated[bool, typer.Option("--no-privacy", help="no differential privacy: to compare")] = False,
-    aggregation: Annotated[
-        Literal["secure", "plain"] | None, typer.Option(help="may the server see a single update?")
-    ] = None,
-    drop: Annotated[
-        float | None, typer.Option(help="share of sites lost in each round, at a random phase", metavar="F")
-    ] = None,
-    engine: Annotated[Literal["inprocess", "ray"] | None, typer.Option(help="who runs the clients")] = None,
-    workers: Annotated[int | None, typer.Option(help="processes; 0: one per core", metavar="W")] = None,
-    trainer: Annotated[
-        Literal["fast", "opacus"] | None, typer.Option(help="gradients per consumer: ours, or Opacus's")
-    ] = None,
-    baselines: Annotated[
-        bool, typer.Option("--baselines", help="also local-only, item-kNN and central runs")
-    ] = False,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="any setting, for example model.hidden=64", metavar="KEY=VALUE"),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="of data, initialisation and order; never of noise")] = None,
-    out: Annotated[Path | None, typer.Option(help="run folder to make [runs/NAME-TIME]", metavar="DIR")] = None,
-    resume: Annotated[Path | None, typer.Option(help="continue an interrupted run", metavar="DIR")] = None,
-    json: Annotated[bool, typer.Option("--json", help="only the summary, as JSON, on stdout")] = False,
+    scenario: Scenario = None,
+    events: Events = None,
+    format: Format = None,
+    catalogue: Catalogue = None,
+    sites: Sites = None,
+    split_by: SplitBy = None,
+    rounds: Rounds = None,
+    epsilon: Epsilon = None,
+    no_privacy: NoPrivacy = False,
+    aggregation: Aggregation = None,
+    drop: Drop = None,
+    engine: Engine = None,
+    workers: Workers = None,
+    trainer: Trainer = None,
+    baselines: Baselines = False,
+    set_: Set = None,
+    seed: Seed = None,
+    out: Out = None,
+    resume: Resume = None,
+    json: Json = False,
 ) -> None:
     """Run a whole federation on this machine and show what privacy, aggregation and unequal sites cost.
 
     Without a scenario: the synthetic marketplace; with --events: your own log.
     """
-    if epsilon is not None and no_privacy:
+    chosen = chosen_settings(locals())
+    if resume is None:
+        job = _new(scenario, chosen, set_ or [], out)
+    elif scenario is None and out is None:
+        job = _resumed(resume, chosen, set_ or [])
+    else:
+        raise ConfigError("--resume goes without a scenario and without --out", hint="the run folder has both")
+    raise typer.Exit(run_job(job, as_json=json))
+
+
+def chosen_settings(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that options of the command line change, by key. Raises: BadInputError, ConfigError."""
+    epsilon, sites, split_by = options["epsilon"], options["sites"], options["split_by"]
+    if epsilon is not None and options["no_privacy"]:
         raise ConfigError("--epsilon and --no-privacy contradict each other", hint="leave one of them out")
     if sites is not None and split_by not in (None, "consumers", "items"):
         raise ConfigError(
             f"--sites {sites} and --split-by {split_by} contradict each other",
             hint="a column makes its own sites; --sites goes with --split-by consumers or items",
         )
-    settings = {
-        "seed": seed,
-        "drop": drop,
-        "baselines": baselines or None,
-        "data.events": _existing(events),
-        "data.format": format,
-        "data.catalogue": _existing(catalogue),
-        "data.sites": sites,
-        "data.split_by": split_by or ("consumers" if sites is not None and events is not None else None),
-        "training.rounds": rounds,
-        "privacy.epsilon": epsilon,
-        "privacy.enabled": False if no_privacy else None,
-        "aggregation.mode": aggregation,
-        "performance.engine": engine,
-        "performance.workers": workers,
-        "performance.trainer": trainer,
-    }
-    chosen = {key: value for key, value in settings.items() if value is not None}
-    if resume is not None:
-        if scenario is not None or out is not None:
-            raise ConfigError("--resume goes without a scenario and without --out", hint="the run folder has both")
-        job = _resumed(resume, chosen, set_ or [])
-    else:
-        job = _new(scenario, chosen, set_ or [], out)
-    raise typer.Exit(run_job(job, as_json=json))
+    given = {key: options[name] for name, key in SETTING_OF_OPTION.items()}
+    chosen = {key: value for key, value in given.items() if value is not None and value is not False}
+    for key in ("data.events", "data.catalogue"):
+        if key in chosen:
+            chosen[key] = _existing(chosen[key])
+    if options["no_privacy"]:
+        chosen["privacy.enabled"] = False
+    if sites is not None and "data.events" in chosen:
+        chosen.setdefault("data.split_by", "consumers")
+    return chosen
 
 
 def run_job(job: Job, *, as_json: bool) -> int:
@@ -197,9 +227,7 @@ def _put(tree: dict[str, Any], key: str, value: object) -> None:
     tree[last] = value
 
 
-def _existing(path: Path | None) -> str | None:
-    if path is None:
-        return None
+def _existing(path: Path) -> str:
     if not path.is_file():
         raise BadInputError(f"no such file: {path}", hint="check the path")
     return str(path.resolve())
