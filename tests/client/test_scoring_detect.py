@@ -29,7 +29,7 @@ ODD = 0.25
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("model")
-    write_model_folder(path, config_of(), market().catalogue, market().log, steps=40)
+    write_model_folder(path, config_of(), market().catalogue, market().log, steps=60)
     return path
 
 
@@ -190,6 +190,7 @@ def test_a_clock_that_jumps_back_or_a_short_log_gives_a_defined_result(shared):
         detect(shared, lonely, Thresholding())
 
 
+@pytest.mark.full
 def test_detect_reports_remembers_verdicts_and_writes_files(folder, tmp_path, capsys):
     events = write_events(market(ODD).log, tmp_path / "shop.csv")
     labelled = tmp_path / "labels.csv"
@@ -217,6 +218,15 @@ def test_detect_reports_remembers_verdicts_and_writes_files(folder, tmp_path, ca
         assert front.main([*command, "--per", per, "--out", str(out)]) == 0
         assert not set(pl.read_parquet(out)["consumer"]) & set(names)
     assert pl.read_parquet(tmp_path / "event.parquet").height == len(market(ODD).log)
+
+
+def test_detect_prints_the_highest_scores_with_pseudonyms(folder, tmp_path, capsys):
+    events = write_events(EventLog(market().log.frame.head(1_500)), tmp_path / "shop.csv")
+    assert front.main(["detect", str(folder), str(events)]) == 0
+    said = capsys.readouterr().out
+    assert "highest scores" in said
+    assert "adaptive threshold" in said
+    assert original_name(int(market().log.consumers[0])) not in said
 
 
 @pytest.mark.parametrize(

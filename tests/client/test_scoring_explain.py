@@ -24,7 +24,7 @@ ATTENTIVE = {"pooling": "attention", "dim": 10, "hidden": 8}
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("model")
-    write_model_folder(path, config_of(), market().catalogue, market().log, steps=30)
+    write_model_folder(path, config_of(), market().catalogue, market().log, steps=60)
     return path
 
 

@@ -22,7 +22,7 @@ GRU = {"encoder": "gru", "dim": 10, "hidden": 6, "layers": 2, "pooling": "attent
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("model")
-    write_model_folder(path, config_of(), market().catalogue, market().log, steps=20)
+    write_model_folder(path, config_of(), market().catalogue, market().log, steps=60)
     return path
 
 
