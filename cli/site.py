@@ -126,13 +126,17 @@ def recover(
             help="SITE.attestation.json, written by `fedcart server status --attestations`", metavar="FILE"
         ),
     ],
+    old_keys: Annotated[
+        Path | None,
+        typer.Option(help="the site's former NAME.keys.json, after a rotation of keys", metavar="FILE"),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Begin a new ledger after a loss: it charges all that this site has attested to the server."""
     from client.runtime.recovery import recover_site
     from common.deployment import open_site_kit
 
-    budget = recover_site(open_site_kit(kit), attestation)
+    budget = recover_site(open_site_kit(kit), attestation, old_keys)
     if json:
         show.print_json(asdict(budget))
         return

@@ -216,7 +216,7 @@ def _data_rows(subject: Subject) -> Iterator[Row]:
     yield Row("data", status, found + (f"; left out: {dropped}" if dropped else ""),
               "fedcart data check shows every rule" if status == WARNING else "")  # fmt: skip
     yield _consumers(subject, report.consumers)
-    yield _catalogue(subject, log)
+    yield _row("catalogue", lambda: _catalogue(subject, log))
 
 
 def _load(subject: Subject) -> tuple[Any, Any]:

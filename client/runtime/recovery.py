@@ -13,11 +13,13 @@ from common import VERSION
 from common.deployment import SiteKit
 from common.errors import BadInputError
 from common.privacy.attestation import SignedAttestation
+from common.trust.keyfiles import PublicKeys
 
 
-def recover_site(kit: SiteKit, attestation: Path) -> GuardStatus:
+def recover_site(kit: SiteKit, attestation: Path, old_keys: Path | None = None) -> GuardStatus:
     """Charge a new ledger with the site's highest attestation; the old one is kept beside it.
 
+    ``old_keys``: public key file with which the attestation was signed, after the site has rotated its keys.
     **Raises**: BadInputError if the site is running, or the file or its scope is not this site's;
     VerificationError if this site did not sign it.
     """
@@ -36,6 +38,9 @@ def recover_site(kit: SiteKit, attestation: Path) -> GuardStatus:
             f"this is scope {scope} of {site.name}",
             hint="ask the coordinator for the right file",
         )
+    if old_keys is not None:
+        known.verify(PublicKeys.load(old_keys).identity)
+        known = SignedAttestation.sign(known.attestation, site.identity)
     with only_one(kit):
         guard = recover_guard(kit.state, site.identity, SitePolicy.load(kit.policy), known, code=VERSION)
         return guard.status()

@@ -1,0 +1,233 @@
+"""What an operator does: check a kit that has something wrong, approve, recover, rotate keys."""
+
+import datetime
+import http.server
+import json
+import ssl
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+from client.guard.guard import open_guard
+from client.guard.policy import SitePolicy
+from client.runtime import check
+from client.runtime.approval import (
+    APPROVED,
+    REJECTED,
+    WAITING,
+    ApprovalPendingError,
+    decide,
+    requests,
+    require_approval,
+)
+from client.runtime.check import FAILED, OK, WARNING, check_site, verdict
+from client.runtime.reach import Reached, reach_server
+from client.runtime.recovery import recover_site
+from client.runtime.supervisor import only_one, running_pid
+from client.site import load_site
+from common.deployment import SiteKit
+from common.errors import BadInputError, VerificationError, WorkFailedError
+from common.privacy.attestation import SignedAttestation
+from common.privacy.mechanism import PrivacyEvent
+from common.trust.certificates import Authority, issue_server_certificate, make_authority
+from common.trust.identity import Identity, Roster
+from common.trust.keyfiles import PublicKeys, make_site_keys
+from server.provision import provision
+from tests.guard_samples import proposal
+
+pytestmark = pytest.mark.full
+
+
+@pytest.fixture
+def kit(tmp_path) -> SiteKit:
+    events = tmp_path / "events.csv"
+    rows = [
+        f"c{n % 150},{kind},2026-01-{1 + n % 28:02d} 10:00:00,i{n % 9}" for n in range(900) for kind in ("view",)
+    ]
+    events.write_text("consumer,event,timestamp,item\n" + "\n".join(rows) + "\n")
+    sites = [{"name": name, "population": 200, "events": str(events)} for name in ("north", "south", "east")]
+    file = tmp_path / "federation.toml"
+    file.write_text(tomli_w.dumps({"name": "t", "coordinator": {"address": "127.0.0.1:9"}, "sites": sites}))
+    provision(file, tmp_path / "kits")
+    return SiteKit(tmp_path / "kits/sites/north")
+
+
+def rows_of(kit: SiteKit) -> dict[str, check.Row]:
+    return {row.name: row for row in check_site(kit, timeout_s=1.0)}
+
+
+def serve(authority: Authority, folder: Path, days: int = 30):
+    """A TLS server on loopback that answers everything with 404."""
+    certificate, key = issue_server_certificate(authority, ["127.0.0.1"], days)
+    (folder / "s.crt").write_bytes(certificate)
+    (folder / "s.key").write_bytes(key)
+    server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "s.crt", folder / "s.key")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+def test_a_kit_without_a_reachable_server_fails_in_that_row_only(kit):
+    rows = rows_of(kit)
+    assert [row.name for row in rows.values() if row.status == FAILED] == ["server"]
+    assert "firewall" in rows["server"].todo
+    assert "150 consumers" in rows["consumers"].found
+    assert verdict(list(rows.values())) == FAILED
+
+
+@pytest.mark.parametrize(
+    ("damage", "row", "word"),
+    [
+        (lambda kit: kit.identity_key.chmod(0o644), "permissions", "identity.key"),
+        (lambda kit: kit.node_key.unlink(), "kit", "node.key"),
+        (lambda kit: kit.node_key.write_text("no key"), "node key", "not a readable"),
+        (lambda kit: kit.policy.write_text("epsilon_max = -1"), "settings", "epsilon_max"),
+        (lambda kit: kit.settings.write_text("[site]"), "settings", "federation"),
+        (lambda kit: edit(kit.settings, "events.csv", "gone.csv"), "data", "gone.csv"),
+        (lambda kit: edit(kit.settings, "population = 200", "population = 50"), "consumers", "min_consumers 100"),
+        (lambda kit: (kit.state / "ledger.jsonl").write_text("{}\n"), "ledger", ""),
+        (lambda kit: edit(kit.settings, 'catalogue = ""', 'catalogue = "none.json"'), "catalogue", "none.json"),
+    ],
+)  # fmt: skip
+def test_each_thing_that_is_wrong_is_found_and_says_what_to_do(kit, damage, row, word):
+    damage(kit)
+    found = rows_of(kit)[row]
+    assert (found.status, word in found.found) == (FAILED, True)
+    assert found.todo
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
+def test_a_server_of_another_authority_is_refused(kit, tmp_path):
+    server = serve(make_authority("other"), tmp_path)
+    with pytest.raises(WorkFailedError, match="refused"):
+        reach_server(f"127.0.0.1:{server.server_port}", kit.authority, 5.0)
+    server.shutdown()
+
+
+def test_an_expired_certificate_is_refused_and_one_for_another_host_too(kit, tmp_path):
+    folder = tmp_path / "kits/authority"
+    authority = Authority((folder / "ca.crt").read_bytes(), (folder / "ca.key").read_bytes())
+    expired = serve(authority, tmp_path, days=0)
+    with pytest.raises(WorkFailedError, match="expired"):
+        reach_server(f"127.0.0.1:{expired.server_port}", kit.authority, 5.0)
+    expired.shutdown()
+    good = serve(authority, tmp_path)
+    assert reach_server(f"127.0.0.1:{good.server_port}", kit.authority, 5.0).clock_ahead_s == 0.0
+    with pytest.raises(WorkFailedError, match="refused"):
+        reach_server(f"localhost:{good.server_port}", kit.authority, 5.0)
+    good.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("ahead", "status"), [(0.0, OK), (4.0, OK), (6.0, FAILED), (-200.0, OK), (-400.0, FAILED)]
+)
+def test_a_clock_that_would_keep_the_site_out_is_found(kit, monkeypatch, ahead, status):
+    pem = kit.authority.read_bytes()
+    monkeypatch.setattr(check, "reach_server", lambda *_: Reached(0.01, pem, ahead))
+    assert rows_of(kit)["clock"].status == status
+
+
+def test_a_certificate_near_its_end_is_a_warning(kit, monkeypatch, tmp_path):
+    folder = tmp_path / "kits/authority"
+    authority = Authority((folder / "ca.crt").read_bytes(), (folder / "ca.key").read_bytes())
+    pem, _ = issue_server_certificate(authority, ["127.0.0.1"], 10)
+    monkeypatch.setattr(check, "reach_server", lambda *_: Reached(0.01, pem, 0.0))
+    row = rows_of(kit)["server certificate"]
+    assert row.status == WARNING
+    assert str((datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=10)).date()) in row.found
+
+
+def test_a_run_is_allowed_only_under_the_digest_that_was_approved(kit):
+    with pytest.raises(ApprovalPendingError):
+        require_approval(kit, "ask", "run-1", "a" * 64, "{}")
+    assert [r.status for r in requests(kit)] == [WAITING]
+    assert decide(kit, "run-1", approve=True).status == APPROVED
+    require_approval(kit, "ask", "run-1", "a" * 64, "{}")
+    with pytest.raises(ApprovalPendingError):
+        require_approval(kit, "ask", "run-1", "b" * 64, "{}")
+    assert decide(kit, "run-1", approve=False).status == REJECTED
+    require_approval(kit, "ask", "run-1", "a" * 64, "{}")
+    require_approval(kit, "auto", "run-2", "c" * 64, "{}")
+
+
+def test_requests_cannot_fill_the_disk(kit):
+    for number in range(60):
+        with pytest.raises(ApprovalPendingError):
+            require_approval(kit, "ask", f"run-{number}", f"{number:064x}", "{}")
+    assert len(requests(kit)) == 50
+
+
+def test_only_one_process_holds_a_kit(kit):
+    assert running_pid(kit) is None
+    with only_one(kit):
+        assert running_pid(kit) is not None
+        with pytest.raises(BadInputError, match="already running"), only_one(kit):
+            pass
+    assert running_pid(kit) is None
+
+
+def spend(kit: SiteKit) -> SignedAttestation:
+    site = load_site(kit.path)
+    guard = site.guard()
+    grant = guard.reserve(proposal(population=200, events=(PrivacyEvent(2.0, 0.1, 10),)))
+    guard.store(grant, b"contribution")
+    guard.commit(grant)
+    return grant.attestation
+
+
+def test_a_lost_ledger_is_replaced_by_one_that_charges_all_that_was_attested(kit, tmp_path):
+    signed = spend(kit)
+    file = tmp_path / "north.attestation.json"
+    file.write_text(json.dumps(signed.to_json()))
+    (kit.state / "ledger.jsonl").unlink()
+    status = recover_site(kit, file)
+    assert status.epsilon == pytest.approx(signed.attestation.epsilon_after, abs=1e-5)
+    assert load_site(kit.path).guard().status().epsilon == status.epsilon
+
+
+def test_an_attestation_that_this_site_did_not_sign_recovers_nothing(kit, tmp_path):
+    signed = spend(kit)
+    forged = SignedAttestation.sign(replace(signed.attestation, epsilon_after=0.0), Identity.generate("north"))
+    file = tmp_path / "forged.json"
+    file.write_text(json.dumps(forged.to_json()))
+    with pytest.raises(VerificationError):
+        recover_site(kit, file)
+
+
+def test_a_site_that_rotates_its_keys_carries_its_budget_over(kit, tmp_path):
+    signed = spend(kit)
+    file = tmp_path / "north.attestation.json"
+    file.write_text(json.dumps(signed.to_json()))
+    old = tmp_path / "old.keys.json"
+    roster = Roster.load(kit.roster)
+    old.write_text(PublicKeys("north", roster.party("north").public_key, node_line(kit)).to_json())
+    new = make_site_keys(tmp_path / "new", "north")
+    for name in ("identity.key", "node.key"):
+        (kit.path / name).write_bytes((tmp_path / "new" / name).read_bytes())
+    parties = tuple(replace(p, public_key=new.identity) if p.name == "north" else p for p in roster.parties)
+    Roster(parties).save(kit.roster)
+    with pytest.raises(VerificationError):
+        recover_site(kit, file)
+    assert recover_site(kit, file, old).epsilon == pytest.approx(signed.attestation.epsilon_after, abs=1e-5)
+
+
+def node_line(kit: SiteKit) -> str:
+    from common.trust.certificates import node_public_line
+
+    return node_public_line(kit.node_key).decode()
+
+
+def test_a_simulated_ledger_does_not_serve_a_real_site(kit):
+    site = load_site(kit.path)
+    open_guard(kit.state, site.identity, SitePolicy.load(kit.policy), "north", simulated=True)
+    with pytest.raises(BadInputError):
+        site.guard()
