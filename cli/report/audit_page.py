@@ -42,7 +42,9 @@ def _tiles(audit: Audit, sites: list[SiteAudit]) -> list[Tile]:
     if not sites:
         return []
     worst = sites[0].budget
-    tiles = [Tile("ε so far", show.epsilon(worst.epsilon), "public", f"at {worst.site}, δ = {worst.delta:g}")]
+    alike = len(sites) > 1 and sites[-1].budget.epsilon == worst.epsilon
+    where = f"at {'every site' if alike else worst.site}, δ = {worst.delta:g}"
+    tiles = [Tile("ε so far", show.epsilon(worst.epsilon), "public", where)]
     limits = [site for site in sites if site.budget.left is not None]
     if limits:
         least = min(limits, key=lambda site: site.budget.left or 0.0)
