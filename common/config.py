@@ -96,6 +96,12 @@ class IntentSettings(_Section):
         "", description="days: the public date (YYYY-MM-DD, UTC) at which every consumer is asked about"
     )
 
+    @field_validator("cut", mode="before")
+    @classmethod
+    def _as_text(cls, cut: Any) -> Any:
+        """A date of TOML is a date, quoted or not."""
+        return cut.isoformat() if type(cut) is date else cut
+
     @model_validator(mode="after")
     def _dated(self) -> IntentSettings:
         if self.ask == "days" and not self.cut:
@@ -120,7 +126,6 @@ TASK_HEADS: Mapping[str, Mapping[str, float]] = {
     "next-behaviour": {"next-item": 1.0, "next-event": 0.1},
     "purchase-intent": {INTENT: 1.0},
     "multi-task": {"next-item": 1.0, "next-event": 0.1, INTENT: 1.0},
-    "sales": {"sales": 1.0},
 }
 """Heads of a task where ``model.heads`` says nothing else."""
 
@@ -228,10 +233,12 @@ class RunConfig(_Section):
         return self
 
     def _check_heads(self) -> None:
+        if self.task == "sales":
+            raise ValueError("task sales cannot be trained by this version")
         rows = sorted(set(self.model.heads) & set(ROW_HEADS))
         steps = sorted(set(self.model.heads) & set(STEP_HEADS))
-        needed = {"next-behaviour": [], "sales": ["sales"]}.get(self.task, [INTENT])
-        if rows != needed or (steps and self.task in ("purchase-intent", "sales")):
+        needed = [] if self.task == "next-behaviour" else [INTENT]
+        if rows != needed or (steps and self.task == "purchase-intent"):
             raise ValueError(
                 f"task {self.task} does not fit model.heads {sorted(self.model.heads)}, its usual heads are "
                 f"{sorted(TASK_HEADS[self.task])}"

@@ -75,6 +75,8 @@ def test_every_question_is_mapped_from_the_settings_and_tasks_have_their_heads()
     assert targets is not None
     assert (targets.lengths.tolist(), targets.values[INTENT].tolist()) == ([4], [0.0])
     assert row_targets(build_config({}), sequences) is None
+    override = build_config({"task": "purchase-intent"}, ["intent.ask=days", "intent.cut=2011-11-09"])
+    assert override.intent.cut == "2011-11-09"
     assert list(build_config({"task": "purchase-intent"}).model.heads) == [INTENT]
 
 
@@ -84,6 +86,7 @@ def test_every_question_is_mapped_from_the_settings_and_tasks_have_their_heads()
         {"task": "next-behaviour", "model": {"heads": {INTENT: 1.0}}},
         {"task": "purchase-intent", "model": {"heads": {"next-item": 1.0}}},
         {"task": "multi-task", "model": {"heads": {INTENT: 1.0}}},
+        {"task": "sales"},
         {"task": "purchase-intent", "intent": {"ask": "days"}},
         {"task": "purchase-intent", "intent": {"cut": "2011-11-09"}},
         {"task": "purchase-intent", "intent": {"ask": "days", "cut": "soon"}},
