@@ -89,6 +89,8 @@ ANSWERS: dict[str, Callable[[Site, Question], Contribution]] = {TRAIN: _train, E
 def _contribution(question: Question, parts: dict[str, NDArray[np.float64]]) -> Contribution:
     blocks = question.plan.blocks(question.query.kind)
     vector = np.concatenate([parts[block.name] for block in blocks])
+    # A diverged step is the coordinator's doing (learning rate, model); refusing it would tell something.
+    vector = np.nan_to_num(vector, nan=0.0, posinf=0.0, neginf=0.0)
     return Contribution(question.query.digest(), blocks, vector, question.plan.events(question.query.kind))
 
 

@@ -146,7 +146,7 @@ def close(message: Message, context: Context) -> Message:
     """The run has ended."""
 
     def forget(site: Site, request: dict[str, Any], _: Memory, __: PerformanceSettings) -> Answer:
-        session.close(site, str(request["run"]))
+        session.close(site, request)
         return {}, Memory()
 
     return _handle(message, context, forget)

@@ -27,7 +27,7 @@ from common import wire
 from common.config import PerformanceSettings
 from common.contribution import TRAIN, Query
 from common.errors import LocalProtocolError, PolicyRefusedError, RemoteProtocolError, VerificationError
-from common.plan import PROPOSAL, RunPlan, model_digest
+from common.plan import FAREWELL, PROPOSAL, RunPlan, model_digest
 from common.privacy.attestation import SignedAttestation
 from common.secagg import fixedpoint, messages
 from common.secagg.client import ClientProtocol, CohortPolicy, LocalSite
@@ -105,14 +105,20 @@ def contribute(site: Site, request: Values, speed: PerformanceSettings) -> dict[
     Raises: PolicyRefusedError unless the site's own policy allows it.
     """
     question = verified_question(site, request, speed)
+    _require_approval(site, question.plan)
     reply, memory = _prepare(site, question, request, None)
     ring = _ring(site, memory)
     _commit(site, memory)
     return reply | {"ring": ring.astype("<u4").tobytes()}
 
 
-def close(site: Site, run: str) -> None:
-    """The run is over or goes on without us: void what never left, so that it is not charged."""
+def close(site: Site, request: Values) -> None:
+    """The coordinator says that the run is over: void what never left, so that it is not charged.
+
+    Raises: VerificationError (signature).
+    """
+    run = str(request["run"])
+    site.roster.verify(site.roster.coordinator.name, FAREWELL + run.encode(), request["signature"])
     _close_rounds(site.guard(), run, keep=-1)
 
 
@@ -123,12 +129,7 @@ def propose(site: Site, request: Values) -> None:
     """
     plan = RunPlan.from_json(request["plan"])
     site.roster.verify(site.roster.coordinator.name, PROPOSAL + plan.digest(), request["signature"])
-    if plan.population(site.name) != site.file.site.population:
-        raise PolicyRefusedError(
-            "population",
-            f"the run states population {plan.population(site.name)}, site.toml {site.file.site.population}",
-            hint="coordinator and site must declare the same number",
-        )
+    _check_plan(site, plan)
     if plan.config.privacy.enabled or not site.simulated:
         SitePolicy.load(site.kit.policy).check_proposal(_first_proposal(site, plan))
     _require_approval(site, plan)
@@ -163,7 +164,43 @@ def verified_question(site: Site, request: Values, speed: PerformanceSettings) -
     plan = RunPlan.from_json(query.settings)
     if plan.run != query.run or model.size != plan.parameters:
         raise RemoteProtocolError("query, plan and model do not belong together")
+    if not 1 <= query.round <= plan.config.training.rounds + 1:
+        raise RemoteProtocolError(f"round {query.round} is not one of the plan")
+    if not np.isfinite(model).all():
+        raise RemoteProtocolError("the model holds a value that is not finite")
+    _check_plan(site, plan)
     return Question(query, plan, model, speed.trainer, speed.micro_batch)
+
+
+def _check_plan(site: Site, plan: RunPlan) -> None:
+    """The plan's public facts must be the site's own: its population, its roster, its catalogue's encoding.
+
+    A coordinator could otherwise make a site's weight drown the others', invent stockists, or choose an
+    encoding with which training fails if some event exists.
+    Raises: PolicyRefusedError naming the rule.
+    """
+    declared = site.file.site.population
+    if plan.population(site.name) != declared:
+        raise PolicyRefusedError(
+            "population",
+            f"the run states population {plan.population(site.name)}, site.toml {declared}",
+            hint="coordinator and site must declare the same number",
+        )
+    pinned = {party.name for party in site.roster.sites}
+    if len(set(plan.sites)) != len(plan.sites) or not set(plan.sites) <= pinned:
+        raise PolicyRefusedError("roster", "the run names a site twice, or one that is not in this site's roster")
+    if not site.simulated and plan.features != _expected_features(site, plan):
+        raise PolicyRefusedError("features", "the run does not encode events as this site's catalogue asks")
+
+
+def _expected_features(site: Site, plan: RunPlan) -> str:
+    """The encoding that this site's own catalogue and the run's settings ask for, as a plan carries it."""
+    from common.data.catalogue import read_catalogue
+    from common.data.features import feature_spec
+
+    name = site.file.site.catalogue
+    catalogue = read_catalogue(site.kit.resolve(name)) if name else None
+    return feature_spec(catalogue, item_buckets=plan.config.features.item_buckets).canonical()
 
 
 def proposal_of(site: Site, question: Question, attempt: int, params: Params | None) -> Proposal:

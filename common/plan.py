@@ -22,6 +22,7 @@ _RING = 2**31
 _UPDATE_CLIP = 4.0
 METRICS = "metrics"
 PROPOSAL = b"fedcart/proposal/1\0"  # before the digest of a plan, in what the coordinator signs
+FAREWELL = b"fedcart/farewell/1\0"
 UPDATE = "update"
 
 

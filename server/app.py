@@ -15,9 +15,11 @@ from flwr.serverapp import Grid, ServerApp
 
 from common import VERSION
 from common.errors import BadInputError, FedcartError, WorkFailedError
-from common.plan import RunPlan
+from common.flower import Parts
+from common.plan import FAREWELL, RunPlan
 from common.runfolder import RunFolder
 from common.trust.identity import Identity, Roster
+from server.admission import HEADS_FILE, HeadsBook
 from server.cohort import ItemRows
 from server.exchange import Exchange
 from server.observer import RunObserver
@@ -52,7 +54,9 @@ def run(grid: Grid, folder: RunFolder, key: Path, observer: RunObserver) -> Outc
     roster = Roster.load(folder.path / "roster.json")
     coordinator = Identity.load(roster.coordinator.name, key)
     nodes = greet(grid, plan, roster, observer)
-    federation = Run(plan, folder, Exchange(grid, nodes), coordinator, roster, read_item_rows(folder), observer)
+    book = HeadsBook.open(folder.path / HEADS_FILE)
+    exchange = Exchange(grid, nodes)
+    federation = Run(plan, folder, exchange, coordinator, roster, book, read_item_rows(folder), observer)
     try:
         outcome = run_federation(federation)
     except FedcartError:
@@ -67,7 +71,9 @@ def say_goodbye(run: Run) -> None:
 
     After Ctrl-C nobody is told: the sites void it when the run goes on, or when they restart.
     """
-    farewell = {site: {"run": run.plan.run} for site in run.exchange.nodes}
+    signature = run.coordinator.sign(FAREWELL + run.plan.run.encode())
+    parts: Parts = {"run": run.plan.run, "signature": signature}
+    farewell = {site: dict(parts) for site in run.exchange.nodes}
     run.exchange.ask("close", farewell, deadline_s=CLOSING_S, group="close")
 
 

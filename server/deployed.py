@@ -25,7 +25,8 @@ from common.flower import Parts
 from common.plan import PROPOSAL, RunPlan
 from common.runfolder import INTERRUPTED, RUNNING, RoundRecord, RunFolder
 from common.trust.identity import Identity, Roster
-from server.app import CLOSING_S, greet, read_item_rows, read_plan
+from server.admission import HEADS_FILE, HeadsBook
+from server.app import greet, read_item_rows, read_plan, say_goodbye
 from server.exchange import Exchange
 from server.observer import RunObserver
 from server.planning import hold_run, open_run
@@ -82,14 +83,14 @@ class Deployment:
             Exchange(self.grid, self.nodes),
             self.coordinator,
             self.roster,
+            HeadsBook.open(self.kit.state / HEADS_FILE),
             read_item_rows(self.folder),
             self.observer,
         )
         try:
             return run_federation(run)
         finally:
-            farewell = {site: {"run": self.plan.run} for site in self.nodes}
-            run.exchange.ask("close", farewell, deadline_s=CLOSING_S, group="close")
+            say_goodbye(run)
 
     def agree(self) -> None:
         """Show every site the signed plan until nobody has to think about it any more; keep those that agree.

@@ -10,25 +10,26 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common import wire
 from common.contribution import EVALUATE, TRAIN, Query
-from common.errors import BadInputError, FedcartError, WorkFailedError
+from common.errors import BadInputError, WorkFailedError
 from common.flower import Parts
 from common.model.metric_sums import summarise
 from common.plan import METRICS, UPDATE, RunPlan, model_bytes, model_digest
-from common.privacy.attestation import AttestedHeads, SignedAttestation
 from common.runfolder import COMPLETED, STOPPED, RoundRecord, RunFolder, write_atomic
 from common.secagg.messages import MIN_SITES, Member, Params, Session, default_threshold
 from common.trust.identity import Identity, Roster
 from server import strategy
+from server.admission import Admission, HeadsBook
 from server.cohort import ItemRows, choose_cohort, mean_update
 from server.exchange import Exchange
 from server.observer import RunObserver
-from server.secure_sum import SumOutcome, plain_sum, secure_sum
+from server.secure_sum import Opening, SumOutcome, plain_sum, secure_sum
 from server.state import ServerState, latest_checkpoint, save_checkpoint
 
 ATTEMPTS = 2  # a round that failed before any masked vector left is tried once more
@@ -44,6 +45,7 @@ class Run:
     exchange: Exchange
     coordinator: Identity
     roster: Roster
+    book: HeadsBook
     rows: ItemRows | None = None
     observer: RunObserver = field(default_factory=RunObserver)
 
@@ -98,17 +100,17 @@ def run_round(run: Run, state: ServerState) -> tuple[ServerState, RoundRecord]:
     An aborted round leaves the parameters as they were; its number is used up.
     """
     started, number = time.monotonic(), state.round + 1
-    outcome, heads, sent = _ask(run, state, TRAIN, number, state.parameters)
+    asked = _ask(run, state, TRAIN, number, state.parameters)
+    outcome = asked.outcome
     after = replace(state, round=number)
     if not outcome.aborted:
         update = mean_update(outcome.blocks[UPDATE], outcome.survivors, run.plan, run.rows)
         steps = run.plan.config.training.local_steps
         after = strategy.apply(state, update, run.plan.config.strategy, steps)
     released = _released(run, outcome)
-    record = _record(run, TRAIN, number, (outcome, heads, sent), released, time.monotonic() - started)
+    record = _record(run, asked, released, time.monotonic() - started)
     after = replace(
         after,
-        heads=heads.to_json(),
         losses=(*state.losses, released["loss"]) if "loss" in released else state.losses,
         stopped=state.stopped
         | {s: r.reason for s, r in outcome.sites.items() if r.status in ("stopped", "refused")},
@@ -126,10 +128,8 @@ def evaluate(run: Run, state: ServerState) -> RoundRecord | None:
     if run.plan.config.privacy.holdout <= 0:
         return None
     started, number = time.monotonic(), state.round + 1
-    outcome, heads, sent = _ask(run, state, EVALUATE, number, state.average)
-    record = _record(
-        run, EVALUATE, number, (outcome, heads, sent), _released(run, outcome), time.monotonic() - started
-    )
+    asked = _ask(run, state, EVALUATE, number, state.average)
+    record = _record(run, asked, _released(run, asked.outcome), time.monotonic() - started)
     record = run.observer.complete(record, state)
     run.folder.append_round(record)
     return record
@@ -162,63 +162,54 @@ def _closing_evaluation(run: Run, state: ServerState) -> RoundRecord | None:
     return None
 
 
-def _ask(
-    run: Run, state: ServerState, kind: str, number: int, parameters: NDArray[np.float32]
-) -> tuple[SumOutcome, AttestedHeads, tuple[int, int]]:
+@dataclass(frozen=True)
+class _Asked:
+    """A question and what came of it. Units: bytes from and to all sites, every attempt included."""
+
+    query: Query
+    outcome: SumOutcome
+    accepted: dict[str, Any]
+    bytes_up: int
+    bytes_down: int
+
+
+def _ask(run: Run, state: ServerState, kind: str, number: int, parameters: NDArray[np.float32]) -> _Asked:
     """One question to one cohort, tried again if it failed before anything had left a site."""
     query = Query(kind, run.plan.run, number, run.plan.to_json(), model_digest(parameters))
-    heads = AttestedHeads.from_json(state.heads)
-    before = run.exchange.bytes_up, run.exchange.bytes_down
+    admission = Admission(run.plan, query, run.roster, run.book)
+    up, down = run.exchange.bytes_up, run.exchange.bytes_down
     run.exchange.progress = lambda phase, done, total: run.observer.progress(number, phase, done, total)
     cohort = choose_cohort([s for s in _willing(run, state) if s in run.exchange.nodes], number, run.plan)
     for _ in range(ATTEMPTS):
-        outcome = _attempt(run, query, cohort, model_bytes(parameters), heads)
-        outcome.attestations = _accepted(run, query, outcome, heads)
+        outcome = _attempt(run, admission, cohort, model_bytes(parameters))
         cohort = tuple(_answering(outcome))  # nobody waits for the dead twice
         if not outcome.aborted or outcome.exposed or len(cohort) < run.needed:
             break
-    sent = run.exchange.bytes_up - before[0], run.exchange.bytes_down - before[1]
-    return outcome, heads, sent
+    sent = run.exchange.bytes_up - up, run.exchange.bytes_down - down
+    return _Asked(query, outcome, admission.accepted, *sent)
 
 
-def _attempt(run: Run, query: Query, cohort: Sequence[str], model: bytes, heads: AttestedHeads) -> SumOutcome:
+def _attempt(run: Run, admission: Admission, cohort: Sequence[str], model: bytes) -> SumOutcome:
+    query = admission.query
     session = Session(run.plan.run, query.round, _next_session(run.folder))
-    opening: Parts = {
+    common: Parts = {
         "query": wire.encode(query),
         "signature": run.coordinator.sign(query.digest()),
         "model": model,
         "attempt": session.attempt,
     }
-    openings: dict[str, Parts] = {}
+    requests: dict[str, Parts] = {}
     for site in cohort:
-        latest = heads.latest(site)
-        openings[site] = dict(opening) | {"head": json.dumps(latest.to_json()) if latest else ""}
-    settings = run.plan.config.aggregation
-    blocks = run.plan.blocks(query.kind)
+        latest = run.book.heads.latest(site)
+        requests[site] = dict(common) | {"head": json.dumps(latest.to_json()) if latest else ""}
+    settings, blocks = run.plan.config.aggregation, run.plan.blocks(query.kind)
+    opening = Opening(requests, admission)
     if not run.secure:
-        return plain_sum(run.exchange, blocks, f"{session.round}.{session.attempt}", openings, settings)
+        return plain_sum(run.exchange, blocks, f"{session.round}.{session.attempt}", opening, settings)
     members = tuple(Member(s, run.roster.party(s).public_key, run.plan.weight(s)) for s in cohort)
     threshold = settings.threshold or default_threshold(len(cohort))
     params = Params(session, members, threshold, blocks, query.model_digest, query.digest())
-    return secure_sum(run.exchange, params, openings, settings)
-
-
-def _accepted(run: Run, query: Query, outcome: SumOutcome, heads: AttestedHeads) -> dict[str, object]:
-    """The attestations that hold; a site whose word does not hold is named, and its figure is not shown."""
-    accepted: dict[str, object] = {}
-    for site, text in outcome.attestations.items():
-        try:
-            signed = SignedAttestation.from_json(json.loads(text))
-            said = signed.attestation
-            if (said.site, said.query) != (site, query.digest().hex()) or said.events != run.plan.events(
-                query.kind
-            ):
-                raise BadInputError("it is about another site or query, or about other events than were asked")
-            heads.accept(signed, run.roster.party(site).public_key)
-            accepted[site] = signed.to_json()
-        except (FedcartError, ValueError) as error:
-            run.observer.note(f"attestation of {site} refused: {error}")
-    return accepted
+    return secure_sum(run.exchange, params, opening, settings)
 
 
 def _released(run: Run, outcome: SumOutcome) -> dict[str, float]:
@@ -226,26 +217,19 @@ def _released(run: Run, outcome: SumOutcome) -> dict[str, float]:
     return {} if sums is None else summarise(list(run.plan.config.model.heads), sums)
 
 
-def _record(
-    run: Run,
-    kind: str,
-    number: int,
-    asked: tuple[SumOutcome, AttestedHeads, tuple[int, int]],
-    released: dict[str, float],
-    seconds: float,
-) -> RoundRecord:
-    outcome, heads, (up, down) = asked
+def _record(run: Run, asked: _Asked, released: dict[str, float], seconds: float) -> RoundRecord:
+    outcome, number = asked.outcome, asked.query.round
     if outcome.evidence:
         write_atomic(run.folder.path / "evidence" / f"round-{number:05d}.json", outcome.evidence.encode())
     return RoundRecord(
         round=number,
-        kind=kind,
+        kind=asked.query.kind,
         released=released,
         sites=outcome.sites,
-        epsilon=heads.epsilon(),
-        attestations=outcome.attestations,
-        bytes_up=up,
-        bytes_down=down,
+        epsilon={site: e for site, e in run.book.heads.epsilon().items() if site in run.plan.sites},
+        attestations=asked.accepted,
+        bytes_up=asked.bytes_up,
+        bytes_down=asked.bytes_down,
         seconds=round(seconds, 4),
         protocol_seconds=round(outcome.protocol_seconds, 4),
         aggregation=run.plan.config.aggregation.mode,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -39,12 +38,7 @@ def make_plan(
         releases = training.rounds + 1  # one a round, one that closes the run
         evaluation = privacy.evaluation_noise or calibrate_noise(privacy.epsilon, privacy.delta, 1.0, releases)
     run = f"{config.name}-{uuid4().hex[:12]}"
-    return RunPlan(run, config.public_json(), populations, features_json(spec), parameters, noise, evaluation)
-
-
-def features_json(spec: FeatureSpec) -> str:
-    """Canonical JSON of a feature spec, as a plan carries it."""
-    return json.dumps(spec.to_json(), sort_keys=True, separators=(",", ":"))
+    return RunPlan(run, config.public_json(), populations, spec.canonical(), parameters, noise, evaluation)
 
 
 def write_setup(

@@ -10,23 +10,32 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.config import AggregationSettings
 from common.contribution import Block
-from common.errors import FedcartError, RoundAbortedError
+from common.errors import FedcartError, RemoteProtocolError, RoundAbortedError
 from common.flower import Parts
 from common.runfolder import SiteRound
 from common.secagg import fixedpoint, messages
 from common.secagg.messages import Params
 from common.secagg.server import ADVERTISE, MASK, ServerProtocol
+from server.admission import Admission
 from server.exchange import Answer, Exchange
 
 CONTRIBUTE = "contribute"
 SITE_REFUSALS = ("policy", "budget", "rollback", "refused")
+
+
+@dataclass(frozen=True)
+class Opening:
+    """The first exchange of a round: what travels to each site beside the session's parameters (query, model,
+    echoed head), and who decides which answers are let in."""
+
+    requests: Mapping[str, Parts]
+    admission: Admission
 
 
 @dataclass
@@ -34,7 +43,7 @@ class SumOutcome:
     """What a round of exchanges gave, complete or not.
 
     ``blocks``: the decoded sum by block name, empty if the round was aborted. ``sites``: what each invited
-    site did. ``attestations``: signed ledger statements as the sites sent them, unchecked.
+    site did.
     ``exposed``: sites whose masked vector has left; their contribution is dead and charged.
     Units: ``protocol_seconds`` wall time of all exchanges after the one that trains.
     """
@@ -42,7 +51,6 @@ class SumOutcome:
     sites: dict[str, SiteRound]
     blocks: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     survivors: tuple[str, ...] = ()
-    attestations: dict[str, Any] = field(default_factory=dict)
     evidence: str = ""
     aborted: str = ""
     exposed: tuple[str, ...] = ()
@@ -57,21 +65,17 @@ class SumOutcome:
         self.sites[site] = SiteRound(status, reason[:80], phase)
 
 
-def secure_sum(
-    exchange: Exchange, params: Params, opening: Mapping[str, Parts], settings: AggregationSettings
-) -> SumOutcome:
+def secure_sum(exchange: Exchange, params: Params, opening: Opening, settings: AggregationSettings) -> SumOutcome:
     """Sum the cohort's contributions so that nobody sees one of them.
 
-    ``opening``: what travels to each site beside the parameters in exchange 1 (query, model, echoed head).
     Guarantee: the decoded sum is over at least ``params.threshold`` sites, or ``aborted`` says why not.
     """
     machine = ServerProtocol(params)
     outcome = SumOutcome({site: SiteRound("lost") for site in params.sites})
-    group = f"{params.session.round}.{params.session.attempt}"
     try:
         while not machine.finished:
             phase, started = machine.phase, time.monotonic()
-            _exchange(exchange, machine, outcome, opening, settings, group)
+            _exchange(exchange, machine, outcome, opening, settings)
             if phase == MASK:
                 outcome.exposed = tuple(
                     s for s in params.sites if s not in machine.waiting_for and not outcome.sites[s].reason
@@ -94,15 +98,15 @@ def _exchange(
     exchange: Exchange,
     machine: ServerProtocol,
     outcome: SumOutcome,
-    opening: Mapping[str, Parts],
+    opening: Opening,
     settings: AggregationSettings,
-    group: str,
 ) -> None:
-    phase = machine.phase
+    phase, session = machine.phase, machine.params.session
+    group = f"{session.round}.{session.attempt}"
     asked = machine.requests()
     encoded = {id(request): messages.encode(request) for request in {id(r): r for r in asked.values()}.values()}
     requests: dict[str, Parts] = {
-        site: {"message": encoded[id(request)]} | (dict(opening[site]) if phase == ADVERTISE else {})
+        site: {"message": encoded[id(request)]} | (dict(opening.requests[site]) if phase == ADVERTISE else {})
         for site, request in asked.items()
     }
     deadline_s = settings.deadline_s if phase == ADVERTISE else settings.exchange_deadline_s
@@ -111,35 +115,36 @@ def _exchange(
             outcome.note(site, phase, answer)
             continue
         try:
+            if phase == ADVERTISE:
+                opening.admission.admit(site, answer.parts)
             machine.receive(site, answer.parts["message"])
         except (FedcartError, KeyError) as error:
             outcome.sites[site] = SiteRound("lost", getattr(error, "code", "protocol"), phase)
-            continue
-        if "attestation" in answer.parts:
-            outcome.attestations[site] = answer.parts["attestation"]
+    if phase == ADVERTISE:
+        opening.admission.close()
 
 
 def plain_sum(
-    exchange: Exchange,
-    blocks: tuple[Block, ...],
-    group: str,
-    opening: Mapping[str, Parts],
-    settings: AggregationSettings,
+    exchange: Exchange, blocks: tuple[Block, ...], group: str, opening: Opening, settings: AggregationSettings
 ) -> SumOutcome:
     """Sum the contributions in the clear: the server sees each of them. Simulations and tests only."""
-    outcome = SumOutcome({site: SiteRound("lost") for site in opening})
+    outcome = SumOutcome({site: SiteRound("lost") for site in opening.requests})
     total = np.zeros(sum(block.length for block in blocks), dtype=np.uint32)
     survivors = []
-    for site, answer in exchange.ask(CONTRIBUTE, opening, deadline_s=settings.deadline_s, group=group).items():
-        ring = np.frombuffer(answer.parts.get("ring", b""), dtype="<u4")
-        if not answer.ok or ring.shape != total.shape:
-            outcome.note(site, CONTRIBUTE, answer if not answer.ok else Answer(site, error="protocol-remote"))
+    answers = exchange.ask(CONTRIBUTE, opening.requests, deadline_s=settings.deadline_s, group=group)
+    for site, answer in answers.items():
+        if not answer.ok:
+            outcome.note(site, CONTRIBUTE, answer)
             continue
-        total += ring
+        try:
+            opening.admission.admit(site, answer.parts)
+            total += _plain_ring(answer, total.size)
+        except FedcartError as error:
+            outcome.sites[site] = SiteRound("lost", error.code, CONTRIBUTE)
+            continue
         survivors.append(site)
         outcome.sites[site] = SiteRound("ok")
-        if "attestation" in answer.parts:
-            outcome.attestations[site] = answer.parts["attestation"]
+    opening.admission.close()
     outcome.survivors = outcome.exposed = tuple(survivors)
     if len(survivors) < settings.min_sites:
         outcome.aborted = "too-few-contribute"
@@ -147,3 +152,10 @@ def plain_sum(
     decoded = fixedpoint.decode(total, blocks)
     outcome.blocks = {block.name: decoded[part] for block, part in fixedpoint.slices(blocks)}
     return outcome
+
+
+def _plain_ring(answer: Answer, length: int) -> NDArray[np.uint32]:
+    ring = np.frombuffer(answer.parts.get("ring", b""), dtype="<u4")
+    if ring.size != length:
+        raise RemoteProtocolError(f"{answer.site} sent {ring.size} coordinates, not {length}")
+    return ring

@@ -10,7 +10,6 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +29,7 @@ class ServerState:
     """Shapes: ``parameters, average, moments[*]: float32[d]``.
 
     ``round``: rounds done. ``plan``: hex digest of the run's plan, so that a checkpoint cannot continue a
-    different run. ``heads``: per site the newest signed ledger attestation (``AttestedHeads.to_json``), sent
-    back to the site so that it notices a rollback of its ledger. ``losses``: the released loss per round, for
+    different run. ``losses``: the released loss per round, for
     early stopping. ``stopped``: sites that will not be asked again, with the reason. ``record``: the last
     round's line of ``metrics.jsonl``, in case the process ended before that was written.
     """
@@ -41,7 +39,6 @@ class ServerState:
     plan: str
     round: int = 0
     moments: dict[str, Vector] = field(default_factory=dict)
-    heads: dict[str, Any] = field(default_factory=dict)
     losses: tuple[float, ...] = ()
     stopped: dict[str, str] = field(default_factory=dict)
     record: str = ""
@@ -59,7 +56,6 @@ def save_checkpoint(folder: Path, state: ServerState) -> Path:
     facts = {
         "round": state.round,
         "plan": state.plan,
-        "heads": state.heads,
         "losses": state.losses,
         "stopped": state.stopped,
         "record": state.record,
@@ -87,7 +83,6 @@ def load_checkpoint(path: Path) -> ServerState:
             facts["plan"],
             facts["round"],
             moments,
-            facts["heads"],
             tuple(facts["losses"]),
             facts["stopped"],
             facts["record"],

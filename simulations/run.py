@@ -26,7 +26,7 @@ from common.runfolder import INTERRUPTED, RUNNING, RoundRecord, RunFolder
 from server.app import make_app, read_plan
 from server.observer import RunObserver
 from server.rounds import Outcome
-from server.run_setup import features_json, make_plan
+from server.run_setup import make_plan
 from server.state import ServerState, latest_checkpoint, save_checkpoint
 from simulations import facts as facts_of
 from simulations import oracle
@@ -73,7 +73,7 @@ def _prepare(config: RunConfig, out: Path, pool: WorkerPool, observer: Observer)
     world = make_world(config)
     folder = RunFolder.create(out)
     observer.progress(0, "model", 1, 3)
-    initial = _job(pool, oracle.initial_model, config.public_json(), features_json(world.spec))
+    initial = _job(pool, oracle.initial_model, config.public_json(), world.spec.canonical())
     vector = np.frombuffer(initial["vector"], dtype=np.float32)
     plan = make_plan(config, declared(world), world.spec, vector.size)
     observer.progress(0, "sites", 2, 3)

@@ -92,8 +92,9 @@ class Catalogue:
         return lookup(categories, self.categories)
 
     def digest(self) -> bytes:
-        """SHA-256 of items and categories in order: ``bytes[32]``; stock and source are not part of it."""
-        content = [list(self.items), list(self.categories), self.item_category.tolist()]
+        """SHA-256 of items and categories in order, and of who stocks what: ``bytes[32]``; the source is not part of it."""
+        stock = {site: np.flatnonzero(mask).tolist() for site, mask in sorted(self.stock.items())}
+        content = [list(self.items), list(self.categories), self.item_category.tolist(), stock]
         return hashlib.sha256(b"fedcart/catalogue/1\0" + json.dumps(content).encode()).digest()
 
     def to_json(self) -> dict[str, Any]:

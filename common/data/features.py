@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -53,6 +54,9 @@ class FeatureSpec:
     numeric_scales: tuple[float, ...] = (4.0, 2.0, 10.0)
 
     def __post_init__(self) -> None:
+        counts = (self.catalogue_items, self.catalogue_categories, self.item_buckets, self.category_buckets)
+        if min(counts) < 0:
+            raise ConfigError(f"a feature spec has negative counts: {counts}")
         if self.catalogue_items + self.item_buckets < 1:
             raise ConfigError("no item can be encoded", hint="give a catalogue or features.item_buckets")
         if tuple(self.event_types) != EVENT_TYPES:
@@ -79,6 +83,10 @@ class FeatureSpec:
     def to_json(self) -> dict[str, Any]:
         """Plain values, for settings and model files."""
         return asdict(self)
+
+    def canonical(self) -> str:
+        """Canonical JSON, as a run's plan carries it."""
+        return json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> FeatureSpec:

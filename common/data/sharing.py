@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from common.data.catalogue import Catalogue
 from common.data.features import FeatureSpec, item_mask
+from common.errors import ConfigError
 
 
 def shared_item_masks(
@@ -18,7 +19,15 @@ def shared_item_masks(
 
     Rows stocked by fewer than ``min_stockists`` of the run's sites stay local.
     Shapes: ``bool[sizes["item"]]`` per site.
+    Raises: ConfigError if the catalogue declares stock, but not for every site.
     """
+    if catalogue is not None and catalogue.stock:
+        unknown = [site for site in sites if site not in catalogue.stock]
+        if unknown:
+            raise ConfigError(
+                f"the catalogue says nothing about the stock of site {unknown[0]}",
+                hint="list every site of the run in the catalogue's stock, or no site at all",
+            )
     masks = {site: item_mask(spec, catalogue, site) for site in sites}
     stockists = np.sum(list(masks.values()), axis=0)
     shared = stockists >= min(min_stockists, len(masks))

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from common.deployment import CoordinatorKit
 from common.errors import FedcartError
-from common.privacy.attestation import SignedAttestation
 from common.runfolder import RunFolder, write_atomic
+from server.admission import HEADS_FILE, HeadsBook
 from server.runtime.control import online_sites, open_control
-from server.state import latest_checkpoint
 
 
 @dataclass(frozen=True)
@@ -50,19 +48,10 @@ def server_status(kit: CoordinatorKit) -> ServerStatus:
 
 def write_attestations(kit: CoordinatorKit, out: Path) -> list[Path]:
     """Write each site's highest signed attestation over all runs as SITE.attestation.json, for a site's recovery."""
-    highest: dict[str, tuple[int, Any]] = {}
-    for path in kit.runs.glob("*/plan.json"):
-        try:
-            heads = latest_checkpoint(path.parent / "checkpoints").heads
-        except FedcartError:
-            continue  # a run that cannot be read has nothing to say; its other copies may
-        for site, plain in heads.items():
-            sequence = SignedAttestation.from_json(plain).attestation.sequence
-            if sequence >= highest.get(site, (-1, None))[0]:
-                highest[site] = (sequence, plain)
+    heads = HeadsBook.open(kit.state / HEADS_FILE).heads.to_json()
     out.mkdir(parents=True, exist_ok=True)
     written = []
-    for site, (_, plain) in sorted(highest.items()):
+    for site, plain in sorted(heads.items()):
         written.append(out / f"{site}.attestation.json")
         write_atomic(written[-1], json.dumps(plain, indent=1).encode())
     return written

@@ -20,7 +20,7 @@ from common import flower, wire
 from common.config import PerformanceSettings, build_config
 from common.contribution import TRAIN, Query
 from common.errors import FedcartError, PolicyRefusedError, RefusedError, VerificationError
-from common.plan import RunPlan, model_bytes, model_digest
+from common.plan import FAREWELL, RunPlan, model_bytes, model_digest
 from common.runfolder import RunFolder
 from common.secagg import messages
 from common.secagg.messages import Member, Params, Session, default_threshold
@@ -67,6 +67,10 @@ class Coordinator:
             "head": "",
         } | changes
 
+    def farewell(self) -> dict[str, Any]:
+        run = self.plan.run
+        return {"run": run, "signature": self.identity.sign(FAREWELL + run.encode())}
+
     def params(self, request: Mapping[str, Any], **changes: Any) -> bytes:
         return messages.encode(dataclasses.replace(messages.decode(Params, request["message"]), **changes))
 
@@ -78,7 +82,10 @@ def coordinator(tmp_path_factory: pytest.TempPathFactory) -> Coordinator:
     folder = RunFolder.open(out)
     roster = Roster.load(out / "roster.json")
     identity = Identity.load(roster.coordinator.name, out / "coordinator" / "identity.key")
-    return Coordinator(out, read_plan(folder), roster, identity, latest_checkpoint(out / "checkpoints").parameters)
+    plan = read_plan(folder)
+    settings = build_config(json.loads(plan.settings), ["training.rounds=99"]).public_json()
+    longer = dataclasses.replace(plan, settings=settings)  # rounds enough for every test
+    return Coordinator(out, longer, roster, identity, latest_checkpoint(out / "checkpoints").parameters)
 
 
 @pytest.fixture
@@ -98,7 +105,7 @@ def test_an_honest_question_is_answered_and_reserved(site: Site, coordinator: Co
     assert {"message", "attestation"} == reply.keys()
     assert memory.machine
     assert _spent(site) == 1
-    session.close(site, coordinator.plan.run)
+    session.close(site, coordinator.farewell())
     assert site.guard().status().void == 1
     assert _spent(site) == 0
 
@@ -109,7 +116,7 @@ def test_an_attempt_that_never_left_is_used_again_at_no_charge(site: Site, coord
     second, _ = session.advertise(site, coordinator.request(query, 2), SPEED)
     assert _spent(site) == 1
     assert first["message"] != second["message"]  # fresh keys, same contribution
-    session.close(site, coordinator.plan.run)
+    session.close(site, coordinator.farewell())
 
 
 def test_a_session_is_never_answered_twice(site: Site, coordinator: Coordinator) -> None:
@@ -117,7 +124,7 @@ def test_a_session_is_never_answered_twice(site: Site, coordinator: Coordinator)
     session.advertise(site, request, SPEED)
     with pytest.raises(RefusedError, match="already"):
         session.advertise(site, request, SPEED)
-    session.close(site, coordinator.plan.run)
+    session.close(site, coordinator.farewell())
 
 
 def _altered(coordinator: Coordinator) -> dict[str, dict[str, Any]]:
@@ -126,7 +133,14 @@ def _altered(coordinator: Coordinator) -> dict[str, dict[str, Any]]:
     query = coordinator.query(63)
     other_model = model_bytes(coordinator.model + 1)
     plan = dataclasses.replace(coordinator.plan, parameters=coordinator.plan.parameters - 1)
+    true = dict(coordinator.plan.populations)
+    drowned = dataclasses.replace(coordinator.plan, populations=tuple((s, 2**20) for s in true))
+    invented = dataclasses.replace(coordinator.plan, populations=(*coordinator.plan.populations, ("nobody", 64)))
     return {
+        "a population that is not the site's": coordinator.request(coordinator.query(63, plan=drowned)),
+        "a site that is in no roster": coordinator.request(coordinator.query(63, plan=invented)),
+        "a round after the last": coordinator.request(coordinator.query(101)),
+        "round 0": coordinator.request(coordinator.query(0)),
         "signed by a stranger": honest | {"signature": stranger.sign(query.digest())},
         "unsigned": honest | {"signature": b""},
         "another query under the signature": honest | {"query": wire.encode(coordinator.query(64))},
@@ -169,17 +183,45 @@ def test_every_altered_request_is_refused_and_costs_nothing(site: Site, coordina
         assert _spent(site) == 0, what
 
 
-def test_a_real_site_never_trains_without_noise(coordinator: Coordinator, tmp_path: Path) -> None:
+def test_a_farewell_of_a_stranger_voids_nothing(site: Site, coordinator: Coordinator) -> None:
+    session.advertise(site, coordinator.request(coordinator.query(68)), SPEED)
+    forged = coordinator.farewell() | {"signature": Identity.generate("coordinator").sign(b"farewell")}
+    with pytest.raises(VerificationError):
+        session.close(site, forged)
+    assert site.guard().status().open == 1
+    session.close(site, coordinator.farewell())
+
+
+def test_a_diverged_step_is_answered_like_any_other(site: Site, coordinator: Coordinator) -> None:
+    settings = build_config(
+        json.loads(coordinator.plan.settings), ["training.optimizer=sgd", "training.learning_rate=1e38"]
+    )
+    plan = dataclasses.replace(coordinator.plan, settings=settings.public_json())
+    question = session.Question(coordinator.query(69, plan=plan), plan, coordinator.model)
+    assert np.isfinite(session.answer(site, question).vector).all()
+
+
+def test_a_real_site_refuses_runs_without_noise_and_odd_encodings(
+    coordinator: Coordinator, tmp_path: Path
+) -> None:
     name = coordinator.plan.sites[0]
     shutil.copytree(coordinator.out / "sites" / name, tmp_path / "kit")
     policy = SitePolicy.load(tmp_path / "kit" / "policy.toml")
     policy.model_copy(update={"approve": "auto"}).save(tmp_path / "kit" / "policy.toml")
+    settings_file = tmp_path / "kit" / "site.toml"
+    catalogue = f'events = "(simulation)"\ncatalogue = "{coordinator.out / "catalogue.json"}"'
+    settings_file.write_text(settings_file.read_text().replace('events = "(simulation)"', catalogue))
     real = load_site(tmp_path / "kit", ledger_path=tmp_path / "real.jsonl")
     settings = build_config(json.loads(coordinator.plan.settings), ["privacy.enabled=false"]).public_json()
     plan = dataclasses.replace(coordinator.plan, settings=settings, noise_multiplier=0.0)
     with pytest.raises(PolicyRefusedError) as caught:
         session.advertise(real, coordinator.request(coordinator.query(65, plan=plan)), SPEED)
     assert caught.value.rule == "noise_multiplier_min"
+    odd = json.loads(coordinator.plan.features) | {"item_buckets": 960}
+    plan = dataclasses.replace(coordinator.plan, features=json.dumps(odd, sort_keys=True, separators=(",", ":")))
+    with pytest.raises(PolicyRefusedError) as caught:
+        session.advertise(real, coordinator.request(coordinator.query(65, plan=plan)), SPEED)
+    assert caught.value.rule == "features"
 
 
 def test_only_a_code_leaves_the_site(site: Site, coordinator: Coordinator) -> None:
