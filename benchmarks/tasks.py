@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import tempfile
@@ -104,7 +105,7 @@ def _task(name: str, tree: Settings) -> None:
         private = simulate(build_config({**tree, "privacy": {"epsilon": EPSILON}}), Path(folder) / "private")
     schemes = {"federated": plain.metrics["oracle"], f"federated, epsilon {EPSILON:g}": private.metrics["oracle"]}
     for scheme, metrics in (schemes | references | plain.baselines).items():
-        shown = {key: round(metrics[key], 4) for key in SHOWN if key in metrics}
+        shown = _rounded({key: metrics[key] for key in SHOWN if key in metrics})
         print(json.dumps({"task": name, "scheme": scheme, **shown}), flush=True)
 
 
@@ -155,11 +156,13 @@ def _events(config: RunConfig) -> EventLog:
     return generate(spec, config.seed).log
 
 
-def _rounded(tree: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: _rounded(value) if isinstance(value, dict) else round(value, 4) if isinstance(value, float) else value
-        for key, value in tree.items()
-    }
+def _rounded(value: Any) -> Any:
+    """Four digits; a number that JSON cannot hold is null."""
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    if isinstance(value, float):
+        return round(value, 4) if math.isfinite(value) else None
+    return value
 
 
 if __name__ == "__main__":
