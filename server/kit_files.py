@@ -60,6 +60,10 @@ steps_max = 1000
 # Bounds of the clipping norm.
 clip_min = 1e-3
 clip_max = 100.0
+# Largest local learning rate, and how many times this site's consumers another site may declare: a wild step or
+# a vanishing weight makes the sum tell more about fewer sites.
+learning_rate_max = 10.0
+weight_ratio_max = 1024.0
 
 # ---- company: how many others must be in the sum
 # Fewer invited sites, or a smaller share of needed survivors: refuse.

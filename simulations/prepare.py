@@ -212,6 +212,8 @@ def simulated_policy(config: RunConfig) -> SitePolicy:
         steps_max=1_000_000,
         clip_min=1e-9,
         clip_max=1e9,
+        learning_rate_max=1e9,
+        weight_ratio_max=1e9,
         min_cohort=1,
         min_consumers=1,
         min_stockists=1,

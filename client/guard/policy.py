@@ -28,6 +28,10 @@ class Proposal:
     All fields are public: from the signed Query, the cohort and the site's own declaration. ``query`` and
     ``config`` are digests (hex), ``population`` the site's declared consumers, ``threshold`` the survivors
     needed, ``secure`` whether the server sees only the sum.
+
+    ``holdout`` and ``split_key`` say who is held out: the share, and the SHA-256 (hex) of the site's own key.
+    ``run_events`` is all that the run may spend by its plan, empty where no plan stands behind a proposal.
+    ``weight_ratio`` is the largest declared population over this site's own.
     """
 
     run: str
@@ -45,6 +49,11 @@ class Proposal:
     population: int
     min_stockists: int
     secure: bool
+    holdout: float = 0.0
+    split_key: str = ""
+    run_events: tuple[PrivacyEvent, ...] = ()
+    learning_rate: float = 1.0
+    weight_ratio: float = 1.0
 
 
 class SitePolicy(BaseModel):
@@ -65,6 +74,10 @@ class SitePolicy(BaseModel):
     steps_max: int = Field(1_000, ge=1, description="most training steps in one round")
     clip_min: _Positive = Field(1e-3, description="smallest clipping norm")
     clip_max: _Positive = Field(100.0, description="largest clipping norm")
+    learning_rate_max: _Positive = Field(10.0, description="largest local learning rate")
+    weight_ratio_max: _Positive = Field(
+        1_024.0, description="largest declared population of a site, as a multiple of this site's own"
+    )
     min_cohort: int = Field(3, ge=1, description="fewer invited sites: refuse")
     min_consumers: int = Field(100, ge=1, description="smaller declared population: refuse")
     min_stockists: int = Field(3, ge=1, description="item rows of fewer sites must stay local")
@@ -136,6 +149,13 @@ def _broken_rules(policy: SitePolicy, proposal: Proposal) -> Iterator[_Refusal]:
         yield "plain_aggregation", "the server would see this site's contribution alone"
     if not policy.clip_min <= p.clip <= policy.clip_max:
         yield "clip_min" if p.clip < policy.clip_min else "clip_max", _outside("clipping norm", p.clip, policy)
+    if not 0 < p.learning_rate <= policy.learning_rate_max:
+        yield "learning_rate_max", f"learning rate {p.learning_rate} is not in (0, {policy.learning_rate_max}]"
+    if not p.weight_ratio <= policy.weight_ratio_max:
+        yield (
+            "weight_ratio_max",
+            f"another site counts {p.weight_ratio:g} times this one, at most {policy.weight_ratio_max:g} is allowed",
+        )
     if p.cohort < policy.min_cohort:
         yield "min_cohort", f"{p.cohort} sites are invited, at least {policy.min_cohort} are needed"
     if p.threshold < policy.min_threshold_fraction * p.cohort:
