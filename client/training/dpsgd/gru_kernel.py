@@ -74,20 +74,21 @@ def _loop(gates: Tensor, out: tuple[Tensor, Tensor, Tensor], w_hh: Tensor, sizes
 
 
 def backward(grad: Tensor, w_hh: Tensor, saved: Saved, tape: Tape) -> tuple[Tensor, Tensor]:
-    """Gradients by the input part and by the recurrent part of the gates. Shapes: ``[P, 3H]`` each."""
+    """Gradients by the input part (over ``saved.gates``) and the recurrent part of the gates: ``[P, 3H]`` each."""
     rows, hidden = grad.shape
-    outer = tape.take((rows, 3 * hidden), grad)
-    by_candidate = _factors(saved, outer, tape)
-    dh = tape.take((rows, hidden), grad).copy_(grad)
-    update, after, dh_after, z_after = saved.gates[:, hidden : 2 * hidden], None, None, None
-    for d_t, k_t, dh_t, z_t in reversed(steps_of(tape.sizes, outer, outer.view(rows, 3, hidden), dh, update)):
-        if after is not None and dh_after is not None and z_after is not None:
-            earlier = dh_t[: after.shape[0]]
-            earlier.addmm_(after, w_hh).addcmul_(dh_after, z_after)
-        k_t.mul_(dh_t[:, None, :])
-        after, dh_after, z_after = d_t, dh_t, z_t
-    inner = tape.take((rows, 3 * hidden), grad).copy_(outer)
-    torch.mul(dh, by_candidate, out=inner[:, 2 * hidden :])
+    outer, inner = tape.take((rows, 3 * hidden), grad), saved.gates
+    with tape.arena.scratch():
+        by_candidate = _factors(saved, outer, tape)
+        dh = tape.take((rows, hidden), grad).copy_(grad)
+        update, later = saved.gates[:, hidden : 2 * hidden], None
+        for d_t, k_t, dh_t, z_t in reversed(steps_of(tape.sizes, outer, outer.view(rows, 3, hidden), dh, update)):
+            if later is not None:
+                after, dh_after, z_after = later
+                dh_t[: len(after)].addmm_(after, w_hh).addcmul_(dh_after, z_after)
+            k_t.mul_(dh_t[:, None, :])
+            later = d_t, dh_t, z_t
+        inner[:, : 2 * hidden] = outer[:, : 2 * hidden]
+        torch.mul(dh, by_candidate, out=inner[:, 2 * hidden :])
     return inner, outer
 
 

@@ -6,15 +6,20 @@ Gram form), Bu et al. 2023 (choice between Gram and direct form by cost).
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from client.training.dpsgd.processor import one_blas_thread
 from client.training.dpsgd.records import Outer, Picked, Record, Summed
+from client.training.dpsgd.rows import RowMap
 
 # speeds of a small product (Gram) and of a batched weight gradient (direct), measured: docs/dpsgd.md
-_GRAM_COST, _DIRECT_COST, _SQUARE_COST = 3.0, 1.0, 12.0
+_FAST_STEPS, _DIRECT_SPEED, _SQUARE_SPEED = 60, 50.0, 8.0  # steps; multiplications and numbers per ns
+_CALL_NS = 8_000.0  # what a batched Gram form saves per consumer in calls
 _REFINE_BELOW = 1 / 32  # share of the rows' squares under which cancellation is worth doubles
 
 
@@ -52,7 +57,7 @@ def _outer_squares(record: Record) -> tuple[Tensor, Tensor]:
         square = row_squares(record.grads) * _input_squares(record)
         return square, square
     steps = len(rows) // max(rows.consumers, 1)
-    if rows.time_major and record.scale is None and _prefers_gram(steps, record):
+    if rows.time_major and record.scale is None and _prefers_gram(steps, record, per_call_ns=_CALL_NS):
         return _batched(record, steps)
     return _looped(record), rows.total(row_squares(record.grads) * _input_squares(record))
 
@@ -69,9 +74,11 @@ def _input_squares(record: Outer) -> Tensor:
     return total if record.scale is None else total * record.scale.square()
 
 
-def _prefers_gram(steps: int, record: Outer) -> bool:
+def _prefers_gram(steps: int, record: Outer, per_call_ns: float = 0.0) -> bool:
+    """Compare nanoseconds: small products run at one multiplication per ns and step, up to ``_FAST_STEPS``."""
     outputs, inputs = record.grads.shape[1], record.inputs.shape[1]
-    return steps * (outputs + inputs) * _GRAM_COST < outputs * inputs * (_DIRECT_COST + _SQUARE_COST / steps)
+    gram = 2 * steps * steps * (outputs + inputs) / min(steps, _FAST_STEPS)
+    return gram < outputs * inputs * (steps / _DIRECT_SPEED + 1 / _SQUARE_SPEED) + per_call_ns
 
 
 def _batched(record: Outer, steps: int) -> tuple[Tensor, Tensor]:
@@ -88,36 +95,42 @@ def _looped(record: Outer) -> Tensor:
     """Squared norms consumer by consumer, each in its cheaper form. numpy: a call costs a third of torch's,
     and it makes ``x @ x.T`` half a product (syrk).
     """
-    rows, biases = record.rows, len(record.biases)
-    grads, inputs = rows.in_order(record.grads), rows.in_order(record.scaled_inputs)
-    weight = (
-        np.ones(len(rows), grads.numpy().dtype) if record.scale is None else rows.in_order(record.scale).numpy()
-    )
-    square = [0.0] * rows.consumers
-    for b, (begin, end) in enumerate(rows.slices):
-        if begin == end:
+    biases, square = len(record.biases), [0.0] * record.rows.consumers
+    scale = record.grads.new_ones(len(record.rows)) if record.scale is None else record.scale
+    views = [consumer_views(record.rows, t) for t in (record.grads, record.scaled_inputs, scale[:, None])]
+    room = np.empty((record.grads.shape[1], record.inputs.shape[1]), record.grads.numpy().dtype)
+    for b, (x, a, one) in enumerate(zip(*views, strict=True)):
+        if len(x) == 0:
             continue
-        x, a, one = grads[begin:end].numpy(), inputs[begin:end].numpy(), weight[begin:end]
-        if _prefers_gram(end - begin, record):
+        if _prefers_gram(len(x), record):
             gram = x @ x.T
-            square[b] = float(np.vdot(gram, a @ a.T)) + biases * float(one @ gram @ one)
+            square[b] = float(np.vdot(gram, a @ a.T)) + biases * float(np.vdot(one, gram @ one))
         else:
-            product = torch.mm(grads[begin:end].t(), inputs[begin:end]).flatten()
-            square[b] = float(product.square_().sum()) + biases * float(np.square(one @ x).sum())
-    return grads.new_tensor(square)
+            np.matmul(x.T, a, out=room)
+            shift = one.T @ x
+            square[b] = float(np.vdot(room, room)) + biases * float(np.vdot(shift, shift))
+    return record.grads.new_tensor(square)
+
+
+def consumer_views(rows: RowMap, values: Tensor) -> list[NDArray[Any]]:
+    """The rows of each consumer: ``[R, width]`` -> B times ``[T_b, width]``; views where all are equally long."""
+    if rows.time_major:
+        return list(values.numpy().reshape(-1, rows.consumers, values.shape[1]).transpose(1, 0, 2))
+    ordered = rows.in_order(values).numpy()
+    return [ordered[begin:end] for begin, end in rows.slices]
 
 
 def _picked_squares(record: Record) -> tuple[Tensor, Tensor]:
     assert isinstance(record, Picked)
-    rows = record.rows.total(row_squares(record.grads))
-    square = torch.zeros_like(rows)
+    square = record.grads.new_zeros(record.rows.consumers)
     square.index_add_(0, record.segment_consumer, row_squares(record.segment_grads))
-    return square, rows
+    return square, square  # the clipped sum adds up the same totals: nothing cancels unseen
 
 
 def _summed_squares(record: Record) -> tuple[Tensor, Tensor]:
     assert isinstance(record, Summed)
-    return row_squares(record.totals), record.rows.total(row_squares(record.grads))
+    square = row_squares(record.totals)
+    return square, square
 
 
 _SQUARES = {Outer: _outer_squares, Picked: _picked_squares, Summed: _summed_squares}
@@ -137,15 +150,14 @@ def _cross(outer: Outer, picked: Picked) -> Tensor:
     """Inner product of each consumer's two gradients of a tied table: ``[B]``."""
     column = _columns_of(outer, picked)
     known = torch.nonzero(column >= 0).flatten()
-    vectors, column = picked.segment_grads[known].numpy(), column[known].numpy()
+    vectors, place = picked.segment_grads[known].numpy(), column[known].numpy()
     ends = np.searchsorted(picked.segment_consumer[known].numpy(), np.arange(outer.rows.consumers), side="right")
-    grads = outer.rows.in_order(outer.grads).numpy()
-    inputs = outer.rows.in_order(outer.scaled_inputs).numpy()
+    grads, inputs = consumer_views(outer.rows, outer.grads), consumer_views(outer.rows, outer.scaled_inputs)
     out, start = [0.0] * outer.rows.consumers, 0
-    for b, ((begin, end), stop) in enumerate(zip(outer.rows.slices, ends.tolist(), strict=True)):
-        if begin < end and start < stop:
-            products = inputs[begin:end] @ vectors[start:stop].T  # [T, S]
-            out[b] = float(np.vdot(products, grads[begin:end, column[start:stop]]))
+    for b, stop in enumerate(ends.tolist()):
+        if len(grads[b]) and start < stop:
+            products = inputs[b] @ vectors[start:stop].T  # [T, S]
+            out[b] = float(np.vdot(products, grads[b][:, place[start:stop]]))
         start = stop
     return outer.grads.new_tensor(out)
 

@@ -90,7 +90,8 @@ class _LSTMLayer(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, None, None]:
         weights, tape = ctx.leaf.layer_weights(ctx.number), ctx.leaf.tape
-        gates = lstm_kernel.backward(grad, weights[1], ctx.saved, tape)
+        with tape.arena.scratch():
+            gates = lstm_kernel.backward(grad, weights[1], ctx.saved, tape)
         biases = tuple(b for b in weights[2:] if b is not None)
         tape.add(Outer(ctx.rows, gates, weights[:2], ctx.saved.inputs, biases))
         return _input_grad(ctx, gates, weights[0], tape), None, None, None, None
