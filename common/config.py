@@ -19,7 +19,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from common.errors import ConfigError
-from common.model.targets import INTENT, ROW_HEADS, STEP_HEADS
+from common.model.head_names import INTENT, ROW_HEADS, STEP_HEADS
 
 Task = Literal["next-behaviour", "purchase-intent", "sales", "multi-task"]
 Rate = Annotated[float, Field(gt=0, le=1)]

@@ -6,6 +6,7 @@ A test imports each name, so an upgrade of Flower that moves one fails here and 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
@@ -19,7 +20,46 @@ from flwr.supercore.task_identity import TaskIdentity
 SERVER_NODE_ID = 1
 BODY = "body"
 
+# Flower's private names and where 1.41 keeps them; imported only by the process that needs them.
+PRIVATE = {
+    "AcquireTaskRequest": "flwr.proto.runtime_pb2",
+    "ControlHttpClient": "flwr.supercore.control",
+    "Error": "flwr.app",
+    "Fab": "flwr.supercore.fab",
+    "ListNodesRequest": "flwr.proto.control_pb2",
+    "ListRunsRequest": "flwr.proto.control_pb2",
+    "NodeStateFactory": "flwr.supernode.nodestate",
+    "ObjectStoreFactory": "flwr.supercore.object_store",
+    "RegisterNodeRequest": "flwr.proto.control_pb2",
+    "RunNotRunningException": "flwr.supercore.run",
+    "RuntimeHttpClient": "flwr.supercore.runtime",
+    "RuntimeVersionHttpInterceptor": "flwr.supercore.interceptors",
+    "StartRunRequest": "flwr.proto.control_pb2",
+    "StopRunRequest": "flwr.proto.control_pb2",
+    "SuperExecAuthHttpInterceptor": "flwr.supercore.interceptors",
+    "TaskType": "flwr.supercore.constant",
+    "UnregisterNodeRequest": "flwr.proto.control_pb2",
+    "add_exit_handler": "flwr.supercore.exit",
+    "build_fab_from_files": "flwr.cli.build",
+    "create_app": "flwr.supernode.main",
+    "fab_to_proto": "flwr.common.serde",
+    "get_fab_metadata": "flwr.cli.config_utils",
+    "user_config_to_proto": "flwr.common.serde",
+}
+PRIVATE_MODULES = {
+    "flower_superlink": "flwr.superlink.cli.flower_superlink",
+    "run_clientapp": "flwr.supernode.runtime.run_clientapp",
+    "start_client_internal": "flwr.supernode.start_client_internal",
+}
+
 Parts = Mapping[str, bytes | str | int]
+
+
+def private(name: str) -> Any:
+    """A private name of Flower from the tables above, imported now. Raises: KeyError for a name not listed."""
+    if name in PRIVATE_MODULES:
+        return import_module(PRIVATE_MODULES[name])
+    return getattr(import_module(PRIVATE[name]), name)
 
 
 def set_task_identity(run_id: int, node_id: int = SERVER_NODE_ID) -> None:
@@ -106,6 +146,7 @@ __all__ = [
     "message_from",
     "new_context",
     "parts_of",
+    "private",
     "reply",
     "restore_state",
     "set_task_identity",

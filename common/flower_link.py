@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,17 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import WorkFailedError
+from common.flower import private
 
 FLEET_PATH = "/v1/fleet/"
 CONTROL_PATH = "/v1/control/"
 CONTROL_HEADER = b"x-fedcart-control"
+IN_MEMORY = ":flwr-in-memory:"  # a file costs seconds a round, and keeps nothing that a run folder does not keep
 
 AsgiApp = Callable[..., Any]
 
 
 def build_bundle(pyproject: str) -> bytes:
     """An app bundle that holds nothing but ``pyproject.toml``."""
-    from flwr.cli.build import build_fab_from_files
+    build_fab_from_files: Any = private("build_fab_from_files")
 
     content: bytes = build_fab_from_files({"pyproject.toml": pyproject.encode()})[0]
     return content
@@ -40,7 +41,6 @@ class LinkSettings:
     authority: Path
     certificate: Path
     key: Path
-    database: Path
     secret: Path
 
 
@@ -50,13 +50,13 @@ def run_superlink(settings: LinkSettings, control_token: bytes) -> None:
     Guarantee: the control and runtime interfaces answer on the private address only, the control interface
     only to whoever shows ``control_token``.
     """
-    command: Any = importlib.import_module("flwr.superlink.cli.flower_superlink")
+    command: Any = private("flower_superlink")
     host, port = settings.private
     sys.argv = [
         "flower-superlink", "--isolation", "process", "--enable-supernode-auth",
         "--disable-runtime-dependency-installation", "--superexec-auth-secret-file", str(settings.secret),
         "--ssl-ca-certfile", str(settings.authority), "--ssl-certfile", str(settings.certificate),
-        "--ssl-keyfile", str(settings.key), "--database", str(settings.database),
+        "--ssl-keyfile", str(settings.key), "--database", IN_MEMORY,
         "--host", host, "--port", str(port),
     ]  # fmt: skip
     command.uvicorn.run = lambda app, **_: asyncio.run(_serve_both(app, settings, control_token))
@@ -132,8 +132,8 @@ class Control:
     """The coordinator's calls to its own SuperLink."""
 
     def __init__(self, address: str, authority: bytes, token: bytes) -> None:
-        from flwr.supercore.control import ControlHttpClient
-        from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+        ControlHttpClient = private("ControlHttpClient")
+        RuntimeVersionHttpInterceptor = private("RuntimeVersionHttpInterceptor")
 
         class ShowToken:
             def intercept(self, context: Any, call_next: Any) -> Any:
@@ -164,14 +164,14 @@ class Control:
 
     def nodes(self) -> dict[bytes, tuple[int, str]]:
         """Registered nodes: public key -> (node id, status word)."""
-        from flwr.proto.control_pb2 import ListNodesRequest
+        ListNodesRequest = private("ListNodesRequest")
 
         answer = self._call(self._client.ListNodes, ListNodesRequest())
         return {bytes(n.public_key): (int(n.node_id), str(n.status)) for n in answer.nodes_info}
 
     def register(self, public_key: bytes, name: str) -> int:
         """Admit a node by its EC public key, return its node id."""
-        from flwr.proto.control_pb2 import RegisterNodeRequest
+        RegisterNodeRequest = private("RegisterNodeRequest")
 
         return int(
             self._call(self._client.RegisterNode, RegisterNodeRequest(public_key=public_key, name=name)).node_id
@@ -179,7 +179,7 @@ class Control:
 
     def unregister(self, node_id: int) -> None:
         """Remove a node."""
-        from flwr.proto.control_pb2 import UnregisterNodeRequest
+        UnregisterNodeRequest = private("UnregisterNodeRequest")
 
         self._call(self._client.UnregisterNode, UnregisterNodeRequest(node_id=node_id))
 
@@ -187,9 +187,10 @@ class Control:
         """Submit the bundle, return Flower's run id. Raises: WorkFailedError if it is not accepted."""
         import hashlib
 
-        from flwr.common.serde import fab_to_proto, user_config_to_proto
-        from flwr.proto.control_pb2 import StartRunRequest
-        from flwr.supercore.fab import Fab
+        fab_to_proto: Any = private("fab_to_proto")
+        user_config_to_proto: Any = private("user_config_to_proto")
+        StartRunRequest = private("StartRunRequest")
+        Fab = private("Fab")
 
         fab = Fab(hashlib.sha256(bundle).hexdigest(), bundle, {})
         request = StartRunRequest(fab=fab_to_proto(fab), override_config=user_config_to_proto(settings))
@@ -200,13 +201,13 @@ class Control:
 
     def stop_run(self, run_id: int) -> None:
         """Stop a run."""
-        from flwr.proto.control_pb2 import StopRunRequest
+        StopRunRequest = private("StopRunRequest")
 
         self._call(self._client.StopRun, StopRunRequest(run_id=run_id))
 
     def run_status(self, run_id: int) -> tuple[str, str, str]:
         """Flower's (status, sub-status, details) of a run; empty words if it is unknown."""
-        from flwr.proto.control_pb2 import ListRunsRequest
+        ListRunsRequest = private("ListRunsRequest")
 
         runs = self._call(self._client.ListRuns, ListRunsRequest(run_id=run_id)).run_dict
         if run_id not in runs:

@@ -7,7 +7,6 @@ that no command-line help should pay. The decision what may run is the caller's.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import RefusedError, WorkFailedError
+from common.flower import private
 
 BUSY_WINDOW_S = 120.0
 BUSY_POLL_S = 0.2
@@ -68,9 +68,9 @@ def run_supernode(
     Guarantee: a bundle for which ``check_bundle(claimed digest, content)`` raises RefusedError is neither
     stored nor handed to any other process, and its message is dropped.
     """
-    internal: Any = importlib.import_module("flwr.supernode.start_client_internal")
-    from flwr.supercore.object_store import ObjectStoreFactory
-    from flwr.supernode.nodestate import NodeStateFactory
+    internal: Any = private("start_client_internal")
+    ObjectStoreFactory = private("ObjectStoreFactory")
+    NodeStateFactory = private("NodeStateFactory")
 
     pace = Pace()
     internal.time = pace
@@ -98,8 +98,9 @@ def run_supernode(
 def _start_local_interface(states: Any, secret: bytes) -> str:
     """Serve the SuperNode's local interface on a free loopback port, return its address."""
     import uvicorn
-    from flwr.supercore.exit import add_exit_handler
-    from flwr.supernode.main import create_app
+
+    add_exit_handler: Any = private("add_exit_handler")
+    create_app: Any = private("create_app")
 
     app = create_app(state_factory=states, superexec_auth_secret=secret)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, access_log=False, log_level="warning"))
@@ -138,10 +139,10 @@ def _guarded(
 
 
 def _guarded_bundle(get_run: Any, get_fab: Any, check_bundle: CheckBundle) -> tuple[Any, Any]:
-    from flwr.cli.config_utils import get_fab_metadata
-    from flwr.supercore.constant import TaskType
-    from flwr.supercore.fab import Fab
-    from flwr.supercore.run import RunNotRunningException
+    get_fab_metadata: Any = private("get_fab_metadata")
+    TaskType = private("TaskType")
+    Fab = private("Fab")
+    RunNotRunningException = private("RunNotRunningException")
 
     runs: dict[int, Any] = {}
 
@@ -168,8 +169,9 @@ class TaskSource:
     """Takes waiting tasks from the SuperNode's local interface."""
 
     def __init__(self, address: str, secret: bytes) -> None:
-        from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
-        from flwr.supercore.runtime import RuntimeHttpClient
+        RuntimeVersionHttpInterceptor = private("RuntimeVersionHttpInterceptor")
+        SuperExecAuthHttpInterceptor = private("SuperExecAuthHttpInterceptor")
+        RuntimeHttpClient = private("RuntimeHttpClient")
 
         self._client = RuntimeHttpClient.from_server_address(
             server_address=address,
@@ -185,8 +187,8 @@ class TaskSource:
 
     def take_task(self) -> str | None:
         """The token of a waiting task, or None."""
-        from flwr.proto.runtime_pb2 import AcquireTaskRequest
-        from flwr.supercore.constant import TaskType
+        AcquireTaskRequest = private("AcquireTaskRequest")
+        TaskType = private("TaskType")
 
         answer = self._client.AcquireTask(AcquireTaskRequest(supported_task_types={TaskType.CLIENT_APP}))
         return str(answer.token) if answer.HasField("task") and answer.token else None
@@ -194,7 +196,7 @@ class TaskSource:
 
 def import_client_task() -> Any:
     """Import all that answering a message needs, before the message is there."""
-    return importlib.import_module("flwr.supernode.runtime.run_clientapp")
+    return private("run_clientapp")
 
 
 def run_client_task(address: str, token: str, parent_pid: int) -> None:
@@ -203,7 +205,7 @@ def run_client_task(address: str, token: str, parent_pid: int) -> None:
     Guarantee: what the server learns of a failure is the word ``failed``, and what the log learns is the type
     of the error and its place in the program, never its text.
     """
-    from flwr.app import Error
+    Error = private("Error")
 
     task = import_client_task()
     flower_log = task.log

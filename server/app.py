@@ -141,4 +141,6 @@ def read_item_rows(folder: RunFolder) -> ItemRows | None:
         raise BadInputError(f"{masks} is damaged", hint="the run folder is incomplete") from error
 
 
+__all__ = ["Context", "Grid", "ServerApp", "app", "make_app", "run"]
+
 app = make_app(RunObserver())

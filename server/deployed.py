@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flwr.app import Context
-from flwr.serverapp import Grid, ServerApp
 
 from common.deployment import COORDINATOR_VARIABLE, CoordinatorKit, open_coordinator_kit
 from common.errors import FedcartError, RefusedError, WorkFailedError
@@ -26,7 +24,7 @@ from common.plan import PROPOSAL, RunPlan
 from common.runfolder import INTERRUPTED, RUNNING, RoundRecord, RunFolder
 from common.trust.identity import Identity, Roster
 from server.admission import HEADS_FILE, HeadsBook
-from server.app import greet, read_item_rows, read_plan, say_goodbye
+from server.app import Context, Grid, ServerApp, greet, read_item_rows, read_plan, say_goodbye
 from server.exchange import Exchange
 from server.observer import RunObserver
 from server.planning import hold_run, open_run

@@ -26,10 +26,7 @@ LAYERS = {
 CONFINED = {
     "cryptography": ("common/trust/",),
     "opacus": ("client/training/dpsgd/",),
-    "flwr": (
-        *("common/flower.py", "common/flower_runtime.py", "common/flower_link.py", "client/app.py"),
-        *("server/app.py", "server/deployed.py", "server/exchange.py", "simulations/"),
-    ),
+    "flwr": ("common/flower.py", "client/app.py", "server/app.py", "server/exchange.py", "simulations/"),
 }
 NEVER = {
     "common/privacy/": ("torch", "flwr", "opacus", "common.secagg"),

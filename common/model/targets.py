@@ -9,17 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from common.model.head_names import INTENT, ROW_HEADS, STEP_HEADS
+
 if TYPE_CHECKING:
     from common.config import RunConfig
     from common.data.sequences import ConsumerSequences
 
-STEP_HEADS: Mapping[str, str] = {"next-item": "item", "next-event": "event", "next-category": "category"}
-"""Heads that answer at every step -> the feature of the next event they predict."""
-
-INTENT = "purchase-intent"
-
-ROW_HEADS = (INTENT, "sales")
-"""Heads that answer once for a whole row: a probability, a number."""
+__all__ = ["INTENT", "ROW_HEADS", "STEP_HEADS", "RowTargets", "row_targets"]
 
 
 @dataclass(frozen=True)
