@@ -35,7 +35,6 @@ def run_link(kit: CoordinatorKit) -> None:
         authority=kit.authority,
         certificate=kit.certificate,
         key=kit.certificate_key,
-        database=kit.state / "superlink.db",
         secret=secret,
     )
     address = f"{private[0]}:{private[1]}"
