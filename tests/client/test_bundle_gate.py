@@ -1,0 +1,129 @@
+"""The bundle check, and what of a server's description of a run reaches a site's processes."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from client.runtime.gate import BundleRefusedError, check_bundle
+from server.runtime.bundle import bundle_digest, bundle_text
+
+GOOD = b"the pinned bundle"
+PINNED = hashlib.sha256(GOOD).hexdigest()
+
+
+def test_the_pinned_bundle_passes():
+    check_bundle(PINNED, PINNED, b"")
+    check_bundle(PINNED, PINNED, GOOD)
+
+
+@pytest.mark.parametrize(
+    ("claimed", "content"),
+    [
+        (hashlib.sha256(b"other").hexdigest(), b"other"),
+        (hashlib.sha256(b"other").hexdigest(), b""),
+        (PINNED, b"other"),
+        ("", GOOD),
+        (PINNED.upper(), GOOD),
+        (PINNED[:-1], GOOD),
+        ("ä" * 64, GOOD),
+    ],
+)
+def test_any_other_claim_or_content_is_refused(claimed, content):
+    with pytest.raises(BundleRefusedError):
+        check_bundle(PINNED, claimed, content)
+
+
+def guarded(content: bytes, claimed: str, run: SimpleNamespace, pinned: str):
+    """Flower's two callbacks behind our guard, with a server that hands out ``content``."""
+    from common.flower_runtime import _guarded_bundle
+
+    fetched = []
+
+    def get_fab(digest: str, run_id: int) -> SimpleNamespace:
+        fetched.append((digest, run_id))
+        return SimpleNamespace(content=content, hash_str=claimed)
+
+    remembered, checked = _guarded_bundle(lambda _: run, get_fab, lambda c, b: check_bundle(pinned, c, b))
+    return remembered, checked, fetched
+
+
+def bundle() -> bytes:
+    from common.flower_link import build_bundle
+
+    return build_bundle(bundle_text())
+
+
+def hostile_run(digest: str) -> SimpleNamespace:
+    return SimpleNamespace(
+        fab_hash=digest,
+        fab_id="../../tmp/x",
+        fab_version="9",
+        override_config={"run": "/etc"},
+        primary_task_type="flwr-agentapp",
+    )
+
+
+def test_what_the_server_says_of_a_run_does_not_choose_what_is_loaded():
+    content = bundle()
+    digest = bundle_digest(content)
+    run = hostile_run(digest)
+    remembered, checked, _ = guarded(content, "lie", run, digest)
+    assert remembered(7) is run
+    fab = checked(digest, 7)
+    assert (fab.hash_str, fab.content, fab.verifications) == (digest, content, {})
+    assert (run.fab_id, run.override_config, str(run.primary_task_type)) == (
+        "fedcart/fedcart",
+        {},
+        "flwr-serverapp",
+    )
+
+
+def test_a_server_that_claims_the_pinned_digest_and_sends_other_code_is_refused():
+    from flwr.supercore.run import RunNotRunningException
+
+    digest = bundle_digest(bundle())
+    remembered, checked, fetched = guarded(b"PK other code", digest, hostile_run(digest), digest)
+    remembered(7)
+    with pytest.raises(RunNotRunningException):
+        checked(digest, 7)
+    assert fetched == [(digest, 7)]
+
+
+def test_a_bundle_with_another_digest_is_not_even_fetched():
+    from flwr.supercore.run import RunNotRunningException
+
+    remembered, checked, fetched = guarded(b"x", "a" * 64, hostile_run("a" * 64), "b" * 64)
+    remembered(7)
+    with pytest.raises(RunNotRunningException):
+        checked("a" * 64, 7)
+    assert fetched == []
+
+
+def test_building_the_bundle_twice_gives_the_same_bytes_and_no_code():
+    import io
+    import zipfile
+
+    assert bundle() == bundle()
+    assert zipfile.ZipFile(io.BytesIO(bundle())).namelist() == ["pyproject.toml", ".info/CONTENT"]
+
+
+@pytest.mark.full
+def test_the_process_that_forks_answers_holds_no_thread_pool_of_polars_and_no_random_state():
+    code = (
+        "import importlib, sys\n"
+        "from client.runtime.worker import HEAVY, LIGHT\n"
+        "from common.flower_runtime import import_client_task\n"
+        "import_client_task()\n"
+        "[importlib.import_module(m) for m in LIGHT + HEAVY]\n"
+        "import common.trust.randomness as r\n"
+        "streams = [n for n, v in vars(r).items() if 'Stream' in type(v).__name__]\n"
+        "print('polars' in sys.modules, streams)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ}, check=True, timeout=120
+    )
+    assert done.stdout.split() == ["False", "[]"]
