@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import stat
 import zipfile
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,9 +24,9 @@ from client.guard.guard import Guard, open_guard
 from client.guard.policy import SitePolicy
 from common import VERSION
 from common.deployment import SiteFile, SiteKit, open_site_kit
-from common.errors import BadInputError, ConfigError
+from common.errors import BadInputError, ConfigError, WorkFailedError
 from common.plan import RunPlan
-from common.runfolder import write_atomic
+from common.runfolder import create_atomic, write_atomic
 from common.trust.identity import Identity, Roster
 
 if TYPE_CHECKING:
@@ -76,12 +77,21 @@ class Site:
         return self.file.site.name
 
     def secret(self) -> bytes:
-        """The site's own 32-byte key for pseudonyms and for the choice of the hold-out; made once."""
-        path = self.kit.state / "consumers.key"
+        """The site's own 32-byte key for pseudonyms and for the choice of the hold-out; made once.
+
+        Raises: BadInputError if it is damaged, WorkFailedError (disk).
+        """
+        path = private_folder(self.kit.state) / "consumers.key"
         if not path.exists():
-            self.kit.state.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, os.urandom(SECRET_BYTES), mode=0o600)
-        return path.read_bytes()
+            create_atomic(path, os.urandom(SECRET_BYTES), mode=0o600)
+        key = path.read_bytes()
+        if len(key) != SECRET_BYTES:
+            raise BadInputError(f"{path} has {len(key)} bytes, not {SECRET_BYTES}", hint="restore it from a copy")
+        return key
+
+    def split_key(self) -> str:
+        """What a ledger records about the key that chooses the hold-out: hex, tells nothing about the key."""
+        return hashlib.sha256(b"fedcart/holdout-key/1\0" + self.secret()).hexdigest()
 
     def prepared(self, plan: RunPlan) -> Prepared:
         """Encoded consumers for a run, from the state folder or made from the event log.
@@ -104,7 +114,10 @@ class Site:
     def note_locally(self, facts: dict[str, Any]) -> None:
         """Append one line to the site's private diagnostics, which never leave it."""
         line = json.dumps(facts, sort_keys=True, separators=(",", ":")) + "\n"
-        with (self.kit.state / "diagnostics.jsonl").open("a", encoding="utf-8") as file:
+        path = private_folder(self.kit.state) / "diagnostics.jsonl"
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "a", encoding="utf-8") as file:
+            os.fchmod(fd, 0o600)  # an older version made it readable by others
             file.write(line)
 
     def _encode(self, plan: RunPlan) -> tuple[ConsumerSequences, NDArray[np.bool_]]:
@@ -163,8 +176,18 @@ def store_sequences(path: Path, sequences: ConsumerSequences, mask: NDArray[np.b
     arrays = {name: getattr(sequences, name) for name in _ARRAYS}
     buffer = io.BytesIO()
     np.savez(buffer, mask=mask, **arrays)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, buffer.getvalue(), mode=0o600)
+    write_atomic(private_folder(path.parent) / path.name, buffer.getvalue(), mode=0o600)
+
+
+def private_folder(path: Path) -> Path:
+    """The folder, made if it is missing, and closed to everybody but its owner. Raises: WorkFailedError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if stat.S_IMODE(path.stat().st_mode) != 0o700:
+            path.chmod(0o700)
+    except OSError as error:
+        raise WorkFailedError(f"cannot keep {path} to its owner: {error.strerror}") from None
+    return path
 
 
 @lru_cache(maxsize=64)

@@ -17,7 +17,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -179,6 +179,20 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
             if os.path.exists(temporary):
                 os.unlink(temporary)
             raise
+        sync_directory(path.parent)
+
+
+def create_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Make a file whole and durable, unless another process was first: then theirs stays as it is.
+
+    Raises: WorkFailedError if the disk is full or not writable.
+    """
+    complete = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
+    write_atomic(complete, data, mode=mode)
+    with _disk_errors(path):
+        with suppress(FileExistsError):
+            os.link(complete, path)
+        complete.unlink()
         sync_directory(path.parent)
 
 

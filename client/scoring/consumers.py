@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from common.data import cleaning, formats, reading
 from common.data.events import EventLog, load_events, mappings_of, pseudonym
 from common.errors import BadInputError
-from common.runfolder import write_atomic
+from common.runfolder import create_atomic
 
 KEY_FILE, KEY_BYTES = "consumers.key", 32
 
@@ -74,7 +74,7 @@ def local_key(state: Path) -> bytes:
     if not path.exists():
         try:
             state.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_atomic(path, os.urandom(KEY_BYTES), mode=0o600)
+            create_atomic(path, os.urandom(KEY_BYTES), mode=0o600)
         except OSError as error:
             raise BadInputError(
                 f"cannot keep a key in {state}: {error.strerror}", hint="choose another folder with --state"
