@@ -1,13 +1,14 @@
-"""The budget gate: what the next release would bring the scope to, and whether that is allowed."""
+"""The budget gate: what the next release would bring the scope to, and whether the ledger allows it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from common.errors import BudgetExhaustedError
+from client.guard.policy import Proposal
+from common.errors import BudgetExhaustedError, PolicyRefusedError
 from common.privacy.accountant import ScopeAccountant, epsilon_of, show_epsilon
 from common.privacy.calibration import rounds_left
-from common.privacy.entries import Totals, as_events, count_events
+from common.privacy.entries import Replay, Totals, as_events, count_events
 from common.privacy.mechanism import PrivacyEvent
 
 
@@ -39,4 +40,24 @@ def gate(spent: Totals, events: tuple[PrivacyEvent, ...], delta: float, limit: f
         f"privacy budget: this round would bring epsilon from {show_epsilon(projection.before)} to "
         f"{show_epsilon(projection.after)}, the limit is {limit} (delta {delta}); rounds left at these settings: {left}",
         hint="more noise or fewer steps fit longer; only the site can raise epsilon_max in its policy.toml",
+    )
+
+
+def check_split(state: Replay, proposal: Proposal) -> None:
+    """Return if the proposal holds out the same consumers as everything this ledger has charged.
+
+    Training and hold-out are charged apart, which is true only while no consumer changes sides.
+    **Raises** PolicyRefusedError (rule ``holdout``).
+    """
+    if state.split in (None, (proposal.holdout, proposal.split_key)):
+        return
+    assert state.split is not None
+    fraction, _ = state.split
+    found = (
+        "the site's key has changed since" if fraction == proposal.holdout else f"the run asks {proposal.holdout}"
+    )
+    raise PolicyRefusedError(
+        "holdout",
+        f"policy rule holdout: a share of {fraction} was held out when this scope was first used, {found}",
+        hint="propose the same share, or restore consumers.key; `fedcart site recover` begins anew at a higher charge",
     )

@@ -3,10 +3,11 @@
     reserve   policy, rollback check, budget gate and RESERVE, before the first gradient
     store     the computed contribution waits in the outbox
     commit    COMMIT on disk, then the bytes may leave, once
+    fail      no contribution came about, and the server will hear so: charged for good
     close     the round is over: what never left is voided, what left stays charged
     restart   after any crash: the same for everything that was under way
 
-**Guarantee** spent = COMMITs + open RESERVEs at every instant, whatever process dies where: an entry is
+**Guarantee** spent = COMMITs + FORFEITs + open RESERVEs at every instant, whatever process dies where: an entry is
 on disk before the act it allows, and a RESERVE is voided only after its contribution is gone.
 """
 
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.guard.budget import Projection, gate, project
+from client.guard.budget import Projection, check_split, gate, project
 from client.guard.ledger import Ledger
 from client.guard.outbox import Outbox, outbox_digest, replace_file
 from client.guard.policy import Proposal, SitePolicy
@@ -25,7 +26,7 @@ from common.privacy import entries
 from common.privacy.accountant import Reading, ScopeAccountant, epsilon_of, round_up
 from common.privacy.attestation import Attestation, SignedAttestation
 from common.privacy.calibration import rounds_left
-from common.privacy.entries import Commit, Replay, Reserve, Void, count_events
+from common.privacy.entries import Commit, Forfeit, Replay, Reserve, Void, count_events
 from common.privacy.mechanism import PrivacyEvent
 from common.trust.identity import Identity
 
@@ -66,6 +67,7 @@ class GuardStatus:
     committed: int
     open: int
     void: int
+    forfeit: int = 0
 
 
 class Guard:
@@ -95,9 +97,9 @@ class Guard:
         earlier attempt of the same query that never left is used again, at no further charge.
         **Raises** PolicyRefusedError, BudgetExhaustedError, RollbackError; WorkFailedError (disk).
         """
-        self._policy.check_proposal(proposal)
         with self._ledger.transaction() as state:
             self._ledger.refuse_rollback(echoed)
+            self._check(state, proposal)
             found = self._unsent(state, proposal)
             if found is not None:
                 rest = state.spent - count_events(proposal.events)
@@ -106,6 +108,15 @@ class Guard:
             projection = gate(state.spent, proposal.events, self._delta(state), self._policy.epsilon_max)
             sequence = self._ledger.append(_reserve_body(proposal, self._code))
             return self._reservation(state.reservations[sequence], proposal, projection)
+
+    def check_proposal(self, proposal: Proposal) -> None:
+        """Return if policy and ledger allow a proposal; nothing is charged. **Raises** PolicyRefusedError."""
+        with self._ledger.transaction() as state:
+            self._check(state, proposal)
+
+    def _check(self, state: Replay, proposal: Proposal) -> None:
+        self._policy.check_proposal(proposal)
+        check_split(state, proposal)
 
     def _unsent(self, state: Replay, proposal: Proposal) -> entries.Reservation | None:
         """An open reservation for the very same question whose answer waits in the outbox."""
@@ -179,6 +190,18 @@ class Guard:
             self._renew_anchor()
             return contribution
 
+    def fail(self, reservation: Reservation) -> None:
+        """Charge a reservation for good whose answer could not be computed, before the server hears of it.
+
+        Whether computing fails may depend on the data, so that it failed is a release like any other.
+        **Raises** LocalProtocolError if the reservation is not open; WorkFailedError (disk).
+        """
+        with self._ledger.transaction() as state:
+            _must_be_open(state, reservation)
+            self._ledger.append(Forfeit(reserve=reservation.sequence))
+            self._outbox.remove([reservation.sequence])
+            self._renew_anchor()
+
     def close_round(self, run: str, number: int, *, reason: str = "round closed") -> None:
         """Forget the contributions of a round and void the reservations whose contribution never left."""
         with self._ledger.transaction() as state:
@@ -232,6 +255,7 @@ class Guard:
             committed=states.count("committed"),
             open=states.count("open"),
             void=states.count("void"),
+            forfeit=states.count("forfeit"),
         )
 
     def rounds_left(self, events: Sequence[PrivacyEvent]) -> int:
@@ -299,6 +323,8 @@ def _reserve_body(proposal: Proposal, code: str) -> Reserve:
         config=proposal.config,
         code=code,
         events=proposal.events,
+        holdout=proposal.holdout,
+        split_key=proposal.split_key,
     )
 
 

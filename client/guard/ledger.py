@@ -22,7 +22,10 @@ from common.privacy.entries import (
     Open,
     Replay,
     Reservation,
+    as_events,
+    count_events,
     make_line,
+    on_both_sides,
     parse_line,
     split_lines,
     verify_entry_signature,
@@ -83,7 +86,8 @@ class Ledger:
         if self.path.exists() and self.path.stat().st_size:
             raise BadInputError(f"{self.path} exists", hint="move it away first, and keep it as evidence")
         reason = f"recovered from the attestation of entry {said.sequence}, run {said.run}"
-        header, charge = self._header(scope, delta, simulated), Charge(events=said.totals, reason=reason[:200])
+        charged = as_events(on_both_sides(count_events(said.totals)))
+        header, charge = self._header(scope, delta, simulated), Charge(events=charged, reason=reason[:200])
         opening = self._line(header, said.sequence + 1, said.head)
         charging = self._line(charge, said.sequence + 2, parse_line(opening[:-1]).hash)
         self._prepare_folder()

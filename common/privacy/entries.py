@@ -4,7 +4,7 @@ A line is ``{body, hash, previous, sequence, signature, time}`` with sorted keys
 covers everything but itself and the signature, ``previous`` is the hash of the line before. A line that
 is not byte for byte the canonical form of what it says is refused, so every byte is under the chain.
 
-``Replay`` folds entries into what is spent: COMMITs, open RESERVEs and CHARGEs.
+``Replay`` folds entries into what is spent: COMMITs, FORFEITs, open RESERVEs and CHARGEs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from common.errors import VerificationError
-from common.privacy.mechanism import PrivacyEvent
+from common.privacy.mechanism import SUB_SCOPES, PrivacyEvent
 from common.trust.identity import Identity, verify_signature
 
 FORMAT: Literal[1] = 1
@@ -61,7 +61,11 @@ class Charge(_Body):
 
 
 class Reserve(_Body):
-    """A release that is about to be computed. Counts as spent until it is voided."""
+    """A release that is about to be computed. Counts as spent until it is voided.
+
+    ``holdout`` and ``split_key`` (SHA-256 of the site's own key) say who is held out. The first RESERVE of a
+    ledger fixes them: charging two disjoint parts apart is true only while no consumer changes sides.
+    """
 
     kind: Literal["reserve"] = "reserve"
     run: Name
@@ -71,6 +75,8 @@ class Reserve(_Body):
     config: Hex32
     code: Name
     events: tuple[PrivacyEvent, ...]
+    holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    split_key: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
 
 
 class Commit(_Body):
@@ -89,7 +95,14 @@ class Void(_Body):
     reason: Name
 
 
-Body: TypeAlias = Open | Charge | Reserve | Commit | Void
+class Forfeit(_Body):
+    """The reserved contribution failed, and the failure itself was answered: charged for ever, nothing to send."""
+
+    kind: Literal["forfeit"] = "forfeit"
+    reserve: Count
+
+
+Body: TypeAlias = Open | Charge | Reserve | Commit | Void | Forfeit
 
 
 class Entry(_Body):
@@ -153,6 +166,15 @@ def verify_entry_signature(entry: Entry, public_key: bytes) -> None:
     verify_signature(public_key, _SIGNATURE_DOMAIN + bytes.fromhex(entry.hash), bytes.fromhex(entry.signature))
 
 
+def on_both_sides(totals: Totals) -> Totals:
+    """What every consumer may have lost where it is unknown who was held out: all of it, in every sub-scope."""
+    sides: Totals = Counter()
+    for (_, rate, sigma), steps in totals.items():
+        for sub_scope in SUB_SCOPES:
+            sides[sub_scope, rate, sigma] += steps
+    return sides
+
+
 def count_events(events: Iterable[PrivacyEvent]) -> Totals:
     """Sum the steps of events that cost the same."""
     totals: Totals = Counter()
@@ -169,7 +191,7 @@ def as_events(totals: Totals) -> tuple[PrivacyEvent, ...]:
 
 @dataclass
 class Reservation:
-    """What happened to one RESERVE. ``state``: open, committed or void; ``outbox`` after a COMMIT."""
+    """What happened to one RESERVE. ``state``: open, committed, forfeit or void; ``outbox`` after a COMMIT."""
 
     sequence: int
     hash: str
@@ -183,6 +205,7 @@ class Reservation:
 class Replay:
     """What a ledger says after the entries applied so far.
 
+    ``split``: (share held out, digest of the key) of all reservations, None before the first.
     **Guarantee** ``spent`` counts every COMMIT, every RESERVE that is not void, and every CHARGE; an entry
     that breaks a rule raises and changes nothing.
     """
@@ -194,6 +217,7 @@ class Replay:
     reservations: dict[int, Reservation] = field(default_factory=dict)
     carried: Totals = field(default_factory=Counter)
     spent: Totals = field(default_factory=Counter)
+    split: tuple[float, str] | None = None
 
     @property
     def sequence(self) -> int:
@@ -246,6 +270,7 @@ class Replay:
                 self.carried += count_events(entry.body.events)
                 self.spent += count_events(entry.body.events)
             case Reserve():
+                self._bind_split(entry.body)
                 self.reservations[entry.sequence] = Reservation(entry.sequence, entry.hash, entry.time, entry.body)
                 self.spent += count_events(entry.body.events)
             case Commit():
@@ -255,6 +280,14 @@ class Replay:
                 reservation = self._open_reservation(entry.body.reserve)
                 reservation.state = "void"
                 self.spent -= count_events(reservation.body.events)
+            case Forfeit():
+                self._open_reservation(entry.body.reserve).state = "forfeit"
+
+    def _bind_split(self, body: Reserve) -> None:
+        split = (body.holdout, body.split_key)
+        if self.split not in (None, split):
+            raise VerificationError("the hold-out is not the one of the entries before: consumers changed sides")
+        self.split = split
 
     def _open_reservation(self, sequence: int) -> Reservation:
         reservation = self.reservations.get(sequence)
@@ -263,7 +296,7 @@ class Replay:
         return reservation
 
     def open_reservations(self) -> list[Reservation]:
-        """The RESERVEs that are neither committed nor void, oldest first."""
+        """The RESERVEs that are neither committed, forfeit nor void, oldest first."""
         return [r for r in self.reservations.values() if r.state == "open"]
 
 

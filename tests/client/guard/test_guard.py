@@ -124,6 +124,33 @@ def test_nothing_is_committed_that_was_not_stored(tmp_path: Path) -> None:
         guard.commit(guard.reserve(proposal()))
 
 
+def test_an_answer_that_failed_is_charged_for_good(tmp_path: Path) -> None:
+    guard = guard_in(tmp_path)
+    grant = guard.reserve(proposal())
+    guard.store(grant, b"numbers")
+    guard_in(tmp_path).fail(grant)
+    assert list((tmp_path / "outbox").iterdir()) == []
+    guard.close_round("run", 1)
+    guard_in(tmp_path).restart()
+    status = guard_in(tmp_path).status()
+    assert (status.forfeit, status.void, status.epsilon) == (1, 0, grant.attestation.attestation.epsilon_after)
+    assert verify_path(tmp_path / "ledger.jsonl", roster=ROSTER).ledgers[0].reading.epsilon >= epsilon_of_releases(
+        1
+    )
+    for act in (guard.commit, guard.fail):
+        with pytest.raises(LocalProtocolError, match="forfeit"):
+            act(grant)
+    assert not guard.reserve(proposal(attempt=1)).reused
+
+
+def test_only_an_open_reservation_can_be_forfeit(tmp_path: Path) -> None:
+    guard = guard_in(tmp_path)
+    grant = guard.reserve(proposal())
+    guard_in(tmp_path).restart()
+    with pytest.raises(LocalProtocolError, match="void"):
+        guard.fail(grant)
+
+
 def test_a_process_that_outlives_a_restart_can_neither_store_nor_commit(tmp_path: Path) -> None:
     orphan = guard_in(tmp_path)
     grant = orphan.reserve(proposal())
