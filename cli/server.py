@@ -47,11 +47,11 @@ def run(
     from common.config import load_config
     from common.deployment import open_coordinator_kit
     from server.planning import prepare_run
-    from server.runtime.control import wait_until_up
+    from server.runtime.control import must_be_up
 
     opened = open_coordinator_kit(kit)
     config = load_config(settings, set_ or [])
-    wait_until_up(opened, 5.0)
+    must_be_up(opened)
     folder = prepare_run(opened, config, base=settings.resolve().parent)
     show.note(f"run {folder.path.name}, folder {folder.path}")
     raise typer.Exit(submit_and_follow(opened, folder, as_json=json))
@@ -66,11 +66,11 @@ def resume(
     """Go on with an interrupted run from its last finished round."""
     from common.deployment import open_coordinator_kit
     from server.planning import open_run
-    from server.runtime.control import wait_until_up
+    from server.runtime.control import must_be_up
 
     opened = open_coordinator_kit(kit)
     folder = open_run(opened, run)
-    wait_until_up(opened, 5.0)
+    must_be_up(opened)
     show.note(f"resuming {folder.path.name} after {len(folder.metrics())} recorded rounds")
     raise typer.Exit(submit_and_follow(opened, folder, as_json=json, again=True))
 

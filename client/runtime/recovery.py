@@ -25,7 +25,7 @@ def recover_site(kit: SiteKit, attestation: Path, old_keys: Path | None = None) 
     """
     try:
         known = SignedAttestation.from_json(json.loads(attestation.read_text("utf-8")))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, BadInputError) as error:
         raise BadInputError(
             f"{attestation} is not an attestation",
             hint="the coordinator writes it: fedcart server status --attestations",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from common.deployment import CoordinatorKit
-from common.errors import FedcartError, WorkFailedError
+from common.errors import BadInputError, FedcartError, WorkFailedError
 from common.flower_link import Control
 from common.runfolder import write_atomic
 from common.trust.certificates import node_public_pem
@@ -43,6 +43,15 @@ def wait_until_up(kit: CoordinatorKit, timeout_s: float) -> None:
                     f"the server does not answer within {timeout_s:.0f} s", hint=f"see {kit.log}"
                 ) from error
             time.sleep(POLL_S)
+
+
+def must_be_up(kit: CoordinatorKit) -> None:
+    """Return if the kit's server answers now. **Raises**: BadInputError."""
+    try:
+        with open_control(kit) as control:
+            control.nodes()
+    except FedcartError as error:
+        raise BadInputError("the server is not running", hint=f"fedcart server start {kit.path}") from error
 
 
 def admit_sites(kit: CoordinatorKit, control: Control) -> dict[str, int]:
