@@ -12,6 +12,7 @@ certificate, and rewrites the public roster.
 from __future__ import annotations
 
 import datetime
+import json
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,11 +29,13 @@ from common.deployment import (
     read_settings,
     split_address,
 )
-from common.errors import BadInputError
+from common.errors import BadInputError, VerificationError
+from common.privacy.attestation import AttestedHeads, SignedAttestation
 from common.runfolder import write_atomic
 from common.trust.certificates import Authority, certificate_facts, issue_server_certificate, make_authority
 from common.trust.identity import COORDINATOR, SITE, Identity, Party, Roster
 from common.trust.keyfiles import NODE_KEY, PublicKeys, make_site_keys, read_site_keys
+from server.admission import HEADS_FILE, HeadsBook
 from server.kit_files import policy_toml, site_readme, site_toml, start_script, systemd_unit
 from server.runtime.bundle import bundle_text, write_bundle
 
@@ -91,6 +94,7 @@ def provision(federation_file: Path, out: Path, *, bundle: str = "", approve: st
     for kit in (coordinator, *(SiteKit(out / "sites" / name) for name in keys)):
         _write_public(kit, roster, authority)
     roster.save(out / "roster.json")
+    _retire_heads(coordinator, roster)
     _admit(coordinator, keys)
     _write_coordinator_file(coordinator, federation, texts.pins)
     return Provisioned(
@@ -183,6 +187,22 @@ def _roster(coordinator: Identity, keys: dict[str, PublicKeys]) -> Roster:
 def _write_public(kit: Kit, roster: Roster, authority: Authority) -> None:
     roster.save(kit.roster)
     write_atomic(kit.authority, authority.certificate_pem)
+
+
+def _retire_heads(kit: CoordinatorKit, roster: Roster) -> None:
+    """Set aside what a site attested with a key that it no longer has: it could not recognise it as its own."""
+    book = HeadsBook.open(kit.state / HEADS_FILE)
+    kept, retired = {}, []
+    for site, plain in book.heads.to_json().items():
+        try:
+            SignedAttestation.from_json(plain).verify(roster.party(site).public_key)
+            kept[site] = plain
+        except VerificationError:
+            retired.append(plain)
+    if retired:
+        with (kit.state / "heads.retired.jsonl").open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(plain) + "\n" for plain in retired)
+        HeadsBook(book.path, AttestedHeads.from_json(kept)).save()
 
 
 def _admit(kit: CoordinatorKit, keys: dict[str, PublicKeys]) -> None:

@@ -175,10 +175,10 @@ def test_only_one_process_holds_a_kit(kit):
     assert running_pid(kit) is None
 
 
-def spend(kit: SiteKit) -> SignedAttestation:
+def spend(kit: SiteKit, number: int = 1) -> SignedAttestation:
     site = load_site(kit.path)
     guard = site.guard()
-    grant = guard.reserve(proposal(population=200, events=(PrivacyEvent(2.0, 0.1, 10),)))
+    grant = guard.reserve(proposal(number, population=200, events=(PrivacyEvent(2.0, 0.1, 10),)))
     guard.store(grant, b"contribution")
     guard.commit(grant)
     return grant.attestation
@@ -218,6 +218,8 @@ def test_a_site_that_rotates_its_keys_carries_its_budget_over(kit, tmp_path):
     with pytest.raises(VerificationError):
         recover_site(kit, file)
     assert recover_site(kit, file, old).epsilon == pytest.approx(signed.attestation.epsilon_after, abs=1e-5)
+    again = spend(kit, number=2)
+    assert again.attestation.epsilon_before == pytest.approx(signed.attestation.epsilon_after, abs=1e-5)
 
 
 def node_line(kit: SiteKit) -> str:

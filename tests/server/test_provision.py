@@ -144,3 +144,28 @@ def test_the_key_file_of_another_site_is_refused_before_anything_is_written(tmp_
     with pytest.raises(BadInputError, match="key file of south"):
         provision(write_federation(tmp_path, [entry]), tmp_path / "kits")
     assert not (tmp_path / "kits").exists()
+
+
+def test_what_a_site_attested_with_its_old_key_is_set_aside_when_it_brings_a_new_one(tmp_path):
+    import json
+
+    from common.privacy.attestation import SignedAttestation
+    from common.trust.identity import Identity
+    from tests.guard_samples import guard_in, proposal
+
+    make_site_keys(tmp_path / "home", "shop")
+    entry = {**sites("shop")[0], "keys": "home/shop.keys.json"}
+    file = write_federation(tmp_path, [entry, *sites("south")])
+    provision(file, tmp_path / "kits")
+    said = guard_in(tmp_path / "ledger").reserve(proposal()).attestation.attestation
+    signed = SignedAttestation.sign(said, Identity.load("shop", tmp_path / "home/identity.key"))
+    book = tmp_path / "kits/coordinator/state/heads.json"
+    book.write_text(json.dumps({"shop": signed.to_json()}))
+    provision(file, tmp_path / "kits")
+    assert "shop" in json.loads(book.read_text())
+    make_site_keys(tmp_path / "new", "shop")
+    provision(
+        write_federation(tmp_path, [{**entry, "keys": "new/shop.keys.json"}, *sites("south")]), tmp_path / "kits"
+    )
+    assert json.loads(book.read_text()) == {}
+    assert len((book.parent / "heads.retired.jsonl").read_text().splitlines()) == 1
