@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from common.errors import ConfigError
 from common.model.head_names import INTENT, ROW_HEADS, STEP_HEADS
 
-Task = Literal["next-behaviour", "purchase-intent", "sales", "multi-task"]
+Task = Literal["next-behaviour", "purchase-intent", "multi-task"]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -201,6 +201,9 @@ class RunConfig(_Section):
     task: Task = "next-behaviour"
     seed: int = Field(1, ge=0, lt=2**63, description="data, initialisation and order only; never noise")
     drop: float = Field(0.0, ge=0, lt=1, description="simulation: share of sites lost per round at a random phase")
+    start_from: str = Field(
+        "", description="run folder whose model begins this run, where names and shapes agree; its epsilon adds up"
+    )
     baselines: bool = Field(False, description="simulation: also local-only, item-kNN and central runs")
     data: DataSettings = Field(default_factory=DataSettings)
     features: FeatureSettings = Field(default_factory=FeatureSettings)
@@ -233,8 +236,6 @@ class RunConfig(_Section):
         return self
 
     def _check_heads(self) -> None:
-        if self.task == "sales":
-            raise ValueError("task sales cannot be trained by this version")
         rows = sorted(set(self.model.heads) & set(ROW_HEADS))
         steps = sorted(set(self.model.heads) & set(STEP_HEADS))
         needed = [] if self.task == "next-behaviour" else [INTENT]
@@ -248,7 +249,7 @@ class RunConfig(_Section):
 
     def public_json(self) -> str:
         """Canonical JSON of what every party of a run must agree on: no paths, no speed, no data source."""
-        public = self.model_dump(mode="json", exclude={"data", "performance", "drop", "baselines"})
+        public = self.model_dump(mode="json", exclude={"data", "performance", "drop", "start_from", "baselines"})
         return json.dumps(public, sort_keys=True, separators=(",", ":"))
 
     def digest(self) -> bytes:

@@ -42,7 +42,7 @@ def prepare_run(kit: CoordinatorKit, config: RunConfig, *, base: Path) -> RunFol
     roster = Roster.load(kit.roster)
     catalogue = _catalogue(config, base)
     spec = feature_spec(catalogue, item_buckets=config.features.item_buckets)
-    initial = _initial_model(config, spec)
+    initial = _initial_model(config, spec, base)
     plan = make_plan(config, tuple(settings.sites.items()), spec, initial[0].size)
     folder = RunFolder.create(_fresh(kit.runs, config.name))
     roster.save(folder.path / "roster.json")
@@ -114,12 +114,17 @@ def _catalogue(config: RunConfig, base: Path) -> Catalogue | None:
     return None
 
 
-def _initial_model(config: RunConfig, spec: FeatureSpec) -> tuple[np.ndarray[Any, np.dtype[np.float32]], Any]:
+def _initial_model(
+    config: RunConfig, spec: FeatureSpec, base: Path
+) -> tuple[np.ndarray[Any, np.dtype[np.float32]], Any]:
     """Parameters before round 1, and the catalogue row of each coordinate (-1: none)."""
     from common.model.network import ModelShape, build_model
     from common.model.parameters import FlatParameters, item_index
+    from common.model.transfer import adopt
 
     model = build_model(config.model, ModelShape(spec.sizes), config.seed)
+    if config.start_from:
+        adopt(model, base / config.start_from, spec)
     return FlatParameters(model).numpy(), item_index(model)
 
 

@@ -57,6 +57,10 @@ def assumptions(config: RunConfig) -> tuple[str, ...]:
         stated.append(
             "the catalogue was built from the event log: an uncharged release, declare one in a deployment"
         )
+    if config.start_from:
+        stated.append(
+            "started from an earlier model: what that run cost the same consumers adds up, and is not in these figures"
+        )
     if not config.privacy.enabled:
         stated.append("NOT PRIVATE: no noise was added")
     if config.aggregation.mode == "plain":

@@ -19,14 +19,18 @@ if TYPE_CHECKING:
     from common.model.network import SequenceModel
 
 
-def initial_model(settings: str, features: str) -> dict[str, Any]:
-    """Parameters before round 1 and how they lie in the vector.
+def initial_model(settings: str, features: str, start_from: str = "") -> dict[str, Any]:
+    """Parameters before round 1, from the seed or an earlier model, and how they lie in the vector.
 
     Shapes: ``vector: float32[d]`` bytes; ``item_of: int32[d]`` bytes, the catalogue row of a coordinate or -1.
     """
+    from common.data.features import FeatureSpec
     from common.model.parameters import FlatParameters, item_index
+    from common.model.transfer import adopt
 
     model = _model_of(settings, features)
+    if start_from:
+        adopt(model, Path(start_from), FeatureSpec.from_json(json.loads(features)))
     return {"vector": FlatParameters(model).numpy().tobytes(), "item_of": item_index(model).tobytes()}
 
 
