@@ -7,14 +7,13 @@ state by both accountants (on request of every round), and the aggregation evide
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 from common.errors import BadInputError, FedcartError, VerificationError
 from common.privacy.accountant import FINE, PldAccountant, RdpAccountant, Reading, ScopeAccountant
-from common.privacy.attestation import SignedAttestation, SignedHead, check_attestation
+from common.privacy.attestation import SignedAttestation, check_attestation, read_head
 from common.privacy.entries import Open, Replay, as_events, replay_lines, split_lines
 from common.privacy.mechanism import PrivacyEvent
 from common.runfolder import RoundRecord, RunFolder
@@ -184,7 +183,7 @@ class _LedgerCheck:
                 raise VerificationError(f"line {lines + 1}: torn, {len(torn)} bytes without an end of line")
             self._note("no signed head beside it: a cut tail cannot be seen")
             return
-        anchor = _read_anchor(path)
+        anchor = read_head(path)
         anchor.verify(key)
         said = anchor.head
         assert state.header is not None  # at least one line was applied
@@ -347,13 +346,6 @@ def _is_private(run: RunFolder) -> bool:
         return bool(run.read_json("summary.json").get("private"))
     except (BadInputError, AttributeError):
         return False
-
-
-def _read_anchor(path: Path) -> SignedHead:
-    try:
-        return SignedHead.from_json(json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError, FedcartError):
-        raise VerificationError(f"{path.name} is not a signed head") from None
 
 
 @lru_cache(maxsize=64)

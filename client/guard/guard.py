@@ -19,15 +19,17 @@ from pathlib import Path
 
 from client.guard.budget import Projection, check_split, gate, project
 from client.guard.ledger import Ledger
-from client.guard.outbox import Outbox, outbox_digest, replace_file
+from client.guard.outbox import Outbox, outbox_digest
 from client.guard.policy import Proposal, SitePolicy
-from common.errors import LocalProtocolError
+from client.guard.remains import gather
+from common.errors import BadInputError, LocalProtocolError
 from common.privacy import entries
 from common.privacy.accountant import Reading, ScopeAccountant, epsilon_of, round_up
 from common.privacy.attestation import Attestation, SignedAttestation
 from common.privacy.calibration import rounds_left
 from common.privacy.entries import Commit, Forfeit, Replay, Reserve, Void, count_events
 from common.privacy.mechanism import PrivacyEvent
+from common.runfolder import sync_directory
 from common.trust.identity import Identity
 
 
@@ -107,6 +109,7 @@ class Guard:
                 return self._reservation(found, proposal, projection, reused=True)
             projection = gate(state.spent, proposal.events, self._delta(state), self._policy.epsilon_max)
             sequence = self._ledger.append(_reserve_body(proposal, self._code))
+            self._ledger.renew_anchor()
             return self._reservation(state.reservations[sequence], proposal, projection)
 
     def check_proposal(self, proposal: Proposal) -> None:
@@ -187,7 +190,7 @@ class Guard:
                 raise LocalProtocolError(f"reservation {reservation.sequence} has no stored contribution")
             self._ledger.append(Commit(reserve=reservation.sequence, outbox=outbox_digest(contribution).hex()))
             self._outbox.remove([reservation.sequence])
-            self._renew_anchor()
+            self._ledger.renew_anchor()
             return contribution
 
     def fail(self, reservation: Reservation) -> None:
@@ -200,7 +203,7 @@ class Guard:
             _must_be_open(state, reservation)
             self._ledger.append(Forfeit(reserve=reservation.sequence))
             self._outbox.remove([reservation.sequence])
-            self._renew_anchor()
+            self._ledger.renew_anchor()
 
     def close_round(self, run: str, number: int, *, reason: str = "round closed") -> None:
         """Forget the contributions of a round and void the reservations whose contribution never left."""
@@ -218,21 +221,7 @@ class Guard:
     def _void(self, reservations: Sequence[entries.Reservation], reason: str) -> None:
         for reservation in reservations:
             self._ledger.append(Void(reserve=reservation.sequence, reason=reason))
-        self._renew_anchor()
-
-    def _renew_anchor(self) -> None:
-        anchor = entries.canonical_json(self._ledger.signed_head().to_json()) + b"\n"
-        replace_file(self.anchor_path, anchor, durable=self._outbox.durable, mode=0o644)
-
-    def anchor(self) -> None:
-        """Write the signed end of the chain beside the ledger, so that a cut tail is found."""
-        with self._ledger.transaction():
-            self._renew_anchor()
-
-    @property
-    def anchor_path(self) -> Path:
-        """The signed end of the chain beside the ledger, renewed at every COMMIT and VOID: ``NAME.head.json``."""
-        return self._ledger.path.with_suffix(".head.json")
+        self._ledger.renew_anchor()
 
     def status(self) -> GuardStatus:
         """What is spent and what is left. Reads the ledger anew."""
@@ -283,32 +272,39 @@ def open_guard(
     ``scope`` names the consumers whose losses add up, over all runs and models. ``ledger_path`` defaults
     to ``state_dir/ledger.jsonl``; ``code`` is the version that every RESERVE records.
     **Raises** BadInputError if the ledger belongs to another site, scope or delta; VerificationError if
-    it is damaged.
+    it is damaged; RollbackError if it is older than its anchor, or gone.
     """
     ledger = Ledger(ledger_path or state_dir / "ledger.jsonl", identity)
     ledger.open(scope=scope, delta=policy.delta, simulated=simulated)
-    guard = Guard(ledger, Outbox(state_dir / "outbox", durable=not simulated), policy, identity, code)
-    if not guard.anchor_path.exists():
-        guard.anchor()
-    return guard
+    return Guard(ledger, Outbox(state_dir / "outbox", durable=not simulated), policy, identity, code)
 
 
 def recover_guard(
-    state_dir: Path, identity: Identity, policy: SitePolicy, known: SignedAttestation, *, code: str = "unknown"
+    state_dir: Path,
+    identity: Identity,
+    policy: SitePolicy,
+    known: SignedAttestation,
+    *,
+    former_key: bytes | None = None,
+    code: str = "unknown",
 ) -> Guard:
     """Begin a new ledger that charges what ``known``, the server's highest attestation of this site, shows.
 
-    A ledger that is still there is moved to ``ledger.lost-N.jsonl``, never removed.
+    What the anchor and readable old ledgers show beyond that is charged too. A ledger that is still there is
+    moved to ``ledger.lost-N.jsonl``, never removed. ``former_key`` signed all this, if the keys were rotated.
     **Raises** VerificationError if this site did not sign ``known``; BadInputError.
     """
-    path = state_dir / "ledger.jsonl"
-    ledger = Ledger(path, identity)
-    known.verify(identity.public_key)
-    if path.exists():
+    path, said = state_dir / "ledger.jsonl", known.attestation
+    known.verify(former_key or identity.public_key)
+    if said.site != identity.name:
+        raise BadInputError(f"the attestation is of {said.site}, not of {identity.name}")
+    lost = gather(path, said, {identity.public_key, former_key or identity.public_key})
+    if path.exists() and path.stat().st_size:
         number = sum(1 for _ in state_dir.glob("ledger.lost-*.jsonl")) + 1
         path.rename(state_dir / f"ledger.lost-{number}.jsonl")
-    said = known.attestation
-    ledger.recover(known, scope=said.scope, delta=policy.delta, simulated=said.simulated)
+        sync_directory(state_dir)
+    ledger = Ledger(path, identity)
+    ledger.recover(lost, scope=said.scope, delta=policy.delta, simulated=said.simulated)
     guard = Guard(ledger, Outbox(state_dir / "outbox"), policy, identity, code)
     guard.restart()
     return guard

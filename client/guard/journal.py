@@ -18,7 +18,7 @@ from pathlib import Path
 
 from common.errors import VerificationError, WorkFailedError
 from common.runfolder import sync_directory
-from common.secagg.journal import STEPS, JournalRules
+from common.secagg.journal import MASK, STEPS, JournalRules
 from common.secagg.messages import Session
 
 _CHECK_CHARACTERS = 16
@@ -136,6 +136,20 @@ class FileJournal:
                 f"{self._path.name} cannot be written: {error.strerror}",
                 hint="nothing was answered; free some space",
             ) from error
+
+
+def has_released(path: Path) -> bool:
+    """Whether a journal says that a masked contribution has left; a damaged one might."""
+    if not path.exists():
+        return False
+    for line in path.read_bytes().splitlines():
+        try:
+            step = json.loads(line.rpartition(b" ")[0])["step"]
+        except (ValueError, KeyError, TypeError):
+            return True
+        if step == MASK:
+            return True
+    return False
 
 
 def _line(session: Session, step: str, value: bytes) -> bytes:

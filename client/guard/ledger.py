@@ -14,8 +14,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from client.guard.journal import has_released
+from client.guard.outbox import replace_file
+from client.guard.remains import Remains
 from common.errors import BadInputError, RollbackError, VerificationError, WorkFailedError
-from common.privacy.attestation import Head, SignedAttestation, SignedHead
+from common.privacy.attestation import Head, SignedAttestation, SignedHead, read_head
 from common.privacy.entries import (
     Body,
     Charge,
@@ -23,7 +26,7 @@ from common.privacy.entries import (
     Replay,
     Reservation,
     as_events,
-    count_events,
+    canonical_json,
     make_line,
     on_both_sides,
     parse_line,
@@ -60,39 +63,41 @@ class Ledger:
         return self._state
 
     def open(self, *, scope: str, delta: float, simulated: bool) -> None:
-        """Read the ledger, or make it if there is none.
+        """Read the ledger, or make it if there never was one.
 
-        **Raises** BadInputError if it belongs to another site, scope or delta; VerificationError if damaged.
+        **Raises** BadInputError if it belongs to another site, scope or delta; VerificationError if damaged;
+        RollbackError if it is shorter than its anchor says, or gone.
         """
         header = self._header(scope, delta, simulated)
         self._prepare_folder()
         with self.transaction():
             if self._state.header is None:
+                self._refuse_second_beginning()
                 self.append(header)
                 sync_directory(self.path.parent)
             self._check_header(header)
+            self.refuse_rollback(None)
+            if not self.anchor_path.exists():
+                self.renew_anchor()
 
-    def recover(self, known: SignedAttestation, *, scope: str, delta: float, simulated: bool) -> None:
-        """Begin a new ledger that charges everything the highest attestation of this site shows.
+    def recover(self, lost: Remains, *, scope: str, delta: float, simulated: bool) -> None:
+        """Begin a new ledger that goes on where the lost one ended, and charges on both sides all that it had.
 
-        The old file, if any, must have been moved away. The new one goes on where the attested one stood,
-        so a server that remembers a later head still refuses it.
-        **Raises** BadInputError, VerificationError.
+        The old file, if any, must have been moved away. Who was held out is decided anew, so every old event
+        counts for every consumer. **Raises** BadInputError, WorkFailedError (disk).
         """
-        known.verify(self._identity.public_key)
-        said = known.attestation
-        if (said.site, said.scope) != (self._identity.name, scope):
-            raise BadInputError(f"the attestation is of {said.site}, scope {said.scope}, not of this ledger")
         if self.path.exists() and self.path.stat().st_size:
             raise BadInputError(f"{self.path} exists", hint="move it away first, and keep it as evidence")
-        reason = f"recovered from the attestation of entry {said.sequence}, run {said.run}"
-        charged = as_events(on_both_sides(count_events(said.totals)))
-        header, charge = self._header(scope, delta, simulated), Charge(events=charged, reason=reason[:200])
-        opening = self._line(header, said.sequence + 1, said.head)
-        charging = self._line(charge, said.sequence + 2, parse_line(opening[:-1]).hash)
+        charged = as_events(on_both_sides(lost.totals))
+        header = self._header(scope, delta, simulated)
+        charge = Charge(events=charged, reason=f"recovered after entry {lost.sequence}")
+        opening = self._line(header, lost.sequence + 1, lost.head)
+        charging = self._line(charge, lost.sequence + 2, parse_line(opening[:-1]).hash)
         self._prepare_folder()
         write_atomic(self.path, opening + charging, mode=0o600)  # both or none: an uncharged ledger is never seen
-        self.open(scope=scope, delta=delta, simulated=simulated)
+        with self.transaction():
+            self._check_header(header)
+            self.renew_anchor()
 
     def _prepare_folder(self) -> None:
         try:
@@ -212,25 +217,57 @@ class Ledger:
                 raise VerificationError(f"{self.path}, last line: {error.message}", hint=RECOVER_HINT) from None
 
     def refuse_rollback(self, echoed: SignedAttestation | None) -> None:
-        """Return if this ledger contains the entry that this site attested before. Inside a transaction.
+        """Return if this ledger contains its own anchor, and what the server echoes. Inside a transaction.
 
-        **Raises** RollbackError; VerificationError if the echo was not signed by this site.
+        **Raises** RollbackError; VerificationError if this site signed the anchor or the echo not.
         """
-        if echoed is None:
-            return
-        echoed.verify(self._identity.public_key)
-        said = echoed.attestation
+        if self.anchor_path.exists():
+            anchor = _verified(self.anchor_path, self._identity.public_key)
+            if not self._concerns(anchor.site, anchor.scope):
+                raise VerificationError(f"{self.anchor_path.name} is of another ledger", hint=RECOVER_HINT)
+            self._must_contain(anchor.sequence, anchor.head)
+        if echoed is not None:
+            echoed.verify(self._identity.public_key)
+            said = echoed.attestation
+            if self._concerns(said.site, said.scope):
+                self._must_contain(said.sequence, said.head)
+
+    def _concerns(self, site: str, scope: str) -> bool:
         header = self._state.header
-        if header is not None and (said.site, said.scope) != (header.site, header.scope):
-            return
-        if said.sequence < self._state.first_sequence - 1:
-            return  # before a recovery, which charged a later attestation than this one
-        if self._state.hash_at(said.sequence) != said.head:
+        return header is None or (site, scope) == (header.site, header.scope)
+
+    def _must_contain(self, sequence: int, head: str) -> None:
+        if sequence < self._state.first_sequence - 1:
+            return  # before a recovery, which charged a later entry than this one
+        if self._state.hash_at(sequence) != head:
             raise RollbackError(
-                f"the ledger has {self._state.sequence} entries and does not contain entry {said.sequence}, "
+                f"the ledger has {self._state.sequence} entries and does not contain entry {sequence}, "
                 "which this site has signed",
                 hint=RECOVER_HINT,
             )
+
+    def _refuse_second_beginning(self) -> None:
+        """What lies beside a ledger shows that there was one, even when the file itself is gone."""
+        folder, journal = self.path.parent, self.path.with_name("journal.jsonl")
+        found = [self.anchor_path] if self.anchor_path.exists() else []
+        found += sorted(folder.glob(f"{self.path.stem}.lost-*{self.path.suffix}"))
+        found += [journal] if has_released(journal) else []
+        if found:
+            raise RollbackError(
+                f"there is no entry in {self.path.name}, but {found[0].name} shows that there was a ledger",
+                hint=RECOVER_HINT,
+            )
+
+    @property
+    def anchor_path(self) -> Path:
+        """The signed end of the chain beside the ledger, renewed at every reservation and what becomes of it."""
+        return self.path.with_suffix(".head.json")
+
+    def renew_anchor(self) -> None:
+        """Write the signed end of the chain beside the ledger, so that a cut tail is found. Inside a transaction."""
+        header = self._state.header
+        data = canonical_json(self.signed_head().to_json()) + b"\n"
+        replace_file(self.anchor_path, data, durable=not (header and header.simulated))
 
     def reservation(self, sequence: int) -> Reservation | None:
         """What happened to the RESERVE with this sequence number, as of the last transaction."""
@@ -241,8 +278,24 @@ class Ledger:
         header = self._state.header
         if header is None:
             raise WorkFailedError("the ledger is not open")
-        head = Head(header.site, header.scope, self._state.sequence - 1, self._state.head, header.simulated)
+        head = Head(
+            header.site,
+            header.scope,
+            self._state.sequence - 1,
+            self._state.head,
+            header.simulated,
+            self._state.events,
+        )
         return SignedHead.sign(head, self._identity)
+
+
+def _verified(path: Path, public_key: bytes) -> Head:
+    try:
+        signed = read_head(path)
+        signed.verify(public_key)
+    except VerificationError as error:
+        raise VerificationError(f"{path.name}: {error.message}", hint=RECOVER_HINT) from None
+    return signed.head
 
 
 def _now() -> str:

@@ -17,7 +17,9 @@ from common.trust.keyfiles import PublicKeys
 
 
 def recover_site(kit: SiteKit, attestation: Path, old_keys: Path | None = None) -> GuardStatus:
-    """Charge a new ledger with the site's highest attestation; the old one is kept beside it.
+    """Charge a new ledger with the site's highest attestation and all that is readable of the old one.
+
+    The old one is kept beside it; every old event counts for training and for held-out consumers.
 
     ``old_keys``: public key file with which the attestation was signed, after the site has rotated its keys.
     **Raises**: BadInputError if the site is running, or the file or its scope is not this site's;
@@ -38,9 +40,8 @@ def recover_site(kit: SiteKit, attestation: Path, old_keys: Path | None = None) 
             f"this is scope {scope} of {site.name}",
             hint="ask the coordinator for the right file",
         )
-    if old_keys is not None:
-        known.verify(PublicKeys.load(old_keys).identity)
-        known = SignedAttestation.sign(known.attestation, site.identity)
+    former = PublicKeys.load(old_keys).identity if old_keys is not None else None
     with only_one(kit):
-        guard = recover_guard(kit.state, site.identity, SitePolicy.load(kit.policy), known, code=VERSION)
-        return guard.status()
+        return recover_guard(
+            kit.state, site.identity, SitePolicy.load(kit.policy), known, former_key=former, code=VERSION
+        ).status()

@@ -6,8 +6,10 @@ the latest signed statement and echoes it, so that a site notices when its own l
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -50,13 +52,14 @@ class Attestation:
 
 @dataclass(frozen=True)
 class Head:
-    """The end of a site's chain: the tail anchor beside a copy of a ledger."""
+    """The end of a site's chain: the tail anchor beside a copy of a ledger. ``totals``: all that it has charged."""
 
     site: str
     scope: str
     sequence: int
     head: str
     simulated: bool
+    totals: tuple[PrivacyEvent, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class SignedAttestation:
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Self:
         """Inverse of ``to_json``. **Raises** BadInputError."""
-        return _read(TypeAdapter(cls), plain)
+        return _read(cls, plain)
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,15 @@ class SignedHead:
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Self:
         """Inverse of ``to_json``. **Raises** BadInputError."""
-        return _read(TypeAdapter(cls), plain)
+        return _read(cls, plain)
+
+
+def read_head(path: Path) -> SignedHead:
+    """The anchor in a file, its signature not yet checked. **Raises** VerificationError if it is none."""
+    try:
+        return SignedHead.from_json(json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError, BadInputError):
+        raise VerificationError(f"{path.name} is not a signed head") from None
 
 
 def check_attestation(signed: SignedAttestation, public_key: bytes) -> None:
@@ -191,9 +202,15 @@ def _verify(public_key: bytes, digest: bytes, signature: str) -> None:
     verify_signature(public_key, digest, raw)
 
 
-def _read(adapter: TypeAdapter[T], plain: Mapping[str, Any]) -> T:
+_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}  # making one takes longer than reading with it
+
+
+def _read(kind: type[T], plain: Mapping[str, Any]) -> T:
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    adapter = _ADAPTERS[kind]
     try:
-        value = adapter.validate_python(plain)
+        value: T = adapter.validate_python(plain)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
