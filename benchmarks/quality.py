@@ -57,10 +57,9 @@ def data_sets(*, smoke: bool) -> Mapping[str, list[str]]:
 
 
 def _one_seed(name: str, settings: list[str], found: Found, *, smoke: bool) -> None:
-    epsilons = EPSILONS[:1] if smoke else EPSILONS
-    for label, change in {"no DP": "privacy.enabled=false"} | {
-        f"epsilon {e:g}": f"privacy.epsilon={e}" for e in epsilons
-    }.items():
+    changes = {"no DP": "privacy.enabled=false"}
+    changes |= {f"epsilon {e:g}": f"privacy.epsilon={e}" for e in (EPSILONS[:1] if smoke else EPSILONS)}
+    for label, change in changes.items():
         with tempfile.TemporaryDirectory() as folder:
             config = build_config({}, [*settings, change])
             summary = simulate(config, Path(folder) / "run")

@@ -35,6 +35,7 @@ from common.secagg.messages import Params, default_threshold
 from common.trust.crypto import sha256, uniform_words
 
 Values = Mapping[str, Any]
+RECIPE_RATE = 1.0  # for the policy: a rate left to the recipe is this program's own, and below this
 
 
 @dataclass(frozen=True)
@@ -222,6 +223,11 @@ def proposal_of(site: Site, question: Question, attempt: int, params: Params | N
         population=site.file.site.population,
         min_stockists=config.aggregation.min_stockists,
         secure=params is not None,
+        holdout=config.privacy.holdout,
+        split_key=site.split_key(),
+        run_events=plan.total_events(),
+        learning_rate=config.training.learning_rate or RECIPE_RATE,
+        weight_ratio=max(declared for _, declared in plan.populations) / plan.population(site.name),
     )
 
 
@@ -240,7 +246,11 @@ def _prepare(
     _close_rounds(guard, question.query.run, keep=question.query.round)
     grant = guard.reserve(proposal_of(site, question, attempt, params), _echoed(request))
     if not grant.reused:
-        guard.store(grant, _quantized(site, question).tobytes())
+        try:
+            guard.store(grant, _quantized(site, question).tobytes())
+        except Exception:
+            guard.fail(grant)  # that it failed may depend on the data, and the error code leaves: charged for good
+            raise
     memory = Memory(reservation=json.dumps(_reservation_to_json(grant)))
     return {"attestation": json.dumps(grant.attestation.to_json())}, memory
 

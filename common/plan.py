@@ -7,7 +7,7 @@ numbers here are *public*: they come from settings and declarations, never from 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,6 +93,18 @@ class RunPlan:
         training = (self.training_event(),) if kind == "train" else ()
         evaluation = (self.evaluation_event(),) if self.config.privacy.holdout > 0 else ()
         return training + evaluation
+
+    def total_events(self) -> tuple[PrivacyEvent, ...]:
+        """All that the whole run may cost a site: every round, and the evaluation that closes it."""
+        rounds = self.config.training.rounds
+        each = self.events("train")
+        closing = self.events("evaluate")
+        return tuple(
+            replace(
+                event, steps=rounds * event.steps + sum(e.steps for e in closing if e.sub_scope == event.sub_scope)
+            )
+            for event in each
+        )
 
     def blocks(self, kind: str) -> tuple[Block, ...]:
         """Layout of a contribution: the finest fixed point that cannot wrap, the same for every cohort of the run."""

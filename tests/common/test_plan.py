@@ -49,6 +49,13 @@ def test_training_pays_for_both_parts_and_evaluation_for_the_hold_out_only() -> 
     assert make_plan(privacy__enabled="false").events(TRAIN) == ()
 
 
+def test_the_whole_run_costs_every_round_and_the_closing_evaluation() -> None:
+    plan = make_plan(training__rounds=7, training__local_steps=3)
+    train, holdout = plan.total_events()
+    assert (train.sub_scope, train.steps) == (TRAIN_SCOPE, 21)
+    assert (holdout.sub_scope, holdout.steps) == (HOLDOUT, 8)
+
+
 @given(st.integers(1, 100), st.integers(1, 2**40))
 @settings(deadline=None, max_examples=40)
 def test_no_block_can_wrap_whatever_the_federation(sites: int, population: int) -> None:
