@@ -14,6 +14,7 @@ from common.errors import BadInputError
 if TYPE_CHECKING:
     from client.runtime.approval import Request
     from client.runtime.status import SiteStatus
+    from common.plan import RunPlan
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Operate a site: your data, keys and budget.")
 
@@ -109,7 +110,7 @@ def approve(
     else:
         answers = [request for request in requests(opened) if request.status == WAITING]
     if json:
-        show.print_json([asdict(answer) for answer in answers])
+        show.print_json([_plain_request(answer) for answer in answers])
         return
     for answer in answers:
         _show_request(answer)
@@ -141,7 +142,8 @@ def recover(
         show.print_json(asdict(budget))
         return
     typer.echo(
-        f"scope {budget.scope}: epsilon {budget.epsilon} of {budget.limit:g} is charged, {budget.left} left"
+        f"scope {budget.scope}: epsilon {show.epsilon(budget.epsilon, 4)} of {budget.limit:g} is charged, "
+        f"{show.budget_left(budget.left, 4)} left"
     )
 
 
@@ -151,15 +153,15 @@ def _mark(status: str) -> str:
 
 
 def _show_status(found: SiteStatus) -> None:
-    from common.privacy.accountant import show_epsilon
-
     budget = found.budget
     typer.echo(f"site          {found.site}")
     typer.echo(f"running       {f'yes, process {found.pid}' if found.pid else 'no'}, server {found.server}")
-    typer.echo(f"budget        epsilon {show_epsilon(budget.epsilon)} of {budget.limit:g} spent, {budget.left:.4f} left "
+    typer.echo(f"budget        epsilon {show.epsilon(budget.epsilon, 4)} of {budget.limit:g} spent, "
+               f"{show.budget_left(budget.left, 4)} left "
                f"(delta {budget.delta:g}, scope {budget.scope})")  # fmt: skip
     typer.echo(
-        f"ledger        {budget.entries} entries: {budget.committed} left, {budget.open} open, {budget.void} void"
+        f"ledger        {budget.entries} entries: {budget.committed} left, {budget.open} open, "
+        f"{budget.forfeit} failed, {budget.void} void"
     )
     for request in found.requests:
         typer.echo(f"run           {request.run}: {request.status}")
@@ -168,20 +170,76 @@ def _show_status(found: SiteStatus) -> None:
 
 
 def _show_request(request: Request) -> None:
+    """What the operator says yes to: every figure here follows from the plan, none is the coordinator's word."""
     from common.plan import RunPlan
 
     plan = RunPlan.from_json(request.plan)
     config = plan.config
-    typer.echo(f"run           {request.run}: {request.status}")
-    typer.echo(
-        f"task          {config.task}, {config.training.rounds} rounds of {config.training.local_steps} steps"
-    )
-    typer.echo(f"sites         {', '.join(plan.sites)}")
-    typer.echo(f"aggregation   {config.aggregation.mode}")
-    if config.privacy.enabled:
-        typer.echo(f"privacy       noise multiplier {plan.noise_multiplier:.4f}, sampling rate "
-                   f"{config.privacy.sampling_rate:g}, clip {config.privacy.clip:g}, delta {config.privacy.delta:g}; "
-                   f"all rounds together: epsilon {config.privacy.epsilon:g} at most")  # fmt: skip
-    else:
-        typer.echo("privacy       NONE: the policy will refuse this run")
-    typer.echo(f"settings      {request.digest}")
+    training, heads = config.training, config.model.heads
+    rows = [
+        ("run", f"{request.run}: {request.status}"),
+        ("task", f"{config.task}, {training.rounds} rounds of {training.local_steps} steps"),
+        ("heads", ", ".join(f"{name} (weight {weight:g})" for name, weight in heads.items())),
+        ("sites", ", ".join(f"{name} ({declared} consumers)" for name, declared in plan.populations)),
+        ("weights", config.aggregation.weights),
+        ("aggregation", config.aggregation.mode),
+        ("learning rate", f"{training.learning_rate:g}" if training.learning_rate else "the recipe's own"),
+        ("features", _features(plan)),
+        ("held out", f"{config.privacy.holdout:g} of the consumers, for evaluation"),
+        *_privacy_rows(plan),
+        ("settings", request.digest),
+    ]
+    for name, text in rows:
+        typer.echo(f"{name:<13} {text}")
+
+
+def _features(plan: RunPlan) -> str:
+    from json import loads
+
+    spec = loads(plan.features)
+    named = {key: spec[key] for key in ("catalogue_items", "item_buckets", "category_buckets") if spec.get(key)}
+    found = [f"{value} {key.replace('_', ' ')}" for key, value in named.items()]
+    return ", ".join([f"last {plan.config.features.max_events} events of a consumer", *found])
+
+
+def _privacy_rows(plan: RunPlan) -> list[tuple[str, str]]:
+    from common.privacy.accountant import show_epsilon
+
+    privacy = plan.config.privacy
+    if not privacy.enabled:
+        return [("privacy", "NONE: the policy will refuse this run")]
+    rows = [
+        (
+            "privacy",
+            f"noise multiplier {plan.noise_multiplier:.4f}, sampling rate {privacy.sampling_rate:g}, "
+            f"clip {privacy.clip:g}; evaluation: noise multiplier {plan.evaluation_noise:.4f}",
+        ),
+        (
+            "epsilon",
+            f"{show_epsilon(_run_epsilon(plan))} for all rounds and the closing evaluation (delta {privacy.delta:g}), "
+            f"computed here; the coordinator says {privacy.epsilon:g} at most",
+        ),
+    ]
+    if _exceeds(plan):
+        rows.append(("WARNING", "the settings cost more than the coordinator says"))
+    return rows
+
+
+def _run_epsilon(plan: RunPlan) -> float:
+    """What the whole run can cost one consumer, from its events: ``Guard.reserve`` lets it take no more."""
+    from common.privacy.accountant import epsilon_of
+
+    return epsilon_of(plan.total_events(), plan.config.privacy.delta)
+
+
+def _exceeds(plan: RunPlan) -> bool:
+    return _run_epsilon(plan) > plan.config.privacy.epsilon
+
+
+def _plain_request(request: Request) -> dict[str, object]:
+    from common.plan import RunPlan
+    from common.privacy.accountant import round_up
+
+    plan = RunPlan.from_json(request.plan)
+    said = {"epsilon_said": plan.config.privacy.epsilon, "exceeds": _exceeds(plan)}
+    return {**asdict(request), "epsilon": round_up(_run_epsilon(plan)), **said}

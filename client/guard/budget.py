@@ -61,3 +61,26 @@ def check_split(state: Replay, proposal: Proposal) -> None:
         f"policy rule holdout: a share of {fraction} was held out when this scope was first used, {found}",
         hint="propose the same share, or restore consumers.key; `fedcart site recover` begins anew at a higher charge",
     )
+
+
+def check_run_total(state: Replay, proposal: Proposal) -> None:
+    """Return if the run, this release included, stays within all that its plan says it may cost.
+
+    A run is known by the digest of its plan, which is what the operator has approved. Rounds that were aborted
+    after their contribution left count, as they do in the budget.
+    **Raises** PolicyRefusedError (rule ``run_total``).
+    """
+    if not proposal.run_events:
+        return
+    planned, asked = count_events(proposal.run_events), count_events(proposal.events)
+    for reservation in state.reservations.values():
+        if reservation.body.config == proposal.config and reservation.state != "void":
+            asked += count_events(reservation.body.events)
+    for sub_scope, rate, sigma in asked - planned:
+        key = (sub_scope, rate, sigma)
+        raise PolicyRefusedError(
+            "run_total",
+            f"policy rule run_total: run {proposal.run} would take {asked[key]} steps with noise {sigma:g} and "
+            f"sampling rate {rate:g} ({sub_scope}), its plan says {planned[key]} for all rounds together",
+            hint="aborted rounds count too; a new run needs a new plan, and a new yes of the operator",
+        )

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.guard.budget import Projection, check_split, gate, project
+from client.guard.budget import Projection, check_run_total, check_split, gate, project
 from client.guard.ledger import Ledger
 from client.guard.outbox import Outbox, outbox_digest
 from client.guard.policy import Proposal, SitePolicy
@@ -107,6 +107,7 @@ class Guard:
                 rest = state.spent - count_events(proposal.events)
                 projection = project(rest, proposal.events, self._delta(state))
                 return self._reservation(found, proposal, projection, reused=True)
+            check_run_total(state, proposal)
             projection = gate(state.spent, proposal.events, self._delta(state), self._policy.epsilon_max)
             sequence = self._ledger.append(_reserve_body(proposal, self._code))
             self._ledger.renew_anchor()
@@ -116,6 +117,7 @@ class Guard:
         """Return if policy and ledger allow a proposal; nothing is charged. **Raises** PolicyRefusedError."""
         with self._ledger.transaction() as state:
             self._check(state, proposal)
+            check_run_total(state, proposal)
 
     def _check(self, state: Replay, proposal: Proposal) -> None:
         self._policy.check_proposal(proposal)
