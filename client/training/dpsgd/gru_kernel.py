@@ -51,6 +51,7 @@ def forward(x: Tensor, weights: Weights, tape: Tape) -> Saved:
     return Saved(inputs, candidate, recurrent, outputs, previous_rows(outputs, sizes, tape))
 
 
+@torch.inference_mode()
 def _loop(gates: Tensor, out: tuple[Tensor, Tensor, Tensor], w_hh: Tensor, sizes: list[int]) -> None:
     hidden = out[0].shape[1]
     both, inner = gates[:, : 2 * hidden], gates[:, 2 * hidden :]
@@ -80,16 +81,22 @@ def backward(grad: Tensor, w_hh: Tensor, saved: Saved, tape: Tape) -> tuple[Tens
     with tape.arena.scratch():
         by_candidate = _factors(saved, outer, tape)
         dh = tape.take((rows, hidden), grad).copy_(grad)
-        update, later = saved.gates[:, hidden : 2 * hidden], None
-        for d_t, k_t, dh_t, z_t in reversed(steps_of(tape.sizes, outer, outer.view(rows, 3, hidden), dh, update)):
-            if later is not None:
-                after, dh_after, z_after = later
-                dh_t[: len(after)].addmm_(after, w_hh).addcmul_(dh_after, z_after)
-            k_t.mul_(dh_t[:, None, :])
-            later = d_t, dh_t, z_t
+        update = saved.gates[:, hidden : 2 * hidden]
+        _run_back(steps_of(tape.sizes, outer, outer.view(rows, 3, hidden), dh, update), w_hh)
         inner[:, : 2 * hidden] = outer[:, : 2 * hidden]
         torch.mul(dh, by_candidate, out=inner[:, 2 * hidden :])
     return inner, outer
+
+
+@torch.inference_mode()
+def _run_back(steps: list[tuple[Tensor, ...]], w_hh: Tensor) -> None:
+    later = None
+    for d_t, k_t, dh_t, z_t in reversed(steps):
+        if later is not None:
+            after, dh_after, z_after = later
+            dh_t[: len(after)].addmm_(after, w_hh).addcmul_(dh_after, z_after)
+        k_t.mul_(dh_t[:, None, :])
+        later = d_t, dh_t, z_t
 
 
 def _factors(saved: Saved, outer: Tensor, tape: Tape) -> Tensor:

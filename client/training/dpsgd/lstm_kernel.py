@@ -55,7 +55,13 @@ def forward(x: Tensor, weights: Weights, tape: Tape) -> Saved:
     i, f, g, o = gates.view(rows, 4, hidden).unbind(1)
     steps = steps_of(sizes, gates, inputs, i, f, g, o, state, tanh, outputs)
     into = [*inputs[:, width:].split(sizes)[1:], None]  # where a step's output is the next one's input
-    minus_one, before = x.new_tensor(-1.0), None
+    _run(steps, into, shift, weight)
+    return Saved(gates, state, tanh, outputs, inputs)
+
+
+@torch.inference_mode()  # without autograd's part of every call; nothing is allocated here
+def _run(steps: list[tuple[Tensor, ...]], into: list[Tensor | None], shift: Tensor, weight: Tensor) -> None:
+    minus_one, before = torch.full_like(shift[0], -1.0), None
     for (z, a, i_t, f_t, g_t, o_t, c_t, t_t, h_t), after in zip(steps, into, strict=True):
         torch.addmm(shift, a, weight, out=z).sigmoid_()
         torch.add(minus_one, g_t, alpha=2, out=g_t)
@@ -69,7 +75,6 @@ def forward(x: Tensor, weights: Weights, tape: Tape) -> Saved:
         if after is not None:
             after.copy_(h_t if len(h_t) == len(after) else h_t[: len(after)])
         before = c_t
-    return Saved(gates, state, tanh, outputs, inputs)
 
 
 def backward(grad: Tensor, w_hh: Tensor, saved: Saved, tape: Tape) -> Tensor:
@@ -82,8 +87,14 @@ def backward(grad: Tensor, w_hh: Tensor, saved: Saved, tape: Tape) -> Tensor:
     carry = tape.take((sizes[0], hidden), grad).zero_()  # gradient by c
     room = tape.take((sizes[0], hidden), grad)
     three, last = gates[:, : 3 * hidden].view(rows, 3, hidden), gates[:, 3 * hidden :]
+    _run_back(steps_of(sizes, gates, grad, by_state, three, last, forget), w_hh, carry, room)
+    return gates
+
+
+@torch.inference_mode()
+def _run_back(steps: list[tuple[Tensor, ...]], w_hh: Tensor, carry: Tensor, room: Tensor) -> None:
     after = None
-    for d_t, g_t, a_t, k_t, o_t, f_t in reversed(steps_of(sizes, gates, grad, by_state, three, last, forget)):
+    for d_t, g_t, a_t, k_t, o_t, f_t in reversed(steps):
         dh = output_grad(g_t, after, w_hh, room)
         dc = carry if len(dh) == len(carry) else carry[: len(dh)]
         dc.addcmul_(dh, a_t)
@@ -91,7 +102,6 @@ def backward(grad: Tensor, w_hh: Tensor, saved: Saved, tape: Tape) -> Tensor:
         o_t.mul_(dh)
         dc.mul_(f_t)
         after = d_t
-    return gates
 
 
 def output_grad(grad: Tensor, after: Tensor | None, w_hh: Tensor, room: Tensor) -> Tensor:
