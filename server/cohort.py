@@ -12,24 +12,19 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import ConfigError
 from common.plan import RunPlan
-
-LARGEST_FEDERATION = 200
+from common.secagg.messages import MAX_SITES
 
 
 def choose_cohort(sites: Sequence[str], round_number: int, plan: RunPlan) -> tuple[str, ...]:
-    """The sites invited to a round: all of them, or a public random sample of ``max_cohort``.
+    """The sites invited to a round: all of them, or a public random sample of at most ``max_cohort``.
+
+    One session of secure aggregation sums at most 100 sites, so a larger cohort is sampled down to that.
 
     No amplification is claimed for this sampling: the server knows who takes part.
-
-    Raises: ConfigError if more than 200 sites would have to be handled at once.
     """
-    largest = plan.config.aggregation.max_cohort
-    if plan.config.aggregation.mode == "secure" and largest > LARGEST_FEDERATION:
-        raise ConfigError(
-            f"a cohort of {largest} is over {LARGEST_FEDERATION}", hint="set aggregation.max_cohort=100"
-        )
+    settings = plan.config.aggregation
+    largest = min(settings.max_cohort, MAX_SITES) if settings.mode == "secure" else settings.max_cohort
     if len(sites) <= largest:
         return tuple(sites)
     chosen = random.Random(f"{plan.run}/{round_number}").sample(list(sites), largest)

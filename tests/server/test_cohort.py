@@ -26,6 +26,13 @@ def test_everybody_is_invited_up_to_the_largest_cohort() -> None:
     assert chosen != choose_cohort(list(sites), 2, plan)
 
 
+def test_a_secure_cohort_over_100_is_sampled_down_and_a_plain_one_is_not() -> None:
+    sites = {f"s{i}": 100 for i in range(150)}
+    assert len(choose_cohort(list(sites), 1, _plan(sites, "aggregation.max_cohort=150"))) == 100
+    plain = _plan(sites, "aggregation.max_cohort=150", "aggregation.mode=plain")
+    assert len(choose_cohort(list(sites), 1, plain)) == 150
+
+
 def test_a_cohort_over_200_is_refused() -> None:
     with pytest.raises(ConfigError):
         _plan({"a": 1}, "aggregation.max_cohort=201")
