@@ -107,8 +107,7 @@ def test_unseen_items_and_consumers_without_a_known_event_get_a_defined_predicti
 
 def test_items_that_no_site_trained_are_never_predicted(tmp_path):
     catalogue = market().catalogue
-    plan = write_model_folder(tmp_path, config_of(), catalogue)
-    mask = np.zeros(plan.config.features.max_events + 1, dtype=bool)
+    write_model_folder(tmp_path, config_of(), catalogue)
     mask = np.zeros(len(catalogue.items) + 1, dtype=bool)
     mask[1:11] = True
     np.savez(tmp_path / "masks.npz", **{"merchant-1": mask})
