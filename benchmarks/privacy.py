@@ -25,7 +25,7 @@ import numpy as np
 
 from client.guard.guard import Guard, open_guard
 from client.guard.policy import Proposal, SitePolicy
-from common.privacy.accountant import ScopeAccountant
+from common.privacy.accountant import ScopeAccountant, round_up
 from common.privacy.entries import Commit, Open, Replay, Reserve, make_line, parse_line
 from common.privacy.mechanism import HOLDOUT, PrivacyEvent
 from common.trust.identity import Identity
@@ -109,7 +109,7 @@ def measure_accounting(number: int, repeats: int) -> None:
     later = times[1:]  # the first one also composes the single round
     _say(
         "accounting", round=number, first_ms=_ms(times[0]), median_ms=_ms(statistics.median(later)),
-        worst_ms=_ms(max(later)), epsilon=round(epsilon, 4), target_ms=20,
+        worst_ms=_ms(max(later)), epsilon=round_up(epsilon, 4), target_ms=20,
     )  # fmt: skip
 
 

@@ -103,7 +103,7 @@ def _spending(sites: list[SiteAudit]) -> list[Figure]:
         Figure(
             "What each release added",
             ("public",),
-            column_chart(added, lambda value: f"{value:.3g}", label="epsilon added", unit="release"),
+            column_chart(added, lambda value: show.epsilon(value), label="epsilon added", unit="release"),
             f"at {worst}; the first ones cost most: composition grows slower than a sum",
         ),
         Figure(

@@ -133,6 +133,15 @@ def test_recovery_from_an_older_attestation_still_charges_what_the_site_can_read
     assert guard_in(tmp_path).status().open == 1
 
 
+def test_recovery_charges_the_largest_of_all_sources_not_the_latest(tmp_path: Path) -> None:
+    guard, _ = two_rounds(tmp_path)
+    known = guard.reserve(proposal(3)).attestation
+    guard.close_round("run", 3)  # given back, as the later ledger and anchor say; the attestation still counts it
+    assert guard.status().epsilon == pytest.approx(epsilon_of_releases(2), abs=2e-6)
+    status = recover_guard(tmp_path, IDENTITY, policy(), known).status()
+    assert status.epsilon == pytest.approx(epsilon_of_releases(3), abs=2e-6)
+
+
 def test_recovery_believes_nothing_after_the_first_damaged_line(tmp_path: Path) -> None:
     guard, known = two_rounds(tmp_path)
     lines = guard.ledger.path.read_bytes().splitlines(keepends=True)
