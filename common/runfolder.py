@@ -94,10 +94,15 @@ class RunFolder:
     path: Path
 
     @staticmethod
-    def create(path: Path) -> RunFolder:
-        """Make a new, empty run folder. Raises: BadInputError if it exists with content or cannot be written."""
+    def require_free(path: Path) -> None:
+        """Return if a run folder could be made there. Raises: BadInputError if something is there already."""
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise BadInputError(f"output folder {path} is not empty", hint="choose a new --out, or --resume it")
+
+    @staticmethod
+    def create(path: Path) -> RunFolder:
+        """Make a new, empty run folder. Raises: BadInputError if it exists with content or cannot be written."""
+        RunFolder.require_free(path)
         try:
             for part in ("checkpoints", "ledgers", "evidence", "oracle"):
                 (path / part).mkdir(parents=True, exist_ok=True)

@@ -75,7 +75,7 @@ min_stockists = 3
 min_consumers = 100
 
 # ---- purpose
-allowed_tasks = ["next-behaviour", "purchase-intent", "sales", "multi-task"]
+allowed_tasks = ["next-behaviour", "purchase-intent", "multi-task"]
 # Release noised metric sums on held-out consumers; release noised statistics for preprocessing.
 evaluation = true
 statistics = true

@@ -69,14 +69,15 @@ def simulate(config: RunConfig, out: Path, observer: Observer | None = None, *, 
 
 
 def _prepare(config: RunConfig, out: Path, pool: WorkerPool, observer: Observer) -> _Simulation:
+    RunFolder.require_free(out)
     observer.progress(0, "events", 0, 3)
     world = make_world(config)
-    folder = RunFolder.create(out)
     observer.progress(0, "model", 1, 3)
     initial = _job(pool, oracle.initial_model, config.public_json(), world.spec.canonical(), config.start_from)
     vector = np.frombuffer(initial["vector"], dtype=np.float32)
     plan = make_plan(config, declared(world), world.spec, vector.size)
     observer.progress(0, "sites", 2, 3)
+    folder = RunFolder.create(out)  # nothing is written before everything is known to be possible
     item_of = np.frombuffer(initial["item_of"], dtype=np.int32)
     prepared = make_federation(folder, config, world, plan, item_of)
     save_checkpoint(folder.path / "checkpoints", ServerState.initial(vector, plan.digest()))

@@ -16,7 +16,7 @@ from common.errors import ConfigError, PolicyRefusedError
 from common.privacy.mechanism import HOLDOUT, TRAIN, PrivacyEvent
 from common.runfolder import write_atomic
 
-TASKS = ("next-behaviour", "purchase-intent", "sales", "multi-task")
+TASKS = ("next-behaviour", "purchase-intent", "multi-task")
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Refusal = tuple[str, str]
 

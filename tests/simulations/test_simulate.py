@@ -188,7 +188,13 @@ def test_rounds_that_keep_failing_end_the_run_with_the_last_good_state(tmp_path:
 
 @pytest.mark.parametrize(
     "override",
-    ["data.events=/nowhere/none.csv", "data.split_by=consumers data.sites=0", "data.min_population=100000"],
+    [
+        "data.events=/nowhere/none.csv",
+        "start_from=/nowhere/model",
+        "privacy.epsilon=1e-6",
+        "data.split_by=consumers data.sites=0",
+        "data.min_population=100000",
+    ],
 )
 def test_impossible_runs_are_refused_before_anything_is_written(tmp_path: Path, override: str) -> None:
     with pytest.raises(FedcartError) as caught:
