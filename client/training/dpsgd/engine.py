@@ -34,12 +34,11 @@ class TapeEngine:
         The result is the engine's own buffer: it is overwritten by the next call.
         """
         self.model.train()
-        self.parameters.gradient.zero_()
         with_steps = rows[self.batcher.steps[rows] > 0]
-        done = [
-            self.core.add(self.batcher.packed(part), self._views)
-            for part in in_parts(with_steps, self.micro_batch)
-        ]
+        parts = in_parts(with_steps, self.micro_batch)
+        if not parts:
+            self.parameters.gradient.zero_()
+        done = [self.core.add(self.batcher.packed(p), self._views, fresh=n == 0) for n, p in enumerate(parts)]
         absent = np.zeros(len(rows) - len(with_steps), dtype=np.float32)
         norms = np.concatenate([*(d.norms.numpy() for d in done), absent])
         losses = np.concatenate([*(d.losses.numpy() for d in done), absent])
