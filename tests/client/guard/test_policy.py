@@ -16,7 +16,7 @@ HELD = PrivacyEvent(20.0, 1.0, 1, HOLDOUT)
 NAN = float("nan")
 
 BROKEN = [
-    ("allowed_tasks", {"allowed_tasks": ["sales"]}, {}),
+    ("allowed_tasks", {"allowed_tasks": ["multi-task"]}, {}),
     ("noise_multiplier_min", {}, {"events": ()}),
     ("noise_multiplier_min", {"noise_multiplier_min": 2.0}, {}),
     ("evaluation_noise_min", {"evaluation_noise_min": 30.0}, {}),
@@ -63,7 +63,7 @@ def test_steps_of_two_training_events_add_up() -> None:
 
 
 def test_a_policy_file_keeps_every_rule(tmp_path: Path) -> None:
-    rules = SitePolicy(epsilon_max=3.5, allowed_tasks=("sales",), evaluation=False)
+    rules = SitePolicy(epsilon_max=3.5, allowed_tasks=("multi-task",), evaluation=False)
     rules.save(tmp_path / "policy.toml")
     assert SitePolicy.load(tmp_path / "policy.toml") == rules
     text = (tmp_path / "policy.toml").read_text()
