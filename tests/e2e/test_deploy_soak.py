@@ -47,7 +47,11 @@ class Proxy:
             if self._cut:
                 near.close()
                 continue
-            far = socket.create_connection(self._target)
+            try:
+                far = socket.create_connection(self._target)
+            except OSError:  # the server is starting again
+                near.close()
+                continue
             self._open += [near, far]
             for a, b in ((near, far), (far, near)):
                 threading.Thread(target=self._pump, args=(a, b), daemon=True).start()
