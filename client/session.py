@@ -132,7 +132,7 @@ def propose(site: Site, request: Values) -> None:
     site.roster.verify(site.roster.coordinator.name, PROPOSAL + plan.digest(), request["signature"])
     _check_plan(site, plan)
     if plan.config.privacy.enabled or not site.simulated:
-        SitePolicy.load(site.kit.policy).check_proposal(_first_proposal(site, plan))
+        site.guard().check_proposal(_first_proposal(site, plan))
     _require_approval(site, plan)
 
 

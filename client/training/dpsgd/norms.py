@@ -20,6 +20,7 @@ from client.training.dpsgd.rows import RowMap
 # speeds of a small product (Gram) and of a batched weight gradient (direct), measured: docs/dpsgd.md
 _FAST_STEPS, _DIRECT_SPEED, _SQUARE_SPEED = 60, 50.0, 8.0  # steps; multiplications and numbers per ns
 _CALL_NS = 8_000.0  # what a batched Gram form saves per consumer in calls
+_LARGEST_INPUT = 1e4
 _REFINE_BELOW = 1 / 32  # share of the rows' squares under which cancellation is worth doubles
 
 
@@ -44,10 +45,29 @@ def _squared_norms(records: list[Record], consumers: int, like: Tensor) -> Tenso
     for outer, picked in _tied(records):
         squares += 2 * _cross(outer, picked)
     if like.dtype == torch.float32:
-        for b in torch.nonzero(squares < rows * _REFINE_BELOW).flatten().tolist():
+        doubtful = (squares < rows * _REFINE_BELOW) | _far_out(records, consumers)
+        for b in torch.nonzero(doubtful).flatten().tolist():
             squares[b] = _in_doubles(records, b)
     unit = torch.finfo(like.dtype).eps / 2
     return torch.maximum(squares, rows * (4e5 * unit) ** 2)
+
+
+def _far_out(records: list[Record], consumers: int) -> Tensor:
+    """Consumers with a layer input so large that squares of small gradients would underflow beside it: ``bool[B]``.
+
+    Up to ``_LARGEST_INPUT`` a gradient whose square is lost in float32 adds less than 1e-10 to the norm.
+    Only parameters made by somebody hostile get there, and then float64 decides.
+    """
+    found = torch.zeros(consumers, dtype=torch.bool)
+    for record in records:
+        if not isinstance(record, Outer) or record.inputs.numel() == 0:
+            continue
+        low, high = torch.aminmax(record.inputs)
+        if float(high) <= _LARGEST_INPUT and float(low) >= -_LARGEST_INPUT:
+            continue
+        ordinary = (record.inputs.abs() <= _LARGEST_INPUT).all(1)  # NaN is not
+        found[record.rows.consumer[~ordinary]] = True
+    return found
 
 
 def _outer_squares(record: Record) -> tuple[Tensor, Tensor]:
