@@ -88,7 +88,18 @@ def test_neither_an_attestation_nor_a_ledger_has_a_place_for_private_numbers(tmp
     one_round(guard, 1)
     keys = {
         "open": {"kind", "format", "site", "scope", "delta", "public_key", "unit", "relation", "simulated"},
-        "reserve": {"kind", "run", "round", "attempt", "query", "config", "code", "events", "holdout", "split_key"},
+        "reserve": {
+            "kind",
+            "run",
+            "round",
+            "attempt",
+            "query",
+            "config",
+            "code",
+            "events",
+            "holdout",
+            "split_key",
+        },
         "commit": {"kind", "reserve", "outbox"},
     }
     for line in guard.ledger.path.read_text().splitlines():
