@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from benchmarks import legacy_secagg
+from benchmarks import _legacy_secagg as legacy_secagg
 from common.secagg import fixedpoint, messages
 from common.secagg.client import ClientProtocol, LocalSite
 from common.secagg.messages import Session

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,8 +116,15 @@ def _catalogue(config: RunConfig, known: Catalogue | None, dealt: Partition) -> 
     if config.features.item_buckets:
         return None
     if known is not None and config.data.split_by == "site":
-        return known
+        return _with_merged_stock(known, dealt)
     return catalogue_from_events(dealt.log(), max_items=config.features.max_items, with_stock=True)
+
+
+def _with_merged_stock(known: Catalogue, dealt: Partition) -> Catalogue:
+    """The declared catalogue where merchants were merged: the merged site stocks what its members did."""
+    left_over = [mask for site, mask in known.stock.items() if site not in dealt.names]
+    union = np.any(left_over, axis=0) if left_over else np.zeros(len(known.items) + 1, dtype=np.bool_)
+    return replace(known, stock={name: known.stock.get(name, union) for name in dealt.names})
 
 
 def kit_name(site: str) -> str:

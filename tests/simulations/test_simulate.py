@@ -20,6 +20,7 @@ from server.app import read_plan
 from server.state import latest_checkpoint
 from simulations import run as runs
 from simulations.observer import Observer
+from simulations.prepare import make_world
 from simulations.run import simulate
 from tests.tiny_federation import Recorder, run_tiny, tiny
 
@@ -94,6 +95,13 @@ def test_the_same_seed_without_privacy_gives_the_same_model_whatever_the_workers
     for name, workers in (("one", 1), ("two", 2)):
         run_tiny(tmp_path / name, "privacy.enabled=false", f"performance.workers={workers}", "training.rounds=1")
     assert _digest(tmp_path / "one") == _digest(tmp_path / "two")
+
+
+def test_merged_merchants_stock_what_their_members_did() -> None:
+    world = make_world(tiny("data.sites=8", "data.consumers=300", "data.min_population=64"))
+    assert "rest" in world.partition.names
+    assert world.masks["rest"].sum() > 0
+    assert world.masks.keys() == set(world.partition.names)
 
 
 @pytest.mark.full
