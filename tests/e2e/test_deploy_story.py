@@ -142,7 +142,7 @@ def test_a_site_killed_in_a_round_comes_back_and_the_federation_goes_on_without_
     federation, operator
 ):
     before = folders(federation)
-    program = run(federation, "training.rounds=3", "privacy.holdout=0", "name=site-killed")
+    program = run(federation, "training.rounds=3", "name=site-killed")
     wait_until(lambda: rounds_done(federation, before) >= 1, "no first round")
     supervisor = federation.site_process("merchant-1").pid
     os.killpg(child(supervisor), signal.SIGKILL)
@@ -160,7 +160,7 @@ def test_a_site_killed_in_a_round_comes_back_and_the_federation_goes_on_without_
 
 def test_a_run_goes_on_after_the_server_was_killed_with_no_round_lost_or_done_twice(federation, operator):
     before = folders(federation)
-    program = run(federation, "training.rounds=2", "privacy.holdout=0", "name=server-killed")
+    program = run(federation, "training.rounds=2", "name=server-killed")
     wait_until(lambda: rounds_done(federation, before) >= 1, "no first round")
     first = newest(federation).metrics()[0]
     os.kill(child(federation.server_process.pid), signal.SIGKILL)
