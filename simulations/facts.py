@@ -80,8 +80,8 @@ def expected_signal(plan: RunPlan) -> float:
 def expectation(signal: float, steps: int) -> str:
     """What to expect of a run at this signal.
 
-    The shares were measured once, on the next item of eight sites with 100 steps in all (docs/simulate.md); on
-    other data they are a rule of thumb.
+    A rule of thumb, not a measurement: the steps follow the design's figures for the next item of eight sites
+    with 100 private steps in all, and other data will differ.
     """
     if math.isinf(signal):
         return "no noise: quality is bounded by the data only"
