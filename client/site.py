@@ -146,8 +146,29 @@ class Site:
 
 
 def load_site(folder: Path, *, simulated: bool = False, ledger_path: Path | None = None) -> Site:
-    """Open a site kit; ``ledger_path`` is elsewhere in a simulation only. Raises: BadInputError, ConfigError if a file is missing, damaged or disagrees."""
+    """Open a site kit; ``ledger_path`` is elsewhere in a simulation only.
+
+    A process that asks again gets the same object until a file of the kit changes.
+    Raises: BadInputError, ConfigError if a file is missing, damaged or disagrees.
+    """
     kit = open_site_kit(folder)
+    stamps = tuple(_stamp(path) for path in (kit.settings, kit.roster, kit.identity_key))
+    return _load_site(kit, simulated, ledger_path, stamps)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Changes with content, mode or identity of a file; empty where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+@lru_cache(maxsize=1_024)  # a worker of a large simulation serves a thousand kits, in turn
+def _load_site(
+    kit: SiteKit, simulated: bool, ledger_path: Path | None, _stamps: tuple[tuple[int, ...], ...]
+) -> Site:
     file = kit.read()
     roster = Roster.load(kit.roster)
     identity = Identity.load(file.site.name, kit.identity_key)

@@ -19,15 +19,19 @@ from flwr.supercore.task_identity import TaskIdentity
 
 SERVER_NODE_ID = 1
 BODY = "body"
+FIRST_RETRY_S = 0.05
 
 # Flower's private names and where 1.41 keeps them; imported only by the process that needs them.
 PRIVATE = {
     "AcquireTaskRequest": "flwr.proto.runtime_pb2",
     "ControlHttpClient": "flwr.supercore.control",
+    "DeactivateNodeRequest": "flwr.proto.fleet_pb2",
     "Error": "flwr.app",
     "Fab": "flwr.supercore.fab",
+    "FleetHttpClient": "flwr.supernode.fleet_http_client",
     "ListNodesRequest": "flwr.proto.control_pb2",
     "ListRunsRequest": "flwr.proto.control_pb2",
+    "NodeAuthHttpInterceptor": "flwr.supernode.node_auth_http_interceptor",
     "NodeStateFactory": "flwr.supernode.nodestate",
     "ObjectStoreFactory": "flwr.supercore.object_store",
     "RegisterNodeRequest": "flwr.proto.control_pb2",
@@ -43,6 +47,7 @@ PRIVATE = {
     "build_fab_from_files": "flwr.cli.build",
     "create_app": "flwr.supernode.main",
     "fab_to_proto": "flwr.common.serde",
+    "pull_objects": "flwr.supercore.inflatable.inflatable_utils",
     "get_fab_metadata": "flwr.cli.config_utils",
     "user_config_to_proto": "flwr.common.serde",
 }
@@ -60,6 +65,11 @@ def private(name: str) -> Any:
     if name in PRIVATE_MODULES:
         return import_module(PRIVATE_MODULES[name])
     return getattr(import_module(PRIVATE[name]), name)
+
+
+def retry_pulls_quickly() -> None:
+    """Ask again soon for a part of a message that is still on its way: Flower waits a second, ten times a round."""
+    private("pull_objects").__kwdefaults__["initial_backoff"] = FIRST_RETRY_S
 
 
 def set_task_identity(run_id: int, node_id: int = SERVER_NODE_ID) -> None:
@@ -87,6 +97,11 @@ def body(parts: Parts) -> RecordDict:
 def parts_of(content: RecordDict) -> dict[str, Any]:
     """Inverse of ``body``; empty if the record is not there."""
     return dict(content.config_records.get(BODY, {}))
+
+
+def payload_bytes(parts: Parts) -> int:
+    """Size in bytes of what a body carries: names and values; counted without serialising a model again."""
+    return sum(len(name) + (len(value) if isinstance(value, bytes | str) else 8) for name, value in parts.items())
 
 
 def message_bytes(message: Message) -> bytes:
@@ -146,9 +161,11 @@ __all__ = [
     "message_from",
     "new_context",
     "parts_of",
+    "payload_bytes",
     "private",
     "reply",
     "restore_state",
+    "retry_pulls_quickly",
     "set_task_identity",
     "state_bytes",
     "with_message_id",

@@ -47,7 +47,8 @@ def quiet(_phase: str, _done: int, _total: int) -> None:
 class Exchange:
     """Push and pull between the server and named sites.
 
-    ``bytes_down`` (to sites) and ``bytes_up`` (from sites) count serialised messages.
+    ``bytes_down`` (to sites) and ``bytes_up`` (from sites) count what the messages carry, without the
+    envelope of some 200 bytes that Flower puts around each.
     """
 
     grid: Grid
@@ -63,7 +64,7 @@ class Exchange:
         messages = [
             flower.instruction(self.nodes[s], f"query.{phase}", parts, group) for s, parts in requests.items()
         ]
-        self.bytes_down += sum(len(flower.message_bytes(message)) for message in messages)
+        self.bytes_down += sum(flower.payload_bytes(parts) for parts in requests.values())
         ids = list(self.grid.push_messages(messages))
         waiting = dict(zip(ids, requests, strict=False))
         answers: dict[str, Answer] = {}
@@ -85,10 +86,10 @@ class Exchange:
         return found
 
     def _read(self, site: str, message: Message) -> Answer:
-        self.bytes_up += len(flower.message_bytes(message))
         if message.has_error():
             return Answer(site, error=LOST)
         parts = flower.parts_of(message.content)
+        self.bytes_up += flower.payload_bytes(parts)
         if "error" in parts:
             return Answer(site, parts, error=str(parts["error"])[:40] or "failed")
         return Answer(site, parts)

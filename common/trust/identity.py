@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
@@ -186,6 +187,7 @@ class Roster:
         return json.dumps({"parties": entries}, indent=1) + "\n"
 
     @classmethod
+    @lru_cache(maxsize=4)  # a simulation holds one and the same roster in each of its kits
     def from_json(cls, text: str) -> Roster:
         """Read what ``to_json`` wrote. **Raises**: BadInputError."""
         try:

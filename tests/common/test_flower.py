@@ -41,3 +41,10 @@ def test_the_state_of_a_context_survives_being_bytes() -> None:
     other = flower.new_context(1, 5, {}, {})
     flower.restore_state(other, flower.state_bytes(context))
     assert dict(other.state.config_records["round"]) == {"machine": b"\x01"}
+
+
+def test_payload_is_counted_close_to_what_travels() -> None:
+    flower.set_task_identity(7)
+    parts = {"vector": b"x" * 100_000, "site": "north", "round": 3}
+    travels = len(flower.message_bytes(flower.instruction(5, "query.mask", parts, "2.1")))
+    assert 0 <= travels - flower.payload_bytes(parts) < 300

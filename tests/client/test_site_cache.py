@@ -1,0 +1,44 @@
+"""A process that serves many messages opens a kit once, and again as soon as one of its files changes."""
+
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+from client.site import load_site
+from common.errors import BadInputError, ConfigError
+from common.runfolder import write_atomic
+from server.provision import provision
+
+
+@pytest.fixture
+def kit(tmp_path: Path) -> Path:
+    sites = [{"name": name, "population": 200, "events": "events.csv"} for name in ("north", "south", "east")]
+    file = tmp_path / "federation.toml"
+    file.write_text(tomli_w.dumps({"name": "t", "coordinator": {"address": "127.0.0.1:9"}, "sites": sites}))
+    provision(file, tmp_path / "kits")
+    return tmp_path / "kits/sites/north"
+
+
+def test_a_kit_is_read_once_and_again_after_a_change(kit: Path) -> None:
+    first = load_site(kit)
+    assert load_site(kit) is first
+    settings = (kit / "site.toml").read_text()
+    write_atomic(kit / "site.toml", settings.replace("population = 200", "population = 300").encode())
+    assert load_site(kit).file.site.population == 300
+
+
+def test_a_kit_whose_key_or_settings_vanish_or_break_is_refused_at_once(kit: Path) -> None:
+    load_site(kit)
+    other = (kit.parent / "south/identity.key").read_bytes()
+    own = (kit / "identity.key").read_bytes()
+    write_atomic(kit / "identity.key", other, mode=0o600)
+    with pytest.raises(BadInputError, match="not the one in its roster"):
+        load_site(kit)
+    write_atomic(kit / "identity.key", own, mode=0o600)
+    write_atomic(kit / "site.toml", b"[site]\n")
+    with pytest.raises(ConfigError):
+        load_site(kit)
+    (kit / "roster.json").unlink()
+    with pytest.raises((BadInputError, ConfigError)):
+        load_site(kit)
