@@ -127,7 +127,7 @@ def make_batcher(sequences: ConsumerSequences, config: RunConfig) -> Batcher:
     from common.model.batch import Batcher
     from common.model.targets import row_targets
 
-    return Batcher(sequences, list(config.model.heads), row_targets(config, sequences))
+    return Batcher(sequences, list(config.model.heads), row_targets(config, sequences), config.model.targets)
 
 
 def localize(sequences: ConsumerSequences, rows: ItemRows) -> ConsumerSequences:

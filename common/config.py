@@ -26,6 +26,9 @@ Rate = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
+CONTEXT = ("event", "category", "price", "gap", "hour", "weekday", "month")
+"""Integer features of an event beside its item."""
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
@@ -67,6 +70,10 @@ class ModelSettings(_Section):
     layers: int = Field(1, ge=1, le=3)
     dropout: float = Field(0.0, ge=0, lt=1, description="between recurrent layers")
     pooling: Literal["last", "attention"] = Field("last", description="for heads that see a whole row")
+    targets: Literal["every", "last"] = Field(
+        "every", description="steps at which the next behaviour is asked: all, or the last known one of each row"
+    )
+    context: tuple[str, ...] = Field(CONTEXT, description="other features of an event that the model reads")
     tied: bool = Field(True, description="output item embedding = input item embedding")
     copy_bonus: float = Field(3.0, ge=0, le=20, description="public logit bonus on items already in the row")
     heads: dict[str, float] = Field(
@@ -74,6 +81,15 @@ class ModelSettings(_Section):
         description="head -> weight of its loss",
     )
     sampled_negatives: int = Field(0, ge=0, description="0: full softmax; else size of the fixed public negatives")
+
+    @field_validator("context")
+    @classmethod
+    def _known_features(cls, context: tuple[str, ...]) -> tuple[str, ...]:
+        """In one order, as the heads."""
+        unknown = sorted(set(context) - set(CONTEXT))
+        if unknown:
+            raise ValueError(f"no feature named {unknown[0]}, known are {', '.join(CONTEXT)}")
+        return tuple(name for name in CONTEXT if name in context)
 
     @field_validator("heads")
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,16 +31,18 @@ class Rows:
     integer_names: tuple[str, ...] = ("item", "event", "category")
 
 
-def batcher_of(events: list[int], seed: int, items: int = SIZES["item"]) -> Batcher:
+def batcher_of(
+    events: list[int], seed: int, items: int = SIZES["item"], targets: Literal["every", "last"] = "every"
+) -> Batcher:
     """Random rows with the given numbers of events, unknown items (0) and repeats included."""
     rng = np.random.default_rng(seed)
     offsets = np.concatenate([[0], np.cumsum(events)]).astype(np.int64)
     features = [rng.integers(0, size, offsets[-1]) for size in {**SIZES, "item": items}.values()]
     n = len(events)
-    targets = {"purchase-intent": rng.integers(0, 2, n).astype(float), "sales": rng.normal(size=n)}
-    targets["sales"][:: max(2, n)] = np.nan
+    values = {"purchase-intent": rng.integers(0, 2, n).astype(float), "sales": rng.normal(size=n)}
+    values["sales"][:: max(2, n)] = np.nan
     rows = Rows(offsets, np.stack(features, axis=1).astype(np.int32))
-    return Batcher(rows, tuple(HEADS), RowTargets(np.maximum(np.array(events) - 1, 0), targets))
+    return Batcher(rows, tuple(HEADS), RowTargets(np.maximum(np.array(events) - 1, 0), values), targets)
 
 
 @contextmanager

@@ -8,8 +8,8 @@ PACKED is the fast default: one row per existing step in the order of torch's ``
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -48,6 +48,8 @@ class Batch:
     ``int64[P]``; ``batch_sizes: int64[T]`` for packed, else None; ``last_row: int64[B]`` row of each
     consumer's last step (0 where there is none); ``seen_rows``, ``seen_items``: ``int64[K]``, each pair
     says that the item is in the consumer's row up to and including that step, and occurs once.
+    ``target_rows[step head]: int64[B]``: where each consumer is asked once, the row of its only target (its own
+    last row, with weight 0, where it has none); empty where every step is asked.
     Guarantee: the weights of one consumer for one step head sum to 1, or are all 0.
     """
 
@@ -63,6 +65,7 @@ class Batch:
     last_row: Tensor
     seen_rows: Tensor
     seen_items: Tensor
+    target_rows: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def packed(self) -> bool:
@@ -79,12 +82,49 @@ class Batch:
         """Number of existing steps of all consumers."""
         return int(self.lengths.sum())
 
+    def target_steps(self, head: str, hidden: Tensor) -> TargetSteps:
+        """What a step head is asked: every step, or the one of each consumer. Shapes: ``hidden`` like inputs."""
+        rows, target, weight = self.target_rows.get(head), self.targets[head], self.weights[head]
+        if rows is None:
+            return TargetSteps(hidden, target, weight, self, one_each=False)
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        return TargetSteps(
+            flat.index_select(0, rows),
+            target.reshape(-1)[rows],
+            weight.reshape(-1)[rows],
+            self._at(rows),
+            one_each=True,
+        )
+
+    def _at(self, rows: Tensor) -> Batch:
+        """What was seen at one row of each consumer, these rows numbered like the consumers."""
+        place = torch.full((self.valid.numel(),), -1)
+        there = torch.nonzero(self.lengths > 0).flatten()  # a consumer without steps owns no row
+        place[rows[there]] = there
+        row = place[self.seen_rows]
+        return replace(self, seen_rows=row[row >= 0], seen_items=self.seen_items[row >= 0])
+
+
+@dataclass(frozen=True)
+class TargetSteps:
+    """Hidden states, targets and weights of the steps at which a head is asked, and the batch as it sees it.
+
+    Shapes: those of the batch, or ``one_each``: ``hidden: [B, dim]``, ``target, weight: [B]``.
+    """
+
+    hidden: Tensor
+    target: Tensor
+    weight: Tensor
+    batch: Batch
+    one_each: bool
+
 
 class Batcher:
     """Makes batches of one site's consumers; what can be done once is done in the constructor.
 
     The input of step t is event t, its target is event t + 1, so a row of L events has L - 1 steps.
-    ``row_targets`` shortens rows (``lengths``) and adds targets that hold for a whole row.
+    ``row_targets`` shortens rows (``lengths``) and adds targets that hold for a whole row. ``targets`` "last" asks
+    step heads at the last step of each row whose target is known, and nowhere else.
     """
 
     def __init__(
@@ -92,6 +132,7 @@ class Batcher:
         sequences: Sequences,
         heads: Sequence[str] = ("next-item", "next-event"),
         row_targets: RowTargets | None = None,
+        targets: Literal["every", "last"] = "every",
     ) -> None:
         self.names = tuple(sequences.integer_names)
         self.table = np.ascontiguousarray(sequences.integers, dtype=np.int64)
@@ -99,7 +140,7 @@ class Batcher:
         events = np.diff(np.asarray(sequences.offsets, dtype=np.int64))
         self.steps: Index = np.maximum(events - 1, 0) if row_targets is None else row_targets.lengths
         self.heads = tuple(h for h in heads if h in STEP_HEADS)
-        self.row_targets = row_targets
+        self.row_targets, self.only_last = row_targets, targets == "last"
         self._next = _following(self.table, sequences.offsets)
         self._first = _first_occurrence(self.table[:, self.names.index("item")], sequences.offsets)
 
@@ -117,8 +158,9 @@ class Batcher:
         who = np.arange(begin[-1]) - np.repeat(begin[:-1], sizes)
         last = np.where(steps > 0, begin[np.maximum(steps - 1, 0)] + np.arange(len(steps)), 0)
         rows_of = _Rows(self.starts[consumers][who] + step, who, step, begin)
-        seen_rows, seen_items = self._seen(rows_of, steps)
-        targets, weights = self._targets(consumers, rows_of, None)
+        last_known = self._last_known(rows_of, len(steps))
+        seen_rows, seen_items = self._seen(rows_of, steps, last_known.get("next-item"))
+        targets, weights = self._targets(consumers, rows_of, last_known, None)
         return Batch(
             consumers=torch.from_numpy(consumers),
             lengths=torch.from_numpy(steps),
@@ -132,6 +174,7 @@ class Batcher:
             last_row=torch.from_numpy(last.astype(np.int64)),
             seen_rows=torch.from_numpy(seen_rows),
             seen_items=torch.from_numpy(seen_items),
+            target_rows=_layout_rows(last_known, np.arange(len(who)), last),
         )
 
     def padded(self, rows: Index) -> Batch:
@@ -147,8 +190,10 @@ class Batcher:
             flat = np.zeros(b * t, dtype=np.int64)
             flat[place] = self.table[rows_of.source, i]
             inputs[name] = torch.from_numpy(flat.reshape(b, t))
-        seen_rows, seen_items = self._seen(rows_of, steps, width=t)
-        targets, weights = self._targets(consumers, rows_of, (place, b, t))
+        own = np.arange(b) * t + np.maximum(steps - 1, 0)
+        last_known = self._last_known(rows_of, b)
+        seen_rows, seen_items = self._seen(rows_of, steps, last_known.get("next-item"), width=t)
+        targets, weights = self._targets(consumers, rows_of, last_known, (place, b, t))
         return Batch(
             consumers=torch.from_numpy(consumers),
             lengths=torch.from_numpy(steps),
@@ -159,10 +204,20 @@ class Batcher:
             consumer_of_row=torch.arange(b).repeat_interleave(t),
             step_of_row=torch.arange(t).repeat(b),
             batch_sizes=None,
-            last_row=torch.arange(b) * t + torch.from_numpy(np.maximum(steps - 1, 0)),
+            last_row=torch.from_numpy(own),
             seen_rows=torch.from_numpy(seen_rows),
             seen_items=torch.from_numpy(seen_items),
+            target_rows=_layout_rows(last_known, place, own),
         )
+
+    def _last_known(self, rows_of: _Rows, consumers: int) -> dict[str, Index]:
+        """Where each consumer is asked once: number of the existing step, -1 for none; ``int64[B]`` per step head."""
+        found: dict[str, Index] = {}
+        for head in self.heads if self.only_last else ():
+            known = np.flatnonzero(self._next[rows_of.source, self.names.index(STEP_HEADS[head])] > 0)
+            found[head] = np.full(consumers, -1)
+            found[head][rows_of.who[known]] = known  # a consumer's steps are in time order: the last one stays
+        return found
 
     def _sorted(self, rows: Index) -> tuple[Index, Index]:
         rows = np.asarray(rows, dtype=np.int64)
@@ -170,12 +225,21 @@ class Batcher:
         return rows[order], self.steps[rows][order]
 
     def _targets(
-        self, consumers: Index, rows_of: _Rows, padded: tuple[Index, int, int] | None
+        self,
+        consumers: Index,
+        rows_of: _Rows,
+        asked: Mapping[str, Index],
+        padded: tuple[Index, int, int] | None,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         targets: dict[str, Tensor] = {}
         weights: dict[str, Tensor] = {}
         for head in self.heads:
             target = self._next[rows_of.source, self.names.index(STEP_HEADS[head])]
+            if head in asked:
+                kept = asked[head][asked[head] >= 0]
+                only = np.zeros_like(target)
+                only[kept] = target[kept]
+                target = only
             count = np.bincount(rows_of.who, weights=target > 0, minlength=len(consumers))
             weight = ((target > 0) / np.maximum(count, 1)[rows_of.who]).astype(np.float32)
             targets[head] = torch.from_numpy(target if padded is None else _scatter(target, padded))
@@ -188,11 +252,17 @@ class Batcher:
                 targets[head].nan_to_num_(0.0)
         return targets, weights
 
-    def _seen(self, rows_of: _Rows, steps: Index, width: int = 0) -> tuple[Index, Index]:
-        """List for every first sight of an item all later steps of that consumer: no pair twice."""
+    def _seen(self, rows_of: _Rows, steps: Index, asked: Index | None, width: int = 0) -> tuple[Index, Index]:
+        """List for every first sight of an item all later steps of that consumer that are asked: no pair twice."""
         new = np.flatnonzero(self._first[rows_of.source])
+        if asked is not None:  # only the one step of each consumer, if it is not earlier
+            new = new[asked[rows_of.who[new]] >= 0]
+            new = new[rows_of.step[new] <= rows_of.step[asked[rows_of.who[new]]]]
         who, step = rows_of.who[new], rows_of.step[new]
         item = self.table[rows_of.source[new], self.names.index("item")]
+        if asked is not None:
+            last = rows_of.step[asked[who]]
+            return (who * width + last if rows_of.begin is None else rows_of.begin[last] + who), item
         repeat = steps[who] - step
         later = np.arange(repeat.sum()) - np.repeat(np.cumsum(repeat) - repeat, repeat) + np.repeat(step, repeat)
         who = np.repeat(who, repeat)
@@ -208,6 +278,16 @@ class _Rows:
     who: Index
     step: Index
     begin: Index | None
+
+
+def _layout_rows(asked: Mapping[str, Index], layout: Index, own: Index) -> dict[str, Tensor]:
+    """Rows of the layout for numbers of existing steps; a consumer's ``own`` row where there is none."""
+    found = {}
+    for head, numbers in asked.items():
+        rows = own.copy()
+        rows[numbers >= 0] = layout[numbers[numbers >= 0]]
+        found[head] = torch.from_numpy(rows)
+    return found
 
 
 def _scatter(values: NDArray[np.generic], padded: tuple[Index, int, int]) -> NDArray[np.generic]:

@@ -89,13 +89,16 @@ def _step_metrics(head: nn.Module, hidden: Tensor, batch: Batch, name: str) -> t
     """Mean loss and metrics of each consumer from one pass over the logits: ``[B, 1]``, ``[B, m]``."""
     if not isinstance(head, ClassHead):
         raise ConfigError(f"head {name!r} has no metric", hint="add it to consumer_metrics")
-    logits = head.logits(hidden, batch).flatten(0, -2)  # [P, C]
-    target = batch.targets[name].reshape(-1)
+    asked = batch.target_steps(name, hidden)
+    logits = head.logits(asked.hidden, asked.batch).flatten(0, -2)  # [P, C], or [B, C] for the last step only
+    target = asked.target.reshape(-1)
     loss = functional.cross_entropy(logits, target, ignore_index=0, reduction="none")[:, None]
     if isinstance(head, ItemHead):
         values = rank_metrics(expected_ranks(logits, target))
     else:
         values = (logits.argmax(1) == target).double()[:, None]
+    if asked.one_each:
+        return loss * asked.weight[:, None], values * asked.weight[:, None]
     return mean_over_steps(loss, batch, name), mean_over_steps(values, batch, name)
 
 

@@ -48,7 +48,9 @@ class SequenceModel(nn.Module):
         self.settings, self.shape = settings, shape
         d, h = settings.dim, settings.hidden
         self.item = nn.Embedding(shape.sizes["item"], d)
-        self.context = nn.ModuleDict({name: nn.Embedding(shape.sizes[name], d) for name in shape.context})
+        self.context = nn.ModuleDict(
+            {name: nn.Embedding(shape.sizes[name], d) for name in shape.context if name in settings.context}
+        )
         dropout = settings.dropout if settings.layers > 1 else 0.0
         self.encoder = _ENCODERS[settings.encoder](d, h, settings.layers, batch_first=True, dropout=dropout)
         self.projection = nn.Linear(h, d, bias=False) if h != d else None
@@ -132,9 +134,16 @@ class SequenceModel(nn.Module):
             if isinstance(head, RowHead):
                 total = total + weight * head.row_losses(pooled, batch.targets[name]) * batch.weights[name]
             elif isinstance(head, ClassHead):
-                steps = head.step_losses(hidden, batch.targets[name], batch) * batch.weights[name]
-                total = total.index_add(0, batch.consumer_of_row, weight * steps.reshape(-1))
+                total = total + weight * self._step_losses(name, head, hidden, batch)
         return total
+
+    def _step_losses(self, name: str, head: ClassHead, hidden: Tensor, batch: Batch) -> Tensor:
+        """Weighted sum over the steps at which a head is asked; logits exist for these only. Shapes: ``[B]``."""
+        asked = batch.target_steps(name, hidden)
+        losses = (head.step_losses(asked.hidden, asked.target, asked.batch) * asked.weight).reshape(-1)
+        if asked.one_each:
+            return losses
+        return losses.new_zeros(batch.size).index_add(0, batch.consumer_of_row, losses)
 
     def item_tensors(self) -> tuple[str, ...]:
         """Names of the parameters whose first axis is the catalogue."""

@@ -33,13 +33,14 @@ ARCHITECTURES = {
     "sampled_negatives": st.sampled_from([0, 0, 7]),
     "heads": st.sets(st.sampled_from(sorted(HEADS)), min_size=1),
     "copy_bonus": st.sampled_from([0.0, 3.0]),
+    "targets": st.sampled_from(["every", "last"]),
     "clip": st.sampled_from([0.01, 0.5, 3.0, 1e4]),
     "seed": st.integers(0, 99),
 }
 
 
 def check(dtype: torch.dtype, events: list[int], clip: float, seed: int, heads: set[str], **choices: Any) -> None:
-    batcher = batcher_of(events, seed)
+    batcher = batcher_of(events, seed, targets=choices["targets"])
     weights = {name: HEADS[name] for name in sorted(heads)}
     with default_dtype(dtype):
         model = model_of(dtype, seed, heads=weights, **choices)

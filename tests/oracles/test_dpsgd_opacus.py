@@ -45,11 +45,14 @@ def flat(module: torch.nn.Module) -> torch.Tensor:
 @pytest.mark.parametrize("encoder", ["lstm", "gru"])
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("tied", [True, False])
-def test_one_optimizer_step_equals_opacus_hooks_on_padded_rows(encoder: str, layers: int, tied: bool) -> None:
+@pytest.mark.parametrize("targets", ["every", "last"])
+def test_one_optimizer_step_equals_opacus_hooks_on_padded_rows(
+    encoder: str, layers: int, tied: bool, targets: Any
+) -> None:
     from client.training.dpsgd.opacus_path import OpacusEngine
 
-    choices = {"encoder": encoder, "layers": layers, "tied": tied, "pooling": "attention"}
-    model, batcher = model_of(torch.float32, 1, **choices), batcher_of(EVENTS, 1)
+    choices = {"encoder": encoder, "layers": layers, "tied": tied, "pooling": "attention", "targets": targets}
+    model, batcher = model_of(torch.float32, 1, **choices), batcher_of(EVENTS, 1, targets=targets)
     stock = OpacusEngine(copy.deepcopy(model), batcher, CLIP)
     ours = TapeEngine(model, batcher, CLIP)
     want, theirs = stock.clipped_sum(ROWS)
