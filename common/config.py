@@ -49,6 +49,12 @@ class DataSettings(_Section):
     consumers: Count = Field(14_000, description="synthetic: consumers over all sites")
     items: int = Field(1_000, ge=20, description="synthetic: items over all sites")
     events_per_consumer: Positive = Field(24.0, description="synthetic: mean events of a consumer")
+    synthetic: Literal["marketplace", "rows"] = Field(
+        "marketplace", description="what is generated: unequal merchants, or plain rows of items at equal sites"
+    )
+    lengths: tuple[Count, Count] = Field(
+        (13, 51), description="synthetic rows: fewest and most events of a consumer"
+    )
 
 
 class FeatureSettings(_Section):

@@ -83,6 +83,12 @@ def _events(config: RunConfig) -> tuple[Any, Catalogue | None, dict[str, Any]]:
         secret = hashlib.sha256(f"fedcart/simulation/{config.seed}".encode()).digest()
         log, report = load_events(settings.events, settings.format, secret=secret, site_column=column)
         return log, None, {"source": Path(settings.events).name, "events": len(log), "cleaning": report.to_json()}
+    if settings.synthetic == "rows":
+        from simulations.plain_rows import RowsSpec, generate_rows
+
+        rows = RowsSpec(settings.sites, settings.consumers, settings.items, settings.lengths)
+        log, catalogue = generate_rows(rows, config.seed)
+        return log, catalogue, {"source": "synthetic rows", "events": len(log), **asdict(rows)}
     from simulations.synthetic import SyntheticSpec, generate
 
     spec = SyntheticSpec(
