@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from rich.markup import escape
 from cli import show
 from cli.verdict import Standing, standings
 from common.config import RunConfig
+from common.contribution import STATISTICS
 from common.runfolder import RoundRecord, RunFolder
 from simulations.observer import Observer, RunFacts, Summary
 
@@ -33,13 +35,17 @@ PHASES = {
     "plain": "training at the sites",
 }
 KNOWN_METRICS = (
-    "loss", "recall@20", "intent_auc", "mrr@20", "intent_ap", "squared_error", "event_accuracy", "category_accuracy",
+    "wape", "loss", "recall@20", "intent_auc", "mrr@20", "mase", "rmse", "intent_ap", "squared_error", "event_accuracy", "category_accuracy",
 )  # fmt: skip
 SHORT = {
     "recall@20": "R@20",
     "mrr@20": "MRR@20",
     "intent_auc": "AUC",
     "squared_error": "sq.err",
+    "wape": "WAPE",
+    "revenue_wape": "WAPE rev.",
+    "mase": "MASE",
+    "rmse": "RMSE",
     "intent_ap": "AP",
     "intent_f1": "F1",
     "event_accuracy": "event",
@@ -127,6 +133,9 @@ class Screen(Observer):
         """One line of the table."""
         self._said = time.monotonic()
         self.refusals = sum(site.status in ("refused", "stopped") for site in record.sites.values())
+        if record.kind == STATISTICS:
+            self._line(released_line(record))
+            return
         if not self._columns and not record.aborted:
             self._columns = fitting(columns(record, self.config), self._console.width)
             for line in header(self._columns):
@@ -199,11 +208,22 @@ class Screen(Observer):
             self._bar = None
 
 
+def released_line(record: RoundRecord) -> str:
+    """Round 0 of a sales run in words."""
+    if record.aborted:
+        return f"[yellow]no market series: {escape(record.aborted)}[/], {_answered(record)} sites answered"
+    cost = f", ε {show.epsilon(record.worst_epsilon)} spent" if record.private else ""
+    return (
+        f"round 0      {_answered(record)} sites have released their series{cost}; training reads nothing else "
+        f"[dim]({show.size(record.bytes_up + record.bytes_down)}, {show.duration(record.seconds)})[/]\n"
+    )
+
+
 def progress_words(round_number: int, rounds: int, phase: str) -> str:
     """What is going on, for the progress line."""
     doing = PHASES.get(phase, phase)
     if not round_number:
-        return f"preparing: {doing}"
+        return f"preparing: {doing.replace('training at', 'summing up purchases at')}"
     return (
         f"round {round_number} of {rounds}: {doing}" if round_number <= rounds else f"closing evaluation: {doing}"
     )
@@ -282,7 +302,8 @@ def facts_lines(facts: RunFacts) -> list[str]:
         noise = f"noise multiplier {facts.noise_multiplier:.3f}, sampling rate {facts.sampling_rate:g}"
         rows.append(("privacy", f"{promise}, {noise}"))
         rows.append(("budget", escape(facts.budget)))
-        rows.append(("expect", escape(f"{facts.expectation} (signal S = {facts.expected_signal:,.0f})")))
+        signal = f" (signal S = {facts.expected_signal:,.0f})" if math.isfinite(facts.expected_signal) else ""
+        rows.append(("expect", escape(facts.expectation + signal)))
     else:
         rows.append(("privacy", "[bold yellow]none: this run is NOT PRIVATE[/]"))
     return [f"[dim]{name:<12}[/] {text}" for name, text in rows]
@@ -312,7 +333,8 @@ def _result_lines(rows: list[Standing]) -> list[str]:
     names = list(rows[0].values)[:METRICS_SHOWN]
     width = max(len(row.name) for row in rows) + 2
     head = " " * width + "".join(f"{SHORT.get(name, name):>9}" for name in names)
-    lines = [f"[dim]{head}   (oracle: the simulation's own test on held-out consumers)[/]"]
+    test = "the last periods of each site's exact series" if "wape" in names else "held-out consumers"
+    lines = [f"[dim]{head}   (oracle: the simulation's own test on {test})[/]"]
     for row in rows:
         text = f"{row.name:<{width}}" + "".join(f"{show.number(row.values.get(name)):>9}" for name in names)
         lines.append(f"[bold]{text}[/]" if row.is_model else text)

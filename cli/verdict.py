@@ -6,17 +6,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 MODEL = "this model"
-TRIVIAL = ("popularity", "markov", "item-knn", "repeat-last", "buys-again", "majority", "seasonal-mean")
-LOWER_IS_BETTER = ("loss", "squared_error", "wape")
+TRIVIAL = (
+    "popularity",
+    "markov",
+    "item-knn",
+    "repeat-last",
+    "buys-again",
+    "majority",
+    "mean-of-four",
+    "seasonal-naive",
+)
+LOWER_IS_BETTER = ("loss", "squared_error", "wape", "revenue_wape", "mase", "rmse")
 SHOWN = (
     "recall@20", "mrr@20", "intent_auc", "intent_ap", "intent_f1", "intent_precision", "intent_recall",
-    "intent_accuracy", "event_accuracy", "category_accuracy", "squared_error", "wape", "loss",
+    "intent_accuracy", "event_accuracy", "category_accuracy", "squared_error",
+    "wape", "revenue_wape", "mase", "rmse", "loss",
 )  # fmt: skip
 PRIMARY = {
     "next-behaviour": "recall@20",
     "multi-task": "recall@20",
     "purchase-intent": "intent_auc",
-    "sales": "squared_error",
+    "sales": "wape",
 }
 
 

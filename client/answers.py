@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from client.site import Site
 from common.config import RunConfig
-from common.contribution import EVALUATE, TRAIN, Contribution, Query
+from common.contribution import EVALUATE, STATISTICS, TRAIN, Contribution, Query
 from common.errors import ConfigError
-from common.plan import METRICS, UPDATE, RunPlan
+from common.plan import METRICS, SERIES, UPDATE, RunPlan
 
 if TYPE_CHECKING:
     from client.training.gradients import GradientEngine
@@ -66,6 +66,8 @@ def answer(site: Site, question: Question) -> Contribution:
 
 
 def _train(site: Site, question: Question) -> Contribution:
+    if question.plan.forecasts:
+        return _from_release(site, question)
     from client.training.trainer import local_plan, train_locally
     from common.trust.randomness import PrivateStream
 
@@ -80,10 +82,42 @@ def _train(site: Site, question: Question) -> Contribution:
 
 
 def _evaluate(site: Site, question: Question) -> Contribution:
+    if question.plan.forecasts:
+        return _from_release(site, question)
     return _contribution(question, {METRICS: _metric_sums(site, question)})
 
 
-ANSWERS: dict[str, Callable[[Site, Question], Contribution]] = {TRAIN: _train, EVALUATE: _evaluate}
+def _statistics(site: Site, question: Question) -> Contribution:
+    """The site's sales series, bounded per consumer and noised: the one answer of a sales run that reads consumers."""
+    from client.training.statistics import noised_series, purchases_at
+    from common.trust.randomness import PrivateStream
+
+    series = noised_series(purchases_at(site, question.plan), question.plan, PrivateStream())
+    return _contribution(question, {SERIES: series})
+
+
+def _from_release(site: Site, question: Question) -> Contribution:
+    """Update and metric sums of the sales model, from nothing but the series that this site has released."""
+    from client.training.sales import SalesData, flat_model, measure, train_sales
+    from client.training.statistics import kept_release, noise_floor
+
+    plan, config = question.plan, question.plan.config
+    data = SalesData.of(kept_release(site, plan), config, noise_floor(plan))
+    model, flat = flat_model(config)
+    flat.load(question.model)
+    parts = {METRICS: measure(model, data, config)}
+    if question.query.kind == TRAIN:
+        seed = f"fedcart/sales/1\0{config.seed}\0{site.name}\0{question.query.round}".encode()
+        update = train_sales(flat, model, data, question.model, config, seed)
+        parts[UPDATE] = update.astype(np.float64) * plan.weight(site.name)
+    return _contribution(question, parts)
+
+
+ANSWERS: dict[str, Callable[[Site, Question], Contribution]] = {
+    TRAIN: _train,
+    EVALUATE: _evaluate,
+    STATISTICS: _statistics,
+}
 
 
 def _contribution(question: Question, parts: dict[str, NDArray[np.float64]]) -> Contribution:

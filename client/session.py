@@ -25,7 +25,7 @@ from client.runtime.approval import require_approval
 from client.site import Site
 from common import wire
 from common.config import PerformanceSettings
-from common.contribution import TRAIN, Query
+from common.contribution import STATISTICS, TRAIN, Query
 from common.errors import LocalProtocolError, PolicyRefusedError, RemoteProtocolError, VerificationError
 from common.plan import FAREWELL, PROPOSAL, RunPlan, model_digest
 from common.privacy.attestation import SignedAttestation
@@ -42,12 +42,14 @@ RECIPE_RATE = 1.0  # for the policy: a rate left to the recipe is this program's
 class Memory:
     """What a site remembers between two messages of a round: the machine's state, and the reservation.
 
-    ``ring`` is used without privacy only (nothing is charged, so nothing waits in an outbox).
+    ``ring`` is used without privacy only (nothing is charged, so nothing waits in an outbox). ``plan``: the run's,
+    where the site keeps what leaves, to learn from it later.
     """
 
     machine: bytes = b""
     reservation: str = ""
     ring: bytes = b""
+    plan: str = ""
 
 
 def advertise(site: Site, request: Values, speed: PerformanceSettings) -> tuple[dict[str, Any], Memory]:
@@ -82,6 +84,7 @@ def mask(site: Site, request: Values, memory: Memory) -> tuple[dict[str, Any], M
     contribution = sha256(b"fedcart/contribution/1", again, ring.tobytes())
     delivery = messages.decode(messages.ShareDelivery, request["message"])
     masked = machine.mask(delivery, ring, contribution)
+    _keep(site, memory, ring)
     _commit(site, memory)
     return {"message": messages.encode(masked)}, Memory(machine.to_state())
 
@@ -109,6 +112,7 @@ def contribute(site: Site, request: Values, speed: PerformanceSettings) -> dict[
     _require_approval(site, question.plan)
     reply, memory = _prepare(site, question, request, None)
     ring = _ring(site, memory)
+    _keep(site, memory, ring)
     _commit(site, memory)
     return reply | {"ring": ring.astype("<u4").tobytes()}
 
@@ -137,8 +141,9 @@ def propose(site: Site, request: Values) -> None:
 
 
 def _first_proposal(site: Site, plan: RunPlan) -> Proposal:
-    """The first training round of a plan with all its sites, as the policy will meet it."""
-    query = Query(TRAIN, plan.run, 1, plan.to_json(), b"")
+    """The first charged round of a plan with all its sites, as the policy will meet it."""
+    kind, number = (STATISTICS, 0) if plan.forecasts else (TRAIN, 1)
+    query = Query(kind, plan.run, number, plan.to_json(), b"")
     question = Question(query, plan, np.zeros(0, dtype=np.float32), "fast", 1)
     cohort = min(len(plan.sites), plan.config.aggregation.max_cohort)
     threshold = plan.config.aggregation.threshold or default_threshold(cohort)
@@ -165,8 +170,9 @@ def verified_question(site: Site, request: Values, speed: PerformanceSettings) -
     plan = RunPlan.from_json(query.settings)
     if plan.run != query.run or model.size != plan.parameters:
         raise RemoteProtocolError("query, plan and model do not belong together")
-    if not 1 <= query.round <= plan.config.training.rounds + 1:
-        raise RemoteProtocolError(f"round {query.round} is not one of the plan")
+    first = plan.forecasts and query.round == 0
+    if not (first or 1 <= query.round <= plan.config.training.rounds + 1) or first != (query.kind == STATISTICS):
+        raise RemoteProtocolError(f"round {query.round} ({query.kind}) is not one of the plan")
     if not np.isfinite(model).all():
         raise RemoteProtocolError("the model holds a value that is not finite")
     _check_plan(site, plan)
@@ -228,6 +234,7 @@ def proposal_of(site: Site, question: Question, attempt: int, params: Params | N
         run_events=plan.total_events(),
         learning_rate=config.training.learning_rate or RECIPE_RATE,
         weight_ratio=max(declared for _, declared in plan.populations) / plan.population(site.name),
+        derived=plan.derived(question.query.kind),
     )
 
 
@@ -241,7 +248,7 @@ def _prepare(
             raise PolicyRefusedError(
                 "noise_multiplier_min", "the run has no privacy", hint="real sites train with noise only"
             )
-        return {}, Memory(ring=_quantized(site, question).tobytes())
+        return {}, Memory(ring=_quantized(site, question).tobytes(), plan=_plan_to_keep(question))
     guard = site.guard()
     _close_rounds(guard, question.query.run, keep=question.query.round)
     grant = guard.reserve(proposal_of(site, question, attempt, params), _echoed(request))
@@ -251,7 +258,7 @@ def _prepare(
         except Exception:
             guard.fail(grant)  # that it failed may depend on the data, and the error code leaves: charged for good
             raise
-    memory = Memory(reservation=json.dumps(_reservation_to_json(grant)))
+    memory = Memory(reservation=json.dumps(_reservation_to_json(grant)), plan=_plan_to_keep(question))
     return {"attestation": json.dumps(grant.attestation.to_json())}, memory
 
 
@@ -272,6 +279,18 @@ def _ring(site: Site, memory: Memory) -> NDArray[np.uint32]:
     if stored is None:
         raise LocalProtocolError("no contribution waits for this round", hint="it was closed, or left already")
     return np.frombuffer(stored, dtype=np.uint32)
+
+
+def _plan_to_keep(question: Question) -> str:
+    return question.query.settings if question.query.kind == STATISTICS else ""
+
+
+def _keep(site: Site, memory: Memory, ring: NDArray[np.uint32]) -> None:
+    """Keep what is about to leave where the run goes on with it; without its COMMIT the file is worth nothing."""
+    if memory.plan:
+        from client.training.statistics import keep_release
+
+        keep_release(site.kit.state, RunPlan.from_json(memory.plan), ring.tobytes())
 
 
 def _commit(site: Site, memory: Memory) -> None:

@@ -30,6 +30,7 @@ from common.runfolder import create_atomic, write_atomic
 from common.trust.identity import Identity, Roster
 
 if TYPE_CHECKING:
+    from common.data.events import EventLog
     from common.data.sequences import ConsumerSequences
 
 SECRET_BYTES = 32
@@ -98,12 +99,21 @@ class Site:
 
         Raises: BadInputError for an unusable log, ConfigError if the site's catalogue is not the run's.
         """
-        path = prepared_path(self.kit, plan, self._source_stamp())
+        path = prepared_path(self.kit, plan, self.source_stamp())
         if not path.exists():
             store_sequences(path, *self._encode(plan))
         return _load_prepared(path, path.stat().st_mtime_ns, self.secret(), plan.config.privacy.holdout)
 
-    def _source_stamp(self) -> str:
+    def events(self) -> EventLog:
+        """The site's own event log, cleaned, ids pseudonymised. Raises: BadInputError for an unusable one."""
+        from common.data.events import load_events
+        from common.data.formats import load_mapping
+
+        facts = self.file.site
+        mapping = load_mapping(self.kit.resolve(facts.mapping)) if facts.mapping else None
+        return load_events(self.kit.resolve(facts.events), facts.format, mapping=mapping, secret=self.secret())[0]
+
+    def source_stamp(self) -> str:
         """Changes when the operator replaces the event log; empty where there is none (a simulation)."""
         try:
             found = self.kit.resolve(self.file.site.events).stat()
@@ -122,9 +132,7 @@ class Site:
 
     def _encode(self, plan: RunPlan) -> tuple[ConsumerSequences, NDArray[np.bool_]]:
         from common.data.catalogue import read_catalogue
-        from common.data.events import load_events
         from common.data.features import FeatureSpec
-        from common.data.formats import load_mapping
         from common.data.sequences import build_sequences
         from common.data.sharing import shared_item_masks
 
@@ -136,10 +144,12 @@ class Site:
                 "the catalogue of this site is not the one of the run",
                 hint="ask the coordinator for the run's file",
             )
-        mapping = load_mapping(self.kit.resolve(facts.mapping)) if facts.mapping else None
-        log, _ = load_events(self.kit.resolve(facts.events), facts.format, mapping=mapping, secret=self.secret())
         sequences = build_sequences(
-            log, spec, catalogue, max_events=plan.config.features.max_events, cut=plan.config.intent.cut_us
+            self.events(),
+            spec,
+            catalogue,
+            max_events=plan.config.features.max_events,
+            cut=plan.config.intent.cut_us,
         )
         masks = shared_item_masks(spec, catalogue, plan.sites, plan.config.aggregation.min_stockists)
         return sequences, masks[self.name]

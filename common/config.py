@@ -19,9 +19,9 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from common.errors import ConfigError
-from common.model.head_names import INTENT, ROW_HEADS, STEP_HEADS
+from common.model.head_names import INTENT, ROW_HEADS, SALES, STEP_HEADS
 
-Task = Literal["next-behaviour", "purchase-intent", "multi-task"]
+Task = Literal["next-behaviour", "purchase-intent", "multi-task", "sales"]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -49,6 +49,7 @@ class DataSettings(_Section):
     consumers: Count = Field(14_000, description="synthetic: consumers over all sites")
     items: int = Field(1_000, ge=20, description="synthetic: items over all sites")
     events_per_consumer: Positive = Field(24.0, description="synthetic: mean events of a consumer")
+    days: int = Field(180, ge=2, le=3_650, description="synthetic: length of the log")
     synthetic: Literal["marketplace", "rows"] = Field(
         "marketplace", description="what is generated: unequal merchants, or plain rows of items at equal sites"
     )
@@ -144,10 +145,54 @@ class IntentSettings(_Section):
         return (date.fromisoformat(self.cut) - date(1970, 1, 1)).days * 86_400_000_000
 
 
+class SalesSettings(_Section):
+    """What is summed into sales series, under which public bounds, and what is forecast. Same at every site."""
+
+    granularity: Literal["day", "week"] = Field("day", description="period of the series; weeks begin on Monday")
+    start: str = Field("", description="public first day (YYYY-MM-DD); empty: the log's first, simulations only")
+    periods: int = Field(0, ge=0, le=20_000, description="length of the series; 0: to the log's end, simulations only")
+    categories: tuple[str, ...] = Field(
+        (), description="public list, `other` takes the rest; empty: those of the catalogue, or one: all"
+    )
+    horizon: int = Field(7, ge=1, le=60, description="periods ahead that are forecast")
+    window: int = Field(28, ge=4, le=400, description="periods that the model reads")
+    test: int = Field(28, ge=1, le=2_000, description="last periods, for measuring only")
+    quantity_cap: Positive = Field(100.0, description="larger quantities of one purchase count as this")
+    price_cap: Positive = Field(1_000.0, description="larger prices count as this")
+    quantity_bound: Positive = Field(
+        10.0, description="L2 of a consumer's quantities over all cells that reaches privacy.clip = 1"
+    )
+    revenue_bound: Positive = Field(
+        200.0, description="L2 of a consumer's revenues over all cells that reaches privacy.clip = 1"
+    )
+    holidays: tuple[str, ...] = Field((), description="public dates (YYYY-MM-DD) with a calendar feature of their own")
+
+    @field_validator("start", mode="before")
+    @classmethod
+    def _as_text(cls, start: Any) -> Any:
+        return start.isoformat() if type(start) is date else start
+
+    @field_validator("holidays", mode="before")
+    @classmethod
+    def _dates_as_text(cls, found: Any) -> Any:
+        return [d.isoformat() if type(d) is date else d for d in found] if isinstance(found, list) else found
+
+    @model_validator(mode="after")
+    def _dated(self) -> SalesSettings:
+        for text in (*self.holidays, *([self.start] if self.start else [])):
+            date.fromisoformat(text)
+        if self.start and self.granularity == "week" and date.fromisoformat(self.start).weekday():
+            raise ValueError(f"sales.start {self.start} is not a Monday, with which a week begins")
+        if len(set(self.categories)) != len(self.categories):
+            raise ValueError("sales.categories names a category twice")
+        return self
+
+
 TASK_HEADS: Mapping[str, Mapping[str, float]] = {
     "next-behaviour": {"next-item": 1.0, "next-event": 0.1},
     "purchase-intent": {INTENT: 1.0},
     "multi-task": {"next-item": 1.0, "next-event": 0.1, INTENT: 1.0},
+    SALES: {SALES: 1.0},
 }
 """Heads of a task where ``model.heads`` says nothing else."""
 
@@ -231,6 +276,7 @@ class RunConfig(_Section):
     features: FeatureSettings = Field(default_factory=FeatureSettings)
     model: ModelSettings = Field(default_factory=ModelSettings)
     intent: IntentSettings = Field(default_factory=IntentSettings)
+    sales: SalesSettings = Field(default_factory=SalesSettings)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     privacy: PrivacySettings = Field(default_factory=PrivacySettings)
     aggregation: AggregationSettings = Field(default_factory=AggregationSettings)
@@ -255,13 +301,15 @@ class RunConfig(_Section):
         if not self.model.heads or any(weight < 0 for weight in self.model.heads.values()):
             raise ValueError("model.heads must name at least one head, weights must not be negative")
         self._check_heads()
+        if self.task == SALES and self.start_from:
+            raise ValueError("start_from begins from a model of behaviour; a sales run begins from the seasonal mean")
         return self
 
     def _check_heads(self) -> None:
         rows = sorted(set(self.model.heads) & set(ROW_HEADS))
         steps = sorted(set(self.model.heads) & set(STEP_HEADS))
-        needed = [] if self.task == "next-behaviour" else [INTENT]
-        if rows != needed or (steps and self.task == "purchase-intent"):
+        needed = {"next-behaviour": [], SALES: [SALES]}.get(self.task, [INTENT])
+        if rows != needed or (steps and self.task in ("purchase-intent", SALES)):
             raise ValueError(
                 f"task {self.task} does not fit model.heads {sorted(self.model.heads)}, its usual heads are "
                 f"{sorted(TASK_HEADS[self.task])}"

@@ -14,13 +14,17 @@ from numpy.typing import NDArray
 
 from common import wire
 from common.config import RunConfig, build_config
-from common.contribution import Block
+from common.contribution import EVALUATE, STATISTICS, Block
+from common.contribution import TRAIN as TRAINING
 from common.errors import ConfigError
+from common.model.head_names import SALES
 from common.privacy.mechanism import HOLDOUT, TRAIN, PrivacyEvent
 
 _RING = 2**31
 _UPDATE_CLIP = 4.0
 METRICS = "metrics"
+SERIES = "series"
+_NOISE_TAIL = 8.0  # standard deviations of a released cell that fit into its place of the sum
 PROPOSAL = b"fedcart/proposal/1\0"  # before the digest of a plan, in what the coordinator signs
 FAREWELL = b"fedcart/farewell/1\0"
 UPDATE = "update"
@@ -52,8 +56,33 @@ class RunPlan:
     def metrics(self) -> tuple[str, ...]:
         """Names of the metric sums."""
         from common.model.metric_sums import metric_names
+        from common.model.sales_accuracy import SALES_SUMS
 
-        return metric_names(list(self.config.model.heads))
+        return SALES_SUMS if self.forecasts else metric_names(list(self.config.model.heads))
+
+    def summarise(self, sums: NDArray[np.float64]) -> dict[str, float]:
+        """Readable metrics of metric sums: name -> value."""
+        from common.model.metric_sums import summarise
+        from common.model.sales_accuracy import released_figures
+
+        config = self.config
+        if self.forecasts:
+            return released_figures(sums, config.sales.quantity_bound)
+        return summarise(list(config.model.heads), sums)
+
+    @property
+    def forecasts(self) -> bool:
+        """Whether the run learns from sales series: one release in round 0, and post-processing of it."""
+        return self.config.task == SALES
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether contributions carry metric sums: on held-out consumers, or on the end of a released series."""
+        return self.forecasts or self.config.privacy.holdout > 0
+
+    def derived(self, kind: str) -> bool:
+        """Whether an answer to such a query reads nothing but what the site has released in this run."""
+        return self.forecasts and kind in (TRAINING, EVALUATE)
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -86,16 +115,25 @@ class RunPlan:
         """What the metric sums of one contribution cost."""
         return PrivacyEvent(self.evaluation_noise, 1.0, 1, HOLDOUT)
 
+    def statistics_events(self) -> tuple[PrivacyEvent, ...]:
+        """What the released series cost: all consumers are read, so both sub-scopes are charged."""
+        scopes = (TRAIN, HOLDOUT) if self.config.privacy.holdout > 0 else (TRAIN,)
+        return tuple(PrivacyEvent(self.noise_multiplier, 1.0, 1, scope) for scope in scopes)
+
     def events(self, kind: str) -> tuple[PrivacyEvent, ...]:
         """All events of one answer to a query of this kind; empty without privacy."""
-        if not self.config.privacy.enabled:
+        if not self.config.privacy.enabled or self.derived(kind):
             return ()
+        if kind == STATISTICS:
+            return self.statistics_events()
         training = (self.training_event(),) if kind == "train" else ()
         evaluation = (self.evaluation_event(),) if self.config.privacy.holdout > 0 else ()
         return training + evaluation
 
     def total_events(self) -> tuple[PrivacyEvent, ...]:
         """All that the whole run may cost a site: every round, and the evaluation that closes it."""
+        if self.forecasts:
+            return self.events(STATISTICS)
         rounds = self.config.training.rounds
         each = self.events("train")
         closing = self.events("evaluate")
@@ -110,12 +148,21 @@ class RunPlan:
         """Layout of a contribution: the finest fixed point that cannot wrap, the same for every cohort of the run."""
         cohort = min(len(self.populations), self.config.aggregation.max_cohort)
         largest = max(population for _, population in self.populations)
+        if kind == STATISTICS:
+            return (self._series_block(cohort, largest),)
         update = Block(
             UPDATE, self.parameters if kind == "train" else 0, _UPDATE_CLIP, _bits(cohort, _UPDATE_CLIP)
         )
         bound = float(2 * largest)
         metrics = Block(METRICS, len(self.metrics), bound, _bits(cohort, bound))
         return tuple(block for block in (update, metrics) if block.length)
+
+    def _series_block(self, cohort: int, largest: int) -> Block:
+        from common.model.sales_series import SalesSpec
+
+        bound = self.config.privacy.clip * (2 * largest + _NOISE_TAIL * self.noise_multiplier)
+        cells = SalesSpec.of(self.config).cells
+        return Block(SERIES, cells, bound, _bits(cohort, bound))
 
     def to_json(self) -> str:
         """Canonical JSON."""

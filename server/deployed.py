@@ -225,11 +225,11 @@ def write_model(
 ) -> None:
     """Write ``model.safetensors`` and ``model.json`` of a run."""
     from common.data.features import FeatureSpec
-    from common.model.network import ModelShape, build_model
     from common.model.parameters import layout_of, save_model
+    from common.model.run_model import run_model
 
     spec = FeatureSpec.from_json(json.loads(plan.features))
-    model = build_model(plan.config.model, ModelShape(spec.sizes), plan.config.seed)
+    model = run_model(plan.config, plan.features)
     metadata = {"plan": json.loads(plan.to_json()), "sizes": spec.sizes, **facts}
     save_model(folder.path, vector, layout_of(model), metadata)
 

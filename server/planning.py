@@ -118,14 +118,15 @@ def _initial_model(
     config: RunConfig, spec: FeatureSpec, base: Path
 ) -> tuple[np.ndarray[Any, np.dtype[np.float32]], Any]:
     """Parameters before round 1, and the catalogue row of each coordinate (-1: none)."""
-    from common.model.network import ModelShape, build_model
-    from common.model.parameters import FlatParameters, item_index
+    from common.model.network import SequenceModel
+    from common.model.parameters import FlatParameters
+    from common.model.run_model import item_rows_of, run_model
     from common.model.transfer import adopt
 
-    model = build_model(config.model, ModelShape(spec.sizes), config.seed)
-    if config.start_from:
+    model = run_model(config, spec.canonical())
+    if config.start_from and isinstance(model, SequenceModel):
         adopt(model, base / config.start_from, spec)
-    return FlatParameters(model).numpy(), item_index(model)
+    return FlatParameters(model).numpy(), item_rows_of(model)
 
 
 def _fresh(runs: Path, name: str) -> Path:

@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common import wire
-from common.contribution import EVALUATE, TRAIN, Query
+from common.contribution import EVALUATE, STATISTICS, TRAIN, Query
 from common.errors import BadInputError, WorkFailedError
 from common.flower import Parts
-from common.model.metric_sums import summarise
-from common.plan import METRICS, UPDATE, RunPlan, model_bytes, model_digest
+from common.plan import METRICS, SERIES, UPDATE, RunPlan, model_bytes, model_digest
 from common.runfolder import COMPLETED, STOPPED, RoundRecord, RunFolder, write_atomic
 from common.secagg.messages import MIN_SITES, Member, Params, Session, default_threshold
 from common.trust.identity import Identity, Roster
@@ -28,6 +27,7 @@ from server import strategy
 from server.admission import Admission, HeadsBook
 from server.cohort import ItemRows, choose_cohort, mean_update
 from server.exchange import Exchange
+from server.market import MARKET_FILE, market_series
 from server.observer import RunObserver
 from server.secure_sum import Opening, SumOutcome, plain_sum, secure_sum
 from server.state import ServerState, latest_checkpoint, save_checkpoint
@@ -76,6 +76,8 @@ def run_federation(run: Run) -> Outcome:
     Raises: WorkFailedError if rounds keep failing or the disk is full; the last checkpoint is then intact.
     """
     state = resume_state(run)
+    if run.plan.forecasts and not any(record.kind == STATISTICS for record in run.folder.metrics()):
+        release_series(run, state)
     status, reason, aborted = COMPLETED, "", 0
     while state.round < run.plan.config.training.rounds:
         if reason := _cannot_go_on(run, state) or _stops_early(run, state):
@@ -123,9 +125,25 @@ def run_round(run: Run, state: ServerState) -> tuple[ServerState, RoundRecord]:
     return after, record
 
 
+def release_series(run: Run, state: ServerState) -> RoundRecord:
+    """Round 0 of a sales run: every site releases its noised series once; the sum is the market's series.
+
+    What the sites learn afterwards is post-processing of it, so this is all that the run costs them.
+    """
+    started = time.monotonic()
+    asked = _ask(run, state, STATISTICS, 0, state.parameters)
+    if not asked.outcome.aborted:
+        market = market_series(run.plan, asked.outcome.blocks[SERIES], asked.outcome.survivors)
+        run.folder.write_json(MARKET_FILE, market)
+    record = _record(run, asked, {}, time.monotonic() - started)
+    record = run.observer.complete(record, state)
+    run.folder.append_round(record)
+    return record
+
+
 def evaluate(run: Run, state: ServerState) -> RoundRecord | None:
     """Ask for metric sums of the averaged model on the hold-outs: the released result of the run."""
-    if run.plan.config.privacy.holdout <= 0:
+    if not run.plan.evaluates:
         return None
     started, number = time.monotonic(), state.round + 1
     asked = _ask(run, state, EVALUATE, number, state.average)
@@ -214,7 +232,7 @@ def _attempt(run: Run, admission: Admission, cohort: Sequence[str], model: bytes
 
 def _released(run: Run, outcome: SumOutcome) -> dict[str, float]:
     sums = outcome.blocks.get(METRICS)
-    return {} if sums is None else summarise(list(run.plan.config.model.heads), sums)
+    return {} if sums is None else run.plan.summarise(sums)
 
 
 def _record(run: Run, asked: _Asked, released: dict[str, float], seconds: float) -> RoundRecord:

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.config import RunConfig
+from common.model.head_names import SALES
+from common.model.sales_series import SalesSpec
 from common.plan import RunPlan
 from common.privacy.calibration import calibrate_noise
 from common.runfolder import RunFolder, write_atomic
@@ -29,8 +31,12 @@ def make_plan(
     Raises: ConfigError if the target cannot be met.
     """
     privacy, training = config.privacy, config.training
+    if config.task == SALES:
+        SalesSpec.of(config)  # dates that are missing, or a series that is too short, are said here
     noise = evaluation = 0.0
-    if privacy.enabled:
+    if privacy.enabled and config.task == SALES:
+        noise = privacy.noise_multiplier or calibrate_noise(privacy.epsilon, privacy.delta, 1.0, 1)
+    elif privacy.enabled:
         steps = training.rounds * training.local_steps
         noise = privacy.noise_multiplier or calibrate_noise(
             privacy.epsilon, privacy.delta, privacy.sampling_rate, steps

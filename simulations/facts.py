@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from common.config import RunConfig
+from common.model.head_names import SALES
 from common.plan import RunPlan
 from common.runfolder import RoundRecord, RunFolder
 from server.rounds import Outcome
+from simulations import sales
 from simulations.observer import RunFacts, SiteFacts, Summary
 
 _NEXT_ITEM = "recall@20"
@@ -23,7 +25,8 @@ def run_facts(
 ) -> RunFacts:
     """Everything that is known before round 1."""
     privacy, training = config.privacy, config.training
-    signal = expected_signal(plan)
+    signal = math.inf if plan.forecasts else expected_signal(plan)
+    steps = training.rounds * training.local_steps
     return RunFacts(
         out=out,
         sites=tuple(sites),
@@ -34,9 +37,9 @@ def run_facts(
         noise_multiplier=plan.noise_multiplier,
         epsilon_target=privacy.epsilon,
         delta=privacy.delta,
-        sampling_rate=privacy.sampling_rate,
+        sampling_rate=1.0 if plan.forecasts else privacy.sampling_rate,
         expected_signal=signal,
-        expectation=expectation(signal, training.rounds * training.local_steps),
+        expectation=sales.noise_words(plan) if plan.forecasts else expectation(signal, steps),
         parameters=plan.parameters,
         data=data,
         assumptions=assumptions(config),
@@ -57,6 +60,8 @@ def assumptions(config: RunConfig) -> tuple[str, ...]:
         stated.append(
             "the catalogue was built from the event log: an uncharged release, declare one in a deployment"
         )
+    if config.task == SALES and (config.data.events or not config.data.catalogue):
+        stated.append("dates and categories of the series follow the log: declare them in a deployment")
     if config.start_from:
         stated.append(
             "started from an earlier model: what that run cost the same consumers adds up, and is not in these figures"
@@ -165,6 +170,7 @@ def summarise_run(
 def _notes(outcome: Outcome, last: RoundRecord, baselines: dict[str, dict[str, float]]) -> list[str]:
     notes = [outcome.reason] if outcome.reason else []
     notes += [f"site {site} stopped: {reason}" for site, reason in sorted(outcome.state.stopped.items())]
+    notes += sales.verdict(last.oracle, baselines)
     model = last.oracle.get(_NEXT_ITEM, math.nan)
     better = {n: m[_NEXT_ITEM] for n, m in baselines.items() if m.get(_NEXT_ITEM, -1.0) > model}
     if better:

@@ -24,34 +24,34 @@ def initial_model(settings: str, features: str, start_from: str = "") -> dict[st
 
     Shapes: ``vector: float32[d]`` bytes; ``item_of: int32[d]`` bytes, the catalogue row of a coordinate or -1.
     """
+    from common.config import build_config
     from common.data.features import FeatureSpec
-    from common.model.parameters import FlatParameters, item_index
+    from common.model.network import SequenceModel
+    from common.model.parameters import FlatParameters
+    from common.model.run_model import item_rows_of, run_model
     from common.model.transfer import adopt
 
-    model = _model_of(settings, features)
-    if start_from:
+    model = run_model(build_config(json.loads(settings)), features)
+    if start_from and isinstance(model, SequenceModel):
         adopt(model, Path(start_from), FeatureSpec.from_json(json.loads(features)))
-    return {"vector": FlatParameters(model).numpy().tobytes(), "item_of": item_index(model).tobytes()}
+    return {"vector": FlatParameters(model).numpy().tobytes(), "item_of": item_rows_of(model).tobytes()}
 
 
 def whole_model(plan: RunPlan) -> SequenceModel:
-    """The shared model with every item row, at its initial parameters."""
-    return _model_of(plan.settings, plan.features)
-
-
-def _model_of(settings: str, features: str) -> SequenceModel:
-    from common.config import build_config
+    """The shared sequence model with every item row, at its initial parameters."""
     from common.data.features import FeatureSpec
     from common.model.network import ModelShape, build_model
 
-    config = build_config(json.loads(settings))
-    return build_model(config.model, ModelShape(FeatureSpec.from_json(json.loads(features)).sizes), config.seed)
+    config = plan.config
+    shape = ModelShape(FeatureSpec.from_json(json.loads(plan.features)).sizes)
+    return build_model(config.model, shape, config.seed)
 
 
 def write_model(folder: str, plan_json: str, vector: bytes, facts: dict[str, Any]) -> None:
     """Write ``model.safetensors`` and ``model.json`` of a run."""
     from common.data.features import FeatureSpec
     from common.model.parameters import layout_of, save_model
+    from common.model.run_model import run_model
 
     plan = RunPlan.from_json(plan_json)
     metadata = {
@@ -59,16 +59,24 @@ def write_model(folder: str, plan_json: str, vector: bytes, facts: dict[str, Any
         "sizes": FeatureSpec.from_json(json.loads(plan.features)).sizes,
         **facts,
     }
-    save_model(Path(folder), np.frombuffer(vector, dtype=np.float32), layout_of(whole_model(plan)), metadata)
+    save_model(
+        Path(folder),
+        np.frombuffer(vector, dtype=np.float32),
+        layout_of(run_model(plan.config, plan.features)),
+        metadata,
+    )
 
 
 def hold_out_sums(kit: str, plan_json: str, vector: bytes) -> list[float]:
-    """Exact metric sums of a model on one site's hold-out, in the order of ``RunPlan.metrics``."""
+    """Exact metric sums of a model on one site's hold-out, or its exact series, in the order of ``RunPlan.metrics``."""
     from client.answers import exact_metric_sums
     from client.site import load_site
+    from simulations.sales import exact_sums
 
-    site = load_site(Path(kit), simulated=True)
-    sums = exact_metric_sums(site, RunPlan.from_json(plan_json), np.frombuffer(vector, dtype=np.float32))
+    plan, parameters = RunPlan.from_json(plan_json), np.frombuffer(vector, dtype=np.float32).copy()
+    if plan.forecasts:
+        return exact_sums(kit, plan, parameters)
+    sums = exact_metric_sums(load_site(Path(kit), simulated=True), plan, parameters)
     return [float(value) for value in sums]
 
 
@@ -83,8 +91,11 @@ def trivial_baselines(kits: list[str], plan_json: str) -> dict[str, dict[str, fl
     from common.model.baselines import evaluate_baselines, fit
     from common.model.intent_baselines import evaluate_intent_baselines
     from common.model.targets import INTENT, row_targets
+    from simulations.sales import trivial_forecasts
 
     plan = RunPlan.from_json(plan_json)
+    if plan.forecasts:
+        return trivial_forecasts(kits, plan)
     sizes = FeatureSpec.from_json(json.loads(plan.features)).sizes
     parts = [load_site(Path(kit), simulated=True).prepared(plan) for kit in kits]
     train, held = joined_rows([p.train for p in parts]), joined_rows([p.holdout for p in parts])

@@ -25,6 +25,7 @@ from common.runfolder import RunFolder, write_atomic
 from common.trust.identity import COORDINATOR, SITE, Identity, Party, Roster
 from server.run_setup import write_setup
 from simulations.observer import SiteFacts
+from simulations.sales import store_site
 
 if TYPE_CHECKING:
     from common.data.catalogue import Catalogue
@@ -96,6 +97,7 @@ def _events(config: RunConfig) -> tuple[Any, Catalogue | None, dict[str, Any]]:
         consumers=settings.consumers,
         items=settings.items,
         events_per_consumer=settings.events_per_consumer,
+        days=settings.days,
     )
     market = generate(spec, config.seed)
     return (
@@ -172,14 +174,17 @@ def make_federation(
     for part in world.partition.sites:
         name, mask = kit_name(part.name), world.masks[part.name]
         kit = _make_kit(folder, plan, roster, identities[name])
-        sequences = build_sequences(
-            part.log,
-            world.spec,
-            world.catalogue,
-            max_events=config.features.max_events,
-            cut=config.intent.cut_us,
-        )
-        store_sequences(prepared_path(kit, plan), sequences, mask)
+        if plan.forecasts:
+            store_site(kit.state, plan, part.log)
+        else:
+            sequences = build_sequences(
+                part.log,
+                world.spec,
+                world.catalogue,
+                max_events=config.features.max_events,
+                cut=config.intent.cut_us,
+            )
+            store_sequences(prepared_path(kit, plan), sequences, mask)
         kits[name] = kit.path
         facts.append(SiteFacts(name, part.population, int(mask.sum()), part.note))
     write_setup(folder, plan, {kit_name(name): mask for name, mask in world.masks.items()}, item_of)

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from common.model.metric_sums import summarise
 from common.plan import RunPlan
 from simulations.workers import Done, WorkerPool
 
@@ -39,7 +38,7 @@ def reference_runs(
     wanted: list[tuple[str, list[str], float]] = []
     if CENTRAL in names:
         wanted.append((CENTRAL, everyone, 0.0))
-    if CENTRAL_DP in names and noise:
+    if CENTRAL_DP in names and noise and not plan.forecasts:
         wanted.append((CENTRAL_DP, everyone, noise))
     if LOCAL_ONLY in names:
         wanted += [(LOCAL_ONLY, [kit], 0.0) for kit in everyone]
@@ -52,7 +51,7 @@ def reference_runs(
             sums[name] = sums.get(name, 0.0) + np.array(finished.unwrap())
             done.append(finished)
             progress(len(done), len(jobs))
-    return {name: summarise(list(plan.config.model.heads), total) for name, total in sums.items()}
+    return {name: plan.summarise(total) for name, total in sums.items()}
 
 
 def train_alone(kits: list[str], plan_json: str, noise_multiplier: float) -> list[float]:
@@ -64,9 +63,12 @@ def train_alone(kits: list[str], plan_json: str, noise_multiplier: float) -> lis
     from common.trust.randomness import PrivateStream
     from server.state import ServerState
     from server.strategy import apply
+    from simulations import sales
     from simulations.oracle import hold_out_sums, joined_rows, whole_model
 
     plan = RunPlan.from_json(plan_json)
+    if plan.forecasts:
+        return sales.train_alone(kits, plan)
     config = plan.config
     private = noise_multiplier > 0
     config = config.model_copy(update={"privacy": config.privacy.model_copy(update={"enabled": private})})

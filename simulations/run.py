@@ -20,7 +20,7 @@ import numpy as np
 from client.site import load_site
 from common.config import RunConfig, load_config
 from common.errors import BadInputError
-from common.model.metric_sums import summarise
+from common.model.head_names import SALES
 from common.plan import RunPlan
 from common.runfolder import INTERRUPTED, RUNNING, RoundRecord, RunFolder
 from server.app import make_app, read_plan
@@ -34,6 +34,7 @@ from simulations.engines import run_apps
 from simulations.observer import Observer, RunFacts, Summary
 from simulations.prepare import declared, make_federation, make_world
 from simulations.reference_runs import reference_runs
+from simulations.sales import with_public_series
 from simulations.workers import WorkerPool
 
 
@@ -72,6 +73,8 @@ def _prepare(config: RunConfig, out: Path, pool: WorkerPool, observer: Observer)
     RunFolder.require_free(out)
     observer.progress(0, "events", 0, 3)
     world = make_world(config)
+    if config.task == SALES:
+        config = with_public_series(config, world)
     observer.progress(0, "model", 1, 3)
     initial = _job(pool, oracle.initial_model, config.public_json(), world.spec.canonical(), config.start_from)
     vector = np.frombuffer(initial["vector"], dtype=np.float32)
@@ -148,11 +151,11 @@ def oracle_metrics(
     pool: WorkerPool, kits: dict[str, Path], plan: RunPlan, vector: np.ndarray[Any, np.dtype[np.float32]]
 ) -> dict[str, float]:
     """Exact metrics of a model over all hold-outs: *oracle*. Empty without a hold-out."""
-    if plan.config.privacy.holdout <= 0:
+    if not plan.evaluates:
         return {}
     jobs = [(oracle.hold_out_sums, (str(kit), plan.to_json(), vector.tobytes())) for kit in kits.values()]
     sums = np.sum([done.unwrap() for done in pool.run_all(jobs)], axis=0)
-    return summarise(list(plan.config.model.heads), sums)
+    return plan.summarise(sums)
 
 
 def _finish(run: _Simulation, outcome: Outcome, seconds: float) -> Summary:
@@ -161,7 +164,7 @@ def _finish(run: _Simulation, outcome: Outcome, seconds: float) -> Summary:
     _job(run.pool, oracle.write_model, str(folder.path), run.plan.to_json(), state.average.tobytes(), facts)
     kits = [str(kit) for kit in run.kits.values()]
     baselines: dict[str, dict[str, float]] = {}
-    if run.plan.config.privacy.holdout > 0:
+    if run.plan.evaluates:
         baselines = _job(run.pool, oracle.trivial_baselines, kits, run.plan.to_json())
     if run.config.baselines and baselines:
         say = partial(run.observer.progress, 0, "references")

@@ -32,8 +32,11 @@ METRIC_WORDS = {
     "event_accuracy": "Next event, accuracy",
     "category_accuracy": "Next category, accuracy",
     "squared_error": "Sales, squared error",
+    "wape": "Sales, WAPE of quantity",
+    "revenue_wape": "Sales, WAPE of revenue",
+    "mase": "Sales, MASE of quantity",
 }
-COMPARED = ("recall@20", "intent_auc", "squared_error")  # one group of bars each, where measured
+COMPARED = ("recall@20", "intent_auc", "squared_error", "wape")  # one group of bars each, where measured
 STATUS_WORDS = {"ok": "in the sum", "not-invited": "not invited"}
 
 

@@ -22,7 +22,7 @@ from client.guard.ledger import Ledger
 from client.guard.outbox import Outbox, outbox_digest
 from client.guard.policy import Proposal, SitePolicy
 from client.guard.remains import gather
-from common.errors import BadInputError, LocalProtocolError
+from common.errors import BadInputError, LocalProtocolError, PolicyRefusedError
 from common.privacy import entries
 from common.privacy.accountant import Reading, ScopeAccountant, epsilon_of, round_up
 from common.privacy.attestation import Attestation, SignedAttestation
@@ -109,7 +109,7 @@ class Guard:
                 return self._reservation(found, proposal, projection, reused=True)
             check_run_total(state, proposal)
             projection = gate(state.spent, proposal.events, self._delta(state), self._policy.epsilon_max)
-            sequence = self._ledger.append(_reserve_body(proposal, self._code))
+            sequence = self._ledger.append(_reserve_body(proposal, self._code, source_of(state, proposal)))
             self._ledger.renew_anchor()
             return self._reservation(state.reservations[sequence], proposal, projection)
 
@@ -174,6 +174,12 @@ class Guard:
         with self._ledger.transaction() as state:
             mine = [r for r in state.open_reservations() if (r.body.run, r.body.round) == (run, number)]
         return Reservation(mine[-1].sequence, mine[-1].hash, run, number) if mine else None
+
+    def released_digest(self, run: str, config: str) -> str:
+        """Digest (hex) of what left and was charged in a run, of which more may be computed; empty if nothing did."""
+        with self._ledger.transaction() as state:
+            found = state.released(run, config)
+        return found.outbox if found else ""
 
     def stored(self, reservation: Reservation) -> bytes | None:
         """The contribution that waits for this reservation. **Raises** VerificationError if it is damaged."""
@@ -312,7 +318,24 @@ def recover_guard(
     return guard
 
 
-def _reserve_body(proposal: Proposal, code: str) -> Reserve:
+def source_of(state: Replay, proposal: Proposal) -> int | None:
+    """The charged release that a derived proposal is post-processing of; None for one that is charged itself.
+
+    **Raises** PolicyRefusedError (rule ``release``) if nothing of this run has left.
+    """
+    if not proposal.derived:
+        return None
+    found = state.released(proposal.run, proposal.config)
+    if found is None:
+        raise PolicyRefusedError(
+            "release",
+            f"policy rule release: run {proposal.run} has no released series in this ledger to learn from",
+            hint="a site that was not in round 0 of a sales run waits for the next run",
+        )
+    return found.sequence
+
+
+def _reserve_body(proposal: Proposal, code: str, source: int | None) -> Reserve:
     return Reserve(
         run=proposal.run,
         round=proposal.round,
@@ -323,6 +346,7 @@ def _reserve_body(proposal: Proposal, code: str) -> Reserve:
         events=proposal.events,
         holdout=proposal.holdout,
         split_key=proposal.split_key,
+        source=source,
     )
 
 

@@ -16,7 +16,7 @@ from common.errors import ConfigError, PolicyRefusedError
 from common.privacy.mechanism import HOLDOUT, TRAIN, PrivacyEvent
 from common.runfolder import write_atomic
 
-TASKS = ("next-behaviour", "purchase-intent", "multi-task")
+TASKS = ("next-behaviour", "purchase-intent", "multi-task", "sales")
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Refusal = tuple[str, str]
 
@@ -31,7 +31,8 @@ class Proposal:
 
     ``holdout`` and ``split_key`` say who is held out: the share, and the SHA-256 (hex) of the site's own key.
     ``run_events`` is all that the run may spend by its plan, empty where no plan stands behind a proposal.
-    ``weight_ratio`` is the largest declared population over this site's own.
+    ``weight_ratio`` is the largest declared population over this site's own. ``derived``: the answer reads nothing
+    but what this site has released in the same run, as this program's own code has it; it costs nothing.
     """
 
     run: str
@@ -54,6 +55,7 @@ class Proposal:
     run_events: tuple[PrivacyEvent, ...] = ()
     learning_rate: float = 1.0
     weight_ratio: float = 1.0
+    derived: bool = False
 
 
 class SitePolicy(BaseModel):
@@ -141,7 +143,7 @@ def _broken_rules(policy: SitePolicy, proposal: Proposal) -> Iterator[_Refusal]:
     p = proposal
     if p.task not in policy.allowed_tasks:
         yield "allowed_tasks", f"task {p.task!r} is not among {', '.join(policy.allowed_tasks)}"
-    if not p.events:
+    if not p.events and not p.derived:
         yield "noise_multiplier_min", "the release has no noise at all"
     if not p.delta <= policy.delta:  # written so that NaN is refused
         yield "delta", f"the run states delta {p.delta}, this scope has {policy.delta}"

@@ -9,5 +9,7 @@ STEP_HEADS: Mapping[str, str] = {"next-item": "item", "next-event": "event", "ne
 
 INTENT = "purchase-intent"
 
-ROW_HEADS = (INTENT, "sales")
+SALES = "sales"
+
+ROW_HEADS = (INTENT, SALES)
 """Heads that answer once for a whole row: a probability, a number."""

@@ -65,6 +65,9 @@ class Reserve(_Body):
 
     ``holdout`` and ``split_key`` (SHA-256 of the site's own key) say who is held out. The first RESERVE of a
     ledger fixes them: charging two disjoint parts apart is true only while no consumer changes sides.
+
+    ``source`` names the committed RESERVE of which this release is post-processing: it reads nothing else, and has
+    no events of its own, because that one was charged for good.
     """
 
     kind: Literal["reserve"] = "reserve"
@@ -77,6 +80,7 @@ class Reserve(_Body):
     events: tuple[PrivacyEvent, ...]
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     split_key: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    source: Count | None = None
 
 
 class Commit(_Body):
@@ -270,6 +274,7 @@ class Replay:
                 self.carried += count_events(entry.body.events)
                 self.spent += count_events(entry.body.events)
             case Reserve():
+                self._check_source(entry.body)
                 self._bind_split(entry.body)
                 self.reservations[entry.sequence] = Reservation(entry.sequence, entry.hash, entry.time, entry.body)
                 self.spent += count_events(entry.body.events)
@@ -282,6 +287,25 @@ class Replay:
                 self.spent -= count_events(reservation.body.events)
             case Forfeit():
                 self._open_reservation(entry.body.reserve).state = "forfeit"
+
+    def _check_source(self, body: Reserve) -> None:
+        """Post-processing names what it is made of: a release of the same run that is charged and never voided."""
+        if body.source is None:
+            return
+        found = self.reservations.get(body.source)
+        if body.events or found is None or found.state != "committed" or not found.body.events:
+            raise VerificationError(
+                f"says it is post-processing of entry {body.source}, which is no charged release"
+            )
+        if (found.body.run, found.body.config) != (body.run, body.config):
+            raise VerificationError(f"says it is post-processing of entry {body.source}, which is of another run")
+
+    def released(self, run: str, config: str) -> Reservation | None:
+        """The newest charged release of a run that left, from which more may be computed without a charge."""
+        found = (r for r in self.reservations.values() if (r.body.run, r.body.config) == (run, config))
+        return max(
+            (r for r in found if r.state == "committed" and r.body.events), key=lambda r: r.sequence, default=None
+        )
 
     def _bind_split(self, body: Reserve) -> None:
         split = (body.holdout, body.split_key)

@@ -86,7 +86,6 @@ def test_every_question_is_mapped_from_the_settings_and_tasks_have_their_heads()
         {"task": "next-behaviour", "model": {"heads": {INTENT: 1.0}}},
         {"task": "purchase-intent", "model": {"heads": {"next-item": 1.0}}},
         {"task": "multi-task", "model": {"heads": {INTENT: 1.0}}},
-        {"task": "sales"},
         {"task": "purchase-intent", "intent": {"ask": "days"}},
         {"task": "purchase-intent", "intent": {"cut": "2011-11-09"}},
         {"task": "purchase-intent", "intent": {"ask": "days", "cut": "soon"}},

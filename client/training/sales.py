@@ -1,0 +1,130 @@
+"""Local training on a site's released sales series: ordinary steps, because all they read is public already.
+
+The series was noised and charged when it was released; whatever is computed from it costs nothing more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from client.training.optimizer import make_optimizer
+from common.config import RunConfig
+from common.model.parameters import FlatParameters, Vector
+from common.model.sales_accuracy import LOSS_BOUND, accuracy_sums
+from common.model.sales_network import (
+    SalesModel,
+    Windows,
+    build_sales_model,
+    corrections,
+    first_origin,
+    forecasts,
+    make_windows,
+    normalised,
+    own_bias,
+    own_part,
+)
+from common.model.sales_series import Floats, SalesSpec, mean_of_four, seasonal_naive
+
+BATCH = 256  # windows of one local step
+LEARNING_RATES = {"scalar-adam": 0.01, "adam": 0.005, "momentum": 0.02, "sgd": 0.05}
+
+
+@dataclass(frozen=True)
+class SalesData:
+    """One site's series in windows: to learn from, to fit its own part on, to measure with (the last ``sales.test``).
+
+    ``series: float64[channels, categories, periods]`` in units of the public bounds.
+    """
+
+    series: Floats
+    spec: SalesSpec
+    train: Windows
+    check: Windows
+    test: Windows
+
+    @staticmethod
+    def of(series: Floats, config: RunConfig, floor: float = 0.0) -> SalesData:
+        """Cut a series. ``floor``: its noise, in units of the bounds."""
+        spec, sales = SalesSpec.of(config), config.sales
+        first, last = first_origin(sales.window, spec.season), spec.periods - sales.horizon - 1
+        cut = spec.periods - sales.test - sales.horizon  # the last origin whose targets end before the test
+        learnt = max(cut - max(sales.test, 2 * sales.horizon), first)
+        parts = (first, learnt + 1), (min(learnt + 1, cut), cut + 1), (max(cut + sales.horizon, first), last + 1)
+        windows = (make_windows(series, spec, config, np.arange(*part), floor) for part in parts)
+        return SalesData(series, spec, *windows)
+
+
+def train_sales(
+    flat: FlatParameters, model: SalesModel, data: SalesData, start: Vector, config: RunConfig, seed: bytes
+) -> Vector:
+    """Local steps of one round from ``start: float32[d]``; returns the update ``float32[d]``.
+
+    The site's own bias is taken off first and stays here.
+    """
+    training = config.training
+    flat.load(start)
+    anchor = flat.vector.clone()
+    bias = own_bias(data.train, corrections(model, data.train), config.sales.horizon)
+    target = data.train.target - bias[data.train.category][:, None]
+    optimizer = make_optimizer(training.optimizer, training.learning_rate or LEARNING_RATES[training.optimizer])
+    order = np.random.default_rng(np.frombuffer(hashlib.sha256(seed).digest(), dtype=np.uint32))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(order.integers(2**62)))  # dropout
+            model.train()
+            for _ in range(training.local_steps):
+                rows = order.integers(len(data.train), size=min(BATCH, len(data.train)))
+                _gradient(model, flat, data.train, target, rows)
+                if training.proximal:
+                    flat.gradient.add_(flat.vector - anchor, alpha=training.proximal)
+                optimizer.step(flat.vector, flat.gradient)
+    finally:
+        torch.set_num_threads(threads)
+    return (flat.vector - anchor).numpy()
+
+
+def _gradient(
+    model: SalesModel, flat: FlatParameters, windows: Windows, target: NDArray[np.float32], rows: NDArray[np.int64]
+) -> None:
+    flat.gradient.zero_()
+    found = model(torch.from_numpy(windows.window[rows]), torch.from_numpy(windows.ahead[rows]))
+    loss = functional.mse_loss(found, torch.from_numpy(target[rows]))
+    loss.backward()
+
+
+def measure(
+    model: SalesModel, data: SalesData, config: RunConfig, truth: Floats | None = None
+) -> NDArray[np.float64]:
+    """Accuracy sums over the last periods, in the order of ``SALES_SUMS``.
+
+    The site's own part is fitted before the test. ``truth`` stands in for the series where it is to be compared with another.
+    """
+    horizon, season = config.sales.horizon, data.spec.season
+    own = own_part(data.check, corrections(model, data.check), horizon)
+    corrected = corrections(model, data.test)
+    actual = data.series if truth is None else truth
+    ahead = data.test.origins[:, None] + np.arange(1, horizon + 1)
+    known = actual[..., ahead]
+    errors = data.test.target - normalised(data.test, corrected, own)
+    found = {
+        "error": forecasts(data.test, corrected, own),
+        "mean_error": np.maximum(mean_of_four(data.series, data.test.origins, horizon, season), 0.0),
+        "naive_error": np.maximum(seasonal_naive(data.series, data.test.origins, horizon, season), 0.0),
+    }
+    before = actual[..., : data.spec.periods - config.sales.test]
+    scale = np.abs(before[..., season:] - before[..., :-season]).mean(axis=-1)
+    return accuracy_sums(known, found, scale, float(np.minimum(errors**2, LOSS_BOUND).mean()))
+
+
+def flat_model(config: RunConfig) -> tuple[SalesModel, FlatParameters]:
+    """The initial model of a run, tied to one flat vector."""
+    model = build_sales_model(config.model, config.sales.horizon, config.seed)
+    return model, FlatParameters(model)
