@@ -61,7 +61,7 @@ def _run(folder: Path, sites: int, rounds: int, *, as_json: bool) -> int:
         local.wait_online(names)
         show.note(f"server and {sites} sites are up after {time.monotonic() - began:.1f} s, each its own process")
         run = prepare_run(local.coordinator, load_config(files.run), base=files.run.parent)
-        code = submit_and_follow(local.coordinator, run, as_json=as_json)
+        code = submit_and_follow(local.coordinator, run, as_json=as_json, patient=False)
         local.stop()
     return max(code, _audit(local, run.path, names))
 

@@ -9,11 +9,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cli import show
-from cli.live import columns, facts_lines, fitting, header
+from cli.live import columns, facts_lines, fitting, header, progress_bar, progress_words
 from common.config import RunConfig, load_config
 from common.errors import BadInputError
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from common.runfolder import RoundRecord, RunFolder
 
 POLL_S = 0.2
@@ -34,6 +36,21 @@ class Follower:
         self._notes = 0
         self._said = (time.monotonic(), "")
         self._columns: list[Any] = []
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> Follower:
+        """Show a moving line of progress where there is a terminal."""
+        self._bar = progress_bar()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def in_a_round(self) -> bool:
+        """Whether a round is under way, as far as the run folder says."""
+        now = self._now()
+        return bool(now and now["round"] > len(self._folder.metrics()))
 
     def look(self) -> None:
         """Print rounds and notes that have come since the last look; now and then, what is under way."""
@@ -66,12 +83,26 @@ class Follower:
         self._console.print(text, markup=False)
         self._said = (time.monotonic(), "")
 
-    def _progress(self) -> None:
+    def _now(self) -> dict[str, Any]:
         try:
-            now = json.loads((self._folder.path / "progress.json").read_text("utf-8"))
+            found: dict[str, Any] = json.loads((self._folder.path / "progress.json").read_text("utf-8"))
         except (OSError, ValueError):
+            return {}
+        return found
+
+    def _progress(self) -> None:
+        now = self._now()
+        if not now:
             return
-        text = f"round {now['round']}: {now['phase']}" if now["round"] else f"waiting for {now['phase']}"
+        rounds = self._config.training.rounds
+        text = (
+            progress_words(now["round"], rounds, now["phase"]) if now["round"] else f"waiting for {now['phase']}"
+        )
+        if self._bar is not None:
+            self._bar.update(
+                self._bar.task_ids[0], description=text, completed=now["done"], total=max(now["total"], 1)
+            )
+            return
         said, before = self._said
         if time.monotonic() - said > QUIET_S and (text != before or time.monotonic() - said > 3 * QUIET_S):
             self._said = (time.monotonic(), text)

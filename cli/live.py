@@ -29,7 +29,7 @@ METRICS_SHOWN = 5  # in the final box; the report has all
 PHASES = {
     "advertise": "training at the sites",
     "share": "exchanging key shares",
-    "masked": "collecting masked updates",
+    "mask": "collecting masked updates",
     "confirm": "confirming who is in the sum",
     "unmask": "removing masks",
     "plain": "training at the sites",
@@ -187,20 +187,8 @@ class Screen(Observer):
         self._console.print(text)
 
     def _start_bar(self) -> None:
-        console = show.progress()
-        if not console.is_terminal:
-            return
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
-
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-        )
-        self._bar = Progress(*columns, console=console, transient=True)
-        self._task = self._bar.add_task("loading", total=None)
-        self._bar.start()
+        self._bar = progress_bar()
+        self._task = self._bar.task_ids[0] if self._bar is not None else None
 
     def _stop_bar(self) -> None:
         if self._bar is not None:
@@ -217,6 +205,25 @@ def released_line(record: RoundRecord) -> str:
         f"round 0      {_answered(record)} sites have released their series{cost}; training reads nothing else "
         f"[dim]({show.size(record.bytes_up + record.bytes_down)}, {show.duration(record.seconds)})[/]\n"
     )
+
+
+def progress_bar() -> Progress | None:
+    """A started progress line with one task, None where there is no terminal to move it on."""
+    console = show.progress()
+    if not console.is_terminal:
+        return None
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+    )
+    bar = Progress(*columns, console=console, transient=True)
+    bar.add_task("loading", total=None)
+    bar.start()
+    return bar
 
 
 def progress_words(round_number: int, rounds: int, phase: str) -> str:

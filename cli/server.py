@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ import typer
 from cli import show
 
 if TYPE_CHECKING:
+    from cli.follow import Follower
     from common.deployment import CoordinatorKit
     from common.flower_link import Control
     from common.runfolder import RunFolder
@@ -19,6 +21,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="Coordinate a
 
 KitArgument = Annotated[Path, typer.Argument(help="folder of the coordinator's kit", metavar="KIT")]
 JsonOption = Annotated[bool, typer.Option("--json", help="the result as JSON on stdout")]
+SUBMITTED_FILE = "submitted.json"
 
 
 @app.command()
@@ -43,7 +46,10 @@ def run(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Start a run over the connected sites and show it, round by round. Ctrl-C stops it; it can be resumed."""
+    """Start a run over the connected sites and show it, round by round.
+
+    Ctrl-C stops it after the round under way, a second one at once; `fedcart server resume` goes on with it.
+    """
     from common.config import load_config
     from common.deployment import open_coordinator_kit
     from server.planning import prepare_run
@@ -53,7 +59,7 @@ def run(
     config = load_config(settings, set_ or [])
     must_be_up(opened)
     folder = prepare_run(opened, config, base=settings.resolve().parent)
-    show.note(f"run {folder.path.name}, folder {folder.path}")
+    show.note(f"run {folder.path.name}, known to the sites as {_name_at_sites(folder)}; folder {folder.path}")
     raise typer.Exit(submit_and_follow(opened, folder, as_json=json))
 
 
@@ -63,15 +69,24 @@ def resume(
     run: Annotated[str, typer.Argument(help="name of the run; the newest if left out")] = "",
     json: JsonOption = False,
 ) -> None:
-    """Go on with an interrupted run from its last finished round."""
+    """Go on with an interrupted run from its last finished round, or show again one that is under way."""
     from common.deployment import open_coordinator_kit
-    from server.planning import open_run
+    from common.errors import BadInputError
+    from common.runfolder import COMPLETED
+    from server.planning import open_run, run_is_held
     from server.runtime.control import must_be_up
 
     opened = open_coordinator_kit(kit)
     folder = open_run(opened, run)
     must_be_up(opened)
-    show.note(f"resuming {folder.path.name} after {len(folder.metrics())} recorded rounds")
+    if run_is_held(folder):
+        show.note(f"{folder.path.name} is under way: showing it")
+        raise typer.Exit(attach(opened, folder, as_json=json))
+    if _status_of(folder) == COMPLETED:
+        raise BadInputError(
+            f"{folder.path.name} is completed", hint="nothing is left to do; fedcart report shows it"
+        )
+    show.note(f"resuming {folder.path.name} after {show.count(len(folder.metrics()), 'recorded round')}")
     raise typer.Exit(submit_and_follow(opened, folder, as_json=json, again=True))
 
 
@@ -105,26 +120,88 @@ def status(
         typer.echo(f"attestation   {path}")
 
 
-def submit_and_follow(kit: CoordinatorKit, folder: RunFolder, *, as_json: bool, again: bool = False) -> int:
-    """Submit a prepared run to the running server and show it to its end, return the exit code."""
-    from cli.follow import Follower, announce, follow
+def submit_and_follow(
+    kit: CoordinatorKit, folder: RunFolder, *, as_json: bool, again: bool = False, patient: bool = True
+) -> int:
+    """Submit a prepared run to the running server and show it to its end, return the exit code.
+
+    ``patient``: Ctrl-C lets the round under way come to its end, and only a second one stops at once.
+    Raises: KeyboardInterrupt when the run was stopped so.
+    """
+    from cli.follow import Follower, announce
     from server.runtime.control import open_control, submit
 
-    config = announce(folder)
-    follower = Follower(folder, config, to_stderr=as_json)
+    follower = Follower(folder, announce(folder), to_stderr=as_json)
     if again:
         follower.skip_past()
     folder.write_json("summary.json", {"status": "running"})
     with open_control(kit) as control:
-        flower_run = submit(kit, control, folder.path.name)
+        number = submit(kit, control, folder.path.name)
+        folder.write_json(SUBMITTED_FILE, {"flower_run": number})
+        return _attend(Attended(kit, folder, control, number), follower, as_json=as_json, patient=patient)
+
+
+def attach(kit: CoordinatorKit, folder: RunFolder, *, as_json: bool) -> int:
+    """Show a run that is under way to its end, as ``submit_and_follow`` does."""
+    from cli.follow import Follower, announce
+    from server.runtime.control import open_control
+
+    follower = Follower(folder, announce(folder), to_stderr=as_json)
+    number = int(folder.read_json(SUBMITTED_FILE)["flower_run"])
+    with open_control(kit) as control:
+        return _attend(Attended(kit, folder, control, number), follower, as_json=as_json, patient=True)
+
+
+@dataclass(frozen=True)
+class Attended:
+    """A submitted run: kit, folder, connection to the server, Flower's number for it."""
+
+    kit: CoordinatorKit
+    folder: RunFolder
+    control: Control
+    number: int
+
+    def word(self) -> str:
+        """Flower's word for how the run stands; empty while the server starts again."""
+        return _flower_word(self.control, self.number)
+
+
+def _attend(run: Attended, follower: Follower, *, as_json: bool, patient: bool) -> int:
+    from cli.follow import follow
+
+    with follower:
         try:
-            summary = follow(follower, folder, lambda: _flower_word(control, flower_run))
+            summary = follow(follower, run.folder, run.word)
         except KeyboardInterrupt:
-            control.stop_run(flower_run)
-            folder.write_json("summary.json", {"status": "interrupted"})
-            show.note(f"stopped; every finished round is kept. To go on: fedcart server resume {kit.path}")
-            raise
-    return _close(kit, folder, summary, as_json=as_json)
+            summary = _stop(run, follower, patient=patient)
+    return _close(run.kit, run.folder, summary, as_json=as_json)
+
+
+def _stop(run: Attended, follower: Follower, *, patient: bool) -> dict[str, Any]:
+    from cli.follow import follow
+    from server.planning import ask_to_stop
+    from server.runtime.control import stop_at_once
+
+    if patient and follower.in_a_round():
+        ask_to_stop(run.folder)
+        show.note("stopping after the round under way; Ctrl-C again stops at once, and gives that round up")
+        with suppress(KeyboardInterrupt):
+            return follow(follower, run.folder, run.word)
+    stop_at_once(run.control, run.folder, run.number)
+    summary = {"status": "interrupted"}
+    run.folder.write_json("summary.json", summary)
+    return summary
+
+
+def _name_at_sites(folder: RunFolder) -> str:
+    return str(folder.read_json("plan.json")["run"])
+
+
+def _status_of(folder: RunFolder) -> str:
+    """The word of a run's summary; empty if there is none."""
+    if not (folder.path / "summary.json").exists():
+        return ""
+    return str(folder.read_json("summary.json").get("status", ""))
 
 
 def _flower_word(control: Control, flower_run: int) -> str:
@@ -138,7 +215,7 @@ def _flower_word(control: Control, flower_run: int) -> str:
 
 def _close(kit: CoordinatorKit, folder: RunFolder, summary: dict[str, Any], *, as_json: bool) -> int:
     from common.errors import FedcartError
-    from common.runfolder import COMPLETED
+    from common.runfolder import COMPLETED, INTERRUPTED
 
     _report(folder)
     if as_json:
@@ -149,18 +226,28 @@ def _close(kit: CoordinatorKit, folder: RunFolder, summary: dict[str, Any], *, a
         )
         failure.exit_code = int(summary.get("exit_code", 1))
         raise failure
+    if summary["status"] == INTERRUPTED:
+        show.note(
+            f"every finished round is kept, the sites go on waiting; to go on: fedcart server resume {kit.path}"
+        )
+        raise KeyboardInterrupt
     if not as_json:
-        from common.privacy.accountant import show_epsilon
-
-        typer.echo(f"{summary['status']}: {summary['rounds']} rounds in {show.duration(summary['seconds'])}")
-        for site, epsilon in sorted(summary["epsilon"].items()):
-            typer.echo(f"epsilon       {show_epsilon(epsilon)} spent at {site} (public, from its signed ledger)")
-        for note in summary["notes"]:
-            typer.echo(f"note          {note}")
-        typer.echo(f"folder        {folder.path}")
+        _show_result(summary, folder)
     if summary["status"] == COMPLETED:
         return 0
     return 3 if any("budget" in note or "policy" in note for note in summary["notes"]) else 1
+
+
+def _show_result(summary: dict[str, Any], folder: RunFolder) -> None:
+    from common.privacy.accountant import show_epsilon
+
+    took = show.duration(summary["seconds"])
+    typer.echo(f"{summary['status']}: {show.count(summary['rounds'], 'round')} in {took}")
+    for site, epsilon in sorted(summary["epsilon"].items()):
+        typer.echo(f"epsilon       {show_epsilon(epsilon)} spent at {site} (public, from its signed ledger)")
+    for note in summary["notes"]:
+        typer.echo(f"note          {note}")
+    typer.echo(f"folder        {folder.path}")
 
 
 def _report(folder: RunFolder) -> None:

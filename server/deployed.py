@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 
 from common.deployment import COORDINATOR_VARIABLE, CoordinatorKit, open_coordinator_kit
 from common.errors import FedcartError, RefusedError, WorkFailedError
-from common.flower import Parts
+from common.flower import Parts, retry_pulls_quickly
 from common.plan import PROPOSAL, RunPlan
 from common.runfolder import INTERRUPTED, RUNNING, RoundRecord, RunFolder
 from common.trust.identity import Identity, Roster
@@ -27,7 +27,7 @@ from server.admission import HEADS_FILE, HeadsBook
 from server.app import Context, Grid, ServerApp, greet, read_item_rows, read_plan, say_goodbye
 from server.exchange import Exchange
 from server.observer import RunObserver
-from server.planning import hold_run, open_run
+from server.planning import hold_run, open_run, stop_is_asked
 from server.rounds import Outcome, Run, run_federation
 from server.state import ServerState
 
@@ -47,6 +47,7 @@ def main(grid: Grid, context: Context) -> None:
     """Run what is left of the run that the run config names, in the kit that the environment names."""
     kit = open_coordinator_kit(Path(os.environ.get(COORDINATOR_VARIABLE, "")))
     folder = open_run(kit, str(context.run_config["run"]))
+    retry_pulls_quickly()
     with hold_run(folder), _told(folder):
         _write_summary(folder, {"status": RUNNING})
         started = time.monotonic()
@@ -167,7 +168,7 @@ class FileObserver(RunObserver):
         self._deployment = deployment
 
     def progress(self, round_number: int, phase: str, done: int, total: int) -> None:
-        """Replace ``progress.json``; not synced: it is worth nothing after a crash."""
+        """Replace ``progress.json``; not synced: it is worth nothing after a crash, nor is a full disk found here."""
         self._write({"round": round_number, "phase": phase, "done": done, "total": total})
 
     def waiting(self, sites: set[str]) -> None:
@@ -181,6 +182,10 @@ class FileObserver(RunObserver):
         self._deployment.admit_late()
         return record
 
+    def stop_is_asked(self) -> bool:
+        """The coordinator has pressed Ctrl-C once."""
+        return stop_is_asked(self._folder)
+
     def note(self, message: str) -> None:
         """Append a line to ``notes.jsonl``."""
         with (self._folder.path / NOTES_FILE).open("a", encoding="utf-8") as file:
@@ -188,8 +193,9 @@ class FileObserver(RunObserver):
 
     def _write(self, value: dict[str, Any]) -> None:
         temporary = self._folder.path / f".{PROGRESS_FILE}"
-        temporary.write_text(json.dumps(value))
-        temporary.replace(self._folder.path / PROGRESS_FILE)
+        with suppress(OSError):
+            temporary.write_text(json.dumps(value))
+            temporary.replace(self._folder.path / PROGRESS_FILE)
 
 
 def _word(error: str, parts: dict[str, Any]) -> str:
@@ -244,10 +250,20 @@ def _told(folder: RunFolder) -> Iterator[None]:
     try:
         yield
     except FedcartError as error:
-        told = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
-        _write_summary(folder, {"status": INTERRUPTED, **told})
+        _leave_word(folder, {"error": error.message, "hint": error.hint, "exit_code": error.exit_code})
+        raise
+    except (SystemExit, KeyboardInterrupt):
+        _leave_word(folder, {})  # told to stop at once: by the coordinator's second Ctrl-C, or with the server
         raise
     except BaseException as error:
-        told = {"error": f"unexpected {type(error).__name__}", "hint": "see the server's log", "exit_code": 1}
-        _write_summary(folder, {"status": INTERRUPTED, **told})
+        what = f"unexpected {type(error).__name__}"
+        _leave_word(folder, {"error": what, "hint": "see the server's log", "exit_code": 1})
         raise
+
+
+def _leave_word(folder: RunFolder, told: dict[str, Any]) -> None:
+    """Say in the summary why it ended; on a full disk the word may be lost, then the log has it."""
+    try:
+        _write_summary(folder, {"status": INTERRUPTED, **told})
+    except FedcartError as error:
+        print(f"{told.get('error', 'stopped')}; {error.message}", flush=True)  # noqa: T201

@@ -1,4 +1,4 @@
-"""What a run tells whoever watches it. The run does not depend on the answers."""
+"""What a run tells whoever watches it. The run depends on one answer only: whether it shall stop."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ class RunObserver:
         ``state`` is the state after the round. The server never reads the answer.
         """
         return record
+
+    def stop_is_asked(self) -> bool:
+        """Whether the run shall end before its next round, to be resumed later."""
+        return False
 
     def note(self, message: str) -> None:
         """A sentence for the person at the screen."""

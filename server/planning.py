@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from common.data.features import FeatureSpec
 
 LOCK_FILE = "running.lock"
+STOP_FILE = "stop.asked"
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -73,7 +75,29 @@ def hold_run(folder: RunFolder) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BadInputError("this run is already under way", hint="wait for it, or stop it first") from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        (folder.path / STOP_FILE).unlink(missing_ok=True)
         yield
+
+
+def holder(folder: RunFolder) -> int | None:
+    """Process id of the server app at work on a run folder of this machine, None if there is none."""
+    try:
+        return int((folder.path / LOCK_FILE).read_text("ascii")) if run_is_held(folder) else None
+    except (OSError, ValueError):
+        return None
+
+
+def ask_to_stop(folder: RunFolder) -> None:
+    """Let a run end after the round under way. Raises: WorkFailedError (disk)."""
+    write_atomic(folder.path / STOP_FILE, b"")
+
+
+def stop_is_asked(folder: RunFolder) -> bool:
+    """Whether the coordinator wants the run to end after the round under way."""
+    return (folder.path / STOP_FILE).exists()
 
 
 def run_is_held(folder: RunFolder) -> bool:

@@ -20,7 +20,8 @@ from common.contribution import EVALUATE, STATISTICS, TRAIN, Query
 from common.errors import BadInputError, WorkFailedError
 from common.flower import Parts
 from common.plan import METRICS, SERIES, UPDATE, RunPlan, model_bytes, model_digest
-from common.runfolder import COMPLETED, STOPPED, RoundRecord, RunFolder, write_atomic
+from common.privacy.attestation import SignedAttestation
+from common.runfolder import COMPLETED, INTERRUPTED, STOPPED, RoundRecord, RunFolder, SiteRound, write_atomic
 from common.secagg.messages import MIN_SITES, Member, Params, Session, default_threshold
 from common.trust.identity import Identity, Roster
 from server import strategy
@@ -34,6 +35,8 @@ from server.state import ServerState, latest_checkpoint, save_checkpoint
 
 ATTEMPTS = 2  # a round that failed before any masked vector left is tried once more
 ABORTS_IN_A_ROW = 3
+LEAVING_FILE = "leaving.json"
+CUT_OFF = "interrupted"
 
 
 @dataclass
@@ -62,7 +65,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: ``status`` completed or stopped, why, and the last state."""
+    """How a run ended: ``status`` completed, stopped, or interrupted (to be resumed), why, and the last state."""
 
     status: str
     reason: str
@@ -75,7 +78,7 @@ def run_federation(run: Run) -> Outcome:
 
     Raises: WorkFailedError if rounds keep failing or the disk is full; the last checkpoint is then intact.
     """
-    state = resume_state(run)
+    state = _after_cut_off(run, resume_state(run))
     if run.plan.forecasts and not any(record.kind == STATISTICS for record in run.folder.metrics()):
         release_series(run, state)
     status, reason, aborted = COMPLETED, "", 0
@@ -83,6 +86,8 @@ def run_federation(run: Run) -> Outcome:
         if reason := _cannot_go_on(run, state) or _stops_early(run, state):
             status = STOPPED
             break
+        if run.observer.stop_is_asked():
+            return Outcome(INTERRUPTED, f"stopped by the coordinator after round {state.round}", state)
         state, record = run_round(run, state)
         aborted = aborted + 1 if record.aborted else 0
         if aborted == ABORTS_IN_A_ROW:
@@ -172,6 +177,51 @@ def resume_state(run: Run) -> ServerState:
     return state
 
 
+def _mark_leaving(run: Run, query: Query, cohort: Sequence[str]) -> None:
+    """From here on contributions of this round may have left their sites, and are charged: durable."""
+    if run.plan.config.privacy.enabled:
+        mark = {"round": query.round, "kind": query.kind, "sites": list(cohort)}
+        write_atomic(run.folder.path / "checkpoints" / LEAVING_FILE, json.dumps(mark).encode())
+
+
+def _after_cut_off(run: Run, state: ServerState) -> ServerState:
+    """Use up the number of a round that was cut off after contributions may have left.
+
+    To ask for it again would charge the sites twice for one round, and take the last round from the run.
+    """
+    path, number = run.folder.path / "checkpoints" / LEAVING_FILE, state.round + 1
+    mark: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"round": 0}
+    if mark["round"] != number or _closing_evaluation(run, state) is not None:
+        return state
+    latest = {site: run.book.heads.latest(site) for site in mark["sites"]}
+    record = RoundRecord(
+        round=number,
+        kind=mark["kind"],
+        sites={site: SiteRound("lost", CUT_OFF, "mask") for site in mark["sites"]},
+        epsilon=_epsilon(run),
+        attestations={site: head.to_json() for site, head in latest.items() if head and _is_of(head, run, number)},
+        aggregation=run.plan.config.aggregation.mode,
+        private=run.plan.config.privacy.enabled,
+        aborted=CUT_OFF,
+    )
+    if record.kind == TRAIN:
+        state = replace(state, round=number, record=record.to_json())
+        _save(run, state)
+    run.folder.append_round(record)
+    run.observer.note(
+        f"round {number} was cut off after it was charged: its number is used up, nothing is asked twice"
+    )
+    return state
+
+
+def _is_of(head: SignedAttestation, run: Run, number: int) -> bool:
+    return (head.attestation.run, head.attestation.round) == (run.plan.run, number)
+
+
+def _epsilon(run: Run) -> dict[str, float]:
+    return {site: epsilon for site, epsilon in run.book.heads.epsilon().items() if site in run.plan.sites}
+
+
 def _closing_evaluation(run: Run, state: ServerState) -> RoundRecord | None:
     """The closing evaluation of an earlier life of this run, if it got that far: it is never paid for twice."""
     written = run.folder.metrics()
@@ -221,7 +271,7 @@ def _attempt(run: Run, admission: Admission, cohort: Sequence[str], model: bytes
         latest = run.book.heads.latest(site)
         requests[site] = dict(common) | {"head": json.dumps(latest.to_json()) if latest else ""}
     settings, blocks = run.plan.config.aggregation, run.plan.blocks(query.kind)
-    opening = Opening(requests, admission)
+    opening = Opening(requests, admission, lambda: _mark_leaving(run, query, cohort))
     if not run.secure:
         return plain_sum(run.exchange, blocks, f"{session.round}.{session.attempt}", opening, settings)
     members = tuple(Member(s, run.roster.party(s).public_key, run.plan.weight(s)) for s in cohort)
@@ -244,7 +294,7 @@ def _record(run: Run, asked: _Asked, released: dict[str, float], seconds: float)
         kind=asked.query.kind,
         released=released,
         sites=outcome.sites,
-        epsilon={site: e for site, e in run.book.heads.epsilon().items() if site in run.plan.sites},
+        epsilon=_epsilon(run),
         attestations=asked.accepted,
         bytes_up=asked.bytes_up,
         bytes_down=asked.bytes_down,

@@ -8,7 +8,7 @@ Both add fixed-point numbers in the same ring, so they give the same sum bit for
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,10 +32,12 @@ SITE_REFUSALS = ("policy", "budget", "rollback", "refused")
 @dataclass(frozen=True)
 class Opening:
     """The first exchange of a round: what travels to each site beside the session's parameters (query, model,
-    echoed head), and who decides which answers are let in."""
+    echoed head), and who decides which answers are let in. ``on_leaving`` is called before the sites are asked
+    for what they cannot take back."""
 
     requests: Mapping[str, Parts]
     admission: Admission
+    on_leaving: Callable[[], None] = lambda: None
 
 
 @dataclass
@@ -75,6 +77,8 @@ def secure_sum(exchange: Exchange, params: Params, opening: Opening, settings: A
     try:
         while not machine.finished:
             phase, started = machine.phase, time.monotonic()
+            if phase == MASK:
+                opening.on_leaving()
             _exchange(exchange, machine, outcome, opening, settings)
             if phase == MASK:
                 outcome.exposed = tuple(
@@ -131,6 +135,7 @@ def plain_sum(
     outcome = SumOutcome({site: SiteRound("lost") for site in opening.requests})
     total = np.zeros(sum(block.length for block in blocks), dtype=np.uint32)
     survivors = []
+    opening.on_leaving()
     answers = exchange.ask(CONTRIBUTE, opening.requests, deadline_s=settings.deadline_s, group=group)
     for site, answer in answers.items():
         if not answer.ok:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from common.deployment import CoordinatorKit
 from common.errors import BadInputError, FedcartError, WorkFailedError
 from common.flower_link import Control
-from common.runfolder import write_atomic
+from common.processes import STOP_TIMEOUT_S
+from common.runfolder import RunFolder, write_atomic
 from common.trust.certificates import node_public_pem
+from server.planning import holder
 from server.runtime.bundle import read_bundle
 from server.runtime.link import private_address
 
@@ -73,6 +77,21 @@ def online_sites(kit: CoordinatorKit, control: Control) -> dict[str, bool]:
     names = {node_public_pem(path.read_bytes()): path.stem for path in sorted(kit.nodes.glob("*.pub"))}
     present = control.nodes()
     return {name: present.get(key, (0, ""))[1] == "online" for key, name in names.items()}
+
+
+def stop_at_once(control: Control, folder: RunFolder, flower_run: int) -> None:
+    """End a run's server app now, and return when it has let go of the run folder."""
+    pid, end = holder(folder), time.monotonic() + STOP_TIMEOUT_S
+    with suppress(ProcessLookupError):
+        if pid is not None:
+            os.kill(pid, signal.SIGTERM)
+    with suppress(FedcartError):  # the server may be starting again: then nothing runs any more
+        control.stop_run(flower_run)
+    while (pid := holder(folder)) is not None:
+        if time.monotonic() > end:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(POLL_S)
 
 
 def submit(kit: CoordinatorKit, control: Control, run: str) -> int:

@@ -177,3 +177,51 @@ def test_a_run_goes_on_after_the_server_was_killed_with_no_round_lost_or_done_tw
     assert [record.round for record in records] == [1, 2]
     assert records[0] == first
     ledgers_are_intact(federation)
+
+
+def in_round(federation: LocalFederation, before: set[Path], number: int) -> bool:
+    for folder in folders(federation) - before:
+        try:
+            return json.loads((folder / "progress.json").read_text())["round"] == number
+        except (OSError, ValueError):
+            return False
+    return False
+
+
+def resume(federation: LocalFederation) -> subprocess.Popen:
+    return fedcart("server", "resume", federation.coordinator.path, "--json")
+
+
+def test_ctrl_c_lets_the_round_come_to_its_end_a_second_one_does_not_and_both_runs_resume(federation, operator):
+    names = [party.name for party in Roster.load(federation.coordinator.roster).sites]
+    before = folders(federation)
+    program = run(federation, "training.rounds=4", "name=ctrl-c")
+    wait_until(lambda: in_round(federation, before, 1), "no first round")
+    program.send_signal(signal.SIGINT)
+    out, err = program.communicate(timeout=120)
+    assert program.returncode == 130, err
+    assert "stopping after the round under way" in err
+    assert "to go on: fedcart server resume" in err
+    assert (json.loads(out)["status"], json.loads(out)["rounds"]) == ("interrupted", 1)
+    federation.wait_online(names, 1)
+
+    program = resume(federation)
+    wait_until(lambda: in_round(federation, before, 3), "no third round")
+    program.send_signal(signal.SIGINT)
+    wait_until(lambda: list((folders(federation) - before).pop().glob("stop.asked")), "no stop", 30)
+    program.send_signal(signal.SIGINT)
+    _, err = program.communicate(timeout=60)
+    assert program.returncode == 130, err
+    assert len(newest(federation).metrics()) == 2
+    federation.wait_online(names, 1)
+
+    program = resume(federation)
+    out, err = program.communicate(timeout=300)
+    assert program.returncode == 0, err
+    assert (json.loads(out)["status"], json.loads(out)["rounds"]) == ("completed", 4)
+    assert [record.round for record in newest(federation).metrics()] == [1, 2, 3, 4, 5]
+    for entries in ledgers_are_intact(federation).values():
+        commits = [e["body"]["reserve"] for e in entries if e["body"]["kind"] == "commit"]
+        assert len(commits) == len(set(commits))
+    assert fedcart("audit", "verify", newest(federation).path).wait(60) == 0
+    assert resume(federation).wait(60) == 2, "a completed run is not resumed"

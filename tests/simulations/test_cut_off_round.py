@@ -1,0 +1,81 @@
+"""A run that is cut off in any phase and resumed: no round is charged twice, and the run still comes to its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from client.site import load_site
+from common.errors import WorkFailedError
+from common.runfolder import RunFolder
+from common.verify import verify_path
+from server.app import read_plan
+from simulations.run import simulate
+from tests.tiny_federation import Recorder, tiny
+
+BEFORE, AFTER = ("advertise", "share"), ("mask", "confirm", "unmask")
+
+
+class CutOff(Recorder):
+    """Ends the program in a phase of a round, once all sites have answered."""
+
+    def __init__(self, number: int, phase: str) -> None:
+        super().__init__()
+        self.place = (number, phase)
+
+    def progress(self, round: int, phase: str, done: int, total: int) -> None:
+        if (round, phase) == self.place and done == total:
+            raise WorkFailedError("cut off")
+
+
+def cut_and_resumed(out: Path, number: int, phase: str) -> Recorder:
+    with pytest.raises(WorkFailedError, match="cut off"):
+        simulate(tiny(), out, CutOff(number, phase))
+    watcher = Recorder()
+    assert simulate(tiny(), out, watcher, resume=True).status == "completed"
+    return watcher
+
+
+def releases(out: Path) -> set[tuple[int, ...]]:
+    """For every site: how often it released something for round 1, 2 and 3."""
+    plan, found = read_plan(RunFolder.open(out)), set()
+    for site in plan.sites:
+        kit = load_site(out / "sites" / site, simulated=True, ledger_path=out / "ledgers" / f"{site}.jsonl")
+        with kit.guard().ledger.transaction() as state:
+            rounds = [r.body.round for r in state.reservations.values() if r.state == "committed"]
+            assert not state.open_reservations()
+        found.add(tuple(rounds.count(number) for number in (1, 2, 3)))
+    return found
+
+
+@pytest.mark.parametrize("phase", BEFORE)
+def test_a_round_cut_off_before_anything_left_is_done_as_if_nothing_had_happened(
+    tmp_path: Path, phase: str
+) -> None:
+    cut_and_resumed(tmp_path / "run", 2, phase)
+    records = RunFolder.open(tmp_path / "run").metrics()
+    assert [(r.round, r.aborted, r.answered) for r in records] == [(1, "", 3), (2, "", 3), (3, "", 3)]
+    assert releases(tmp_path / "run") == {(1, 1, 1)}
+    assert verify_path(tmp_path / "run").ok
+
+
+@pytest.mark.parametrize("phase", AFTER)
+def test_a_round_cut_off_after_contributions_left_is_given_up_and_never_charged_again(
+    tmp_path: Path, phase: str
+) -> None:
+    watcher = cut_and_resumed(tmp_path / "run", 1, phase)
+    records = RunFolder.open(tmp_path / "run").metrics()
+    assert [(r.round, r.aborted, r.answered) for r in records] == [(1, "interrupted", 0), (2, "", 3), (3, "", 3)]
+    assert set(records[0].attestations) == set(records[0].sites) == set(records[0].epsilon)
+    assert releases(tmp_path / "run") == {(1, 1, 1)}
+    assert verify_path(tmp_path / "run", every_round=True).ok
+    assert any("cut off" in note for note in watcher.notes)
+
+
+def test_a_closing_evaluation_cut_off_after_it_was_charged_is_not_asked_again(tmp_path: Path) -> None:
+    cut_and_resumed(tmp_path / "run", 3, "confirm")
+    last = RunFolder.open(tmp_path / "run").metrics()[-1]
+    assert (last.kind, last.aborted, last.released) == ("evaluate", "interrupted", {})
+    assert releases(tmp_path / "run") == {(1, 1, 1)}
+    assert verify_path(tmp_path / "run").ok
