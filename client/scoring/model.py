@@ -126,6 +126,10 @@ def open_model(path: Path, *, catalogue: Path | None = None, site: str = "") -> 
         raise BadInputError(f"no such model: {path}", hint="name a run folder, or its model.safetensors")
     vector, layout, metadata = load_model(folder)
     plan, spec = _plan_of(folder, metadata)
+    if plan.forecasts:
+        raise BadInputError(
+            "this model forecasts sales, it does not read consumers", hint="use it with `fedcart forecast`"
+        )
     names = _catalogue_of(folder, spec, catalogue)
     whole = build_model(plan.config.model, ModelShape(spec.sizes), plan.config.seed)
     check_layout(layout, layout_of(whole))

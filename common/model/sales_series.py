@@ -33,7 +33,8 @@ MOST_CELLS = 2_000_000
 class SalesSpec:
     """The public shape of a site's series.
 
-    Units: ``bounds`` are what 1 means in a release, per channel; ``season`` in periods.
+    Units: ``bounds`` are what 1 means in a release, per channel; ``season`` in periods. ``yearly``: the series of the
+    run is long enough for month, week and quarter to be learnt.
     """
 
     granularity: str
@@ -42,6 +43,7 @@ class SalesSpec:
     categories: tuple[str, ...]
     bounds: tuple[float, float]
     holidays: frozenset[date]
+    yearly: bool = False
 
     @staticmethod
     def of(config: RunConfig) -> SalesSpec:
@@ -66,6 +68,7 @@ class SalesSpec:
             sales.categories or (ALL,),
             (sales.quantity_bound, sales.revenue_bound),
             frozenset(date.fromisoformat(text) for text in sales.holidays),
+            sales.periods * (7 if sales.granularity == "week" else 1) >= YEARLY_DAYS,
         )
         if spec.cells > MOST_CELLS:
             raise ConfigError(f"{spec.cells:,} cells are more than {MOST_CELLS:,}", hint="name fewer categories")
@@ -109,7 +112,6 @@ def calendar(spec: SalesSpec, begin: int, end: int) -> NDArray[np.float32]:
     and the share of the period's days that are holidays. Month, week and quarter stay zeros where the series is
     shorter than two years: every one would have been seen once at most, and be learnt by heart.
     """
-    yearly = spec.periods * spec.days >= YEARLY_DAYS
     rows = np.zeros((max(end - begin, 0), CALENDAR_FEATURES), dtype=np.float32)
     for row, period in zip(rows, range(begin, end), strict=True):
         first = spec.first_day(period)
@@ -117,7 +119,7 @@ def calendar(spec: SalesSpec, begin: int, end: int) -> NDArray[np.float32]:
         if spec.days == 1:
             row[first.weekday()] = 1.0
         row[11:13] = _circle((middle.day - 1) / 31)
-        if yearly:
+        if spec.yearly:
             row[7:9] = _circle((middle.month - 1) / 12)
             row[9:11] = _circle(middle.isocalendar().week / 53)
             row[13 + (middle.month - 1) // 3] = 1.0

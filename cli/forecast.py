@@ -1,0 +1,222 @@
+"""``fedcart forecast``: sales of the next days or weeks per category, from a site's own log and the shared model."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import local, show
+from common.errors import BadInputError
+
+if TYPE_CHECKING:
+    from client.scoring.forecast import Forecast, SharedSalesModel
+
+app = typer.Typer(add_completion=False)
+PICTURES = (".svg", ".html")
+_SHOWN = 24
+
+
+@app.command(epilog="Example: fedcart forecast runs/latest shop.csv --out next-week.csv --plot next-week.svg")
+def forecast(
+    model: local.Model,
+    events: local.Events,
+    category: Annotated[str, typer.Option(metavar="NAME", help="only this category, period by period")] = "",
+    until: Annotated[
+        str,
+        typer.Option(metavar="DATE", help="last whole day of the log [its last day]; later events are left out"),
+    ] = "",
+    holidays: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="dates (YYYY-MM-DD), one a line or in CSV or TOML")
+    ] = None,
+    format: local.Format = "",
+    out: local.Out = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="draw a picture: .svg or .html")] = None,
+    state: local.State = None,
+    force: local.Force = False,
+    json: local.Json = False,
+) -> None:
+    """Forecast quantity, revenue and mean price per category, with intervals and the accuracy on your own past.
+
+    Nothing leaves this machine. The shared model was learnt from noised series; your own are read exactly here.
+    """
+    local.check_out(out, force)
+    local.check_out(plot, force, PICTURES)
+    found, shared = _forecast(model, events, (format, state), (until, holidays))
+    if category and category not in found.categories:
+        raise BadInputError(
+            f"the model knows no category {category!r}", hint=f"known: {', '.join(found.categories[:_SHOWN])}"
+        )
+    columns = _columns(found, category)
+    if out is not None:
+        local.write_rows(out, columns, private=False)
+    if plot is not None:
+        _draw(plot, found, shared)
+    if json:
+        show.print_json(_facts(found, shared, columns, out, plot))
+        return
+    _print(found, shared, category)
+    for path in (out, plot):
+        if path is not None:
+            typer.echo(f"written: {path}")
+
+
+def _forecast(
+    model: Path, events: Path, reading: tuple[str, Path | None], asked: tuple[str, Path | None]
+) -> tuple[Forecast, SharedSalesModel]:
+    from dataclasses import replace
+
+    from client.scoring import forecast as scoring
+    from client.scoring.consumers import load_local, local_key, state_folder
+
+    until = _date(asked[0], "--until") if asked[0] else None
+    dates = _read_holidays(asked[1]) if asked[1] else frozenset()
+    shared = scoring.open_sales_model(model)
+    shared = replace(shared, spec=replace(shared.spec, holidays=shared.spec.holidays | dates))
+    log = load_local(events, reading[0], local_key(state_folder(reading[1])))
+    if log.dropped:
+        show.note(f"{log.dropped:,} unusable lines left out, `fedcart data check {events}` says why")
+    series, spec = scoring.own_series(shared, log.log, until)
+    return scoring.forecast(shared, series, spec), shared
+
+
+def _date(text: str, where: str) -> date:
+    try:
+        return date.fromisoformat(text.strip())
+    except ValueError:
+        raise BadInputError(f"{where}: {text.strip()!r} is not a date", hint="write it as 2024-12-25") from None
+
+
+def _read_holidays(path: Path) -> frozenset[date]:
+    """Every date in a text, CSV or TOML file. Raises: BadInputError for a file without one."""
+    import re
+
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInputError(f"cannot read {path}: {error}", hint="give a text file with one date a line") from None
+    found = frozenset(_date(word, path.name) for word in re.findall(r"\b\d{4}-\d\d-\d\d\b", text))
+    if not found:
+        raise BadInputError(f"{path} holds no date", hint="write dates as 2024-12-25")
+    return found
+
+
+def _columns(found: Forecast, category: str) -> dict[str, list[Any]]:
+    """The forecast as a table, one line per category and period."""
+    prices = found.prices()
+    names = ["category", "begins", "mean_price"]
+    for channel in ("quantity", "revenue"):
+        names += [channel, *(f"{channel}_{end}{level}" for level in (80, 95) for end in ("low", "high"))]
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    for place, name in enumerate(found.categories):
+        if category not in ("", name):
+            continue
+        for step, day in enumerate(found.periods):
+            row: list[Any] = [name, day.isoformat(), float(prices[place, step])]
+            for channel in range(2):
+                row += [
+                    float(found.values[channel, place, step]),
+                    *map(float, found.bands[:, :, channel, place, step].ravel()),
+                ]
+            for column, value in zip(columns.values(), row, strict=True):
+                column.append(value)
+    return columns
+
+
+def _facts(
+    found: Forecast, shared: SharedSalesModel, columns: dict[str, list[Any]], out: Path | None, plot: Path | None
+) -> dict[str, Any]:
+    trends = dict(zip(found.categories, map(float, found.trends), strict=True))
+    rows = (
+        [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        if out is None
+        else []
+    )
+    return {
+        "granularity": shared.spec.granularity,
+        "horizon": len(found.periods),
+        "begins": found.periods[0].isoformat(),
+        "backtest_origins": found.origins,
+        "accuracy": found.accuracy,
+        "trend": trends,
+        "market_trend": shared.market,
+        **({"forecast": rows} if out is None else {"file": str(out)}),
+        **({"picture": str(plot)} if plot else {}),
+    }
+
+
+def _draw(path: Path, found: Forecast, shared: SharedSalesModel) -> None:
+    from client.scoring.forecast_picture import draw
+    from client.scoring.picture import html
+    from common.runfolder import write_atomic
+
+    title = f"sales of the next {show.count(len(found.periods), shared.spec.granularity)}"
+    picture = draw(found, title)
+    write_atomic(path, (html(title, picture) if path.suffix == ".html" else picture).encode(), mode=0o644)
+
+
+def _print(found: Forecast, shared: SharedSalesModel, category: str) -> None:
+    if category:
+        _print_periods(found, category)
+    else:
+        _print_categories(found, shared)
+    _print_accuracy(found, category)
+
+
+def _print_categories(found: Forecast, shared: SharedSalesModel) -> None:
+    period = show.count(len(found.periods), shared.spec.granularity)
+    rows = []
+    order = [len(found.categories) - 1, *range(len(found.categories) - 1)]
+    for place in order[: _SHOWN + 1]:
+        quantity, revenue = found.sums[:, place]
+        name = found.categories[place]
+        market = [_percent(shared.market.get(name))] if shared.market else []
+        rows.append(
+            (
+                name, f"{quantity:,.0f}", _between(found.sum_bands[0, :, 0, place]), f"{revenue:,.2f}",
+                _between(found.sum_bands[0, :, 1, place]),
+                show.number(revenue / quantity if quantity > 0 else None, 2), _percent(found.trends[place]), *market,
+            )
+        )  # fmt: skip
+    heads = ("category", "pieces", "80 %", "revenue", "80 %", "mean price", "trend")
+    show.table(f"next {period}, from {found.periods[0]}", (*heads, *(("market",) if shared.market else ())), rows)
+    if len(order) > _SHOWN + 1:
+        show.note(f"and {len(order) - _SHOWN - 1} more categories: write them with --out FILE")
+    words = "trend: pieces of the last four weeks against the four before, your own"
+    show.note(words + ("; market: all sites together, from the released series" if shared.market else ""))
+
+
+def _print_periods(found: Forecast, category: str) -> None:
+    place, prices = found.categories.index(category), found.prices()
+    rows = []
+    for step, day in enumerate(found.periods):
+        cells = []
+        for channel, digits in ((0, 1), (1, 2)):
+            value = f"{found.values[channel, place, step]:,.{digits}f}"
+            cells += [value, *(_between(found.bands[level, :, channel, place, step]) for level in range(2))]
+        rows.append((day.strftime("%a %Y-%m-%d"), *cells, show.number(float(prices[place, step]), 2)))
+    heads = ("begins", "pieces", "80 %", "95 %", "revenue", "80 %", "95 %", "mean price")
+    show.table(category, heads, rows)
+
+
+def _print_accuracy(found: Forecast, category: str) -> None:
+    name = category or found.categories[-1]
+    names = ("wape", "rmse", "mase")
+    rows = [(who, *(show.number(of[name][figure]) for figure in names)) for who, of in found.accuracy.items()]
+    show.table(
+        f"pieces of {name}, measured on your own last {show.count(found.origins, 'forecast')}", ("", *names), rows
+    )
+    model, *others = (of[name]["wape"] for of in found.accuracy.values())
+    if model > min(others):
+        show.warning("a trivial forecast was better on your own past: prefer it for this category")
+
+
+def _between(pair: Any) -> str:
+    low, high = pair
+    return f"{low:,.0f} to {high:,.0f}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None or value != value else f"{value:+.0%}"
