@@ -127,9 +127,11 @@ def catalogue(
     _refuse_to_replace((target,), force)
 
     from common.data.catalogue import catalogue_from_events, write_catalogue
+    from common.data.product_names import product_names
 
     log, _ = _load(file, format, split_by)
-    built = catalogue_from_events(log, max_items=max_items)
+    names = product_names(file, _format_of(file, format))
+    built = catalogue_from_events(log, max_items=max_items, names=names)
     write_catalogue(built, target)
     if json:
         counts = {"items": len(built.items), "categories": len(built.categories), "sites": len(built.stock)}
@@ -141,11 +143,16 @@ def catalogue(
     show.warning(built.warning)
 
 
-def _load(file: Path, format_name: str, split_by: str) -> tuple[EventLog, CleaningReport]:
+def _format_of(file: Path, named: str) -> str:
     from common.data import formats, reading
+
+    return named or formats.guess_format(reading.first_line(file)) or "fedcart"
+
+
+def _load(file: Path, format_name: str, split_by: str) -> tuple[EventLog, CleaningReport]:
     from common.data.events import load_events
 
-    name = format_name or formats.guess_format(reading.first_line(file)) or "fedcart"
+    name = _format_of(file, format_name)
     # ids are compared within this command only: a secret that nobody keeps is the safest
     return load_events(file, name, secret=os.urandom(32), site_column=split_by)
 

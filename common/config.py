@@ -82,6 +82,12 @@ class ModelSettings(_Section):
     )
     context: tuple[str, ...] = Field(CONTEXT, description="other features of an event that the model reads")
     tied: bool = Field(True, description="output item embedding = input item embedding")
+    name_scale: float = Field(
+        2.0,
+        ge=0,
+        le=20,
+        description="length of an item's first vector, from the words of its public name; 0: random",
+    )
     copy_bonus: float = Field(3.0, ge=0, le=20, description="public logit bonus on items already in the row")
     heads: dict[str, float] = Field(
         default_factory=lambda: {"next-item": 1.0, "next-event": 0.1},
@@ -150,7 +156,9 @@ class SalesSettings(_Section):
 
     granularity: Literal["day", "week"] = Field("day", description="period of the series; weeks begin on Monday")
     start: str = Field("", description="public first day (YYYY-MM-DD); empty: the log's first, simulations only")
-    periods: int = Field(0, ge=0, le=20_000, description="length of the series; 0: to the log's end, simulations only")
+    periods: int = Field(
+        0, ge=0, le=20_000, description="length of the series; 0: to the log's end, simulations only"
+    )
     categories: tuple[str, ...] = Field(
         (), description="public list, `other` takes the rest; empty: those of the catalogue, or one: all"
     )
@@ -165,7 +173,9 @@ class SalesSettings(_Section):
     revenue_bound: Positive = Field(
         200.0, description="L2 of a consumer's revenues over all cells that reaches privacy.clip = 1"
     )
-    holidays: tuple[str, ...] = Field((), description="public dates (YYYY-MM-DD) with a calendar feature of their own")
+    holidays: tuple[str, ...] = Field(
+        (), description="public dates (YYYY-MM-DD) with a calendar feature of their own"
+    )
 
     @field_validator("start", mode="before")
     @classmethod
@@ -302,7 +312,9 @@ class RunConfig(_Section):
             raise ValueError("model.heads must name at least one head, weights must not be negative")
         self._check_heads()
         if self.task == SALES and self.start_from:
-            raise ValueError("start_from begins from a model of behaviour; a sales run begins from the seasonal mean")
+            raise ValueError(
+                "start_from begins from a model of behaviour; a sales run begins from the seasonal mean"
+            )
         return self
 
     def _check_heads(self) -> None:

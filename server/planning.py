@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,7 +44,7 @@ def prepare_run(kit: CoordinatorKit, config: RunConfig, *, base: Path) -> RunFol
     roster = Roster.load(kit.roster)
     catalogue = _catalogue(config, base)
     spec = feature_spec(catalogue, item_buckets=config.features.item_buckets)
-    initial = _initial_model(config, spec, base)
+    initial = _initial_model(config, spec, base, catalogue.names if catalogue else ())
     plan = make_plan(config, tuple(settings.sites.items()), spec, initial[0].size)
     folder = RunFolder.create(_fresh(kit.runs, config.name))
     roster.save(folder.path / "roster.json")
@@ -139,15 +139,18 @@ def _catalogue(config: RunConfig, base: Path) -> Catalogue | None:
 
 
 def _initial_model(
-    config: RunConfig, spec: FeatureSpec, base: Path
+    config: RunConfig, spec: FeatureSpec, base: Path, names: Sequence[str]
 ) -> tuple[np.ndarray[Any, np.dtype[np.float32]], Any]:
     """Parameters before round 1, and the catalogue row of each coordinate (-1: none)."""
+    from common.model.item_names import begin_with_names
     from common.model.network import SequenceModel
     from common.model.parameters import FlatParameters
     from common.model.run_model import item_rows_of, run_model
     from common.model.transfer import adopt
 
     model = run_model(config, spec.canonical())
+    if isinstance(model, SequenceModel):
+        begin_with_names(model, names)
     if config.start_from and isinstance(model, SequenceModel):
         adopt(model, base / config.start_from, spec)
     return FlatParameters(model).numpy(), item_rows_of(model)

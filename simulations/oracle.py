@@ -7,6 +7,7 @@ worker pool: plain data in, plain data out, so the parent process never imports 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,19 +20,22 @@ if TYPE_CHECKING:
     from common.model.network import SequenceModel
 
 
-def initial_model(settings: str, features: str, start_from: str = "") -> dict[str, Any]:
-    """Parameters before round 1, from the seed or an earlier model, and how they lie in the vector.
+def initial_model(settings: str, features: str, start_from: str = "", names: Sequence[str] = ()) -> dict[str, Any]:
+    """Parameters before round 1, from the seed, the items' names or an earlier model, and how they lie in the vector.
 
     Shapes: ``vector: float32[d]`` bytes; ``item_of: int32[d]`` bytes, the catalogue row of a coordinate or -1.
     """
     from common.config import build_config
     from common.data.features import FeatureSpec
+    from common.model.item_names import begin_with_names
     from common.model.network import SequenceModel
     from common.model.parameters import FlatParameters
     from common.model.run_model import item_rows_of, run_model
     from common.model.transfer import adopt
 
     model = run_model(build_config(json.loads(settings)), features)
+    if isinstance(model, SequenceModel):
+        begin_with_names(model, names)
     if start_from and isinstance(model, SequenceModel):
         adopt(model, Path(start_from), FeatureSpec.from_json(json.loads(features)))
     return {"vector": FlatParameters(model).numpy().tobytes(), "item_of": item_rows_of(model).tobytes()}

@@ -118,6 +118,7 @@ def _check_sites(sites: int, config: RunConfig) -> None:
 
 def _catalogue(config: RunConfig, known: Catalogue | None, dealt: Partition) -> Catalogue | None:
     from common.data.catalogue import catalogue_from_events, read_catalogue
+    from common.data.product_names import product_names
 
     if config.data.catalogue:
         return read_catalogue(Path(config.data.catalogue))
@@ -125,7 +126,8 @@ def _catalogue(config: RunConfig, known: Catalogue | None, dealt: Partition) -> 
         return None
     if known is not None and config.data.split_by == "site":
         return _with_merged_stock(known, dealt)
-    return catalogue_from_events(dealt.log(), max_items=config.features.max_items, with_stock=True)
+    names = product_names(Path(config.data.events), config.data.format) if config.data.events else None
+    return catalogue_from_events(dealt.log(), max_items=config.features.max_items, names=names)
 
 
 def _with_merged_stock(known: Catalogue, dealt: Partition) -> Catalogue:

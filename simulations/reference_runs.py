@@ -4,8 +4,8 @@ central: all consumers in one place, no privacy. central-dp: one trusted place, 
 sum of the sites' noises has (sigma * sqrt(sites)): the fair private reference. local-only: each site alone
 on its own consumers, no privacy, tested on its own hold-out.
 
-All keep the federation's schedule: the same rounds and local steps, a fresh optimizer each round, the same
-moving average.
+All begin with the federation's first parameters and keep its schedule: the same rounds and local steps, a fresh
+optimizer each round, the same moving average.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import numpy as np
 from common.plan import RunPlan
 from simulations.workers import Done, WorkerPool
 
+INITIAL_MODEL = Path("oracle", "initial.f32")
+"""In a run folder: the parameters before round 1, little-endian float32; the references begin there too."""
 REFERENCES = CENTRAL, CENTRAL_DP, LOCAL_ONLY = "central", "central-dp", "local-only"
 Progress = Callable[[int, int], None]  # references done, in all
 _SECONDS = 0.5
@@ -77,7 +79,8 @@ def train_alone(kits: list[str], plan_json: str, noise_multiplier: float) -> lis
     population = sum(plan.population(site.name) for site in sites)
     constants = local_plan(config, population, 1, noise_multiplier)
     engine = make_engine(whole_model(plan), make_batcher(train, config), config, "fast", 256)
-    state = ServerState.initial(engine.parameters.numpy(), b"")
+    folder = Path(kits[0]).parents[1]
+    state = ServerState.initial(np.fromfile(folder / INITIAL_MODEL, dtype="<f4"), b"")
     for number in range(1, config.training.rounds + 1):
         stream = (
             PrivateStream() if private else seeded_stream(config.seed, "+".join(s.name for s in sites), number)

@@ -22,7 +22,7 @@ from common.config import RunConfig, load_config
 from common.errors import BadInputError
 from common.model.head_names import SALES
 from common.plan import RunPlan
-from common.runfolder import INTERRUPTED, RUNNING, RoundRecord, RunFolder
+from common.runfolder import INTERRUPTED, RUNNING, RoundRecord, RunFolder, write_atomic
 from server.app import make_app, read_plan
 from server.observer import RunObserver
 from server.rounds import Outcome
@@ -33,7 +33,7 @@ from simulations import oracle
 from simulations.engines import run_apps
 from simulations.observer import Observer, RunFacts, Summary
 from simulations.prepare import declared, make_federation, make_world
-from simulations.reference_runs import reference_runs
+from simulations.reference_runs import INITIAL_MODEL, reference_runs
 from simulations.sales import with_public_series
 from simulations.workers import WorkerPool
 
@@ -76,7 +76,9 @@ def _prepare(config: RunConfig, out: Path, pool: WorkerPool, observer: Observer)
     if config.task == SALES:
         config = with_public_series(config, world)
     observer.progress(0, "model", 1, 3)
-    initial = _job(pool, oracle.initial_model, config.public_json(), world.spec.canonical(), config.start_from)
+    names = world.catalogue.names if world.catalogue else ()
+    settings, features = config.public_json(), world.spec.canonical()
+    initial = _job(pool, oracle.initial_model, settings, features, config.start_from, names)
     vector = np.frombuffer(initial["vector"], dtype=np.float32)
     plan = make_plan(config, declared(world), world.spec, vector.size)
     observer.progress(0, "sites", 2, 3)
@@ -84,6 +86,7 @@ def _prepare(config: RunConfig, out: Path, pool: WorkerPool, observer: Observer)
     item_of = np.frombuffer(initial["item_of"], dtype=np.int32)
     prepared = make_federation(folder, config, world, plan, item_of)
     save_checkpoint(folder.path / "checkpoints", ServerState.initial(vector, plan.digest()))
+    write_atomic(folder.path / INITIAL_MODEL, vector.tobytes())
     run = _Simulation(config, folder, plan, prepared.kits, pool, observer)
     _announce(run, facts_of.run_facts(folder.path, config, plan, prepared.facts, world.data))
     return run

@@ -36,7 +36,8 @@ class Catalogue:
     """Public items and categories; index 0 is padding and unknown.
 
     Shapes: item i of ``items`` has index i + 1; ``item_category: int32[items + 1]`` holds the category index
-    of each item index (0: none); ``stock[site]: bool[items + 1]``, entry 0 always False.
+    of each item index (0: none); ``stock[site]: bool[items + 1]``, entry 0 always False. ``names`` is empty
+    or has the public name of each item, "" where it has none.
     """
 
     items: tuple[str, ...]
@@ -44,11 +45,14 @@ class Catalogue:
     item_category: NDArray[np.int32]
     source: str
     stock: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         rows = len(self.items) + 1
         if len(set(self.items)) != len(self.items):
             raise BadInputError("the catalogue names an item twice", hint="list each item once")
+        if self.names and len(self.names) != len(self.items):
+            raise BadInputError(f"the catalogue has {len(self.names)} names for {len(self.items)} items")
         if self.item_category.shape != (rows,):
             raise BadInputError(f"item_category has shape {self.item_category.shape}, expected ({rows},)")
         if self.item_category.size and not 0 <= self.item_category.min() <= self.item_category.max() <= len(
@@ -92,9 +96,11 @@ class Catalogue:
         return lookup(categories, self.categories)
 
     def digest(self) -> bytes:
-        """SHA-256 of items and categories in order, and of who stocks what: ``bytes[32]``; the source is not part of it."""
+        """SHA-256 of items, names and categories in order, and of who stocks what: ``bytes[32]``; not of the source."""
         stock = {site: np.flatnonzero(mask).tolist() for site, mask in sorted(self.stock.items())}
         content = [list(self.items), list(self.categories), self.item_category.tolist(), stock]
+        if self.names:
+            content.append(list(self.names))
         return hashlib.sha256(b"fedcart/catalogue/1\0" + json.dumps(content).encode()).digest()
 
     def to_json(self) -> dict[str, Any]:
@@ -104,6 +110,7 @@ class Catalogue:
             "source": self.source,
             **({"warning": self.warning} if self.warning else {}),
             "items": list(self.items),
+            **({"names": list(self.names)} if self.names else {}),
             "categories": list(self.categories),
             "item_category": self.item_category.tolist(),
             "stock": {site: np.flatnonzero(mask).tolist() for site, mask in self.stock.items()},
@@ -120,10 +127,13 @@ def lookup(values: pl.Series, vocabulary: tuple[str, ...]) -> NDArray[np.int32]:
     return found.fill_null(0).to_numpy().astype(np.int32, copy=False)
 
 
-def catalogue_from_events(log: EventLog, *, max_items: int = 0, with_stock: bool = True) -> Catalogue:
+def catalogue_from_events(
+    log: EventLog, *, max_items: int = 0, with_stock: bool = True, names: Mapping[str, str] | None = None
+) -> Catalogue:
     """The most frequent items of a log (all if ``max_items`` is 0), labelled as an uncharged release.
 
-    An item's category is the one it has most often; ``with_stock`` records which items each site sold.
+    An item's category is the one it has most often; ``with_stock`` records which items each site sold;
+    ``names`` gives items their public names.
     """
     counted = log.frame.drop_nulls("item").group_by("item").len().sort("len", "item", descending=[True, False])
     items = tuple(counted["item"].head(max_items) if max_items else counted["item"])
@@ -131,12 +141,17 @@ def catalogue_from_events(log: EventLog, *, max_items: int = 0, with_stock: bool
     best = pairs.sort("len", "category", descending=[True, False]).unique(
         "item", keep="first", maintain_order=True
     )
-    names = dict(zip(best["item"], best["category"], strict=True))
-    categories = tuple(sorted({names[item] for item in items if item in names}))
+    category_of = dict(zip(best["item"], best["category"], strict=True))
+    categories = tuple(sorted({category_of[item] for item in items if item in category_of}))
     position = {name: i + 1 for i, name in enumerate(categories)}
-    item_category = np.array([0, *(position.get(names.get(item, ""), 0) for item in items)], dtype=np.int32)
+    item_category = np.array([0, *(position.get(category_of.get(item, ""), 0) for item in items)], dtype=np.int32)
     stock = _stock_of(log, items) if with_stock and "site" in log.frame.columns else {}
-    return Catalogue(items, categories, item_category, FROM_LOG, stock)
+    return Catalogue(items, categories, item_category, FROM_LOG, stock, _named(items, names or {}))
+
+
+def _named(items: tuple[str, ...], names: Mapping[str, str]) -> tuple[str, ...]:
+    found = tuple(names.get(item, "") for item in items)
+    return found if any(found) else ()
 
 
 def _stock_of(log: EventLog, items: tuple[str, ...]) -> dict[str, NDArray[np.bool_]]:
@@ -157,9 +172,9 @@ def write_catalogue(catalogue: Catalogue, path: Path) -> None:
 
 
 def read_catalogue(path: Path) -> Catalogue:
-    """Read a catalogue: our JSON, or a table (CSV, CSV.GZ, Parquet) with columns item, category, site.
+    """Read a catalogue: our JSON, or a table (CSV, CSV.GZ, Parquet) with columns item, category, name, site.
 
-    In a table ``category`` and ``site`` are optional; a line per site and item declares the stock.
+    In a table all but ``item`` are optional; a line per site and item declares the stock.
     Raises: BadInputError if the file cannot be read or contradicts itself.
     """
     with reading.readable(path):
@@ -181,7 +196,8 @@ def _from_json(path: Path) -> Catalogue:
             stock[site][0] = False
         categories = tuple(str(name) for name in tree["categories"])
         item_category = np.array(tree["item_category"], dtype=np.int32)
-        return Catalogue(items, categories, item_category, str(tree["source"]), stock)
+        names = tuple(str(name) for name in tree.get("names", ()))
+        return Catalogue(items, categories, item_category, str(tree["source"]), stock, names)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise BadInputError(
             f"{path} is not a catalogue: {type(error).__name__} {error}",
@@ -192,18 +208,21 @@ def _from_json(path: Path) -> Catalogue:
 def _from_table(path: Path) -> Catalogue:
     header = reading.first_line(path)
     if "item" not in header:
-        raise BadInputError(f"{path} lacks the column item", hint="a catalogue table has item, category, site")
-    columns = [name for name in ("item", "category", "site") if name in header]
+        raise BadInputError(
+            f"{path} lacks the column item", hint="a catalogue table has item, category, name, site"
+        )
+    columns = [name for name in ("item", "category", "name", "site") if name in header]
     table = reading.scan(path, (), ",").select(pl.col(columns).cast(pl.String).str.strip_chars()).collect()
     table = table.filter(pl.col("item").is_not_null() & (pl.col("item") != ""))
     if not table.height:
         raise BadInputError(f"{path} names no item", hint="give one line per item")
     table = table.with_columns(
-        pl.lit(None, dtype=pl.String).alias(n) for n in ("category", "site") if n not in columns
+        pl.lit(None, dtype=pl.String).alias(n) for n in ("category", "name", "site") if n not in columns
     )
     first = table.unique("item", keep="first", maintain_order=True)
     categories = tuple(first["category"].drop_nulls().unique().sort())
     items = tuple(first["item"])
     item_category = np.concatenate([[0], lookup(first["category"], categories)]).astype(np.int32)
     stock = _stock_of(EventLog(table), items) if table["site"].null_count() < table.height else {}
-    return Catalogue(items, categories, item_category, DECLARED, stock)
+    names = _named(items, dict(zip(items, first["name"].fill_null(""), strict=True)))
+    return Catalogue(items, categories, item_category, DECLARED, stock, names)

@@ -37,18 +37,20 @@ class CancelRule(_Strict):
 
 
 class ProductsFile(_Strict):
-    """A second file that gives an item its category: ``item`` and ``category`` are its column names."""
+    """A second file that gives an item its category, and perhaps its ``name``; all are column names."""
 
     files: tuple[str, ...]
     item: str
     category: str
+    name: str = ""
 
 
 class Mapping(_Strict):
     """How the columns, event words and units of one file become ours.
 
     ``columns`` maps our names to theirs. ``names`` lists the columns of a file without header, in order.
-    ``default_event`` is the event of every line where the file has no event column.
+    ``default_event`` is the event of every line where the file has no event column. ``item_name`` is the
+    column with the public name of the line's item; it goes into a catalogue, never into an event.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Mapping(_Strict):
     cancel: CancelRule | None = None
     price_is_total: bool = False
     products: ProductsFile | None = None
+    item_name: str = ""
     max_price: float = Field(100_000.0, gt=0)
     max_quantity: float = Field(10_000.0, gt=0)
 
@@ -110,6 +113,7 @@ PRESETS: dict[str, tuple[Mapping, ...]] = {
             default_event="purchase",
             time_formats=("%Y-%m-%d %H:%M:%S", "%m/%d/%Y %H:%M", "%Y-%m-%d %H:%M"),
             cancel=CancelRule(column="InvoiceNo", prefix="C"),
+            item_name="Description",
         ),
     ),
     "complete-journey": (
@@ -129,6 +133,7 @@ PRESETS: dict[str, tuple[Mapping, ...]] = {
                 files=("products.csv.gz", "products.csv", "products.parquet"),
                 item="product_id",
                 category="product_category",
+                name="product_type",
             ),
         ),
     ),
