@@ -12,7 +12,10 @@ from cli import show
 from common.errors import BadInputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from client.runtime.approval import Request
+    from client.runtime.check import Row
     from client.runtime.status import SiteStatus
     from common.plan import RunPlan
 
@@ -56,7 +59,7 @@ def check(kit: KitArgument, json: JsonOption = False) -> None:
             typer.echo(f"{_mark(row.status)}  {row.name:<19} {row.found}")
             if row.todo:
                 typer.echo(f"{'':9}{'':<19} -> {row.todo}")
-        typer.echo(f"\n{sum(r.status == FAILED for r in rows)} failed: {status}")
+        typer.echo(f"\n{_verdict(rows)}")
     raise typer.Exit(1 if status == FAILED else 0)
 
 
@@ -116,6 +119,8 @@ def approve(
         _show_request(answer)
     if not answers:
         typer.echo("no run waits for an answer")
+    elif not run:
+        show.note(f"yes: fedcart site approve {kit} {answers[-1].run}    no: the same with --reject")
 
 
 @app.command()
@@ -145,6 +150,14 @@ def recover(
         f"scope {budget.scope}: epsilon {show.epsilon(budget.epsilon, 4)} of {budget.limit:g} is charged, "
         f"{show.budget_left(budget.left, 4)} left"
     )
+    show.note("who was held out then is not known any more, so every old release counts for all consumers")
+
+
+def _verdict(rows: Sequence[Row]) -> str:
+    failed, warned = (sum(row.status == status for row in rows) for status in ("failed", "warning"))
+    if failed:
+        return f"not ready: {failed} of {show.count(len(rows), 'check')} failed"
+    return "ready" + (f", with {show.count(warned, 'warning')}" if warned else "")
 
 
 def _mark(status: str) -> str:
@@ -160,8 +173,8 @@ def _show_status(found: SiteStatus) -> None:
                f"{show.budget_left(budget.left, 4)} left "
                f"(delta {budget.delta:g}, scope {budget.scope})")  # fmt: skip
     typer.echo(
-        f"ledger        {budget.entries} entries: {budget.committed} left, {budget.open} open, "
-        f"{budget.forfeit} failed, {budget.void} void"
+        f"ledger        {show.count(budget.committed, 'release')}, {budget.open} open, {budget.forfeit} failed, "
+        f"{budget.void} given back"
     )
     for request in found.requests:
         typer.echo(f"run           {request.run}: {request.status}")

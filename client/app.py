@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +77,10 @@ def _log(site: Site | None, message: Message, error: Exception) -> None:
     if site is None:
         print(text, flush=True)  # noqa: T201 - without a site there is no log file; the launcher keeps this
         return
-    site.kit.state.mkdir(parents=True, exist_ok=True)
-    with site.kit.log.open("a", encoding="utf-8") as file:
-        file.write(text)
+    with suppress(OSError):  # on a full disk the server still gets its one word
+        site.kit.state.mkdir(parents=True, exist_ok=True)
+        with site.kit.log.open("a", encoding="utf-8") as file:
+            file.write(text)
 
 
 @app.query("hello")

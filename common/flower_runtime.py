@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import RefusedError, WorkFailedError
-from common.flower import private
+from common.flower import private, retry_pulls_quickly
 
 BUSY_WINDOW_S = 120.0
 BUSY_POLL_S = 0.2
 IDLE_POLL_S = 1.0
 REPLY_POLL_S = 0.03
+HELD_S = 1.0  # a server that kept the question for so long keeps it until there is something to say
+NOTICED_S = 1.0
 
 CheckBundle = Callable[[str, bytes], None]
 
@@ -29,7 +31,8 @@ CheckBundle = Callable[[str, bytes], None]
 class NodeSettings:
     """What a SuperNode needs. ``secret`` guards its local interface; ``private_key`` is the EC node key.
 
-    ``config`` is what the site says to its own client app; nothing in it comes from a server.
+    ``config`` is what the site says to its own client app; nothing in it comes from a server. ``former_node``:
+    the id of a session of this site that may have ended without a word, 0 if there is none.
     """
 
     address: str
@@ -37,6 +40,17 @@ class NodeSettings:
     private_key: Any
     secret: bytes
     config: Mapping[str, bool | float | int | str] = field(default_factory=dict)
+    former_node: int = 0
+
+
+@dataclass(frozen=True)
+class NodeEvents:
+    """What the caller of ``run_supernode`` hears: the address of the local interface once it is there, the node id
+    once the server has let the site in, and that a message is waiting."""
+
+    on_ready: Callable[[str], None]
+    on_connected: Callable[[int], None]
+    on_message: Callable[[], None]
 
 
 class Pace:
@@ -44,27 +58,28 @@ class Pace:
 
     def __init__(self) -> None:
         self._last_message = 0.0
+        self._awake_since = time.monotonic()
 
     def message_seen(self) -> None:
         """Poll quickly from now on."""
         self._last_message = time.monotonic()
 
     def sleep(self, seconds: float) -> None:
-        """Sleep for less than Flower asks: its 3 s are idle waits, its 0.5 s wait for a local answer."""
-        busy = time.monotonic() - self._last_message < BUSY_WINDOW_S
-        idle = BUSY_POLL_S if busy else IDLE_POLL_S
-        time.sleep(min(seconds, REPLY_POLL_S if seconds < 1 else idle))
+        """Sleep for less than Flower asks: its 3 s are idle waits, its 0.5 s wait for a local answer.
+
+        Not at all where the server itself keeps the question until a message comes (``common/flower_link.py``).
+        """
+        if seconds < 1:
+            time.sleep(min(seconds, REPLY_POLL_S))
+        elif time.monotonic() - self._awake_since < HELD_S:
+            busy = time.monotonic() - self._last_message < BUSY_WINDOW_S
+            time.sleep(min(seconds, BUSY_POLL_S if busy else IDLE_POLL_S))
+        self._awake_since = time.monotonic()
 
 
-def run_supernode(
-    settings: NodeSettings,
-    check_bundle: CheckBundle,
-    on_ready: Callable[[str], None],
-    on_message: Callable[[], None],
-) -> None:
+def run_supernode(settings: NodeSettings, check_bundle: CheckBundle, events: NodeEvents) -> None:
     """Connect to the SuperLink and serve until the process ends; messages wait for ``take_task``.
 
-    ``on_ready`` gets the address of the local interface, ``on_message`` is called when a task is waiting.
     Guarantee: a bundle for which ``check_bundle(claimed digest, content)`` raises RefusedError is neither
     stored nor handed to any other process, and its message is dropped.
     """
@@ -72,16 +87,20 @@ def run_supernode(
     ObjectStoreFactory = private("ObjectStoreFactory")
     NodeStateFactory = private("NodeStateFactory")
 
+    if settings.former_node:
+        _say_goodbye(settings)
+    retry_pulls_quickly()
     pace = Pace()
     internal.time = pace
 
     def message_stored() -> None:
         pace.message_seen()
-        on_message()
+        events.on_message()
 
-    internal.http_request_response = _guarded(internal.http_request_response, check_bundle, message_stored)
+    connect = _guarded(internal.http_request_response, check_bundle, message_stored)
+    internal.http_request_response = _told(connect, events.on_connected)
     states = NodeStateFactory(objectstore_factory=ObjectStoreFactory())
-    on_ready(_start_local_interface(states, settings.secret))
+    events.on_ready(_start_local_interface(states, settings.secret))
     internal.start_client_internal(
         state_factory=states,
         server_address=settings.address,
@@ -93,6 +112,35 @@ def run_supernode(
         superexec_auth_secret=settings.secret,
         runtime_dependency_install=False,
     )
+
+
+def _say_goodbye(settings: NodeSettings) -> None:
+    """End the former session of this site, in case it was killed.
+
+    Otherwise the server believes for a minute that it lives: it refuses the new one, and waits for its answers.
+    """
+    DeactivateNodeRequest, FleetHttpClient = private("DeactivateNodeRequest"), private("FleetHttpClient")
+    NodeAuthHttpInterceptor = private("NodeAuthHttpInterceptor")
+    RuntimeVersionHttpInterceptor = private("RuntimeVersionHttpInterceptor")
+
+    keys = (settings.private_key, settings.private_key.public_key())
+    interceptors = [RuntimeVersionHttpInterceptor(component_name="SuperNode"), NodeAuthHttpInterceptor(*keys)]
+    client = FleetHttpClient.from_server_address(
+        settings.address, insecure=False, root_certificates=settings.authority, interceptors=interceptors
+    )
+    with client, contextlib.suppress(Exception):  # ended in order, or not known any more: all the same
+        client.DeactivateNode(DeactivateNodeRequest(node_id=settings.former_node))
+        time.sleep(NOTICED_S)  # a round that waits for the former session looks about three times a second
+
+
+def _told(connect: Callable[..., Any], on_connected: Callable[[int], None]) -> Callable[..., Any]:
+    @contextlib.contextmanager
+    def told_connect(*args: Any, **kwargs: Any) -> Iterator[tuple[Any, ...]]:
+        with connect(*args, **kwargs) as connection:
+            on_connected(int(connection[0]))
+            yield connection
+
+    return told_connect
 
 
 def _start_local_interface(states: Any, secret: bytes) -> str:

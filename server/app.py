@@ -89,12 +89,13 @@ def greet(grid: Grid, plan: RunPlan, roster: Roster, observer: RunObserver) -> d
         strangers = [node for node in grid.get_node_ids() if node not in known.values()]
         names = {f"node {node}": node for node in strangers}
         question = {name: {"run": plan.run} for name in names}
+        before = len(known)
         answers = Exchange(grid, names).ask("hello", question, deadline_s=GREETING_S, group="hello")
         for name, answer in answers.items():
             site = _proven(answer.parts, plan, roster, names[name], observer)
             if site:
                 known[site] = names[name]
-        if strangers and len(known) >= needed:
+        if len(known) >= needed and len(known) == before:  # whoever is still busy starting had a second chance
             break
         time.sleep(0.0 if strangers else 0.5)
     if len(known) < needed:

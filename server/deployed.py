@@ -25,7 +25,7 @@ from common.runfolder import INTERRUPTED, RUNNING, RoundRecord, RunFolder
 from common.trust.identity import Identity, Roster
 from server.admission import HEADS_FILE, HeadsBook
 from server.app import Context, Grid, ServerApp, greet, read_item_rows, read_plan, say_goodbye
-from server.exchange import Exchange
+from server.exchange import LATE, LOST, Exchange
 from server.observer import RunObserver
 from server.planning import hold_run, open_run, stop_is_asked
 from server.rounds import Outcome, Run, run_federation
@@ -38,6 +38,7 @@ APPROVAL_S = 3_600.0
 ASK_AGAIN_S = 5.0
 ASK_DEADLINE_S = 30.0
 PENDING = "approval"
+SILENT = (LATE, LOST)
 
 app = ServerApp()
 
@@ -102,7 +103,10 @@ class Deployment:
         while waiting:
             said = self._propose(waiting)
             agreed |= {site for site, word in said.items() if not word}
-            self.refusals |= {site: word for site, word in said.items() if word and word != PENDING}
+            self.refusals |= {site: word for site, word in said.items() if word and word not in (PENDING, *SILENT)}
+            for site in (site for site, word in said.items() if word in SILENT):
+                self.observer.note(f"site {site} does not answer yet; it can join later")
+                self.nodes.pop(site)
             waiting = {site for site, word in said.items() if word == PENDING}
             if not waiting or time.monotonic() > end:
                 break

@@ -75,7 +75,7 @@ min_stockists = 3
 min_consumers = 100
 
 # ---- purpose
-allowed_tasks = ["next-behaviour", "purchase-intent", "multi-task"]
+allowed_tasks = ["next-behaviour", "purchase-intent", "multi-task", "sales"]
 # Release noised metric sums on held-out consumers; release noised statistics for preprocessing.
 evaluation = true
 statistics = true
@@ -100,6 +100,8 @@ Site {site} of the federation {federation}
 3. Compare the coordinator's key in site.toml with the coordinator over a second channel.
 4. fedcart site check .       every row must be ok
 5. fedcart site start .       or: ./start.sh, or the systemd unit fedcart-site.service
+6. fedcart site approve .     shows the runs that wait for your yes, and how to say it
+   fedcart site status .      running? spent? left?
 
 Keep state/ for as long as the consumers' data live: it holds the privacy ledger. A site that loses it must run
 `fedcart site recover .` before it can take part again.

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from common.data.events import EVENT_TYPES, SCHEMA, EventLog
+from common.data.events import EVENT_TYPES, EventLog, schema
 from common.errors import ConfigError
 
 KINDS = ("account-takeover", "bot", "brushing", "fake-reviews")
@@ -113,7 +113,7 @@ def _burst(
     columns = [
         home["consumer"],
         home["timestamp"] + pl.Series((elapsed * 1e6).astype(np.int64)).cast(pl.Duration("us")),
-        pl.Series("event", EVENT_TYPES, dtype=SCHEMA["event"]).gather(codes),
+        pl.Series("event", EVENT_TYPES, dtype=schema()["event"]).gather(codes),
         shelf["item"].gather(item),
         shelf["category"].gather(item),
         shelf["price"].gather(item).set(pl.Series(reviewed), None),

@@ -22,7 +22,7 @@ from server.runtime.control import online_sites, open_control, wait_until_up
 from server.runtime.link import free_port
 
 START_TIMEOUT_S = 60.0
-POLL_S = 0.1
+POLL_S = 0.25
 
 
 @dataclass

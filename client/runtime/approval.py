@@ -26,6 +26,12 @@ class ApprovalPendingError(RefusedError):
     code = "approval"
 
 
+class RunRejectedError(RefusedError):
+    """The operator has said no to this run."""
+
+    code = "rejected"
+
+
 @dataclass(frozen=True)
 class Request:
     """One run that was asked for. ``plan`` is the coordinator's signed text, ``digest`` its SHA-256 (hex)."""
@@ -39,7 +45,7 @@ class Request:
 def require_approval(kit: SiteKit, mode: str, run: str, digest: str, plan: str) -> None:
     """Return if the operator approved this plan, or approves all; else keep the request for ``site approve``.
 
-    **Raises**: ApprovalPendingError.
+    **Raises**: ApprovalPendingError; RunRejectedError if the operator said no.
     """
     if mode != ASK:
         return
@@ -47,10 +53,12 @@ def require_approval(kit: SiteKit, mode: str, run: str, digest: str, plan: str) 
     found = known.get(digest)
     if found is None and sum(r.status == WAITING for r in known.values()) < MOST_WAITING:
         _write(kit, Request(run, digest, WAITING, plan))
-    if found is None or found.status != APPROVED:
-        raise ApprovalPendingError(
-            f"run {run} is {found.status if found else WAITING}", hint=f"fedcart site approve {kit.path}"
+    if found is not None and found.status == REJECTED:
+        raise RunRejectedError(
+            f"run {run} is rejected", hint=f"to say yes after all: fedcart site approve {kit.path}"
         )
+    if found is None or found.status != APPROVED:
+        raise ApprovalPendingError(f"run {run} is {WAITING}", hint=f"fedcart site approve {kit.path}")
 
 
 def requests(kit: SiteKit) -> list[Request]:

@@ -191,7 +191,7 @@ def _disk(subject: Subject) -> Row:
 
 def _ledger(subject: Subject) -> Row:
     status = subject.site.guard().status()
-    return Row("ledger", OK, f"intact: {status.entries} entries, {status.committed} releases, {status.open} open")
+    return Row("ledger", OK, f"intact: {status.committed} releases, {status.open} open")
 
 
 def _budget(subject: Subject) -> Row:
@@ -208,7 +208,7 @@ def _data_rows(subject: Subject) -> Iterator[Row]:
     try:
         log, report = _load(subject)
     except FedcartError as error:
-        yield Row("data", FAILED, error.message, error.hint)
+        yield Row("data", FAILED, error.message, f"{error.hint}; [site] of site.toml names file and format")
         return
     found = f"{report.kept:,} of {report.lines:,} lines usable, {report.items:,} items"
     dropped = ", ".join(f"{r.rule} {r.dropped:,}" for r in report.rules if r.dropped)

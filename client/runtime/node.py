@@ -16,9 +16,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from client.runtime.gate import check_bundle
+from client.runtime.last_session import former_node, remember
 from common.deployment import SiteKit, open_site_kit
 from common.errors import RefusedError
-from common.flower_runtime import NodeSettings, TaskSource, run_supernode
+from common.flower_runtime import NodeEvents, NodeSettings, TaskSource, run_supernode
 from common.processes import end_with_parent
 from common.trust.certificates import load_node_key
 
@@ -74,9 +75,15 @@ def run_node(kit: SiteKit, config: Mapping[str, bool | float | int | str] | None
             raise
 
     node = NodeSettings(
-        settings.server.address, kit.authority.read_bytes(), load_node_key(kit.node_key), secret, config or {}
+        settings.server.address,
+        kit.authority.read_bytes(),
+        load_node_key(kit.node_key),
+        secret,
+        config or {},
+        former_node(kit),
     )
-    run_supernode(node, gate, on_ready=dispatcher.start, on_message=dispatcher.task_waits)
+    events = NodeEvents(dispatcher.start, lambda node_id: remember(kit, node_id), dispatcher.task_waits)
+    run_supernode(node, gate, events)
 
 
 if __name__ == "__main__":

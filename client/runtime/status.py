@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from client.site import load_site
 from common.deployment import SiteKit
 
 LOG_LINES = 8
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_EMPTY = re.compile(r"(INFO|WARNING|ERROR|DEBUG) ?:")
 
 
 @dataclass(frozen=True)
@@ -43,4 +46,10 @@ def _last_lines(kit: SiteKit) -> list[str]:
     if not kit.log.exists():
         return []
     with kit.log.open(encoding="utf-8", errors="replace") as file:
-        return [line.rstrip() for line in deque(file, LOG_LINES)]
+        return list(deque((line for line in map(_plain, file) if line), LOG_LINES))
+
+
+def _plain(line: str) -> str:
+    """A line of the log without colours; empty if it says nothing but its level."""
+    text = " ".join(_COLOUR.sub("", line).split())
+    return "" if _EMPTY.fullmatch(text) else text

@@ -13,16 +13,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from client.runtime.last_session import was_connected
 from common.deployment import SITE_VARIABLE, SiteKit, flower_environment
 from common.errors import BadInputError
 from common.processes import wait_for_group
 
 FIRST_DELAY_S = 1.0
-LONGEST_DELAY_S = 60.0
-GOOD_SESSION_S = 60.0
+LONGEST_DELAY_S = 15.0
 LOG_BYTES = 5_000_000
 
 Report = Callable[[str], None]
@@ -70,6 +70,7 @@ class Supervisor:
         self._report = report
         self._stop = threading.Event()
         self._node: subprocess.Popen[bytes] | None = None
+        self._connected = False
 
     def stop(self, *_signal: object) -> None:
         """End the running session and do not start another one."""
@@ -82,12 +83,15 @@ class Supervisor:
         """Keep sessions going until ``stop``."""
         delay = FIRST_DELAY_S
         while not self._stop.is_set():
-            began = time.monotonic()
+            self._connected = False
             code = self._session()
             if self._stop.is_set():
                 break
-            delay = FIRST_DELAY_S if time.monotonic() - began > GOOD_SESSION_S else delay
-            self._say(f"session ended with code {code}, next one in {delay:.0f} s")
+            if self._connected:
+                delay = FIRST_DELAY_S
+                self._say(f"session ended with code {code}, next one in {delay:.0f} s")
+            else:
+                self._say(f"no connection, next try in {delay:.0f} s; fedcart site check says what is wrong")
             self._stop.wait(delay)
             delay = min(2 * delay, LONGEST_DELAY_S)
         self._say("stopped")
@@ -106,12 +110,17 @@ class Supervisor:
             )
         if self._stop.is_set():
             self._node.terminate()
-        return wait_for_group(self._node, self._stop)
+        return wait_for_group(self._node, self._stop, self._look)
+
+    def _look(self) -> None:
+        if not self._connected and self._node is not None and was_connected(self._kit, self._node.pid):
+            self._connected = True
+            self._say("connected")
 
     def _say(self, text: str) -> None:
         line = f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text}"
-        with open(self._kit.log, "a", encoding="utf-8") as log:
-            log.write(line + "\n")
+        with suppress(OSError), open(self._kit.log, "a", encoding="utf-8") as log:
+            log.write(line + "\n")  # a full disk must not end the one who starts the site again
         self._report(line)
 
 

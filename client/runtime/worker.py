@@ -13,17 +13,25 @@ import os
 import select
 import signal
 import sys
+from types import ModuleType
+from typing import Any
 
 from common.flower_runtime import import_client_task, run_client_task
 
 PRELOAD_VARIABLE = "FEDCART_PRELOAD"
+LATE = "polars"  # its threads die in a fork, so whoever needs it loads it after the fork, at its first use
 LIGHT = ("httpcore", "client.app")
 HEAVY = (
     "dp_accounting",
     "torch",
     "client.training.trainer",
     "client.training.evaluation",
-)  # never polars: its pool dies in a fork
+    "client.training.engines",
+    "client.training.dpsgd.engine",
+    "common.data.sequences",
+    "common.data.sharing",
+    "common.model.run_model",
+)
 
 
 def main() -> None:
@@ -34,14 +42,32 @@ def main() -> None:
     waiting = [*LIGHT, *(HEAVY if os.environ.get(PRELOAD_VARIABLE, "1") != "0" else ())]
     while True:
         if waiting and not select.select([sys.stdin], [], [], 0)[0]:
-            with contextlib.suppress(ImportError):
-                importlib.import_module(waiting.pop(0))
+            preload(waiting.pop(0))
             continue
         token = sys.stdin.readline().strip()
         if not token:
             return
         if os.fork() == 0:
             _answer(address, token)
+
+
+def preload(name: str) -> None:
+    """Import a module of the lists above."""
+    if LATE not in sys.modules:
+        sys.modules[LATE] = LateModule(LATE)
+    with contextlib.suppress(ImportError):
+        importlib.import_module(name)
+
+
+class LateModule(ModuleType):
+    """Stands for a package until something in it is looked up; then the package is loaded and answers."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # the import system and ``inspect`` ask every module for these
+            raise AttributeError(name)
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)
 
 
 def _answer(address: str, token: str) -> None:

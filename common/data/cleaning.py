@@ -22,7 +22,6 @@ WARN_SHARE = 0.01
 
 _TEXT_TIMES = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M", "%Y-%m-%d")
 _OFFSET_TIMES = ("%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:%S%.f%#z")
-_EVENT = pl.Enum(EVENT_TYPES)
 _MICROSECONDS = {"seconds": 1_000_000, "milliseconds": 1_000, "microseconds": 1}
 
 
@@ -219,7 +218,9 @@ def _repair(lines: pl.DataFrame, mapping: Mapping) -> pl.DataFrame:
     price, size = pl.col("price"), pl.col("quantity").abs()
     if mapping.price_is_total:
         price = pl.when(size > 0).then(price / size)
-    event = pl.when(pl.col("cancelled")).then(pl.lit("cancel", dtype=_EVENT)).otherwise(pl.col("event"))
+    event = (
+        pl.when(pl.col("cancelled")).then(pl.lit("cancel", dtype=pl.Enum(EVENT_TYPES))).otherwise(pl.col("event"))
+    )
     columns: list[pl.Expr | str] = [
         "consumer",
         "timestamp",
@@ -310,12 +311,14 @@ def _times(column: pl.Series, mapping: Mapping) -> pl.Series:
 def _event_columns(raw: pl.DataFrame, mapping: Mapping) -> list[pl.Series]:
     """The event as an Enum, and whether its word was unknown."""
     if mapping.default_event:
-        event = pl.Series("event", [mapping.default_event], dtype=_EVENT).new_from_index(0, raw.height)
+        event = pl.Series("event", [mapping.default_event], dtype=pl.Enum(EVENT_TYPES)).new_from_index(
+            0, raw.height
+        )
         return [event, pl.Series("unknown_event", [False]).new_from_index(0, raw.height)]
     words = mapping.events or {name: name for name in EVENT_TYPES}
     text = _text(raw["event"]).str.to_lowercase()
     known = {word.lower(): ours for word, ours in words.items()}
-    event = text.replace_strict(known, default=None, return_dtype=_EVENT)
+    event = text.replace_strict(known, default=None, return_dtype=pl.Enum(EVENT_TYPES))
     return [event.fill_null("other"), event.is_null().alias("unknown_event")]
 
 

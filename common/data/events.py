@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,16 +23,21 @@ from common.errors import BadInputError, ConfigError
 
 __all__ = ["EVENT_TYPES", "CleaningReport", "EventLog", "load_events", "pseudonym", "pseudonyms"]
 
-SCHEMA = {
-    "consumer": pl.UInt64(),
-    "timestamp": pl.Datetime("us"),
-    "event": pl.Enum(EVENT_TYPES),
-    "item": pl.String(),
-    "category": pl.String(),
-    "price": pl.Float32(),
-    "quantity": pl.Float32(),
-}
 _FLOAT_ID = re.compile(r"^(\d+)\.0+$")
+
+
+@cache
+def schema() -> dict[str, pl.DataType]:
+    """Columns of a log and their types. A function: at a site, modules are imported before polars is loaded."""
+    return {
+        "consumer": pl.UInt64(),
+        "timestamp": pl.Datetime("us"),
+        "event": pl.Enum(EVENT_TYPES),
+        "item": pl.String(),
+        "category": pl.String(),
+        "price": pl.Float32(),
+        "quantity": pl.Float32(),
+    }
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class EventLog:
             raise BadInputError(f"event frame lacks {missing}", hint="see the schema in docs/data.md")
         columns = [
             (pl.col(name) if name in frame.columns else pl.lit(None)).cast(kind).alias(name)
-            for name, kind in SCHEMA.items()
+            for name, kind in schema().items()
         ]
         if "site" in frame.columns:
             columns.append(pl.col("site").cast(pl.String))
@@ -169,6 +175,6 @@ def concatenate(logs: Iterable[EventLog]) -> EventLog:
     """One log of several, sorted again; a site column is kept only where all have it."""
     frames = [log.frame for log in logs]
     if not frames:
-        return EventLog.from_frame(pl.DataFrame(schema=SCHEMA))
+        return EventLog.from_frame(pl.DataFrame(schema=schema()))
     shared = [name for name in frames[0].columns if all(name in frame.columns for frame in frames)]
     return EventLog.from_frame(pl.concat([frame.select(shared) for frame in frames]))

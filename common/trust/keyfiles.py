@@ -38,9 +38,16 @@ class PublicKeys:
     def load(cls, path: Path) -> PublicKeys:
         """Read a public key file. **Raises**: BadInputError."""
         try:
-            plain = json.loads(path.read_text("utf-8"))
+            text = path.read_text("utf-8")
+        except OSError as error:
+            raise BadInputError(
+                f"cannot read {path}: {error.strerror}",
+                hint="the site makes it: fedcart site keygen; then name it here",
+            ) from error
+        try:
+            plain = json.loads(text)
             return cls(str(plain["name"]), bytes.fromhex(plain["identity"]), str(plain["node"]))
-        except (OSError, KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise BadInputError(
                 f"{path} is not a public key file", hint="the site makes one: fedcart site keygen"
             ) from error

@@ -3,6 +3,7 @@
 import datetime
 import http.server
 import json
+import os
 import ssl
 import threading
 from dataclasses import replace
@@ -13,19 +14,22 @@ import tomli_w
 
 from client.guard.guard import open_guard
 from client.guard.policy import SitePolicy
-from client.runtime import check
+from client.runtime import check, last_session
 from client.runtime.approval import (
     APPROVED,
     REJECTED,
     WAITING,
     ApprovalPendingError,
+    RunRejectedError,
     decide,
     requests,
     require_approval,
 )
 from client.runtime.check import FAILED, OK, WARNING, check_site, verdict
+from client.runtime.last_session import former_node, remember, was_connected
 from client.runtime.reach import Reached, reach_server
 from client.runtime.recovery import recover_site
+from client.runtime.status import site_status
 from client.runtime.supervisor import only_one, running_pid
 from client.site import load_site
 from common.deployment import SiteKit
@@ -155,6 +159,8 @@ def test_a_run_is_allowed_only_under_the_digest_that_was_approved(kit):
     with pytest.raises(ApprovalPendingError):
         require_approval(kit, "ask", "run-1", "b" * 64, "{}")
     assert decide(kit, "run-1", approve=False).status == REJECTED
+    with pytest.raises(RunRejectedError):  # not "pending": the coordinator need not wait for a person any more
+        require_approval(kit, "ask", "run-1", "b" * 64, "{}")
     require_approval(kit, "ask", "run-1", "a" * 64, "{}")
     require_approval(kit, "auto", "run-2", "c" * 64, "{}")
 
@@ -233,3 +239,26 @@ def test_a_simulated_ledger_does_not_serve_a_real_site(kit):
     open_guard(kit.state, site.identity, SitePolicy.load(kit.policy), "north", simulated=True)
     with pytest.raises(BadInputError):
         site.guard()
+
+
+def test_a_site_remembers_its_last_connection_and_goes_on_if_it_cannot(kit, monkeypatch):
+    assert (former_node(kit), was_connected(kit, os.getpid())) == (0, False)
+    remember(kit, 77)
+    assert (former_node(kit), was_connected(kit, os.getpid()), was_connected(kit, 1)) == (77, True, False)
+    (kit.state / "session.json").write_text("[1")
+    assert former_node(kit) == 0
+    monkeypatch.setattr(last_session, "write_atomic", raising_full_disk)
+    remember(kit, 78)
+    assert former_node(kit) == 0
+
+
+def raising_full_disk(*_: object) -> None:
+    raise WorkFailedError("no space left on device")
+
+
+def test_the_last_lines_of_a_log_are_shown_without_colours_and_without_empty_ones(kit):
+    kit.state.mkdir(exist_ok=True)
+    kit.log.write_text(
+        "2026-01-01T00:00:00Z connected\n\x1b[92mINFO \x1b[0m:      \n\n\x1b[92mINFO \x1b[0m:      Sent\n"
+    )
+    assert site_status(kit).log == ("2026-01-01T00:00:00Z connected", "INFO : Sent")

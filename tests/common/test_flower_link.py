@@ -1,0 +1,149 @@
+"""The server keeps a site's question until there is an answer, and hands no message to a site that hung up."""
+
+import asyncio
+
+from common import flower_link
+from common.flower_link import WAITING_PATH, Arrivals, _patient
+
+
+class Mailbox:
+    """An ASGI app that says what is in it, empty or not, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.letters: list[bytes] = []
+        self.asked: list[bytes] = []
+        self.status = 200
+
+    async def __call__(self, scope, receive, send) -> None:
+        self.asked.append((await receive())["body"])
+        body = self.letters.pop(0) if self.letters else b""
+        await send({"type": "http.response.start", "status": self.status, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+
+
+class Caller:
+    """A site's side of one request. ``hang_up`` ends it from there."""
+
+    def __init__(self, *parts: bytes) -> None:
+        self.sent: list[dict] = []
+        self._parts = [
+            {"type": "http.request", "body": part, "more_body": i + 1 < len(parts)} for i, part in enumerate(parts)
+        ]
+        self._gone = asyncio.Event()
+
+    def hang_up(self) -> None:
+        self._gone.set()
+
+    async def receive(self) -> dict:
+        if self._parts:
+            return self._parts.pop(0)
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, part: dict) -> None:
+        self.sent.append(part)
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(part.get("body", b"") for part in self.sent)
+
+
+def ask(app, caller: Caller, path: str = WAITING_PATH) -> asyncio.Task:
+    scope = {"type": "http", "path": path, "state": {}}
+    return asyncio.ensure_future(app(scope, caller.receive, caller.send))
+
+
+async def settled() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def test_a_message_that_is_there_is_handed_over_at_once():
+    async def story() -> None:
+        mailbox, caller = Mailbox(), Caller(b"who ", b"am I")
+        mailbox.letters = [b"letter"]
+        await ask(_patient(mailbox, Arrivals()), caller)
+        assert (caller.body, mailbox.asked) == (b"letter", [b"who am I"])
+
+    asyncio.run(story())
+
+
+def test_an_empty_answer_is_kept_until_a_message_has_come(monkeypatch):
+    monkeypatch.setattr(flower_link, "QUIET_S", 0.0)
+
+    async def story() -> None:
+        mailbox, arrivals, caller = Mailbox(), Arrivals(), Caller(b"me")
+        asked = ask(_patient(mailbox, arrivals), caller)
+        await settled()
+        assert not caller.sent
+        mailbox.letters = [b"letter"]
+        arrivals.tell()
+        await asked
+        assert (caller.body, mailbox.asked) == (b"letter", [b"me", b"me"])
+
+    asyncio.run(story())
+
+
+def test_a_message_for_another_site_wakes_nobody_for_good(monkeypatch):
+    monkeypatch.setattr(flower_link, "QUIET_S", 0.0)
+
+    async def story() -> None:
+        mailbox, arrivals, caller = Mailbox(), Arrivals(), Caller(b"me")
+        asked = ask(_patient(mailbox, arrivals), caller)
+        for _ in range(3):
+            arrivals.tell()
+            await asyncio.sleep(0.01)
+        assert not caller.sent
+        arrivals.end()
+        await asked
+        assert caller.body == b""
+
+    asyncio.run(story())
+
+
+def test_a_message_is_not_taken_out_for_a_site_that_hung_up(monkeypatch):
+    monkeypatch.setattr(flower_link, "QUIET_S", 0.0)
+
+    async def story() -> None:
+        mailbox, arrivals, caller = Mailbox(), Arrivals(), Caller(b"me")
+        asked = ask(_patient(mailbox, arrivals), caller)
+        await settled()
+        caller.hang_up()
+        await asked
+        mailbox.letters = [b"letter"]
+        arrivals.tell()
+        await asyncio.sleep(0.01)
+        assert (mailbox.letters, caller.sent) == ([b"letter"], [])
+
+    asyncio.run(story())
+
+
+def test_a_refusal_is_not_kept_back():
+    async def story() -> None:
+        mailbox, caller = Mailbox(), Caller(b"me")
+        mailbox.status = 401
+        await ask(_patient(mailbox, Arrivals()), caller)
+        assert caller.sent[0]["status"] == 401
+
+    asyncio.run(story())
+
+
+def test_every_other_request_passes_untouched():
+    async def story() -> None:
+        mailbox, caller = Mailbox(), Caller(b"me")
+        await ask(_patient(mailbox, Arrivals()), caller, "/v1/fleet/push-object")
+        assert (caller.body, len(mailbox.asked)) == (b"", 1)
+
+    asyncio.run(story())
+
+
+def test_a_question_that_nobody_answers_ends_by_itself(monkeypatch):
+    monkeypatch.setattr(flower_link, "HOLD_S", 0.01)
+
+    async def story() -> None:
+        mailbox, caller = Mailbox(), Caller(b"me")
+        await asyncio.wait_for(ask(_patient(mailbox, Arrivals()), caller), 5)
+        assert caller.body == b""
+        assert len(mailbox.asked) == 2
+
+    asyncio.run(story())
