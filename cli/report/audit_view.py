@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +29,7 @@ from common.runfolder import RoundRecord, RunFolder
 from common.verify import Verdict, verify_path
 
 ATTESTED = "attested"
+POST_PROCESSING = "post-processing of the release"
 CSV_COLUMNS = (
     "site", "scope", "run", "round", "attempt", "state", "time", "events",
     "epsilon_this_round", "epsilon_so_far", "limit", "left", "delta",
@@ -93,8 +94,10 @@ def read_audit(path: Path) -> Audit:
     return Audit(path, name, tuple(sites), statement, verdict, records)
 
 
-def event_words(events: Iterable[PrivacyEvent]) -> str:
+def event_words(events: Collection[PrivacyEvent]) -> str:
     """Events for people: what was read, how often, at which rate, under which noise."""
+    if not events:
+        return POST_PROCESSING
     return "; ".join(
         f"{'' if e.sub_scope == TRAIN else 'hold-out '}{e.steps} × σ {e.noise_multiplier:.4g}"
         + (f" at q {e.sampling_rate:g}" if e.sampling_rate < 1 else "")

@@ -291,6 +291,8 @@ class Replay:
     def _check_source(self, body: Reserve) -> None:
         """Post-processing names what it is made of: a release of the same run that is charged and never voided."""
         if body.source is None:
+            if not body.events:
+                raise VerificationError("says it costs nothing and does not name the release it is made from")
             return
         found = self.reservations.get(body.source)
         if body.events or found is None or found.state != "committed" or not found.body.events:

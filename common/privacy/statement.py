@@ -227,6 +227,8 @@ def _sections(*, hardened: bool) -> tuple[Section, ...]:
                 "Each consumer's gradient is clipped in L2 norm over all parameters together; Gaussian noise in "
                 "proportion to the clipping norm is added to the sum in every step.",
                 "Evaluation and statistics release noised sums of bounded values; nothing else is released.",
+                "Sales series: each consumer's purchases are clipped in L2 norm over all cells together, and Gaussian "
+                "noise is added to every cell once; training on the released series is post-processing, at no charge.",
             ),
         ),
         Section(
