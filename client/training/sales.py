@@ -32,6 +32,7 @@ from common.model.sales_network import (
 from common.model.sales_series import Floats, SalesSpec, mean_of_four, seasonal_naive
 
 BATCH = 256  # windows of one local step
+_OWN_SPREAD = 0.4  # what normalised sales vary by themselves, about
 LEARNING_RATES = {"scalar-adam": 0.01, "adam": 0.005, "momentum": 0.02, "sgd": 0.05}
 
 
@@ -49,15 +50,28 @@ class SalesData:
     test: Windows
 
     @staticmethod
-    def of(series: Floats, config: RunConfig, floor: float = 0.0) -> SalesData:
-        """Cut a series. ``floor``: its noise, in units of the bounds."""
+    def of(series: Floats, config: RunConfig, noise: float = 0.0) -> SalesData:
+        """Cut a series. ``noise``: standard deviation of a released cell, in units of the bounds.
+
+        The sum over categories is learnt from too: it is as free as they are, and its noise is relatively small.
+        """
         spec, sales = SalesSpec.of(config), config.sales
         first, last = first_origin(sales.window, spec.season), spec.periods - sales.horizon - 1
         cut = spec.periods - sales.test - sales.horizon  # the last origin whose targets end before the test
         learnt = max(cut - max(sales.test, 2 * sales.horizon), first)
         parts = (first, learnt + 1), (min(learnt + 1, cut), cut + 1), (max(cut + sales.horizon, first), last + 1)
-        windows = (make_windows(series, spec, config, np.arange(*part), floor) for part in parts)
-        return SalesData(series, spec, *windows)
+        categories = series.shape[1]
+        loud = np.full(categories, noise)
+        summed, loud_too = series, loud
+        if categories > 1:
+            summed = np.concatenate([series, series.sum(axis=1, keepdims=True)], axis=1)
+            loud_too = np.append(loud, noise * np.sqrt(categories))
+        return SalesData(
+            series,
+            spec,
+            make_windows(summed, spec, config, np.arange(*parts[0]), loud_too),
+            *(make_windows(series, spec, config, np.arange(*part), loud) for part in parts[1:]),
+        )
 
 
 def train_sales(
@@ -72,6 +86,8 @@ def train_sales(
     anchor = flat.vector.clone()
     bias = own_bias(data.train, corrections(model, data.train), config.sales.horizon)
     target = data.train.target - bias[data.train.category][:, None]
+    weight = 1.0 / (_OWN_SPREAD**2 + data.train.noise**2)  # inverse variance: loud windows say less
+    weight /= weight.mean()
     optimizer = make_optimizer(training.optimizer, training.learning_rate or LEARNING_RATES[training.optimizer])
     order = np.random.default_rng(np.frombuffer(hashlib.sha256(seed).digest(), dtype=np.uint32))
     threads = torch.get_num_threads()
@@ -82,7 +98,7 @@ def train_sales(
             model.train()
             for _ in range(training.local_steps):
                 rows = order.integers(len(data.train), size=min(BATCH, len(data.train)))
-                _gradient(model, flat, data.train, target, rows)
+                _gradient(model, flat, data.train, (target, weight), rows)
                 if training.proximal:
                     flat.gradient.add_(flat.vector - anchor, alpha=training.proximal)
                 optimizer.step(flat.vector, flat.gradient)
@@ -92,11 +108,17 @@ def train_sales(
 
 
 def _gradient(
-    model: SalesModel, flat: FlatParameters, windows: Windows, target: NDArray[np.float32], rows: NDArray[np.int64]
+    model: SalesModel,
+    flat: FlatParameters,
+    windows: Windows,
+    wanted: tuple[NDArray[np.float32], NDArray[np.float32]],
+    rows: NDArray[np.int64],
 ) -> None:
+    """Of the weighted mean squared error; ``wanted`` = (target, weight)."""
     flat.gradient.zero_()
     found = model(torch.from_numpy(windows.window[rows]), torch.from_numpy(windows.ahead[rows]))
-    loss = functional.mse_loss(found, torch.from_numpy(target[rows]))
+    wrong = functional.mse_loss(found, torch.from_numpy(wanted[0][rows]), reduction="none")
+    loss = (wrong * torch.from_numpy(wanted[1][rows])[:, None]).mean()
     loss.backward()
 
 

@@ -87,7 +87,7 @@ class Windows:
 
     Shapes: ``window: float32[B, L, inputs]``, ``ahead: float32[B, horizon, seasonal mean and calendar]``; ``target: float32[B,
     horizon, channels]`` normalised deviations from ``mean``; ``mean: float64[B, horizon, channels]`` the seasonal
-    mean; ``level: float64[B, channels]`` what 1 means; ``category: int64[B]``, origins fastest.
+    mean; ``level: float64[B, channels]`` what 1 means; ``noise`` likewise, of a released period in these units; ``category: int64[B]``, origins fastest.
     """
 
     window: NDArray[np.float32]
@@ -95,6 +95,7 @@ class Windows:
     target: NDArray[np.float32]
     mean: Floats
     level: Floats
+    noise: NDArray[np.float32]
     category: NDArray[np.int64]
     origins: NDArray[np.int64]
 
@@ -114,12 +115,12 @@ def first_origin(window: int, season: int) -> int:
 
 
 def make_windows(
-    series: Floats, spec: SalesSpec, config: RunConfig, origins: NDArray[np.int64], floor: float = 0.0
+    series: Floats, spec: SalesSpec, config: RunConfig, origins: NDArray[np.int64], noise: Floats | None = None
 ) -> Windows:
     """Examples of a site's series at some origins; targets beyond the series are 0.
 
     ``series: float64[channels, categories, T]`` in units of the bounds; T may differ from the spec's.
-    ``floor`` is the least level, in the same units: the noise of a release.
+    ``noise: float64[categories]`` is the standard deviation of a released period, and the least level.
     Raises: BadInputError for a series that is too short for the first origin.
     """
     sales, season = config.sales, spec.season
@@ -130,7 +131,9 @@ def make_windows(
             hint="give a longer log",
         )
     past = origins[:, None] + np.arange(1 - sales.window, 1)  # [origins, L]
-    level = np.maximum(np.abs(series[..., past]).mean(axis=-1), max(floor, SMALLEST_LEVEL))  # [ch, cat, origins]
+    loud = np.zeros(series.shape[1]) if noise is None else noise
+    least = np.maximum(loud, SMALLEST_LEVEL)[:, None]
+    level = np.maximum(np.abs(series[..., past]).mean(axis=-1), least)  # [ch, cat, origins]
     mean = mean_of_four(series, origins, sales.horizon, season)  # [ch, cat, origins, h]
 
     def scaled(values: Floats) -> Floats:
@@ -147,6 +150,7 @@ def make_windows(
         target=_by_example(scaled(later - mean)).astype(np.float32),
         mean=_by_example(mean),
         level=np.moveaxis(level, 0, -1).reshape(-1, len(CHANNELS)),
+        noise=np.moveaxis(loud[:, None] / level, 0, -1).reshape(-1, len(CHANNELS)).astype(np.float32),
         category=np.repeat(np.arange(series.shape[1]), len(origins)),
         origins=origins,
     )
