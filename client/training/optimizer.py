@@ -51,19 +51,25 @@ class Adam:
         self._count = 0
         self._first: Tensor | None = None
         self._second: Tensor | None = None
+        self._mean_square = 0.0
 
     def step(self, parameters: Tensor, gradient: Tensor) -> None:
         """Move ``parameters`` in place."""
         self._count += 1
-        square = gradient.square()
-        if self.scalar:
-            square = square.mean()
-        if self._first is None or self._second is None:
-            self._first, self._second = torch.zeros_like(gradient), torch.zeros_like(square)
+        if self._first is None:
+            self._first = torch.zeros_like(gradient)
         self._first.mul_(BETA1).add_(gradient, alpha=1 - BETA1)
-        self._second.mul_(BETA2).add_(square, alpha=1 - BETA2)
-        scale = (self._second / (1 - BETA2**self._count)).sqrt().add_(EPSILON)
-        parameters.sub_(self._first / scale, alpha=self.learning_rate / (1 - BETA1**self._count))
+        rate, unbiased = self.learning_rate / (1 - BETA1**self._count), 1 - BETA2**self._count
+        if self.scalar:
+            square = float(torch.dot(gradient, gradient)) / max(gradient.numel(), 1)
+            self._mean_square = BETA2 * self._mean_square + (1 - BETA2) * square
+            parameters.sub_(self._first, alpha=rate / (math.sqrt(self._mean_square / unbiased) + EPSILON))
+            return
+        if self._second is None:
+            self._second = torch.zeros_like(gradient)
+        self._second.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
+        scale = (self._second / unbiased).sqrt_().add_(EPSILON)
+        parameters.addcdiv_(self._first, scale, value=-rate)
 
 
 def make_optimizer(name: str, learning_rate: float) -> Optimizer:
