@@ -155,6 +155,9 @@ def run_job(job: Job, *, as_json: bool) -> int:
     screen = Screen(job.config, job.out, to_stderr=as_json, latest=job.latest)
     with screen:
         screen.opening(resume=job.resume)
+        from simulations.workers import begin_imports
+
+        begin_imports()
         from simulations.run import simulate as run_simulation  # torch, flwr: after the first line is out
 
         try:

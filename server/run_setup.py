@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -30,21 +31,32 @@ def make_plan(
 
     Raises: ConfigError if the target cannot be met.
     """
-    privacy, training = config.privacy, config.training
     if config.task == SALES:
         SalesSpec.of(config)  # dates that are missing, or a series that is too short, are said here
-    noise = evaluation = 0.0
-    if privacy.enabled and config.task == SALES:
-        noise = privacy.noise_multiplier or calibrate_noise(privacy.epsilon, privacy.delta, 1.0, 1)
-    elif privacy.enabled:
-        steps = training.rounds * training.local_steps
-        noise = privacy.noise_multiplier or calibrate_noise(
-            privacy.epsilon, privacy.delta, privacy.sampling_rate, steps
-        )
-        releases = training.rounds + 1  # one a round, one that closes the run
-        evaluation = privacy.evaluation_noise or calibrate_noise(privacy.epsilon, privacy.delta, 1.0, releases)
+    noise, evaluation = noise_of(config)
     run = f"{config.name}-{uuid4().hex[:12]}"
     return RunPlan(run, config.public_json(), populations, spec.canonical(), parameters, noise, evaluation)
+
+
+def noise_of(config: RunConfig) -> tuple[float, float]:
+    """Noise multipliers of training and of evaluation; 0 for what the run does not release, or not privately.
+
+    A process that asks again gets the answer without the work. Raises: ConfigError if the target cannot be met.
+    """
+    privacy, training = config.privacy, config.training
+    if not privacy.enabled:
+        return 0.0, 0.0
+    if config.task == SALES:
+        return privacy.noise_multiplier or _calibrated(privacy.epsilon, privacy.delta, 1.0, 1), 0.0
+    steps = training.rounds * training.local_steps
+    noise = privacy.noise_multiplier or _calibrated(privacy.epsilon, privacy.delta, privacy.sampling_rate, steps)
+    if privacy.holdout == 0:
+        return noise, 0.0
+    releases = training.rounds + 1  # one a round, one that closes the run
+    return noise, privacy.evaluation_noise or _calibrated(privacy.epsilon, privacy.delta, 1.0, releases)
+
+
+_calibrated = lru_cache(maxsize=64)(calibrate_noise)
 
 
 def write_setup(

@@ -20,6 +20,7 @@ from client.site import prepared_path, store_sequences
 from common.config import RunConfig
 from common.deployment import SiteKit
 from common.errors import BadInputError
+from common.model.head_names import SALES
 from common.plan import RunPlan
 from common.runfolder import RunFolder, write_atomic
 from common.trust.identity import COORDINATOR, SITE, Identity, Party, Roster
@@ -30,6 +31,7 @@ from simulations.sales import store_site
 if TYPE_CHECKING:
     from common.data.catalogue import Catalogue
     from common.data.features import FeatureSpec
+    from common.data.sequences import ConsumerSequences
     from simulations.partition import Partition
 
 COORDINATOR_NAME = "coordinator"
@@ -46,6 +48,7 @@ class World:
     spec: FeatureSpec
     masks: dict[str, NDArray[np.bool_]]
     data: dict[str, Any]
+    sequences: dict[str, ConsumerSequences]
 
 
 def make_world(config: RunConfig) -> World:
@@ -72,7 +75,20 @@ def make_world(config: RunConfig) -> World:
     catalogue = _catalogue(config, catalogue, dealt)
     spec = feature_spec(catalogue, item_buckets=config.features.item_buckets)
     masks = shared_item_masks(spec, catalogue, dealt.names, config.aggregation.min_stockists)
-    return World(dealt, catalogue, spec, masks, data | {"notes": list(dealt.notes)})
+    rows = {} if config.task == SALES else _encoded(config, dealt, spec, catalogue)
+    return World(dealt, catalogue, spec, masks, data | {"notes": list(dealt.notes)}, rows)
+
+
+def _encoded(
+    config: RunConfig, dealt: Partition, spec: FeatureSpec, catalogue: Catalogue | None
+) -> dict[str, ConsumerSequences]:
+    """The consumers of each site as the model sees them."""
+    from common.data.sequences import build_sequences
+
+    longest, cut = config.features.max_events, config.intent.cut_us
+    return {
+        site.name: build_sequences(site.log, spec, catalogue, max_events=longest, cut=cut) for site in dealt.sites
+    }
 
 
 def _events(config: RunConfig) -> tuple[Any, Catalogue | None, dict[str, Any]]:
@@ -161,8 +177,6 @@ def make_federation(
     folder: RunFolder, config: RunConfig, world: World, plan: RunPlan, item_of: NDArray[np.int32]
 ) -> Prepared:
     """Write roster, coordinator key, one kit per site with its encoded consumers, and the public item masks."""
-    from common.data.sequences import build_sequences
-
     coordinator = Identity.generate(COORDINATOR_NAME)
     home = folder.path / "coordinator"
     home.mkdir(exist_ok=True)
@@ -179,14 +193,7 @@ def make_federation(
         if plan.forecasts:
             store_site(kit.state, plan, part.log)
         else:
-            sequences = build_sequences(
-                part.log,
-                world.spec,
-                world.catalogue,
-                max_events=config.features.max_events,
-                cut=config.intent.cut_us,
-            )
-            store_sequences(prepared_path(kit, plan), sequences, mask)
+            store_sequences(prepared_path(kit, plan), world.sequences[part.name], mask)
         kits[name] = kit.path
         facts.append(SiteFacts(name, part.population, int(mask.sum()), part.note))
     write_setup(folder, plan, {kit_name(name): mask for name, mask in world.masks.items()}, item_of)

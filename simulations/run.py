@@ -26,7 +26,7 @@ from common.runfolder import INTERRUPTED, RUNNING, RoundRecord, RunFolder, write
 from server.app import make_app, read_plan
 from server.observer import RunObserver
 from server.rounds import Outcome
-from server.run_setup import make_plan
+from server.run_setup import make_plan, noise_of
 from server.state import ServerState, latest_checkpoint, save_checkpoint
 from simulations import facts as facts_of
 from simulations import oracle
@@ -75,6 +75,7 @@ def _prepare(config: RunConfig, out: Path, pool: WorkerPool, observer: Observer)
     world = make_world(config)
     if config.task == SALES:
         config = with_public_series(config, world)
+    noise_of(config)  # make_plan finds it done: there is time, the workers are still importing
     observer.progress(0, "model", 1, 3)
     names = world.catalogue.names if world.catalogue else ()
     settings, features = config.public_json(), world.spec.canonical()

@@ -13,12 +13,19 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from common.errors import FedcartError, WorkFailedError
 
 PRELOAD = ("simulations.worker_modules",)
+
+
+def begin_imports() -> None:
+    """Start the fork server and return at once: it imports the heavy modules while the caller does other things."""
+    mp.get_context("forkserver").set_forkserver_preload(list(PRELOAD))
+    forkserver.ensure_running()
 
 
 @dataclass(frozen=True)
@@ -74,10 +81,9 @@ class WorkerPool:
 
     def __post_init__(self) -> None:
         self._context = mp.get_context("forkserver")
-        self._context.set_forkserver_preload(list(PRELOAD))
 
     def __enter__(self) -> WorkerPool:
-        self._workers = [self._start() for _ in range(self.size)]
+        begin_imports()  # workers are started with the first jobs: starting one waits for the imports
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -126,6 +132,8 @@ class WorkerPool:
         return _Worker(process, ours)
 
     def _dispatch(self) -> None:
+        if self._waiting and len(self._workers) < self.size:
+            self._workers += [self._start() for _ in range(self.size - len(self._workers))]
         for index, worker in enumerate(self._workers):
             if not self._waiting:
                 return

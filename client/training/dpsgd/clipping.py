@@ -11,6 +11,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from client.training.dpsgd.arena import Arena
 from client.training.dpsgd.norms import squared_norms
 from client.training.dpsgd.processor import without_denormals
 from client.training.dpsgd.sums import add_weighted
@@ -53,18 +54,19 @@ class ClippedBatch:
 class ClippedGradient:
     """Adds clipped per-consumer gradients of a taped model's batches to given tensors.
 
-    ``begin`` -> ``losses.sum().backward()`` -> ``finish``; ``add`` does all three.
+    ``begin`` -> ``losses.sum().backward()`` -> ``finish``; ``add`` does all three. Objects that share an ``arena``
+    must not have batches under way at the same time.
     Guarantee: every consumer adds a vector of L2 norm at most ``clip`` (to 1e-5 in float32); a consumer
     whose gradient is not finite adds exactly zero and touches no other consumer's part.
     """
 
-    def __init__(self, model: nn.Module, clip: float) -> None:
+    def __init__(self, model: nn.Module, clip: float, arena: Arena | None = None) -> None:
         if not clip > 0:
             raise BadInputError(
                 f"clipping norm must be positive, got {clip}", hint="set privacy.clip, for example 1"
             )
         self.model, self.clip = model, clip
-        self.tape: Tape = make_taped(model)
+        self.tape: Tape = make_taped(model, arena)
         self.names = {id(p): name for name, p in model.named_parameters()}
         self._losses: Tensor | None = None
 

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
+from client.training.dpsgd.arena import Arena
 from client.training.dpsgd.clipping import ClippedGradient, gradient_views
 from client.training.gradients import GradientDiagnostics, Index
 from common.model.batch import Batcher
 from common.model.network import SequenceModel
 from common.model.parameters import FlatParameters
+
+_ARENA = Arena()  # one batch at a time in a process: the engines of several simulated sites share its memory
 
 
 class TapeEngine:
@@ -22,7 +25,7 @@ class TapeEngine:
     """
 
     def __init__(self, model: SequenceModel, batcher: Batcher, clip: float, micro_batch: int = 256) -> None:
-        self.core = ClippedGradient(model, clip)
+        self.core = ClippedGradient(model, clip, _ARENA)
         self.model, self.batcher, self.clip, self.micro_batch = model, batcher, clip, micro_batch
         self.parameters = FlatParameters(model)
         self.consumers = len(batcher)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from client.training.dpsgd.arena import Arena
 from client.training.dpsgd.leaves import TapedEmbedding, TapedLayerNorm, TapedLeaf, TapedLinear
 from client.training.dpsgd.recurrent import TapedGRU, TapedLSTM
 from client.training.dpsgd.softmax import TapedItemHead
@@ -21,7 +22,7 @@ _TAPED: dict[type[nn.Module], type[nn.Module]] = {
 }
 
 
-def make_taped(model: nn.Module) -> Tape:
+def make_taped(model: nn.Module, arena: Arena | None = None) -> Tape:
     """Change the class of every trainable layer to its taped one and return the tape that they share.
 
     Parameters, their names and the ``state_dict`` stay as they are; outside of training the layers
@@ -30,7 +31,7 @@ def make_taped(model: nn.Module) -> Tape:
     """
     for name, module in model.named_modules():
         _check(name, module)
-    tape = Tape()
+    tape = Tape(arena or Arena())
     for name, module in model.named_modules():
         taped = _TAPED.get(type(module))
         if taped is not None:
