@@ -72,3 +72,9 @@ def test_jobs_run_side_by_side(pool: WorkerPool) -> None:
     while len(order) < 2:
         order += [done.job for done in pool.collect(5.0)]
     assert order == [second, first]
+
+
+def test_no_worker_is_started_before_there_is_work(pool: WorkerPool) -> None:
+    assert pool._workers == []
+    assert next(pool.run_all([(double, (4,))])).unwrap() == 8
+    assert len(pool._workers) == 2

@@ -10,6 +10,7 @@ from client.training.dpsgd.opacus_path import OpacusEngine
 from client.training.gradients import PlainEngine, clip_factors
 from client.training.trainer import (
     LocalPlan,
+    _cosine_and_sine,
     gaussian_noise,
     local_plan,
     seeded_stream,
@@ -262,3 +263,18 @@ def test_private_diagnostics_do_not_show_themselves():
     assert "losses" not in repr(result)
     assert repr(result.diagnostics) == "LocalDiagnostics(private)"
     assert SHAPE.sizes["item"] == 13
+
+
+def test_the_trainers_cosine_and_sine_are_those_of_doubles():
+    angle = np.linspace(-np.pi, np.pi, 10_001)
+    cosine, sine = _cosine_and_sine(angle.copy())
+    np.testing.assert_allclose(cosine, np.cos(angle), rtol=0, atol=2.3e-16)
+    np.testing.assert_allclose(sine, np.sin(angle), rtol=0, atol=2.3e-16)
+
+
+def test_noise_is_drawn_in_doubles_and_rounded_once():
+    plan = dataclasses.replace(PLAN, noise_multiplier=1.0, clip=1.0)
+    noise = gaussian_noise(20_000, plan, SeededStream(1))
+    drawn = np.empty(20_000)
+    SeededStream(1).fill_gaussian(drawn)
+    np.testing.assert_allclose(noise, drawn.astype(np.float32), rtol=2e-7)
