@@ -82,6 +82,11 @@ def write_rows(out: Path, columns: Mapping[str, Sequence[Any]], *, private: bool
     write_atomic(out, buffer.getvalue(), mode=0o600 if private else 0o644)
 
 
+def lines_of(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Columns of equal length as one object per line."""
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
 def share(value: float) -> str:
     """A probability for people."""
     return f"{value:.1%}"

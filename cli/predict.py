@@ -63,14 +63,9 @@ def predict(
         local.write_rows(out, columns, private=with_ids)
         facts["file"] = str(out)
     if json:
-        rows = (
-            []
-            if out is not None
-            else [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-        )
-        show.print_json(facts | ({"predictions": rows} if out is None else {}))
-        return
-    _print(task, columns, facts, out)
+        show.print_json(facts | ({"predictions": local.lines_of(columns)} if out is None else {}))
+    else:
+        _print(task, columns, facts, out)
 
 
 def _sequences(shared: SharedModel, log: LocalLog, consumer: str) -> Any:
@@ -121,7 +116,7 @@ def _intent(
     from dataclasses import asdict
 
     from client.scoring import predict as scoring
-    from common.model.targets import row_targets
+    from common.model.targets import asked_now, row_targets
 
     shared.need_head("purchase-intent")
     past = shared.sequences(log.log, cut=shared.plan.config.intent.cut_us)
@@ -130,7 +125,8 @@ def _intent(
     check = scoring.check_intent(shared, past, targets, log.key)
     used = check.threshold if threshold is None else threshold
     sequences = _sequences(shared, log, consumer)
-    scores: NDArray[np.float64] = scoring.intent_scores(shared, sequences)
+    now = asked_now(shared.plan.config, sequences, int(past.timestamps.max(initial=0)))
+    scores: NDArray[np.float64] = scoring.intent_scores(shared, sequences, now)
     columns = {
         "consumer": [log.shown(int(who)) for who in sequences.consumers],
         "probability": scores.tolist(),

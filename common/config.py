@@ -77,6 +77,9 @@ class ModelSettings(_Section):
     layers: int = Field(1, ge=1, le=3)
     dropout: float = Field(0.0, ge=0, lt=1, description="between recurrent layers")
     pooling: Literal["last", "attention"] = Field("last", description="for heads that see a whole row")
+    history: bool = Field(
+        True, description="purchase intent: counts of a consumer's past go straight to the head, past the encoder"
+    )
     targets: Literal["every", "last"] = Field(
         "every", description="steps at which the next behaviour is asked: all, or the last known one of each row"
     )
@@ -121,6 +124,9 @@ class IntentSettings(_Section):
     after: int = Field(3, ge=1, le=1_000, description="session: asked after this many of its events")
     session_gap_minutes: Positive = Field(30.0, description="session: a longer pause begins a new one")
     horizon: int = Field(5, ge=1, le=3_650, description="events, or days, in which a purchase counts")
+    asks: int = Field(
+        4, ge=1, le=50, description="moments per consumer that training asks about: the judged one, earlier ones"
+    )
     cut: str = Field(
         "", description="days: the public date (YYYY-MM-DD, UTC) at which every consumer is asked about"
     )

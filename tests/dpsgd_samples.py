@@ -15,7 +15,7 @@ from client.training.dpsgd.clipping import ClippedGradient, gradient_views
 from common.config import ModelSettings
 from common.model.batch import Batcher
 from common.model.network import ModelShape, SequenceModel, build_model
-from common.model.targets import RowTargets
+from tests.intent_samples import asked_rows
 
 SIZES = {"item": 15, "event": 4, "category": 6}
 HEADS = {"next-item": 1.0, "next-event": 0.3, "next-category": 0.2, "purchase-intent": 0.5, "sales": 0.1}
@@ -41,8 +41,9 @@ def batcher_of(
     n = len(events)
     values = {"purchase-intent": rng.integers(0, 2, n).astype(float), "sales": rng.normal(size=n)}
     values["sales"][:: max(2, n)] = np.nan
+    lengths = np.maximum(np.array(events, dtype=np.int64) - 1, 0)
     rows = Rows(offsets, np.stack(features, axis=1).astype(np.int32))
-    return Batcher(rows, tuple(HEADS), RowTargets(np.maximum(np.array(events) - 1, 0), values), targets)
+    return Batcher(rows, tuple(HEADS), asked_rows(lengths, values, SIZES["event"] - 1), targets)
 
 
 @contextmanager

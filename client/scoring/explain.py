@@ -16,7 +16,7 @@ from common.data.sequences import ConsumerSequences
 from common.errors import BadInputError
 from common.model.batch import Batch, Batcher
 from common.model.heads import ClassHead, RowHead
-from common.model.targets import INTENT, whole_rows
+from common.model.targets import INTENT, asked_now, history_at
 
 GRADIENTS, OCCLUSION = "gradients", "occlusion"
 INTENT_WORD, ALARM = "intent", "alarm"
@@ -81,8 +81,9 @@ def _alarm(shared: SharedModel, sequences: ConsumerSequences) -> Explanation:
     return Explanation(ALARM, "surprise", float("nan"), "surprise", nats, None, mean, float("nan"))
 
 
-def _whole(sequences: ConsumerSequences) -> Batch:
-    return Batcher(sequences, (), whole_rows(sequences)).packed(np.arange(len(sequences)))
+def _whole(shared: SharedModel, sequences: ConsumerSequences, now_us: int | None = None) -> Batch:
+    targets = asked_now(shared.plan.config, sequences, now_us)
+    return Batcher(sequences, (), targets).packed(np.arange(len(sequences)))
 
 
 def _question(
@@ -90,7 +91,7 @@ def _question(
 ) -> tuple[_Question, float, str]:
     if about == INTENT_WORD:
         shared.need_head(INTENT)
-        share = torch.sigmoid(_scores(shared, _whole(sequences), _Question(INTENT, 0)))
+        share = torch.sigmoid(_scores(shared, _whole(shared, sequences), _Question(INTENT, 0)))
         return _Question(INTENT, 0), float(share[0]), "will buy"
     head = WHAT.get(about)
     if head is None:
@@ -99,7 +100,7 @@ def _question(
         )
     shared.need_head(head)
     with torch.no_grad():
-        shares = torch.softmax(last_logits(shared, _whole(sequences), head)[0], dim=0)
+        shares = torch.softmax(last_logits(shared, _whole(shared, sequences), head)[0], dim=0)
     target = int(shares.argmax())
     if choice:
         names = {class_name(shared, about, i): i for i in range(1, len(shares))}
@@ -114,9 +115,7 @@ def _scores(shared: SharedModel, batch: Batch, question: _Question) -> Tensor:
     model = shared.model
     with torch.no_grad():
         if question.head == INTENT:
-            head = model.heads[INTENT]
-            assert isinstance(head, RowHead)
-            return head.values(model.pooled(model.hidden_states(batch), batch))
+            return model.answers(INTENT, model.hidden_states(batch), batch)
         return torch.log_softmax(last_logits(shared, batch, question.head), dim=1)[:, question.target]
 
 
@@ -125,7 +124,7 @@ def _occlusion(
 ) -> tuple[NDArray[np.float64], float]:
     """The answer with all events minus the answer without one of them."""
     length = int(sequences.lengths[0])
-    total = float(_scores(shared, _whole(sequences), question)[0])
+    total = float(_scores(shared, _whole(shared, sequences), question)[0])
     kept = np.array([[j for j in range(length) if j != i] for i in range(length)]).ravel()
     without = replace(
         sequences,
@@ -135,7 +134,7 @@ def _occlusion(
         numeric=sequences.numeric[kept],
         timestamps=sequences.timestamps[kept],
     )
-    batch = _whole(without)
+    batch = _whole(shared, without, int(sequences.timestamps.max()))
     scores = np.empty(length)
     scores[batch.consumers.numpy()] = _scores(shared, batch, question).double().numpy()
     return total - scores, total
@@ -145,7 +144,7 @@ def _integrated(
     shared: SharedModel, sequences: ConsumerSequences, question: _Question
 ) -> tuple[NDArray[np.float64], float, float]:
     """Gradient of the answer along the straight path from an empty row, times the events' embeddings."""
-    batch = _whole(sequences)
+    batch = _whole(shared, sequences)
     with torch.no_grad():
         x = shared.model.embed(batch)[None]  # [1, L, dim]; one consumer: packed order is time order
     # midpoints: the error of the sum shrinks with the square of their number
@@ -156,7 +155,23 @@ def _integrated(
     parts = (gradient.mean(0) * x[0]).sum(1)  # [L]
     with torch.no_grad():
         ends = _answer(shared, torch.cat([torch.zeros_like(x), x]), batch, question)
-    return parts.double().numpy(), float(ends[1]), float(ends[0])
+    counted = _counted(shared, sequences, question)
+    return parts.double().numpy() + np.diff(counted, prepend=0.0), float(ends[1]) + counted[-1], float(ends[0])
+
+
+def _counted(shared: SharedModel, sequences: ConsumerSequences, question: _Question) -> NDArray[np.float64]:
+    """What the counts of the past say behind each event (intent only): an event adds the difference: ``[L]``."""
+    head, length = shared.model.heads[question.head], int(sequences.lengths[0])
+    counts = head.history if isinstance(head, RowHead) else None
+    if counts is None:
+        return np.zeros(length)
+    copies = sequences.take(np.zeros(length, dtype=np.intp))
+    config = shared.plan.config
+    now = int(sequences.timestamps.max()) if config.intent.ask == "days" else None
+    known = torch.from_numpy(history_at(config, copies, np.arange(length), now))
+    with torch.no_grad():
+        said: NDArray[np.float64] = counts(known)[:, 0].double().numpy()
+    return said
 
 
 def _answer(shared: SharedModel, x: Tensor, batch: Batch, question: _Question) -> Tensor:
@@ -167,9 +182,9 @@ def _answer(shared: SharedModel, x: Tensor, batch: Batch, question: _Question) -
     head = model.heads[question.head]
     if isinstance(head, RowHead):
         if model.attention is None:
-            return head.values(hidden[:, -1])
+            return head.linear(hidden[:, -1])[:, 0]  # type: ignore[no-any-return]
         share = torch.softmax(model.attention(hidden)[..., 0], dim=1)
-        return head.values((hidden * share[..., None]).sum(1))
+        return head.linear((hidden * share[..., None]).sum(1))[:, 0]  # type: ignore[no-any-return]
     assert isinstance(head, ClassHead)
     raw = head.linear(hidden[:, -1])  # [S, classes]
     bonus = torch.zeros(raw.shape[1])
@@ -182,7 +197,7 @@ def _answer(shared: SharedModel, x: Tensor, batch: Batch, question: _Question) -
 def _attention(shared: SharedModel, sequences: ConsumerSequences) -> NDArray[np.float64] | None:
     if shared.model.attention is None:
         return None
-    batch = _whole(sequences)
+    batch = _whole(shared, sequences)
     with torch.no_grad():
         share = shared.model.attention_weights(shared.model.hidden_states(batch), batch)
     return share.double().numpy()

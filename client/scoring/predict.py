@@ -14,8 +14,8 @@ from client.scoring.model import SharedModel
 from common.data.sequences import ConsumerSequences
 from common.errors import BadInputError
 from common.model.batch import Batch, Batcher
-from common.model.heads import ClassHead, ItemHead, RowHead
-from common.model.targets import INTENT, RowTargets, whole_rows
+from common.model.heads import ClassHead, ItemHead
+from common.model.targets import INTENT, RowTargets, asked_now, whole_rows
 
 _CHUNK = 256
 WHAT = {"item": "next-item", "category": "next-category", "event": "next-event"}
@@ -95,21 +95,19 @@ def intent_scores(
 ) -> NDArray[np.float64]:
     """Probability of a purchase for every row: ``float64[N]``, NaN for a row without events.
 
-    With ``targets`` only their part of each row is read, as in training; else all of it.
+    With ``targets`` only their part of each row is read, as in training; else all of it, asked at the latest event.
     Raises: BadInputError for a model without the head.
     """
     shared.need_head(INTENT)
-    head = shared.model.heads[INTENT]
-    assert isinstance(head, RowHead)
-    batcher = Batcher(sequences, (), targets or whole_rows(sequences))
+    batcher = Batcher(sequences, (), targets or asked_now(shared.plan.config, sequences))
     scores = np.full(len(sequences), np.nan)
     with torch.no_grad():
         for rows in chunks(len(sequences), _CHUNK):
             batch = batcher.packed(rows)
             if batch.steps == 0:
                 continue
-            pooled = shared.model.pooled(shared.model.hidden_states(batch), batch)
-            share = torch.sigmoid(head.values(pooled)).double()
+            logits = shared.model.answers(INTENT, shared.model.hidden_states(batch), batch)
+            share = torch.sigmoid(logits).double()
             share[batch.lengths == 0] = torch.nan
             scores[batch.consumers.numpy()] = share.numpy()
     return scores

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from client.scoring.model import SharedModel
+from common.errors import BadInputError
 from common.model.heads import ClassHead, RowHead
 from common.model.network import SequenceModel
 
@@ -54,8 +55,13 @@ class StepModel(nn.Module):
 
 
 def step_model(shared: SharedModel) -> StepModel:
-    """The step of a released model, its weights copied."""
+    """The step of a released model, its weights copied. Raises: BadInputError if no head answers step by step."""
     step = StepModel(shared.model)
+    if not step.heads_in_order:
+        raise BadInputError(
+            f"no head of this model answers step by step: {', '.join(shared.heads)} reads the whole row",
+            hint="train with model.history = false and model.pooling = last for live scores of intent",
+        )
     step.eval()
     return step
 
@@ -84,9 +90,10 @@ def step_facts(shared: SharedModel) -> StepFacts:
 
 
 def _answers_at_once(model: SequenceModel, name: str) -> bool:
-    """Attention pooling reads the whole row: such a head cannot be answered from the carried state."""
-    return isinstance(model.heads[name], ClassHead) or (
-        isinstance(model.heads[name], RowHead) and model.attention is None
+    """Attention pooling and counts read the whole row: such a head cannot be answered from the carried state."""
+    head = model.heads[name]
+    return isinstance(head, ClassHead) or (
+        isinstance(head, RowHead) and head.history is None and model.attention is None
     )
 
 

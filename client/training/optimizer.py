@@ -85,11 +85,18 @@ def make_optimizer(name: str, learning_rate: float) -> Optimizer:
     raise ConfigError(f"unknown optimizer: {name!r}", hint="use scalar-adam, adam, momentum or sgd")
 
 
-def default_learning_rate(name: str, sites: int, *, private: bool) -> float:
+def default_learning_rate(name: str, sites: int, *, private: bool, whole_rows: bool = False) -> float:
     """The recipe's rate. Sites add their own noise, which the mean over ``sites`` divides by its root,
     so private local steps may be that much longer (design: .02 * sqrt(sites)).
+
+    ``whole_rows``: heads that answer once per row only. Their gradient lies in few coordinates, which a second
+    moment shared by all coordinates would move too far: without noise a fifth, and no root under noise.
     """
     base = {"scalar-adam": 0.02, "adam": 0.01, "momentum": 0.05, "sgd": 0.5}.get(name)
     if base is None:
         raise ConfigError(f"unknown optimizer: {name!r}", hint="use scalar-adam, adam, momentum or sgd")
-    return base * math.sqrt(sites) if private and name == "scalar-adam" else base
+    if name != "scalar-adam":
+        return base
+    if whole_rows:
+        return base if private else base / 5
+    return base * math.sqrt(sites) if private else base

@@ -21,6 +21,7 @@ from client.training.gradients import GradientDiagnostics, GradientEngine
 from client.training.optimizer import default_learning_rate, make_optimizer
 from common.config import RunConfig
 from common.errors import ConfigError
+from common.model.head_names import ROW_HEADS
 from common.model.parameters import Vector
 from common.privacy.mechanism import TRAIN, PrivacyEvent
 from common.trust.randomness import Floats, RandomStream, SeededStream
@@ -68,7 +69,10 @@ def local_plan(config: RunConfig, population: int, sites: int, noise_multiplier:
     """
     training, privacy = config.training, config.privacy
     private = privacy.enabled
-    rate = training.learning_rate or default_learning_rate(training.optimizer, sites, private=private)
+    whole_rows = set(config.model.heads) <= set(ROW_HEADS)
+    rate = training.learning_rate or default_learning_rate(
+        training.optimizer, sites, private=private, whole_rows=whole_rows
+    )
     return LocalPlan(
         population=population * (1 - privacy.holdout),
         sampling_rate=privacy.sampling_rate,

@@ -7,7 +7,7 @@ PACKED is the fast default: one row per existing step in the order of torch's ``
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
@@ -38,6 +38,23 @@ class Sequences(Protocol):
 
 
 @dataclass(frozen=True)
+class Asked:
+    """M moments at which each of B consumers is asked about a purchase; the last is the one that is judged.
+
+    Shapes: ``rows: int64[B, M]`` row of the last step that may be read (the consumer's own last row where it is
+    not asked), ``steps: int64[B, M]`` number of that step, ``targets``, ``weights: float32[B, M]``,
+    ``history: float32[B, M, K]``.
+    Guarantee: the weights of one consumer sum to 1, or are all 0.
+    """
+
+    rows: Tensor
+    steps: Tensor
+    targets: Tensor
+    weights: Tensor
+    history: Tensor
+
+
+@dataclass(frozen=True)
 class Batch:
     """B consumers; P = rows of the layout (packed: existing steps; padded: B * T).
 
@@ -65,6 +82,7 @@ class Batch:
     last_row: Tensor
     seen_rows: Tensor
     seen_items: Tensor
+    asked: Asked | None = None
     target_rows: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -174,6 +192,7 @@ class Batcher:
             last_row=torch.from_numpy(last.astype(np.int64)),
             seen_rows=torch.from_numpy(seen_rows),
             seen_items=torch.from_numpy(seen_items),
+            asked=self._asked(consumers, lambda step: begin[step] + np.arange(len(steps))[:, None]),
             target_rows=_layout_rows(last_known, np.arange(len(who)), last),
         )
 
@@ -207,6 +226,7 @@ class Batcher:
             last_row=torch.from_numpy(own),
             seen_rows=torch.from_numpy(seen_rows),
             seen_items=torch.from_numpy(seen_items),
+            asked=self._asked(consumers, lambda step: np.arange(b)[:, None] * t + step),
             target_rows=_layout_rows(last_known, place, own),
         )
 
@@ -251,6 +271,25 @@ class Batcher:
                 weights[head] = torch.from_numpy(known.astype(np.float32))
                 targets[head].nan_to_num_(0.0)
         return targets, weights
+
+    def _asked(self, consumers: Index, rows_of_steps: Callable[[Index], Index]) -> Asked | None:
+        """The moments at which these consumers are asked; ``rows_of_steps: int64[B, M] -> int64[B, M]``."""
+        asks = None if self.row_targets is None else self.row_targets.asks
+        if asks is None:
+            return None
+        steps = asks.steps[consumers]
+        values = asks.values[consumers]
+        known = np.isfinite(values) & (steps >= 0)
+        weights = known / np.maximum(known.sum(axis=1, keepdims=True), 1)
+        # a consumer's own last row: what is not asked must not read another consumer, not even with weight 0
+        own = np.maximum(np.where(steps >= 0, steps, self.steps[consumers][:, None] - 1), 0)
+        return Asked(
+            rows=torch.from_numpy(np.where(self.steps[consumers][:, None] > 0, rows_of_steps(own), 0)),
+            steps=torch.from_numpy(own),
+            targets=torch.from_numpy(np.nan_to_num(values).astype(np.float32)),
+            weights=torch.from_numpy(weights.astype(np.float32)),
+            history=torch.from_numpy(asks.history[consumers]),
+        )
 
     def _seen(self, rows_of: _Rows, steps: Index, asked: Index | None, width: int = 0) -> tuple[Index, Index]:
         """List for every first sight of an item all later steps of that consumer that are asked: no pair twice."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from common.errors import ConfigError
 from common.model.batch import Batch
 
 NEVER = float("-inf")
@@ -65,20 +66,35 @@ class ItemHead(ClassHead):
 
 
 class RowHead(nn.Module):
-    """One number per consumer from the pooled row: a logit (``binary``) or a regression value."""
+    """One number per consumer from the pooled row: a logit (``binary``) or a regression value.
 
-    def __init__(self, dim: int, *, binary: bool) -> None:
+    With ``history`` that many counts of the consumer's past are added up beside it: a linear way past the encoder,
+    which begins at zero.
+    """
+
+    def __init__(self, dim: int, *, binary: bool, history: int = 0) -> None:
         super().__init__()
         self.linear = nn.Linear(dim, 1)
+        self.history = nn.Linear(history, 1, bias=False) if history else None
         self.binary = binary
 
-    def values(self, pooled: Tensor) -> Tensor:
-        """Shapes: ``pooled: [B, dim]`` -> ``[B]``."""
-        return self.linear(pooled)[:, 0]  # type: ignore[no-any-return]
+    def values(self, pooled: Tensor, history: Tensor | None = None) -> Tensor:
+        """Shapes: ``pooled: [B, dim]``, ``history: [B, K]`` -> ``[B]``.
 
-    def row_losses(self, pooled: Tensor, target: Tensor) -> Tensor:
-        """Binary cross-entropy or squared error. Shapes: ``[B]``."""
-        values = self.values(pooled)
+        Raises: ConfigError if the head reads a history and there is none.
+        """
+        values: Tensor = self.linear(pooled)[:, 0]
+        if self.history is None:
+            return values
+        if history is None:
+            raise ConfigError(
+                "this head reads a history, which the batch lacks", hint="make its targets with asks"
+            )
+        counted: Tensor = self.history(history.to(pooled.dtype))
+        return values + counted[:, 0]
+
+    def losses(self, values: Tensor, target: Tensor) -> Tensor:
+        """Binary cross-entropy or squared error of answers. Shapes: ``[B]``."""
         if self.binary:
             return functional.binary_cross_entropy_with_logits(values, target, reduction="none")
         return (values - target) ** 2

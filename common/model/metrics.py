@@ -37,7 +37,7 @@ def consumer_metrics(model: SequenceModel, batch: Batch) -> NDArray[np.float64]:
         for name in heads:
             head = model.heads[name]
             if isinstance(head, RowHead):
-                mean, values = _row_metrics(head, model.pooled(hidden, batch), batch, name)
+                mean, values = _row_metrics(head, model.answers(name, hidden, batch), batch, name)
             else:
                 mean, values = _step_metrics(head, hidden, batch, name)
             loss = loss + model.settings.heads[name] * mean
@@ -102,11 +102,11 @@ def _step_metrics(head: nn.Module, hidden: Tensor, batch: Batch, name: str) -> t
     return mean_over_steps(loss, batch, name), mean_over_steps(values, batch, name)
 
 
-def _row_metrics(head: RowHead, pooled: Tensor, batch: Batch, name: str) -> tuple[Tensor, Tensor]:
+def _row_metrics(head: RowHead, values: Tensor, batch: Batch, name: str) -> tuple[Tensor, Tensor]:
     """Loss and metrics of each consumer: ``[B, 1]``, ``[B, m]``."""
     known = batch.weights[name].double()[:, None]
-    values, target = head.values(pooled), batch.targets[name]
-    loss = head.row_losses(pooled, target)[:, None] * known
+    target = batch.targets[name]
+    loss = head.losses(values, target)[:, None] * known
     if not head.binary:
         return loss, ((values - target) ** 2).double()[:, None].clamp_max(1.0) * known
     score = torch.sigmoid(values).nan_to_num(0.0)

@@ -13,8 +13,9 @@ from torch.nn.utils.rnn import PackedSequence
 from common.config import ModelSettings
 from common.errors import ConfigError
 from common.model.batch import Batch
+from common.model.head_names import INTENT, ROW_HEADS, STEP_HEADS
 from common.model.heads import ClassHead, ItemHead, RowHead, public_negatives
-from common.model.targets import ROW_HEADS, STEP_HEADS
+from common.model.history import history_width
 
 _ENCODERS: Mapping[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 _NEGATIVES_SEED = 1  # public and the same in every run
@@ -72,7 +73,9 @@ class SequenceModel(nn.Module):
         if name in STEP_HEADS and STEP_HEADS[name] in self.shape.context:
             return ClassHead(d, sizes[STEP_HEADS[name]])
         if name in ROW_HEADS:
-            return RowHead(d, binary=name == "purchase-intent")
+            intent = name == INTENT
+            counts = history_width(sizes.get("event", 1) - 1) if intent and self.settings.history else 0
+            return RowHead(d, binary=intent, history=counts)
         known = ", ".join([*STEP_HEADS, *ROW_HEADS])
         raise ConfigError(f"no head named {name!r} for these features", hint=f"model.heads may name: {known}")
 
@@ -94,24 +97,41 @@ class SequenceModel(nn.Module):
             states = self.encoder(x)[0]
         return x + (self.projection(states) if self.projection is not None else states)
 
-    def pooled(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """One vector per consumer, zeros for a consumer without steps. Shapes: ``[B, dim]``."""
+    def pooled(self, hidden: Tensor, batch: Batch, moment: int = -1) -> Tensor:
+        """One vector per consumer, zeros for a consumer without steps. Shapes: ``[B, dim]``.
+
+        With ``batch.asked`` the row as it was at that moment; the last is the one that is judged.
+        """
         there = (batch.lengths > 0).to(hidden.dtype)[:, None]
+        asked = batch.asked
         if self.attention is None:
-            return hidden.reshape(-1, hidden.shape[-1])[batch.last_row] * there
-        share = self.attention_weights(hidden, batch)
+            rows = batch.last_row if asked is None else asked.rows[:, moment]
+            return hidden.reshape(-1, hidden.shape[-1])[rows] * there
+        share = self.attention_weights(hidden, batch, None if asked is None else asked.steps[:, moment])
         flat = (hidden * share[..., None]).reshape(-1, hidden.shape[-1])
         return flat.new_zeros(batch.size, flat.shape[-1]).index_add(0, batch.consumer_of_row, flat)
 
-    def attention_weights(self, hidden: Tensor, batch: Batch) -> Tensor:
+    def answers(self, name: str, hidden: Tensor, batch: Batch, moment: int = -1) -> Tensor:
+        """What a row head says of every consumer (intent: a logit). Shapes: ``[B]``."""
+        head = self.heads[name]
+        if not isinstance(head, RowHead):
+            raise ConfigError(f"head {name!r} does not answer for whole rows")
+        history = None if batch.asked is None else batch.asked.history[:, moment]
+        return head.values(self.pooled(hidden, batch, moment), history)
+
+    def attention_weights(self, hidden: Tensor, batch: Batch, until: Tensor | None = None) -> Tensor:
         """Share of each step in its consumer's pooled vector. Shapes: ``[P]`` or ``[B, T]``.
 
+        ``until: int64[B]`` is the last step of each consumer that counts, all if left out.
         Guarantee: the shares of a consumer with steps sum to 1; padding has none.
         """
         if self.attention is None:
             raise ConfigError("this model has no attention", hint='set model.pooling = "attention"')
-        score = self.attention(hidden)[..., 0].masked_fill(~batch.valid, float("-inf"))
-        flat, who = score.reshape(-1), batch.consumer_of_row
+        who, barred = batch.consumer_of_row, ~batch.valid
+        if until is not None:
+            barred = barred | (batch.step_of_row > until[who]).view(barred.shape)
+        score = self.attention(hidden)[..., 0].masked_fill(barred, float("-inf"))
+        flat = score.reshape(-1)
         top = flat.detach().new_full((batch.size,), -1e30).scatter_reduce(0, who, flat.detach(), "amax")
         weight = torch.exp(flat - top[who])
         total = weight.new_zeros(batch.size).index_add(0, who, weight)
@@ -125,17 +145,25 @@ class SequenceModel(nn.Module):
         if batch.steps == 0:
             return torch.zeros(batch.size)
         hidden = self.hidden_states(batch)
-        pooled = self.pooled(hidden, batch) if self._row_heads() else hidden
         total = hidden.new_zeros(batch.size)
         for name, weight in self.settings.heads.items():
             head = self.heads[name]
             if weight == 0:
                 continue
             if isinstance(head, RowHead):
-                total = total + weight * head.row_losses(pooled, batch.targets[name]) * batch.weights[name]
+                total = total + weight * self._row_losses(name, head, hidden, batch)
             elif isinstance(head, ClassHead):
                 total = total + weight * self._step_losses(name, head, hidden, batch)
         return total
+
+    def _row_losses(self, name: str, head: RowHead, hidden: Tensor, batch: Batch) -> Tensor:
+        """Loss of each consumer, for intent the mean over the moments at which it is asked. Shapes: ``[B]``."""
+        asked = batch.asked
+        if name != INTENT or asked is None:
+            return head.losses(self.answers(name, hidden, batch), batch.targets[name]) * batch.weights[name]
+        moments = range(asked.targets.shape[1])
+        parts = [head.losses(self.answers(name, hidden, batch, m), asked.targets[:, m]) for m in moments]
+        return (torch.stack(parts, dim=1) * asked.weights).sum(dim=1)
 
     def _step_losses(self, name: str, head: ClassHead, hidden: Tensor, batch: Batch) -> Tensor:
         """Weighted sum over the steps at which a head is asked; logits exist for these only. Shapes: ``[B]``."""
@@ -174,7 +202,7 @@ def initialise(model: SequenceModel, seed: int) -> None:
                 parameter.normal_(0.0, scale, generator=generator)
             elif name.startswith("encoder."):
                 parameter.uniform_(-(h**-0.5), h**-0.5, generator=generator)
-            elif parameter.dim() == 2 and "sales" not in name:
+            elif parameter.dim() == 2 and "sales" not in name and not name.endswith("history.weight"):
                 parameter.normal_(0.0, 0.5 * parameter.shape[1] ** -0.5, generator=generator)
             else:
-                parameter.zero_()  # biases, and the sales head: it starts as its baseline
+                parameter.zero_()  # biases, counts, and the sales head: it starts as its baseline

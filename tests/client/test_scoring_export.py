@@ -31,11 +31,11 @@ def shared(folder):
     return open_model(folder)
 
 
-@pytest.mark.parametrize("settings", [{}, {"model": GRU}])
+@pytest.mark.parametrize("settings", [{}, GRU, {"history": False}])
 def test_stepping_through_a_row_gives_the_models_logits(folder, tmp_path, settings):
     if settings:
         heads = {"next-item": 1.0, "next-event": 1.0, "purchase-intent": 1.0}
-        write_model_folder(tmp_path / "m", config_of(model={**GRU, "heads": heads}), market().catalogue)
+        write_model_folder(tmp_path / "m", config_of(model={**settings, "heads": heads}), market().catalogue)
     shared = open_model(tmp_path / "m" if settings else folder)
     sequences = shared.sequences(market().log)
     step, facts, state = step_model(shared), step_facts(shared), first_state(shared, 1)
@@ -48,8 +48,8 @@ def test_stepping_through_a_row_gives_the_models_logits(folder, tmp_path, settin
             *answers, state = step(features, state)
             for answer, whole in zip(answers, expected, strict=True):
                 torch.testing.assert_close(answer[0], whole[t], atol=1e-5, rtol=1e-4)
-    # attention reads the whole row: its head cannot be answered step by step
-    assert ("purchase-intent" in facts.heads) is (not settings)
+    # attention and counts read the whole row: their head cannot be answered step by step
+    assert ("purchase-intent" in facts.heads) is ("history" in settings)
 
 
 def test_int8_weights_survive_the_file_and_lose_little(shared, tmp_path):

@@ -74,6 +74,9 @@ def test_the_callers_gradient_is_left_alone():
 def test_private_local_steps_are_longer_by_the_root_of_the_sites():
     assert default_learning_rate("scalar-adam", 16, private=True) == pytest.approx(0.02 * 4)
     assert default_learning_rate("scalar-adam", 16, private=False) == pytest.approx(0.02)
+    assert default_learning_rate("scalar-adam", 16, private=True, whole_rows=True) == pytest.approx(0.02)
+    assert default_learning_rate("scalar-adam", 16, private=False, whole_rows=True) == pytest.approx(0.004)
+    assert default_learning_rate("momentum", 16, private=True, whole_rows=True) == pytest.approx(0.05)
     assert math.isfinite(default_learning_rate("sgd", 3, private=True))
 
 

@@ -25,6 +25,7 @@ from common.model.targets import RowTargets
 from common.privacy.mechanism import TRAIN
 from common.trust.randomness import SeededStream
 from tests.common.model.tiny_market import SHAPE, SIZES, random_sequences, small_model
+from tests.intent_samples import asked_rows
 
 PLAN = LocalPlan(
     population=20, sampling_rate=0.5, steps=3, clip=0.1, noise_multiplier=0.0, optimizer="sgd", learning_rate=0.5
@@ -43,7 +44,8 @@ def batcher_of(consumers=20, variant=None, seed=0):
     heads = list((variant or {}).get("heads", {"next-item": 1, "next-event": 1}))
     targets = None
     if "purchase-intent" in heads:
-        targets = RowTargets(np.maximum(sequences.lengths - 1, 0), {"purchase-intent": np.arange(consumers) % 2.0})
+        lengths = np.maximum(sequences.lengths - 1, 0)
+        targets = asked_rows(lengths, {"purchase-intent": np.arange(consumers) % 2.0}, SIZES["event"] - 1)
     return Batcher(sequences, heads, targets)
 
 

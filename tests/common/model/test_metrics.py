@@ -15,10 +15,11 @@ from common.model.batch import Batcher
 from common.model.metric_sums import histogram_auc, metric_names, metric_sensitivity, summarise
 from common.model.metrics import consumer_metrics, expected_ranks
 from common.model.parameters import FlatParameters
-from common.model.targets import RowTargets, purchase_intent
+from common.model.targets import purchase_intent
 from common.privacy.mechanism import HOLDOUT
 from common.trust.randomness import SeededStream
-from tests.common.model.tiny_market import random_sequences, sequences_of, small_model
+from tests.common.model.tiny_market import SIZES, random_sequences, sequences_of, small_model
+from tests.intent_samples import asked_rows
 
 ALL_HEADS = ["next-item", "next-event", "next-category", "purchase-intent", "sales"]
 
@@ -66,7 +67,7 @@ def test_one_consumers_metrics_stay_within_the_public_bound_whatever_the_model_i
     sequences = random_sequences(30)
     lengths = np.maximum(sequences.lengths - 1, 0)
     values = {"purchase-intent": np.arange(30) % 2.0, "sales": np.arange(30) * 1e3}
-    batcher = Batcher(sequences, ALL_HEADS, RowTargets(lengths, values))
+    batcher = Batcher(sequences, ALL_HEADS, asked_rows(lengths, values, SIZES["event"] - 1))
     for fill in (None, broken):
         model = small_model(heads=dict.fromkeys(ALL_HEADS, 1.0))
         flat = FlatParameters(model)
@@ -124,7 +125,7 @@ def test_intent_labels_look_only_behind_the_cut():
     rows = [[1, 2, 3, 4], [1, 2], [5, 6, 7], []]
     events = [[1, 4, 1, 4], [4, 4], [4, 1, 1], []]
     sequences = sequences_of(rows, event=events)
-    targets = purchase_intent(sequences.column("event"), sequences.offsets, purchase=4, horizon=2)
+    targets = purchase_intent(sequences.column("event"), sequences.offsets, purchase=4, asked=(2, 0))
     assert targets.lengths.tolist() == [2, 0, 1, 0]
     label = targets.values["purchase-intent"]
     assert label[[0, 2]].tolist() == [1.0, 0.0]

@@ -11,7 +11,8 @@ from common.model.batch import Batcher
 from common.model.network import ModelShape
 from common.model.parameters import FlatParameters
 from common.model.targets import RowTargets
-from tests.common.model.tiny_market import NAMES, random_sequences, sequences_of, small_model
+from tests.common.model.tiny_market import NAMES, SIZES, random_sequences, sequences_of, small_model
+from tests.intent_samples import asked_rows
 
 VARIANTS = [
     {},
@@ -33,7 +34,7 @@ def batcher_for(sequences, variant):
         values = {
             h: (np.arange(len(sequences)) % 2).astype(float) for h in heads if h in ("purchase-intent", "sales")
         }
-        targets = RowTargets(lengths, values)
+        targets = asked_rows(lengths, values, SIZES["event"] - 1)
     return Batcher(sequences, heads, targets)
 
 
