@@ -9,8 +9,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cli import show
-from cli.live import columns, facts_lines, fitting, header, progress_bar, progress_words
+from cli.live import PHASES, columns, facts_lines, fitting, header, progress_bar, progress_words, released_line
 from common.config import RunConfig, load_config
+from common.contribution import STATISTICS
 from common.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Follower:
     def in_a_round(self) -> bool:
         """Whether a round is under way, as far as the run folder says."""
         now = self._now()
-        return bool(now and now["round"] > len(self._folder.metrics()))
+        return bool(now and now["round"] > sum(r.kind != STATISTICS for r in self._folder.metrics()))
 
     def look(self) -> None:
         """Print rounds and notes that have come since the last look; now and then, what is under way."""
@@ -72,6 +73,9 @@ class Follower:
         self._notes = len(notes.read_text("utf-8").splitlines()) if notes.exists() else 0
 
     def _line(self, record: RoundRecord) -> None:
+        if record.kind == STATISTICS:
+            self._console.print(released_line(record))
+            return
         if not self._columns:
             self._columns = fitting(columns(record, self._config), self._console.width)
             for line in header(self._columns):
@@ -96,7 +100,9 @@ class Follower:
             return
         rounds = self._config.training.rounds
         text = (
-            progress_words(now["round"], rounds, now["phase"]) if now["round"] else f"waiting for {now['phase']}"
+            progress_words(now["round"], rounds, now["phase"])
+            if now["round"] or now["phase"] in PHASES
+            else f"waiting for {now['phase']}"
         )
         if self._bar is not None:
             self._bar.update(

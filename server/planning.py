@@ -16,6 +16,8 @@ import numpy as np
 from common.config import RunConfig
 from common.deployment import CoordinatorKit
 from common.errors import BadInputError, ConfigError
+from common.model.head_names import SALES
+from common.model.sales_series import catalogue_categories
 from common.runfolder import RunFolder, write_atomic
 from common.trust.identity import Roster
 from server.run_setup import make_plan, write_setup
@@ -43,6 +45,9 @@ def prepare_run(kit: CoordinatorKit, config: RunConfig, *, base: Path) -> RunFol
     _check_sites(config, len(settings.sites))
     roster = Roster.load(kit.roster)
     catalogue = _catalogue(config, base)
+    if config.task == SALES and catalogue is not None and not config.sales.categories:
+        names = catalogue_categories(catalogue.categories, catalogue.item_category)
+        config = config.model_copy(update={"sales": config.sales.model_copy(update={"categories": names})})
     spec = feature_spec(catalogue, item_buckets=config.features.item_buckets)
     initial = _initial_model(config, spec, base, catalogue.names if catalogue else ())
     plan = make_plan(config, tuple(settings.sites.items()), spec, initial[0].size)

@@ -12,14 +12,12 @@ import polars as pl
 
 from common.config import RunConfig
 from common.errors import BadInputError
-from common.model.sales_series import ALL, OTHER, Floats, SalesSpec
+from common.model.sales_series import ALL, Floats, SalesSpec, catalogue_categories
 from common.plan import RunPlan
 
 if TYPE_CHECKING:
     from client.training.sales import SalesData
     from simulations.prepare import World
-
-MOST_CATEGORIES = 12
 
 
 def with_public_series(config: RunConfig, world: World) -> RunConfig:
@@ -32,7 +30,9 @@ def with_public_series(config: RunConfig, world: World) -> RunConfig:
     if not sales.start or not sales.periods:
         sales = sales.model_copy(update=_dates(config, world))
     if not sales.categories:
-        sales = sales.model_copy(update={"categories": _categories(world)})
+        known = world.catalogue
+        names = catalogue_categories(known.categories, known.item_category) if known else (ALL,)
+        sales = sales.model_copy(update={"categories": names})
     return config.model_copy(update={"sales": sales})
 
 
@@ -48,16 +48,6 @@ def _dates(config: RunConfig, world: World) -> dict[str, Any]:
     start = config.sales.start or first.isoformat()
     first = type(first).fromisoformat(start)
     return {"start": start, "periods": config.sales.periods or max((last - first).days // days, 1)}
-
-
-def _categories(world: World) -> tuple[str, ...]:
-    catalogue = world.catalogue
-    if catalogue is None or not len(catalogue.categories):
-        return (ALL,)
-    items = np.bincount(catalogue.item_category, minlength=len(catalogue.categories) + 1)[1:]
-    largest = sorted(np.argsort(-items, kind="stable")[:MOST_CATEGORIES])
-    rest = (OTHER,) if len(catalogue.categories) > MOST_CATEGORIES else ()
-    return tuple(name for name in (catalogue.categories[i] for i in largest) if name != OTHER) + rest
 
 
 def store_site(kit_state: Path, plan: RunPlan, log: Any) -> None:

@@ -26,6 +26,7 @@ SEASONS = 4  # how many of them the mean is taken of
 OTHER, ALL = "other", "all"
 CALENDAR_FEATURES = 18
 YEARLY_DAYS = 730
+MOST_CATEGORIES = 12
 MOST_CELLS = 2_000_000
 
 
@@ -98,6 +99,19 @@ class SalesSpec:
     def first_day(self, period: int) -> date:
         """The day on which a period begins; periods may lie beyond the series."""
         return self.start + timedelta(days=period * self.days)
+
+
+def catalogue_categories(names: Sequence[str], item_category: NDArray[np.integer]) -> tuple[str, ...]:
+    """The categories of a public catalogue that series are made of: those with most items, the rest are ``other``.
+
+    Shapes: ``item_category``: category of each item from 1, entry 0 for no item; 0 for an item without category.
+    """
+    if not names:
+        return (ALL,)
+    items = np.bincount(item_category, minlength=len(names) + 1)[1:]
+    largest = sorted(np.argsort(-items, kind="stable")[:MOST_CATEGORIES])
+    rest = (OTHER,) if len(names) > MOST_CATEGORIES else ()
+    return (*(names[i] for i in largest if names[i] != OTHER), *rest)
 
 
 def shortest(granularity: str, window: int, horizon: int) -> int:
