@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from common.privacy.accountant import Reading, ScopeAccountant, compose_sites, epsilon_of, round_up
 from common.privacy.attestation import SignedAttestation
 from common.privacy.entries import Replay, Totals, as_events, count_events
 from common.privacy.mechanism import PrivacyEvent
+
+EXACT_ROWS = 250
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class Statement:
 class LedgerRow:
     """One RESERVE of a ledger: what it was for, what it cost, and where the scope stood after it.
 
-    ``epsilon_so_far`` counts everything before it that is not void; for a void row it is unchanged.
+    ``epsilon_so_far`` counts everything up to it that is not void (in a long ledger up to a later row).
     """
 
     sequence: int
@@ -139,25 +142,29 @@ def budget_of_ledger(state: Replay, limit: float | None = None) -> SiteBudget:
 
 
 def ledger_rows(state: Replay) -> list[LedgerRow]:
-    """The history of a ledger, one row per RESERVE, epsilon rounded up to six decimals."""
+    """The history of a ledger, one row per RESERVE, epsilon rounded up to six decimals.
+
+    Guarantee: no ``epsilon_so_far`` is below the truth. In a ledger of more than ``EXACT_ROWS`` reservations only
+    so many are computed; a row between two of them shows the later one's.
+    """
     if state.header is None:
         return []
-    delta = state.header.delta
-    spent: Totals = state.carried.copy()
-    rows = []
-    for r in state.reservations.values():
-        if r.state != "void":
-            spent = spent + count_events(r.body.events)
-        alone = epsilon_of(as_events(count_events(r.body.events)), delta)
-        so_far = epsilon_of(as_events(spent), delta)
-        body = r.body
-        rows.append(
-            LedgerRow(
-                r.sequence, r.time, body.run, body.round, body.attempt, r.state, body.events,
-                round_up(alone), round_up(so_far),
-            )
-        )  # fmt: skip
-    return rows
+    delta, reservations = state.header.delta, list(state.reservations.values())
+    spent: list[Totals] = []
+    total: Totals = state.carried.copy()
+    for r in reservations:
+        total = total if r.state == "void" else total + count_events(r.body.events)
+        spent.append(total)
+    alone = cache(lambda events: round_up(epsilon_of(as_events(count_events(events)), delta)))
+    step = -(-len(reservations) // EXACT_ROWS)
+    so_far = cache(lambda index: round_up(epsilon_of(as_events(spent[index]), delta)))
+    return [
+        LedgerRow(
+            r.sequence, r.time, r.body.run, r.body.round, r.body.attempt, r.state, r.body.events,
+            alone(r.body.events), so_far(min((i // step + 1) * step, len(spent)) - 1),
+        )
+        for i, r in enumerate(reservations)
+    ]  # fmt: skip
 
 
 def cross_site(budgets: Sequence[SiteBudget]) -> CrossSite:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from common.privacy import statement
 from common.privacy.accountant import ScopeAccountant
 from common.privacy.mechanism import PrivacyEvent
 from common.privacy.statement import (
@@ -86,6 +87,18 @@ def test_the_history_of_a_ledger_ends_at_what_is_spent(tmp_path: Path) -> None:
     assert [(row.round, row.state) for row in rows] == [(1, "committed"), (2, "void"), (3, "committed")]
     assert rows[0].epsilon_so_far == rows[1].epsilon_so_far < rows[2].epsilon_so_far == guard.status().epsilon
     assert rows[0].epsilon_alone == rows[0].epsilon_so_far
+
+
+def test_a_long_ledger_is_never_shown_below_the_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guard = guard_in(tmp_path)
+    for number in range(1, 8):
+        one_round(guard, number, leave=number != 4)
+    guard.status()
+    exact = [row.epsilon_so_far for row in ledger_rows(guard.ledger.state)]
+    monkeypatch.setattr(statement, "EXACT_ROWS", 3)
+    shown = [row.epsilon_so_far for row in ledger_rows(guard.ledger.state)]
+    assert shown == [exact[2]] * 3 + [exact[5]] * 3 + [exact[6]]
+    assert all(seen >= true for seen, true in zip(shown, exact, strict=True))
 
 
 def test_a_ledger_and_its_attestation_give_the_same_budget(tmp_path: Path) -> None:
