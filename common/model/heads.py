@@ -35,8 +35,11 @@ class ItemHead(ClassHead):
     """Next item: the softmax with a copy path, a public constant bonus on items already in the row.
 
     The bonus is added once, however often an item occurred. It has no parameter, so it costs no epsilon.
-    With ``negatives`` (public, fixed for a run) the softmax runs over these and the target only.
+    With ``negatives`` (public, fixed for a run) the softmax runs over these and the target only; ``whole_logits``
+    makes the logits of all items first, for libraries that hook into the layer.
     """
+
+    whole_logits = False
 
     def __init__(self, dim: int, items: int, copy_bonus: float, negatives: Tensor | None = None) -> None:
         super().__init__(dim, items)
@@ -56,13 +59,36 @@ class ItemHead(ClassHead):
         """Cross-entropy of each step, 0 where the target is unknown. Shapes: ``[P]`` or ``[B, T]``."""
         if self.negatives is None:
             return super().step_losses(hidden, target, batch)
-        logits = self.logits(hidden, batch).flatten(0, -2)  # [P, items]
         flat = target.flatten()
-        wanted = logits.gather(1, flat[:, None])
+        if self.whole_logits:
+            wanted, others = self._picked(self.logits(hidden, batch).flatten(0, -2), flat, self.negatives)
+        else:
+            wanted, others = self._sampled(hidden.flatten(0, -2), flat, batch, self.negatives)
         # the target competes with the negatives once, also where it is one of them
-        others = logits[:, self.negatives].masked_fill(self.negatives[None] == flat[:, None], NEVER)
+        others = others.masked_fill(self.negatives[None] == flat[:, None], NEVER)
         loss = torch.logsumexp(torch.cat([wanted, others], dim=1), dim=1) - wanted[:, 0]
         return torch.where(flat > 0, loss, torch.zeros_like(loss)).view(target.shape)
+
+    def _picked(self, logits: Tensor, target: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the targets and of the negatives among those of all items. Shapes: ``[P, 1]``, ``[P, N]``."""
+        return logits.gather(1, target[:, None]), logits[:, negatives]
+
+    def _sampled(self, states: Tensor, target: Tensor, batch: Batch, negatives: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``_picked``, without the logits of all other items."""
+        weight, bias = self.linear.weight, self.linear.bias
+        wanted = (states * weight[target]).sum(1) + bias[target]
+        others = functional.linear(states, weight[negatives], bias[negatives])
+        if self.copy_bonus:
+            rows, items = batch.seen_rows, batch.seen_items
+            hit = rows[items == target[rows]]
+            wanted = wanted.index_add(0, hit, wanted.new_full((len(hit),), self.copy_bonus))
+            place = torch.full((weight.shape[0],), -1)
+            place[negatives] = torch.arange(len(negatives))
+            known = place[items] >= 0
+            at = rows[known] * len(negatives) + place[items[known]]
+            bonus = others.new_full((len(at),), self.copy_bonus)
+            others = others.reshape(-1).index_add(0, at, bonus).view(others.shape)
+        return wanted[:, None], others
 
 
 class RowHead(nn.Module):

@@ -61,6 +61,18 @@ def test_one_optimizer_step_equals_opacus_hooks_on_padded_rows(
     np.testing.assert_allclose(np.sort(diagnostics.norms), np.sort(theirs.norms), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("targets", ["every", "last"])
+def test_sampled_softmax_through_opacus_hooks_is_clipped_whole(targets: Any) -> None:
+    from client.training.dpsgd.opacus_path import OpacusEngine
+
+    model = model_of(torch.float32, 1, sampled_negatives=7, targets=targets, tied=False)
+    batcher = batcher_of(EVENTS, 1, targets=targets)
+    stock = OpacusEngine(copy.deepcopy(model), batcher, CLIP)
+    want, _ = stock.clipped_sum(ROWS)
+    got, _ = TapeEngine(model, batcher, CLIP).clipped_sum(ROWS)
+    assert relative_error(got, want) <= 1e-5
+
+
 class Mixed(torch.nn.Module):
     """A layer on padded rows, then Opacus's LSTM on an unsorted packing: two orders of the same samples."""
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from client.training.gradients import GradientDiagnostics, Index, clip_factors, empty
 from common.model.batch import Batcher
+from common.model.heads import ItemHead
 from common.model.network import SequenceModel
 from common.model.parameters import FlatParameters
 
@@ -88,6 +89,9 @@ def _with_opacus_encoder(model: SequenceModel) -> SequenceModel:
         twin.encoder = _ENCODERS[settings.encoder](
             settings.dim, settings.hidden, settings.layers, batch_first=True, dropout=dropout
         )
+    for module in twin.modules():
+        if isinstance(module, ItemHead):
+            module.whole_logits = True  # the hooks are on layers: a product beside one would go unclipped
     for parameter in twin.parameters():
         parameter.grad = None
     return twin

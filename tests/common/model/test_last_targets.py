@@ -1,5 +1,7 @@
 """Targets at the last step only: which step is asked, that nothing else is computed, and that it is the same number."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -117,3 +119,17 @@ def test_the_model_reads_the_features_it_is_told_to() -> None:
     with pytest.raises(ValidationError, match="no feature named colour"):
         ModelSettings(context=("colour",))
     assert RunConfig().model.context == ModelSettings(context=RunConfig().model.context[::-1]).context
+
+
+@pytest.mark.parametrize("targets", ["every", "last"])
+@pytest.mark.parametrize("bonus", [0.0, 3.0])
+def test_sampled_losses_and_gradients_do_not_need_the_logits_of_all_items(targets: Any, bonus: float) -> None:
+    batch = batcher_of(EVENTS, 2, targets=targets).padded(ROWS)
+    found = []
+    for whole in (False, True):
+        model = model_of(torch.float32, 3, sampled_negatives=7, copy_bonus=bonus, heads={"next-item": 1.0})
+        model.heads["next-item"].whole_logits = whole
+        losses = model.losses(batch)
+        losses.sum().backward()
+        found.append((losses.detach(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}))
+    torch.testing.assert_close(found[0], found[1])
