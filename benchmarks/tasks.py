@@ -1,8 +1,9 @@
-"""Quality of purchase intent, multi-task models and anomaly detection: central, federated, private, alone, trivial.
+"""Quality of every task on every data set: central, federated, private, alone, trivial. One seed, *oracle* numbers.
 
-    python -m benchmarks.tasks [--smoke] [--only NAME]
+    python -m benchmarks.tasks [--smoke] [--only PART ...] [--lines FILE] [--markdown FILE] [--read FILE]
 
-One seed. Printed as JSON lines: one per scheme and data set. Real logs are used where FEDCART_DATA_DIR names them;
+Printed as JSON lines, one per scheme and data set. ``--markdown`` writes them as tables into a document, ``--lines``
+keeps them, ``--read`` takes them from there and runs nothing. Real logs are used where FEDCART_DATA_DIR names them;
 anomalies are injected, real logs have no labels.
 """
 
@@ -12,14 +13,18 @@ import argparse
 import json
 import math
 import os
+import statistics
 import sys
 import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from client.scoring.detection import Thresholding, detect, evaluate
+from benchmarks import sales
+from benchmarks._cpu import CpuMeter
+from benchmarks._quality_table import write_table
+from client.scoring.detection import KindQuality, Thresholding, detect, evaluate
 from client.scoring.model import open_model
 from common.config import RunConfig, build_config
 from common.data.events import EventLog, load_events
@@ -33,68 +38,72 @@ from simulations.workers import WorkerPool
 
 EPSILON = 3.0
 ANOMALOUS = 0.05
+METHODS = ("hidden+forest", "hidden+lof", "own-history")
+SYNTHETIC, RETAIL, JOURNEY = "synthetic", "Online Retail", "Complete Journey"
 SHOWN = (
     *("intent_auc", "intent_ap", "intent_f1", "intent_precision", "intent_recall", "intent_accuracy"),
     *("intent_calibration", "recall@20", "mrr@20", "event_accuracy", "category_accuracy", "loss"),
 )
 Settings = dict[str, Any]
+Line = dict[str, Any]
 
 
-def main(*, smoke: bool, only: str = "") -> None:
+def main(*, smoke: bool) -> None:
     """Print all figures."""
-    for name, tree in tasks(smoke=smoke).items():
-        if only in name:
-            _task(name, tree)
-    for name, tree in anomaly_logs(smoke=smoke).items():
-        if only in name:
-            _anomalies(name, tree)
+    for line in measured(smoke=smoke):
+        print(json.dumps(line), flush=True)
 
 
-def tasks(*, smoke: bool) -> Mapping[str, Settings]:
+def measured(*, smoke: bool, only: tuple[str, ...] = ()) -> Iterator[Line]:
+    """Measure everything (or the parts whose ``task, data`` contains one of ``only``), a line as soon as it is known."""
+    begin = time.perf_counter()
+    with CpuMeter() as meter:
+        for make, run in ((tasks, _task), (anomaly_logs, _anomalies)):
+            for (task, data), tree in make(smoke=smoke).items():
+                if not only or any(part in f"{task}, {data}" for part in only):
+                    yield from ({"task": task, "data": data, **line} for line in run(tree))
+        for name in sales.tasks(smoke=smoke):
+            if not only or any(part in name for part in only):
+                yield from map(named, sales.rows(smoke=smoke, only=name))
+        yield {"task": "all", "seconds": round(time.perf_counter() - begin), "cpu_s": round(meter.seconds)}
+
+
+def tasks(*, smoke: bool) -> Mapping[tuple[str, str], Settings]:
     """Settings of each trained task and data set."""
-    small = {"rounds": 1, "local_steps": 2}
-    training = small if smoke else {"rounds": 10, "local_steps": 15}
-    synthetic = (
-        {"consumers": 400, "items": 60, "sites": 3} if smoke else {"consumers": 12_000, "items": 500, "sites": 6}
-    )
-    narrow = {"dim": 16, "hidden": 16}
-    found: dict[str, Settings] = {
-        "intent, synthetic": {
-            "task": "purchase-intent",
-            "data": synthetic,
-            "model": narrow,
-            "training": training,
-            "intent": {"ask": "session", "after": 3},
-        },
-        "multi-task, synthetic": {"task": "multi-task", "data": synthetic, "training": training},
+    training = {"rounds": 1, "local_steps": 2} if smoke else {"rounds": 10, "local_steps": 10}
+    small = {"consumers": 400, "items": 60, "sites": 3}
+    common: Settings = {"training": training, "features": {"max_items": 1_000}}
+    found: dict[tuple[str, str], Settings] = {
+        ("next behaviour", SYNTHETIC): {**common, "data": small if smoke else {}}
     }
-    for name, data, cut in () if smoke else _real():
+    for name, data, _ in () if smoke else real_logs():
+        found["next behaviour", name] = {**common, "data": data}
+    market = small if smoke else {"consumers": 12_000, "items": 500, "sites": 6}
+    intent: Settings = {**common, "task": "purchase-intent", "model": {"dim": 16, "hidden": 16}}
+    found["purchase intent", SYNTHETIC] = {**intent, "data": market, "intent": {"ask": "session", "after": 3}}
+    for name, data, cut in () if smoke else real_logs():
         asked = {"ask": "days", "cut": cut, "horizon": 30}
-        found[f"intent, {name}"] = {
-            "task": "purchase-intent",
-            "data": data,
-            "model": narrow,
-            "training": training,
-            "intent": asked,
-            "features": {"max_items": 1_000},
-        }
+        found["purchase intent", name] = {**intent, "data": data, "intent": asked}
+    found["multi-task", SYNTHETIC] = {**common, "task": "multi-task", "data": market}
     return found
 
 
-def _real() -> list[tuple[str, Settings, str]]:
+def real_logs() -> list[tuple[str, Settings, str]]:
+    """Name, data settings and the public date of the question about 30 days, of each real log that is here."""
     folder = Path(os.environ.get("FEDCART_DATA_DIR", ""))
-    if not (folder / "online_retail").is_dir():
-        return []
-    retail = {"events": str(folder / "online_retail" / "online_retail.csv.gz"), "format": "online-retail"}
-    found = [("Online Retail", {**retail, "split_by": "consumers", "sites": 4}, "2011-11-09")]
-    for log in sorted((folder / "complete_journey").glob("*transactions*")):
-        journey = {"events": str(log), "format": "complete-journey", "split_by": "consumers", "sites": 4}
-        found.append(("Complete Journey", journey, "2017-11-30"))
-        break
-    return found
+    dealt = {"split_by": "consumers", "sites": 4}
+    known = (
+        (RETAIL, "online-retail", folder / "online_retail" / "online_retail.csv.gz", "2011-11-09"),
+        (JOURNEY, "complete-journey", folder / "complete_journey" / "transactions_sample.csv.gz", "2017-11-30"),
+    )
+    return [
+        (name, {"events": str(log), "format": kind, **dealt}, cut)
+        for name, kind, log, cut in known
+        if log.is_file()
+    ]
 
 
-def _task(name: str, tree: Settings) -> None:
+def _task(tree: Settings) -> Iterator[Line]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         plain = simulate(build_config({**tree, "privacy": {"enabled": False}}), out)
@@ -103,13 +112,18 @@ def _task(name: str, tree: Settings) -> None:
             kits = {site: out / "sites" / site for site in plan.sites}
             references = reference_runs(pool, kits, plan, names=(CENTRAL, LOCAL_ONLY))
         private = simulate(build_config({**tree, "privacy": {"epsilon": EPSILON}}), Path(folder) / "private")
-    schemes = {"federated": plain.metrics["oracle"], f"federated, epsilon {EPSILON:g}": private.metrics["oracle"]}
-    for scheme, metrics in (schemes | references | plain.baselines).items():
-        shown = _rounded({key: metrics[key] for key in SHOWN if key in metrics})
-        print(json.dumps({"task": name, "scheme": scheme, **shown}), flush=True)
+    schemes = {
+        CENTRAL: references[CENTRAL],
+        "federated": plain.metrics["oracle"],
+        f"federated, epsilon {EPSILON:g}": private.metrics["oracle"],
+        LOCAL_ONLY: references[LOCAL_ONLY],
+        **plain.baselines,
+    }
+    for scheme, metrics in schemes.items():
+        yield {"scheme": scheme, **_rounded({key: metrics[key] for key in SHOWN if key in metrics})}
 
 
-def anomaly_logs(*, smoke: bool) -> Mapping[str, Settings]:
+def anomaly_logs(*, smoke: bool) -> Mapping[tuple[str, str], Settings]:
     """Settings of the model behind each detector."""
     heads = {"next-item": 1.0, "next-event": 0.3, "next-category": 0.3}
     training = {"rounds": 1, "local_steps": 2} if smoke else {"rounds": 8, "local_steps": 15}
@@ -117,15 +131,13 @@ def anomaly_logs(*, smoke: bool) -> Mapping[str, Settings]:
     if not smoke:
         # long histories: a takeover shows against the consumer's own past
         sizes = {"consumers": 3_000, "items": 500, "sites": 3, "events_per_consumer": 60}
-    found: dict[str, Settings] = {
-        "anomalies, synthetic": {"data": sizes, "model": {"heads": heads}, "training": training}
+    found: dict[tuple[str, str], Settings] = {
+        ("anomalies", SYNTHETIC): {"data": sizes, "model": {"heads": heads}, "training": training}
     }
-    for name, data, _ in () if smoke else _real():
+    for name, data, _ in () if smoke else real_logs():
         # Online Retail has no categories
-        known = {
-            head: weight for head, weight in heads.items() if name != "Online Retail" or "category" not in head
-        }
-        found[f"anomalies, {name}"] = {
+        known = {head: weight for head, weight in heads.items() if name != RETAIL or "category" not in head}
+        found["anomalies", name] = {
             "data": data,
             "model": {"heads": known},
             "training": training,
@@ -134,17 +146,42 @@ def anomaly_logs(*, smoke: bool) -> Mapping[str, Settings]:
     return found
 
 
-def _anomalies(name: str, tree: Settings) -> None:
-    for scheme, privacy in (("federated", {"enabled": False}), (f"epsilon {EPSILON:g}", {"epsilon": EPSILON})):
+def _anomalies(tree: Settings) -> Iterator[Line]:
+    for scheme, privacy in (
+        ("federated", {"enabled": False}),
+        (f"federated, epsilon {EPSILON:g}", {"epsilon": EPSILON}),
+    ):
         config = build_config({**tree, "privacy": privacy})
         with tempfile.TemporaryDirectory() as folder:
             simulate(config, Path(folder) / "run")
             shared = open_model(Path(folder) / "run")
         log, labels = inject(_events(config), ANOMALOUS, seed=config.seed)
         known = {int(consumer): str(kind) for consumer, kind in labels.select("consumer", "kind").iter_rows()}
-        found = detect(shared, log, Thresholding("cross-validated"), labels=known)
-        for row in evaluate(found, known):
-            print(json.dumps({"task": name, "scheme": scheme, **_rounded(asdict(row))}), flush=True)
+        rows = evaluate(detect(shared, log, Thresholding("cross-validated"), labels=known), known)
+        for method in ("ours", *METHODS):
+            yield {"scheme": scheme if method == "ours" else f"{method}, {scheme}", **_by_kind(rows, method)}
+
+
+def _by_kind(rows: list[KindQuality], method: str) -> Line:
+    """AUC of one method per kind, their mean, and for ours the quality of its alarms over all kinds."""
+    auc = {row.kind: row.auc[method] for row in rows}
+    kinds = {
+        name: value
+        for name, value in auc.items()
+        if name in ("account-takeover", "bot", "brushing", "fake-reviews")
+    }
+    line = {"mean": statistics.mean(kinds.values()) if kinds else math.nan, **kinds}
+    long_past = [value for name, value in auc.items() if "past events" in name]
+    line |= {"takeover-50": long_past[0]} if long_past else {}
+    if method == "ours":
+        line |= {"precision": rows[-1].precision, "recall": rows[-1].recall, "f1": rows[-1].f1}
+    return dict(_rounded(line))
+
+
+def named(line: Line) -> Line:
+    """A line of ``benchmarks.sales`` with its data set by itself."""
+    task, found, data = line["task"].partition(", ")
+    return {**line, "task": task, "data": data} if found else line
 
 
 def _events(config: RunConfig) -> EventLog:
@@ -169,10 +206,27 @@ def _rounded(value: Any) -> Any:
     return value
 
 
+def _run(arguments: argparse.Namespace) -> None:
+    """Measure or read the lines, show and keep them, and write the tables."""
+    if arguments.read:
+        lines = [named(json.loads(text)) for path in arguments.read for text in path.read_text().splitlines()]
+    else:
+        lines = []
+        for line in measured(smoke=arguments.smoke, only=tuple(arguments.only)):
+            lines.append(line)
+            print(json.dumps(line), flush=True)
+            if arguments.lines:
+                arguments.lines.write_text("".join(json.dumps(known) + "\n" for known in lines))
+    if arguments.markdown:
+        write_table(arguments.markdown, lines)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true")
-    parser.add_argument("--only", default="", help="part of a task's name")
-    arguments = parser.parse_args()
-    main(smoke=arguments.smoke, only=arguments.only)
+    parser.add_argument("--only", nargs="*", default=[], help="parts of `task, data`")
+    parser.add_argument("--lines", type=Path, help="file that keeps the lines")
+    parser.add_argument("--read", type=Path, nargs="*", help="files of lines to make the tables from")
+    parser.add_argument("--markdown", type=Path, help="document that the tables are written into")
+    _run(parser.parse_args())
     sys.exit(0)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from common.data.cleaning import CleaningReport
     from common.data.describe import Description
     from common.data.events import EventLog
+    from simulations.synthetic import SyntheticSpec
 
 app = typer.Typer(
     add_completion=False,
@@ -77,36 +78,36 @@ def synth(
 
     check_writable(out, SUFFIXES)
     stem = out.name.split(".")[0]
-    labels_path = out.with_name(f"{stem}.labels.csv")
-    catalogue_path = out.with_name(f"{stem}.catalogue.json")
-    _refuse_to_replace((out, labels_path, catalogue_path), force)
+    files = out, out.with_name(f"{stem}.labels.csv"), out.with_name(f"{stem}.catalogue.json")
+    _refuse_to_replace(files, force)
 
+    from simulations.synthetic import SyntheticSpec
+
+    people = max(1, round(events / SyntheticSpec.events_per_consumer))
+    spec = SyntheticSpec(sites=sites, consumers=people, items=items, anomalies=anomalies, overlap=overlap)
+    counts = _write_market(spec, seed, files)
+    if json:
+        show.print_json({**counts, "files": [str(file) for file in files]})
+        return
+    typer.echo(f"{counts['events']:,} events of {counts['consumers']:,} consumers at {sites} sites")
+    typer.echo(f"  events     {files[0]}  (format fedcart)")
+    typer.echo(f"  anomalies  {files[1]}  ({counts['anomalies']:,} labelled)")
+    typer.echo(f"  catalogue  {files[2]}")
+
+
+def _write_market(spec: SyntheticSpec, seed: int, files: tuple[Path, Path, Path]) -> dict[str, int]:
+    """Write events, labels and catalogue; what there is of each."""
     from common.data.catalogue import write_catalogue
     from common.data.writing import write_frame
-    from simulations.synthetic import SyntheticSpec, generate
+    from simulations.synthetic import generate
 
-    per_consumer = SyntheticSpec.events_per_consumer
-    spec = SyntheticSpec(
-        sites=sites,
-        consumers=max(1, round(events / per_consumer)),
-        items=items,
-        anomalies=anomalies,
-        overlap=overlap,
-    )
     market = generate(spec, seed)
-    write_frame(_with_text_ids(market.log.frame), out)
-    write_frame(_with_text_ids(market.labels), labels_path)
-    write_catalogue(market.catalogue, catalogue_path)
-    events, consumers, labelled = len(market.log), len(market.log.consumers), market.labels.height
-    if json:
-        files = [str(out), str(labels_path), str(catalogue_path)]
-        counts = {"events": events, "consumers": consumers, "sites": sites, "anomalies": labelled}
-        show.print_json({**counts, "files": files})
-        return
-    typer.echo(f"{events:,} events of {consumers:,} consumers at {sites} sites")
-    typer.echo(f"  events     {out}  (format fedcart)")
-    typer.echo(f"  anomalies  {labels_path}  ({labelled:,} labelled)")
-    typer.echo(f"  catalogue  {catalogue_path}")
+    write_frame(_with_text_ids(market.log.frame), files[0])
+    write_frame(_with_text_ids(market.labels), files[1])
+    write_catalogue(market.catalogue, files[2])
+    consumers = len(market.log.consumers)
+    found = {"events": len(market.log), "consumers": consumers, "sites": spec.sites}
+    return {**found, "anomalies": market.labels.height}
 
 
 @app.command(epilog="Example: fedcart data catalogue online_retail.csv.gz --split-by country --out retail.json")

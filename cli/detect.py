@@ -22,39 +22,47 @@ app = typer.Typer(add_completion=False)
 _SHOWN = 20
 Columns = dict[str, list[Any]]
 
+Past = Annotated[
+    Path | None, typer.Argument(metavar="EVENTS", help="your event log; with --follow: what came before")
+]
+Reference = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="earlier events that count as usual; else the log itself")
+]
+Threshold = Annotated[
+    Literal["adaptive", "fixed", "cross-validated"], typer.Option(help="how a score becomes an alarm")
+]
+At = Annotated[
+    float, typer.Option(help="fixed threshold; 1: as odd as the oddest hundredth of the reference", min=0)
+]
+Rate = Annotated[float, typer.Option(help="adaptive: share of recent behaviour to report", min=1e-6, max=0.5)]
+Days = Annotated[float, typer.Option(help="adaptive: how many days count as recent", min=1)]
+Labels = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="known anomalies (consumer,kind): quality per kind")
+]
+Feedback = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="your verdicts (consumer,verdict): move the threshold")
+]
+Per = Annotated[Literal["consumer", "window", "event"], typer.Option(help="a line for each")]
+Follow = Annotated[
+    bool, typer.Option("--follow", help="score events from standard input: JSON lines in, JSON lines out")
+]
+Kept = Annotated[int, typer.Option(metavar="N", help="--follow: consumers kept in memory", min=1)]
+
 
 @app.command(epilog="Example: fedcart detect runs/latest shop.csv --out alarms.csv --feedback verdicts.csv")
 def detect(
     model: local.Model,
-    events: Annotated[
-        Path | None, typer.Argument(metavar="EVENTS", help="your event log; with --follow: what came before")
-    ] = None,
-    reference: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="earlier events that count as usual; else the log itself")
-    ] = None,
-    threshold: Annotated[
-        Literal["adaptive", "fixed", "cross-validated"], typer.Option(help="how a score becomes an alarm")
-    ] = "adaptive",
-    at: Annotated[
-        float, typer.Option(help="fixed threshold; 1: as odd as the oddest hundredth of the reference", min=0)
-    ] = 1.0,
-    rate: Annotated[
-        float, typer.Option(help="adaptive: share of recent behaviour to report", min=1e-6, max=0.5)
-    ] = 0.01,
-    days: Annotated[float, typer.Option(help="adaptive: how many days count as recent", min=1)] = 30.0,
-    labels: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="known anomalies (consumer,kind): quality per kind")
-    ] = None,
-    feedback: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="your verdicts (consumer,verdict): move the threshold")
-    ] = None,
-    per: Annotated[Literal["consumer", "window", "event"], typer.Option(help="a line for each")] = "consumer",
-    follow: Annotated[
-        bool, typer.Option("--follow", help="score events from standard input: JSON lines in, JSON lines out")
-    ] = False,
-    consumers: Annotated[
-        int, typer.Option(metavar="N", help="--follow: consumers kept in memory", min=1)
-    ] = 100_000,
+    events: Past = None,
+    reference: Reference = None,
+    threshold: Threshold = "adaptive",
+    at: At = 1.0,
+    rate: Rate = 0.01,
+    days: Days = 30.0,
+    labels: Labels = None,
+    feedback: Feedback = None,
+    per: Per = "consumer",
+    follow: Follow = False,
+    consumers: Kept = 100_000,
     format: local.Format = "",
     catalogue: local.CatalogueFile = None,
     site: local.SiteName = "",
@@ -85,10 +93,9 @@ def detect(
         local.write_rows(out, columns, private=with_ids)
         facts["file"] = str(out)
     if json:
-        lines = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-        show.print_json(facts | ({} if out else {"scores": lines}))
-        return
-    _print(facts, columns, per, out)
+        show.print_json(facts | ({} if out else {"scores": local.lines_of(columns)}))
+    else:
+        _print(facts, columns, per, out)
 
 
 def _detect(

@@ -19,24 +19,30 @@ app = typer.Typer(add_completion=False)
 _BAR = 24
 PICTURES = (".svg", ".html")
 
+Consumer = Annotated[str, typer.Argument(metavar="CONSUMER", help="id as in the file, or a printed pseudonym")]
+About = Annotated[
+    Literal["item", "category", "event", "intent", "alarm"] | None,
+    typer.Option(help="what to explain; left out: the next item, or intent for a model of intent"),
+]
+Choice = Annotated[str, typer.Option(metavar="NAME", help="this item, not the most probable one")]
+Method = Annotated[
+    Literal["gradients", "occlusion"], typer.Option(help="integrated gradients, or leaving each event out")
+]
+Picture = Annotated[Path | None, typer.Option(metavar="FILE", help="write a picture: .svg or .html")]
+
 
 @app.command(epilog="Example: fedcart explain c1042 runs/latest shop.csv --about item --out why.svg")
 def explain(
-    consumer: Annotated[str, typer.Argument(metavar="CONSUMER", help="id as in the file, or a printed pseudonym")],
+    consumer: Consumer,
     model: local.Model,
     events: local.Events,
-    about: Annotated[
-        Literal["item", "category", "event", "intent", "alarm"] | None,
-        typer.Option(help="what to explain; left out: the next item, or intent for a model of intent"),
-    ] = None,
-    choice: Annotated[str, typer.Option(metavar="NAME", help="this item, not the most probable one")] = "",
-    method: Annotated[
-        Literal["gradients", "occlusion"], typer.Option(help="integrated gradients, or leaving each event out")
-    ] = "gradients",
+    about: About = None,
+    choice: Choice = "",
+    method: Method = "gradients",
     format: local.Format = "",
     catalogue: local.CatalogueFile = None,
     site: local.SiteName = "",
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="write a picture: .svg or .html")] = None,
+    out: Picture = None,
     with_ids: local.WithIds = False,
     state: local.State = None,
     force: local.Force = False,
@@ -52,29 +58,32 @@ def explain(
     who = log.find(consumer)
     sequences = shared.sequences(log.at(who))
     asked = about or (available(shared)[0] if available(shared) else "intent")
-    found = explaining.explain(shared, sequences, asked, choice, method)
+    # a question about days is asked at the log's last event, as by `predict`
+    now = int(log.log.frame["timestamp"].to_physical().to_numpy().max())
+    found = explaining.explain(shared, sequences, asked, choice, method, now_us=now)
     lines = _lines(shared, sequences, found)
     name, title = log.shown(who), _title(found)
     if out is not None:
         _draw(out, f"consumer {name}: {title}", found, lines)
     if json:
         show.print_json(
-            {
-                "consumer": name,
-                "about": found.about,
-                "choice": found.choice,
-                "probability": found.probability,
-                "method": found.method,
-                "score": found.total,
-                "score_without_events": found.empty,
-                "events": lines,
-                **({"file": str(out)} if out else {}),
-            }
+            {"consumer": name, **_facts(found), "events": lines, **({"file": str(out)} if out else {})}
         )
         return
     _print(f"consumer {name}: {title}", found, lines)
     if out is not None:
         typer.echo(f"picture: {out}")
+
+
+def _facts(found: Explanation) -> dict[str, Any]:
+    return {
+        "about": found.about,
+        "choice": found.choice,
+        "probability": found.probability,
+        "method": found.method,
+        "score": found.total,
+        "score_without_events": found.empty,
+    }
 
 
 def _title(found: Explanation) -> str:

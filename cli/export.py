@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli import local, show
 from common.errors import BadInputError
+
+if TYPE_CHECKING:
+    from client.scoring.export import Variant
 
 app = typer.Typer(add_completion=False)
 
@@ -51,18 +55,22 @@ def export(
         show.print_json({"folder": str(folder), "files": names, "variants": [asdict(v) for v in variants]})
         return
     if variants:
-        first = variants[0]
-        rows = [
-            (
-                v.name,
-                show.size(v.size_bytes),
-                f"{v.median_us:.0f} µs",
-                f"{v.p99_us:.0f} µs",
-                show.number(v.nats),
-                show.number(v.nats - first.nats, 4),
-                show.number(v.recall),
-            )
-            for v in variants
-        ]
-        show.table("", ("", "size", "per event", "99 %", "nats", "lost", "R@20"), rows)
+        _print(variants)
     typer.echo(f"{', '.join(names)}: {folder}")
+
+
+def _print(variants: Sequence[Variant]) -> None:
+    first = variants[0]
+    rows = [
+        (
+            v.name,
+            show.size(v.size_bytes),
+            f"{v.median_us:.0f} µs",
+            f"{v.p99_us:.0f} µs",
+            show.number(v.nats),
+            show.number(v.nats - first.nats, 4),
+            show.number(v.recall),
+        )
+        for v in variants
+    ]
+    show.table("", ("", "size", "per event", "99 %", "nats", "lost", "R@20"), rows)

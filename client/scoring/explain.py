@@ -48,16 +48,24 @@ class _Question:
 
     head: str
     target: int
+    now_us: int
 
 
 def explain(
-    shared: SharedModel, sequences: ConsumerSequences, about: str, choice: str = "", method: str = GRADIENTS
+    shared: SharedModel,
+    sequences: ConsumerSequences,
+    about: str,
+    choice: str = "",
+    method: str = GRADIENTS,
+    *,
+    now_us: int | None = None,
 ) -> Explanation:
     """Explain one consumer's answer: about item, category, event (the best one, or ``choice``), intent, or alarm.
 
     ``gradients`` are integrated gradients from an empty row: contributions add up to the difference that the
     events make to the model's own score. The public copy bonus has no gradient; ``occlusion`` leaves each event
-    out in turn and sees it. An alarm's contributions are the events' own surprise, whatever the method.
+    out in turn and sees it. Counts of the past speak through the event that changed them. ``now_us`` is when a
+    question about days is asked, at the consumer's last event if left out. An alarm's contributions are the events' own surprise, whatever the method.
     Raises: BadInputError for a model without the head, an unknown choice, or a consumer without two events.
     Source: Sundararajan, Taly, Yan 2017, section 3 (integrated gradients).
     """
@@ -65,7 +73,8 @@ def explain(
         raise BadInputError("the consumer has fewer than two events", hint="there is nothing to attribute")
     if about == ALARM:
         return _alarm(shared, sequences)
-    question, probability, name = _question(shared, sequences, about, choice)
+    now = int(sequences.timestamps.max()) if now_us is None else now_us
+    question, probability, name = _question(shared, sequences, about, choice, now)
     if method == OCCLUSION:
         parts, total = _occlusion(shared, sequences, question)
         empty = float("nan")
@@ -81,18 +90,19 @@ def _alarm(shared: SharedModel, sequences: ConsumerSequences) -> Explanation:
     return Explanation(ALARM, "surprise", float("nan"), "surprise", nats, None, mean, float("nan"))
 
 
-def _whole(shared: SharedModel, sequences: ConsumerSequences, now_us: int | None = None) -> Batch:
+def _whole(shared: SharedModel, sequences: ConsumerSequences, now_us: int) -> Batch:
     targets = asked_now(shared.plan.config, sequences, now_us)
     return Batcher(sequences, (), targets).packed(np.arange(len(sequences)))
 
 
 def _question(
-    shared: SharedModel, sequences: ConsumerSequences, about: str, choice: str
+    shared: SharedModel, sequences: ConsumerSequences, about: str, choice: str, now_us: int
 ) -> tuple[_Question, float, str]:
     if about == INTENT_WORD:
         shared.need_head(INTENT)
-        share = torch.sigmoid(_scores(shared, _whole(shared, sequences), _Question(INTENT, 0)))
-        return _Question(INTENT, 0), float(share[0]), "will buy"
+        asked = _Question(INTENT, 0, now_us)
+        share = torch.sigmoid(_scores(shared, _whole(shared, sequences, now_us), asked))
+        return asked, float(share[0]), "will buy"
     head = WHAT.get(about)
     if head is None:
         raise BadInputError(
@@ -100,14 +110,14 @@ def _question(
         )
     shared.need_head(head)
     with torch.no_grad():
-        shares = torch.softmax(last_logits(shared, _whole(shared, sequences), head)[0], dim=0)
+        shares = torch.softmax(last_logits(shared, _whole(shared, sequences, now_us), head)[0], dim=0)
     target = int(shares.argmax())
     if choice:
         names = {class_name(shared, about, i): i for i in range(1, len(shares))}
         if choice not in names:
             raise BadInputError(f"the model knows no {about} {choice!r}", hint="names are those of the catalogue")
         target = names[choice]
-    return _Question(head, target), float(shares[target]), class_name(shared, about, target)
+    return _Question(head, target, now_us), float(shares[target]), class_name(shared, about, target)
 
 
 def _scores(shared: SharedModel, batch: Batch, question: _Question) -> Tensor:
@@ -124,7 +134,7 @@ def _occlusion(
 ) -> tuple[NDArray[np.float64], float]:
     """The answer with all events minus the answer without one of them."""
     length = int(sequences.lengths[0])
-    total = float(_scores(shared, _whole(shared, sequences), question)[0])
+    total = float(_scores(shared, _whole(shared, sequences, question.now_us), question)[0])
     kept = np.array([[j for j in range(length) if j != i] for i in range(length)]).ravel()
     without = replace(
         sequences,
@@ -134,7 +144,7 @@ def _occlusion(
         numeric=sequences.numeric[kept],
         timestamps=sequences.timestamps[kept],
     )
-    batch = _whole(shared, without, int(sequences.timestamps.max()))
+    batch = _whole(shared, without, question.now_us)
     scores = np.empty(length)
     scores[batch.consumers.numpy()] = _scores(shared, batch, question).double().numpy()
     return total - scores, total
@@ -144,7 +154,7 @@ def _integrated(
     shared: SharedModel, sequences: ConsumerSequences, question: _Question
 ) -> tuple[NDArray[np.float64], float, float]:
     """Gradient of the answer along the straight path from an empty row, times the events' embeddings."""
-    batch = _whole(shared, sequences)
+    batch = _whole(shared, sequences, question.now_us)
     with torch.no_grad():
         x = shared.model.embed(batch)[None]  # [1, L, dim]; one consumer: packed order is time order
     # midpoints: the error of the sum shrinks with the square of their number
@@ -167,7 +177,7 @@ def _counted(shared: SharedModel, sequences: ConsumerSequences, question: _Quest
         return np.zeros(length)
     copies = sequences.take(np.zeros(length, dtype=np.intp))
     config = shared.plan.config
-    now = int(sequences.timestamps.max()) if config.intent.ask == "days" else None
+    now = question.now_us if config.intent.ask == "days" else None
     known = torch.from_numpy(history_at(config, copies, np.arange(length), now))
     with torch.no_grad():
         said: NDArray[np.float64] = counts(known)[:, 0].double().numpy()
@@ -197,7 +207,7 @@ def _answer(shared: SharedModel, x: Tensor, batch: Batch, question: _Question) -
 def _attention(shared: SharedModel, sequences: ConsumerSequences) -> NDArray[np.float64] | None:
     if shared.model.attention is None:
         return None
-    batch = _whole(shared, sequences)
+    batch = _whole(shared, sequences, int(sequences.timestamps.max()))
     with torch.no_grad():
         share = shared.model.attention_weights(shared.model.hidden_states(batch), batch)
     return share.double().numpy()
