@@ -284,7 +284,7 @@ def epsilon_lines(records: list[RoundRecord]) -> list[Series]:
 
 def _after(record: RoundRecord) -> float:
     """Rounds finished when a record was written: the closing evaluation is no round."""
-    return float(record.round - (record.kind != "train"))
+    return float(max(record.round - (record.kind != "train"), 0))
 
 
 def _site_rows(story: RunStory) -> list[dict[str, Any]]:
@@ -317,7 +317,7 @@ def _participation(story: RunStory) -> Markup:
         cells = []
         for record in story.records:
             state = record.sites.get(site["name"])
-            if state is not None:
+            if state is not None and record.round:
                 words = STATUS_WORDS.get(state.status, state.status)
                 details = " ".join(
                     part for part in (state.reason, f"in {state.phase}" if state.phase else "") if part

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client import answers
+from client import answers, session
 from client.site import Site, load_site
 from client.training.statistics import (
     kept_release,
@@ -19,20 +20,21 @@ from client.training.statistics import (
     purchases_path,
     release_path,
 )
-from common import verify
-from common.config import RunConfig, build_config
+from common import verify, wire
+from common.config import PerformanceSettings, RunConfig, build_config
 from common.contribution import EVALUATE, STATISTICS, TRAIN, Query
-from common.errors import BadInputError, ConfigError, FedcartError, VerificationError
+from common.errors import BadInputError, ConfigError, FedcartError, RemoteProtocolError, VerificationError
 from common.model.sales_series import SalesSpec
-from common.plan import RunPlan
+from common.plan import RunPlan, model_bytes, model_digest
 from common.privacy.accountant import epsilon_of
 from common.privacy.mechanism import HOLDOUT
 from common.privacy.mechanism import TRAIN as TRAIN_SCOPE
 from common.runfolder import RunFolder
+from common.trust.identity import Identity
 from common.trust.randomness import PrivateStream
 from server.app import read_plan
 from simulations.run import simulate
-from tests.tiny_federation import TINY, Recorder
+from tests.tiny_federation import TINY, Recorder, tiny
 
 SALES = ("task=sales", "sales.window=14", "sales.test=14", "data.days=100", "privacy.epsilon=3")
 
@@ -152,6 +154,28 @@ def test_the_noise_of_a_release_is_the_announced_one_and_fresh_each_time(site: t
         spread = plan.noise_multiplier * plan.config.privacy.clip
         assert noise.std() == pytest.approx(spread, rel=6 / np.sqrt(2 * noise.size))
     assert abs(np.corrcoef(*draws)[0, 1]) < 6 / np.sqrt(draws[0].size)
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "task"),
+    [(STATISTICS, 1, "sales"), (TRAIN, 0, "sales"), (EVALUATE, 0, "sales"), (STATISTICS, 0, "next-behaviour")],
+)
+def test_a_coordinator_cannot_ask_for_a_release_elsewhere_or_for_training_before_it(
+    run: tuple[Path, Recorder], site: tuple[Site, RunPlan], kind: str, number: int, task: str
+) -> None:
+    at, plan = site
+    if task != "sales":
+        plan = dataclasses.replace(plan, settings=tiny("training.rounds=2").public_json())
+    model = np.zeros(plan.parameters, dtype=np.float32)
+    query = Query(kind, plan.run, number, plan.to_json(), model_digest(model))
+    coordinator = Identity.load(at.roster.coordinator.name, run[0] / "coordinator" / "identity.key")
+    request = {
+        "query": wire.encode(query),
+        "signature": coordinator.sign(query.digest()),
+        "model": model_bytes(model),
+    }
+    with pytest.raises(RemoteProtocolError, match="is not one of the plan"):
+        session.verified_question(at, request, PerformanceSettings())
 
 
 @pytest.mark.parametrize(
