@@ -11,30 +11,24 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
-from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from common.errors import ConfigError
 from common.model.head_names import INTENT, ROW_HEADS, SALES, STEP_HEADS
+from common.task_settings import Count, IntentSettings, Positive, SalesSettings, Section
 
 Task = Literal["next-behaviour", "purchase-intent", "multi-task", "sales"]
 Rate = Annotated[float, Field(gt=0, le=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
 
 CONTEXT = ("event", "category", "price", "gap", "hour", "weekday", "month")
 """Integer features of an event beside its item."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
-
-
-class DataSettings(_Section):
+class DataSettings(Section):
     """Where a simulation's events come from and how they are dealt to sites (public in a simulation)."""
 
     events: str = Field("", description="event log (CSV, CSV.GZ, Parquet); empty: the synthetic marketplace")
@@ -58,7 +52,7 @@ class DataSettings(_Section):
     )
 
 
-class FeatureSettings(_Section):
+class FeatureSettings(Section):
     """Public, data-independent encoding of events."""
 
     max_events: int = Field(50, ge=2, le=2_000, description="last events of a consumer that are read")
@@ -66,7 +60,7 @@ class FeatureSettings(_Section):
     max_items: int = Field(5_000, ge=10, description="largest catalogue; the rest become hashed buckets")
 
 
-class ModelSettings(_Section):
+class ModelSettings(Section):
     """The shared sequence model."""
 
     encoder: Literal["lstm", "gru"] = "lstm"
@@ -114,96 +108,6 @@ class ModelSettings(_Section):
         return dict(sorted(heads.items()))
 
 
-class IntentSettings(_Section):
-    """What the purchase-intent head is asked, and when: public, and the same at every site."""
-
-    ask: Literal["session", "events", "days"] = Field(
-        "session",
-        description="will this session end in a purchase; one of the last events be one; or one of the next days",
-    )
-    after: int = Field(3, ge=1, le=1_000, description="session: asked after this many of its events")
-    session_gap_minutes: Positive = Field(30.0, description="session: a longer pause begins a new one")
-    horizon: int = Field(5, ge=1, le=3_650, description="events, or days, in which a purchase counts")
-    asks: int = Field(
-        4, ge=1, le=50, description="moments per consumer that training asks about: the judged one, earlier ones"
-    )
-    cut: str = Field(
-        "", description="days: the public date (YYYY-MM-DD, UTC) at which every consumer is asked about"
-    )
-
-    @field_validator("cut", mode="before")
-    @classmethod
-    def _as_text(cls, cut: Any) -> Any:
-        """A date of TOML is a date, quoted or not."""
-        return cut.isoformat() if type(cut) is date else cut
-
-    @model_validator(mode="after")
-    def _dated(self) -> IntentSettings:
-        if self.ask == "days" and not self.cut:
-            raise ValueError(
-                "intent.ask = days needs the public date intent.cut, at least a horizon before the data end"
-            )
-        if self.cut and self.ask != "days":
-            raise ValueError(f"intent.cut is for intent.ask = days, not for {self.ask}")
-        if self.cut:
-            date.fromisoformat(self.cut)
-        return self
-
-    @property
-    def cut_us(self) -> int | None:
-        """The cut in microseconds since 1970, None where the question has no date."""
-        if not self.cut:
-            return None
-        return (date.fromisoformat(self.cut) - date(1970, 1, 1)).days * 86_400_000_000
-
-
-class SalesSettings(_Section):
-    """What is summed into sales series, under which public bounds, and what is forecast. Same at every site."""
-
-    granularity: Literal["day", "week"] = Field("day", description="period of the series; weeks begin on Monday")
-    start: str = Field("", description="public first day (YYYY-MM-DD); empty: the log's first, simulations only")
-    periods: int = Field(
-        0, ge=0, le=20_000, description="length of the series; 0: to the log's end, simulations only"
-    )
-    categories: tuple[str, ...] = Field(
-        (), description="public list, `other` takes the rest; empty: those of the catalogue, or one: all"
-    )
-    horizon: int = Field(7, ge=1, le=60, description="periods ahead that are forecast")
-    window: int = Field(28, ge=4, le=400, description="periods that the model reads")
-    test: int = Field(28, ge=1, le=2_000, description="last periods, for measuring only")
-    quantity_cap: Positive = Field(100.0, description="larger quantities of one purchase count as this")
-    price_cap: Positive = Field(1_000.0, description="larger prices count as this")
-    quantity_bound: Positive = Field(
-        10.0, description="L2 of a consumer's quantities over all cells that reaches privacy.clip = 1"
-    )
-    revenue_bound: Positive = Field(
-        200.0, description="L2 of a consumer's revenues over all cells that reaches privacy.clip = 1"
-    )
-    holidays: tuple[str, ...] = Field(
-        (), description="public dates (YYYY-MM-DD) with a calendar feature of their own"
-    )
-
-    @field_validator("start", mode="before")
-    @classmethod
-    def _as_text(cls, start: Any) -> Any:
-        return start.isoformat() if type(start) is date else start
-
-    @field_validator("holidays", mode="before")
-    @classmethod
-    def _dates_as_text(cls, found: Any) -> Any:
-        return [d.isoformat() if type(d) is date else d for d in found] if isinstance(found, list) else found
-
-    @model_validator(mode="after")
-    def _dated(self) -> SalesSettings:
-        for text in (*self.holidays, *([self.start] if self.start else [])):
-            date.fromisoformat(text)
-        if self.start and self.granularity == "week" and date.fromisoformat(self.start).weekday():
-            raise ValueError(f"sales.start {self.start} is not a Monday, with which a week begins")
-        if len(set(self.categories)) != len(self.categories):
-            raise ValueError("sales.categories names a category twice")
-        return self
-
-
 TASK_HEADS: Mapping[str, Mapping[str, float]] = {
     "next-behaviour": {"next-item": 1.0, "next-event": 0.1},
     "purchase-intent": {INTENT: 1.0},
@@ -213,7 +117,7 @@ TASK_HEADS: Mapping[str, Mapping[str, float]] = {
 """Heads of a task where ``model.heads`` says nothing else."""
 
 
-class TrainingSettings(_Section):
+class TrainingSettings(Section):
     """What a site does in one round, and how many rounds there are."""
 
     rounds: int = Field(10, ge=1, le=100_000)
@@ -226,7 +130,7 @@ class TrainingSettings(_Section):
     early_stopping: int = Field(0, ge=0, description="rounds without a better released loss; 0: off")
 
 
-class PrivacySettings(_Section):
+class PrivacySettings(Section):
     """Everything that moves epsilon. Unit: consumer. Neighbouring relation: add or remove one."""
 
     enabled: bool = True
@@ -240,7 +144,7 @@ class PrivacySettings(_Section):
     noise: Literal["gaussian", "hardened"] = "gaussian"
 
 
-class AggregationSettings(_Section):
+class AggregationSettings(Section):
     """How contributions become one sum."""
 
     mode: Literal["secure", "plain"] = "secure"
@@ -253,7 +157,7 @@ class AggregationSettings(_Section):
     exchange_deadline_s: Positive = Field(60.0, description="for every other exchange")
 
 
-class StrategySettings(_Section):
+class StrategySettings(Section):
     """The server's optimizer on the mean update."""
 
     name: Literal["fedavg", "fedavgm", "fedadam"] = "fedavg"
@@ -263,7 +167,7 @@ class StrategySettings(_Section):
     ema: float = Field(0.97, ge=0, lt=1, description="decay per private step of the averaged model; 0: off")
 
 
-class PerformanceSettings(_Section):
+class PerformanceSettings(Section):
     """Speed only: nothing here changes the guarantee or what is learnt (in distribution)."""
 
     engine: Literal["inprocess", "ray"] = "inprocess"
@@ -272,7 +176,7 @@ class PerformanceSettings(_Section):
     micro_batch: int = Field(256, ge=1, description="consumers per physical batch")
 
 
-class RunConfig(_Section):
+class RunConfig(Section):
     """All settings of one run.
 
     Example:

@@ -74,7 +74,7 @@ def _prepare(config: RunConfig, out: Path, pool: WorkerPool, observer: Observer)
     observer.progress(0, "events", 0, 3)
     world = make_world(config)
     if config.task == SALES:
-        config = with_public_series(config, world)
+        config = with_public_series(config, world.partition, world.catalogue)
     noise_of(config)  # make_plan finds it done: there is time, the workers are still importing
     observer.progress(0, "model", 1, 3)
     names = world.catalogue.names if world.catalogue else ()

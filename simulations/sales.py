@@ -17,10 +17,11 @@ from common.plan import RunPlan
 
 if TYPE_CHECKING:
     from client.training.sales import SalesData
-    from simulations.prepare import World
+    from common.data.catalogue import Catalogue
+    from simulations.partition import Partition
 
 
-def with_public_series(config: RunConfig, world: World) -> RunConfig:
+def with_public_series(config: RunConfig, dealt: Partition, known: Catalogue | None) -> RunConfig:
     """Fill in what a deployment declares: first day and length from the log, categories from the catalogue.
 
     The last day of a log may be cut short and is left out. Of many categories those with most items in the
@@ -28,16 +29,15 @@ def with_public_series(config: RunConfig, world: World) -> RunConfig:
     """
     sales = config.sales
     if not sales.start or not sales.periods:
-        sales = sales.model_copy(update=_dates(config, world))
+        sales = sales.model_copy(update=_dates(config, dealt))
     if not sales.categories:
-        known = world.catalogue
         names = catalogue_categories(known.categories, known.item_category) if known else (ALL,)
         sales = sales.model_copy(update={"categories": names})
     return config.model_copy(update={"sales": sales})
 
 
-def _dates(config: RunConfig, world: World) -> dict[str, Any]:
-    bought = [part.log.frame.filter(pl.col("event") == "purchase")["timestamp"] for part in world.partition.sites]
+def _dates(config: RunConfig, dealt: Partition) -> dict[str, Any]:
+    bought = [part.log.frame.filter(pl.col("event") == "purchase")["timestamp"] for part in dealt.sites]
     times = pl.concat(bought)
     if not len(times):
         raise BadInputError("the log has no purchase", hint="a sales series needs events of the type purchase")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from client.guard.budget import Projection, check_run_total, check_split, gate, project
 from client.guard.ledger import Ledger
-from client.guard.outbox import Outbox, outbox_digest
+from client.guard.outbox import Outbox
 from client.guard.policy import Proposal, SitePolicy
 from client.guard.remains import gather
 from common.errors import BadInputError, LocalProtocolError, PolicyRefusedError
@@ -193,10 +193,11 @@ class Guard:
         """
         with self._ledger.transaction() as state:
             _must_be_open(state, reservation)
-            contribution = self._outbox.get(reservation.sequence)
-            if contribution is None:
+            found = self._outbox.get_with_digest(reservation.sequence)
+            if found is None:
                 raise LocalProtocolError(f"reservation {reservation.sequence} has no stored contribution")
-            self._ledger.append(Commit(reserve=reservation.sequence, outbox=outbox_digest(contribution).hex()))
+            contribution, digest = found
+            self._ledger.append(Commit(reserve=reservation.sequence, outbox=digest.hex()))
             self._outbox.remove([reservation.sequence])
             self._ledger.renew_anchor()
             return contribution

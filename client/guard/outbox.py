@@ -65,16 +65,21 @@ class Outbox:
 
     def get(self, sequence: int) -> bytes | None:
         """The stored contribution, None if there is none. **Raises** VerificationError if it is damaged."""
+        found = self.get_with_digest(sequence)
+        return found[0] if found else None
+
+    def get_with_digest(self, sequence: int) -> tuple[bytes, bytes] | None:
+        """The stored contribution and its ``outbox_digest``, checked once: hashing a model's size is slow."""
         try:
             data = self._path(sequence).read_bytes()
         except FileNotFoundError:
             return None
         except OSError as error:
             raise WorkFailedError(f"cannot read the outbox: {error.strerror}") from None
-        contribution = data[_DIGEST_BYTES:]
-        if outbox_digest(contribution) != data[:_DIGEST_BYTES]:
+        digest, contribution = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
+        if outbox_digest(contribution) != digest:
             raise VerificationError("the stored contribution is damaged", hint="it stays charged and is not sent")
-        return contribution
+        return contribution, digest
 
     def remove(self, sequences: list[int]) -> None:
         """Remove contributions; when this returns they are gone from the disk. **Raises** WorkFailedError."""
