@@ -39,6 +39,8 @@ def demo(
             shutil.rmtree(folder, ignore_errors=True)
     if keep is not None:
         show.note(f"kept in {folder}: kits/coordinator, kits/sites, data")
+    else:
+        show.note("all processes have ended, all files are removed; --keep DIR keeps them to look at")
     raise typer.Exit(code)
 
 
@@ -50,11 +52,12 @@ def _run(folder: Path, sites: int, rounds: int, *, as_json: bool) -> int:
     from simulations.processes import LocalFederation
 
     began = time.monotonic()
+    show.note(f"making a small marketplace of {sites} sites, their keys, certificates and settings")
     files = write_demo(folder / "data", sites=sites, consumers=400 * sites, rounds=rounds)
     names = site_names(files)
     with LocalFederation(folder) as local:
         local.provision(files.sites)
-        show.note(f"kits for {sites} sites provisioned in {folder}, bundle pinned, TLS and node keys made")
+        show.note(f"kits are in {folder}; starting a server and {sites} sites on this machine's own network")
         local.start_server()
         for name in names:
             local.start_site(name)
@@ -77,7 +80,8 @@ def _audit(federation: LocalFederation, run: Path, sites: Sequence[str]) -> int:
     for verdict in verdicts[1:]:
         for ledger in verdict.ledgers:
             show.note(
-                f"audit         {ledger.site}: ledger intact, {ledger.entries} entries, signature and chain hold"
+                f"audit         {ledger.site}: ledger intact, {ledger.entries} entries, signature and chain hold, "
+                f"ε {show.epsilon(ledger.reading.epsilon)} recomputed"
             )
     for problem in problems:
         show.warning(f"audit: {problem}")

@@ -32,6 +32,7 @@ PHASES = {
     "mask": "collecting masked updates",
     "confirm": "confirming who is in the sum",
     "unmask": "removing masks",
+    "close": "telling the sites that it is over",
     "plain": "training at the sites",
 }
 KNOWN_METRICS = (

@@ -134,6 +134,7 @@ def submit_and_follow(
     follower = Follower(folder, announce(folder), to_stderr=as_json)
     if again:
         follower.skip_past()
+    (folder.path / "progress.json").unlink(missing_ok=True)  # of an earlier life
     folder.write_json("summary.json", {"status": "running"})
     with open_control(kit) as control:
         number = submit(kit, control, folder.path.name)

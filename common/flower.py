@@ -34,6 +34,7 @@ PRIVATE = {
     "NodeAuthHttpInterceptor": "flwr.supernode.node_auth_http_interceptor",
     "NodeStateFactory": "flwr.supernode.nodestate",
     "ObjectStoreFactory": "flwr.supercore.object_store",
+    "PushAppMessagesResponse": "flwr.proto.runtime_pb2",
     "RegisterNodeRequest": "flwr.proto.control_pb2",
     "RunNotRunningException": "flwr.supercore.run",
     "RuntimeHttpClient": "flwr.supercore.runtime",

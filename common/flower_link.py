@@ -9,20 +9,17 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from common.errors import WorkFailedError
 from common.flower import private
+from common.flower_arrivals import Arrivals, patient, telling
 
 FLEET_PATH = "/v1/fleet/"
 CONTROL_PATH = "/v1/control/"
 CONTROL_HEADER = b"x-fedcart-control"
-ARRIVAL_PATH = "/v1/runtime/push-"
-WAITING_PATH = "/v1/fleet/pull-messages"
-HOLD_S = 10.0  # below what clients, and firewalls between, wait for
-QUIET_S = 0.03
 IN_MEMORY = ":flwr-in-memory:"  # a file costs seconds a round, and keeps nothing that a run folder does not keep
 
 AsgiApp = Callable[..., Any]
@@ -86,8 +83,8 @@ async def _serve_both(app: AsgiApp, settings: LinkSettings, control_token: bytes
 
     arrivals = Arrivals()
     servers = [
-        server(_telling(_only_with_token(app, control_token), arrivals), settings.private, "on"),
-        server(_only_fleet(_patient(app, arrivals)), settings.public, "off"),
+        server(telling(_only_with_token(app, control_token), arrivals), settings.private, "on"),
+        server(_only_fleet(patient(app, arrivals)), settings.public, "off"),
     ]
 
     def stop() -> None:
@@ -103,118 +100,6 @@ async def _serve_both(app: AsgiApp, settings: LinkSettings, control_token: bytes
     await asyncio.gather(*tasks, return_exceptions=True)
     for task in done:
         task.result()
-
-
-class Arrivals:
-    """Wakes the sites that wait for a message, shortly after the last part of one has come.
-
-    A site that came too early would have to ask for the missing parts again and again.
-    """
-
-    def __init__(self) -> None:
-        self._changed = asyncio.Event()
-        self._timer: asyncio.TimerHandle | None = None
-        self.ended = False
-
-    def tell(self) -> None:
-        """A message, or a part of one, has come from the server app."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(QUIET_S, self._wake)
-
-    def end(self) -> None:
-        """The server stops: nobody waits any more."""
-        self.ended = True
-        self._wake()
-
-    async def next(self) -> None:
-        """Return at the next arrival."""
-        await self._changed.wait()
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-
-def _telling(app: AsgiApp, arrivals: Arrivals) -> AsgiApp:
-    async def told(scope: dict[str, Any], receive: Any, send: Any) -> None:
-        await app(scope, receive, send)
-        if scope["type"] == "http" and scope["path"].startswith(ARRIVAL_PATH):
-            arrivals.tell()
-
-    return told
-
-
-def _patient(app: AsgiApp, arrivals: Arrivals) -> AsgiApp:
-    """Keep a site's "is there anything for me?" until there is, or for ``HOLD_S``.
-
-    Asking five times a second costs each site a fifth of a second per exchange, and the server, with thirty
-    sites, more than a core.
-    """
-
-    async def held(scope: dict[str, Any], receive: Any, send: Any) -> None:
-        if scope["type"] != "http" or scope["path"] != WAITING_PATH:
-            await app(scope, receive, send)
-            return
-        request = await _whole(receive)
-        end, loop = asyncio.get_running_loop().time() + HOLD_S, asyncio.get_running_loop()
-        gone = asyncio.ensure_future(receive())  # resolves when the site hangs up
-        try:
-            while True:
-                arrival = asyncio.ensure_future(arrivals.next())
-                answer = await _answer(app, scope, request)
-                if answer.says_something or arrivals.ended or loop.time() >= end:
-                    arrival.cancel()
-                    break
-                await asyncio.wait({arrival, gone}, timeout=end - loop.time(), return_when=asyncio.FIRST_COMPLETED)
-                arrival.cancel()
-                if gone.done():  # a message handed to nobody would be lost
-                    return
-        finally:
-            gone.cancel()
-        for part in answer.parts:
-            await send(part)
-
-    return held
-
-
-@dataclass
-class _Answer:
-    parts: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def says_something(self) -> bool:
-        """A message, or an error: anything but an empty yes."""
-        refused = any(part.get("status", 200) != 200 for part in self.parts)
-        return refused or any(part.get("body") for part in self.parts)
-
-
-async def _whole(receive: Any) -> dict[str, Any]:
-    body, more = b"", True
-    while more:
-        part = await receive()
-        if part["type"] != "http.request":
-            return dict(part)
-        body, more = body + part.get("body", b""), part.get("more_body", False)
-    return {"type": "http.request", "body": body, "more_body": False}
-
-
-async def _answer(app: AsgiApp, scope: dict[str, Any], request: dict[str, Any]) -> _Answer:
-    """What the app says to a request, kept back. Scope and state are copies: the request may be asked again."""
-    answer, asked = _Answer(), False
-
-    async def receive() -> dict[str, Any]:
-        nonlocal asked
-        if asked:
-            await asyncio.Event().wait()  # the app listens for a hang-up; that is for the caller to see
-        asked = True
-        return dict(request)
-
-    async def send(part: dict[str, Any]) -> None:
-        answer.parts.append(part)
-
-    await app({**scope, "state": dict(scope.get("state") or {})}, receive, send)
-    return answer
 
 
 def _only_fleet(app: AsgiApp) -> AsgiApp:

@@ -17,6 +17,7 @@ from client.runtime.check import FAILED, check_site
 from common.runfolder import RunFolder
 from common.trust.identity import Roster
 from common.verify import verify_path
+from server.planning import run_is_held
 from simulations.demo import site_names, write_demo
 from simulations.processes import LocalFederation
 
@@ -216,9 +217,14 @@ def test_ctrl_c_lets_the_round_come_to_its_end_a_second_one_does_not_and_both_ru
     federation.wait_online(names, 1)
 
     program = resume(federation)
+    wait_until(lambda: run_is_held(newest(federation)), "it does not begin")
+    second_screen = resume(federation)  # shows what is under way, and starts nothing
     out, err = program.communicate(timeout=300)
     assert program.returncode == 0, err
     assert (json.loads(out)["status"], json.loads(out)["rounds"]) == ("completed", 4)
+    shown, err = second_screen.communicate(timeout=60)
+    assert (second_screen.returncode, json.loads(shown)) == (0, json.loads(out)), err
+    assert "is under way: showing it" in err
     assert [record.round for record in newest(federation).metrics()] == [1, 2, 3, 4, 5]
     for entries in ledgers_are_intact(federation).values():
         commits = [e["body"]["reserve"] for e in entries if e["body"]["kind"] == "commit"]

@@ -2,8 +2,9 @@
 
 import asyncio
 
-from common import flower_link
-from common.flower_link import WAITING_PATH, Arrivals, _patient
+from common import flower_arrivals
+from common.flower import private
+from common.flower_arrivals import MESSAGES_PATH, PART_PATH, WAITING_PATH, Arrivals, patient, telling
 
 
 class Mailbox:
@@ -62,36 +63,32 @@ def test_a_message_that_is_there_is_handed_over_at_once():
     async def story() -> None:
         mailbox, caller = Mailbox(), Caller(b"who ", b"am I")
         mailbox.letters = [b"letter"]
-        await ask(_patient(mailbox, Arrivals()), caller)
+        await ask(patient(mailbox, Arrivals()), caller)
         assert (caller.body, mailbox.asked) == (b"letter", [b"who am I"])
 
     asyncio.run(story())
 
 
-def test_an_empty_answer_is_kept_until_a_message_has_come(monkeypatch):
-    monkeypatch.setattr(flower_link, "QUIET_S", 0.0)
-
+def test_an_empty_answer_is_kept_until_a_message_has_come():
     async def story() -> None:
         mailbox, arrivals, caller = Mailbox(), Arrivals(), Caller(b"me")
-        asked = ask(_patient(mailbox, arrivals), caller)
+        asked = ask(patient(mailbox, arrivals), caller)
         await settled()
         assert not caller.sent
         mailbox.letters = [b"letter"]
-        arrivals.tell()
+        arrivals.announced(0)
         await asked
         assert (caller.body, mailbox.asked) == (b"letter", [b"me", b"me"])
 
     asyncio.run(story())
 
 
-def test_a_message_for_another_site_wakes_nobody_for_good(monkeypatch):
-    monkeypatch.setattr(flower_link, "QUIET_S", 0.0)
-
+def test_a_message_for_another_site_wakes_nobody_for_good():
     async def story() -> None:
         mailbox, arrivals, caller = Mailbox(), Arrivals(), Caller(b"me")
-        asked = ask(_patient(mailbox, arrivals), caller)
+        asked = ask(patient(mailbox, arrivals), caller)
         for _ in range(3):
-            arrivals.tell()
+            arrivals.announced(0)
             await asyncio.sleep(0.01)
         assert not caller.sent
         arrivals.end()
@@ -101,17 +98,15 @@ def test_a_message_for_another_site_wakes_nobody_for_good(monkeypatch):
     asyncio.run(story())
 
 
-def test_a_message_is_not_taken_out_for_a_site_that_hung_up(monkeypatch):
-    monkeypatch.setattr(flower_link, "QUIET_S", 0.0)
-
+def test_a_message_is_not_taken_out_for_a_site_that_hung_up():
     async def story() -> None:
         mailbox, arrivals, caller = Mailbox(), Arrivals(), Caller(b"me")
-        asked = ask(_patient(mailbox, arrivals), caller)
+        asked = ask(patient(mailbox, arrivals), caller)
         await settled()
         caller.hang_up()
         await asked
         mailbox.letters = [b"letter"]
-        arrivals.tell()
+        arrivals.announced(0)
         await asyncio.sleep(0.01)
         assert (mailbox.letters, caller.sent) == ([b"letter"], [])
 
@@ -122,7 +117,7 @@ def test_a_refusal_is_not_kept_back():
     async def story() -> None:
         mailbox, caller = Mailbox(), Caller(b"me")
         mailbox.status = 401
-        await ask(_patient(mailbox, Arrivals()), caller)
+        await ask(patient(mailbox, Arrivals()), caller)
         assert caller.sent[0]["status"] == 401
 
     asyncio.run(story())
@@ -131,19 +126,53 @@ def test_a_refusal_is_not_kept_back():
 def test_every_other_request_passes_untouched():
     async def story() -> None:
         mailbox, caller = Mailbox(), Caller(b"me")
-        await ask(_patient(mailbox, Arrivals()), caller, "/v1/fleet/push-object")
+        await ask(patient(mailbox, Arrivals()), caller, "/v1/fleet/push-object")
         assert (caller.body, len(mailbox.asked)) == (b"", 1)
 
     asyncio.run(story())
 
 
 def test_a_question_that_nobody_answers_ends_by_itself(monkeypatch):
-    monkeypatch.setattr(flower_link, "HOLD_S", 0.01)
+    monkeypatch.setattr(flower_arrivals, "HOLD_S", 0.01)
 
     async def story() -> None:
         mailbox, caller = Mailbox(), Caller(b"me")
-        await asyncio.wait_for(ask(_patient(mailbox, Arrivals()), caller), 5)
+        await asyncio.wait_for(ask(patient(mailbox, Arrivals()), caller), 5)
         assert caller.body == b""
         assert len(mailbox.asked) == 2
+
+    asyncio.run(story())
+
+
+def test_sites_are_woken_when_the_last_part_of_the_messages_is_there():
+    async def story() -> None:
+        arrivals, server, site = Arrivals(), Mailbox(), Mailbox()
+        answer = private("PushAppMessagesResponse")(message_ids=["m"], objects_to_push=["a", "b"])
+        server.letters = [answer.SerializeToString()]
+        app, caller = telling(server, arrivals), Caller(b"me")
+        asked = ask(patient(site, arrivals), caller)
+        await ask(app, Caller(b""), MESSAGES_PATH)
+        await ask(app, Caller(b""), PART_PATH)
+        await settled()
+        assert len(site.asked) == 1
+        site.letters = [b"letter"]
+        await ask(app, Caller(b""), PART_PATH)
+        await asked
+        assert (caller.body, len(site.asked)) == (b"letter", 2)
+
+    asyncio.run(story())
+
+
+def test_sites_are_woken_when_the_parts_stop_coming(monkeypatch):
+    monkeypatch.setattr(flower_arrivals, "STALLED_S", 0.01)
+
+    async def story() -> None:
+        arrivals, site, caller = Arrivals(), Mailbox(), Caller(b"me")
+        asked = ask(patient(site, arrivals), caller)
+        await settled()
+        site.letters = [b"letter"]
+        arrivals.announced(2)
+        await asyncio.wait_for(asked, 5)
+        assert caller.body == b"letter"
 
     asyncio.run(story())
