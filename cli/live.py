@@ -44,7 +44,7 @@ SHORT = {
     "intent_auc": "AUC",
     "squared_error": "sq.err",
     "wape": "WAPE",
-    "revenue_wape": "WAPE rev.",
+    "revenue_wape": "rev.WAPE",
     "mase": "MASE",
     "rmse": "RMSE",
     "intent_ap": "AP",

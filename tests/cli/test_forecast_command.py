@@ -15,6 +15,7 @@ from cli import main as front
 from client.scoring.forecast import TOTAL, forecast, open_sales_model, own_series
 from common.config import build_config
 from common.data.events import load_events
+from common.data.features import feature_spec
 from common.model.parameters import FlatParameters, layout_of, save_model
 from common.model.sales_network import build_sales_model
 from common.plan import RunPlan
@@ -42,7 +43,8 @@ def write_model(folder: Path, *, task: str) -> None:
     config = build_config({"task": task, "model": {"hidden": 6}, "sales": sales})
     network = build_sales_model(config.model, config.sales.horizon, config.seed)
     layout = layout_of(network)
-    plan = RunPlan("run-1", config.public_json(), (("a", 256),), "{}", layout.size, 1.0, 0.0)
+    features = feature_spec(None, item_buckets=4).canonical()
+    plan = RunPlan("run-1", config.public_json(), (("a", 256),), features, layout.size, 1.0, 0.0)
     save_model(folder, FlatParameters(network).numpy(), layout, {"plan": json.loads(plan.to_json()), "sizes": {}})
 
 
@@ -119,8 +121,10 @@ def test_table_file_and_picture_tell_the_same(
     assert len(document.getElementsByTagName("polygon")) == 3 * 2
     assert not document.getElementsByTagName("script")
     assert front.main(["forecast", str(model), log, "--plot", str(picture)]) == 2  # there already
-    assert front.main(["forecast", str(model), log, "--category", "tea", "--holidays", str(picture)]) == 2
     days = tmp_path / "days.txt"
+    days.write_text("none this year\n")
+    assert front.main(["forecast", str(model), log, "--category", "tea", "--holidays", str(days)]) == 2
+    assert "holds no date" in capsys.readouterr().err
     days.write_text("2024-04-25\n2024-05-01\n")
     assert front.main(["forecast", str(model), log, "--category", "tea", "--holidays", str(days)]) == 0
     assert "Thu 2024-04-25" in capsys.readouterr().out
