@@ -21,7 +21,8 @@ def intent_table(sequences: ConsumerSequences, targets: RowTargets) -> Table:
     """Hand-made features of the readable part of each row: ``float64[N, K]``, NaN where a row has none.
 
     Counts of event types in all and in the last half hour, recency, pauses, prices, distinct and repeated
-    items, and the last events themselves: what a data scientist would try first.
+    items, and the last events themselves: what a data scientist would try first. Then everything that the
+    model's own head is given of the past.
     """
     item, event = sequences.column("item"), sequences.column("event")
     numeric = sequences.numeric
@@ -54,7 +55,7 @@ def intent_table(sequences: ConsumerSequences, targets: RowTargets) -> Table:
         recent[:count, 0] = kinds[-count:][::-1]
         recent[:count, 1:] = numeric[part][-count:][::-1]
         rows[row, -_RECENT * 4 :] = recent.ravel()
-    return rows
+    return rows if targets.asks is None else np.concatenate([rows, targets.asks.history[:, -1]], axis=1)
 
 
 def boosted_trees(table: Table, labels: NDArray[np.float64], asked: Table) -> NDArray[np.float64]:
