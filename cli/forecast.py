@@ -105,6 +105,8 @@ def _read_holidays(path: Path) -> frozenset[date]:
 
 def _columns(found: Forecast, category: str) -> dict[str, list[Any]]:
     """The forecast as a table, one line per category and period."""
+    import numpy as np
+
     prices = found.prices()
     names = ["category", "begins", "mean_price"]
     for channel in ("quantity", "revenue"):
@@ -115,11 +117,8 @@ def _columns(found: Forecast, category: str) -> dict[str, list[Any]]:
             continue
         for step, day in enumerate(found.periods):
             row: list[Any] = [name, day.isoformat(), float(prices[place, step])]
-            for channel in range(2):
-                row += [
-                    float(found.values[channel, place, step]),
-                    *map(float, found.bands[:, :, channel, place, step].ravel()),
-                ]
+            for values, bands in zip(found.values, np.moveaxis(found.bands, 2, 0), strict=True):
+                row += [float(values[place, step]), *map(float, bands[:, :, place, step].ravel())]
             for column, value in zip(columns.values(), row, strict=True):
                 column.append(value)
     return columns
@@ -168,7 +167,7 @@ def _print(found: Forecast, shared: SharedSalesModel, category: str) -> None:
 def _print_categories(found: Forecast, shared: SharedSalesModel) -> None:
     period = show.count(len(found.periods), shared.spec.granularity)
     rows = []
-    order = [len(found.categories) - 1, *range(len(found.categories) - 1)]
+    order = total_first(found)
     for place in order[: _SHOWN + 1]:
         quantity, revenue = found.sums[:, place]
         name = found.categories[place]
@@ -186,6 +185,12 @@ def _print_categories(found: Forecast, shared: SharedSalesModel) -> None:
         show.note(f"and {len(order) - _SHOWN - 1} more categories: write them with --out FILE")
     words = "trend: pieces of the last four weeks against the four before, your own"
     show.note(words + ("; market: all sites together, from the released series" if shared.market else ""))
+
+
+def total_first(found: Forecast) -> list[int]:
+    """Places of the categories in reading order; the total only where there is something to add up."""
+    last = len(found.categories) - 1
+    return [last, *range(last)] if last > 1 else [0]
 
 
 def _print_periods(found: Forecast, category: str) -> None:

@@ -36,7 +36,8 @@ class _Place:
 
 def draw(found: Forecast, title: str) -> str:
     """Quantity per period: the last periods, the forecast, and its 80 and 95 % intervals."""
-    order = [len(found.categories) - 1, *range(len(found.categories) - 1)][:MOST_CHARTS]
+    last = len(found.categories) - 1
+    order = ([last, *range(last)] if last > 1 else [0])[:MOST_CHARTS]
     rows = -(-len(order) // _COLUMNS)
     width = _COLUMNS * (_WIDTH + _GAP) + _GAP
     height = _TOP + rows * (_HEIGHT + _GAP) + 8
