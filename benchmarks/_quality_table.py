@@ -77,7 +77,7 @@ def markdown(lines: Sequence[Line]) -> str:
     if took:
         minutes, cpu = (sum(line[key] for line in took) / 60 for key in ("seconds", "cpu_s"))
         parts.append(
-            f"Made by `python -m benchmarks.tasks` in {minutes:.0f} minutes, {cpu:.0f} minutes of CPU time."
+            f"Timed parts of `python -m benchmarks.tasks`: {minutes:.0f} minutes, {cpu:.0f} minutes of CPU time."
         )
     return "\n".join(parts).strip()
 
