@@ -99,6 +99,7 @@ def test_neither_an_attestation_nor_a_ledger_has_a_place_for_private_numbers(tmp
             "events",
             "holdout",
             "split_key",
+            "source",  # a sequence of this very ledger
         },
         "commit": {"kind", "reserve", "outbox"},
     }

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import os, sys
 from client.runtime.worker import HEAVY, preload
@@ -22,6 +24,7 @@ print(os.wait()[1])
 """
 
 
+@pytest.mark.full
 def test_a_worker_has_its_imports_behind_it_without_polars_and_a_fork_of_it_can_use_polars():
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, env={"OMP_NUM_THREADS": "1"}

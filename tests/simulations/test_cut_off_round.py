@@ -49,6 +49,7 @@ def releases(out: Path) -> set[tuple[int, ...]]:
     return found
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("phase", BEFORE)
 def test_a_round_cut_off_before_anything_left_is_done_as_if_nothing_had_happened(
     tmp_path: Path, phase: str
@@ -73,6 +74,7 @@ def test_a_round_cut_off_after_contributions_left_is_given_up_and_never_charged_
     assert any("cut off" in note for note in watcher.notes)
 
 
+@pytest.mark.full
 def test_a_closing_evaluation_cut_off_after_it_was_charged_is_not_asked_again(tmp_path: Path) -> None:
     cut_and_resumed(tmp_path / "run", 3, "confirm")
     last = RunFolder.open(tmp_path / "run").metrics()[-1]
