@@ -189,10 +189,11 @@ def _after_cut_off(run: Run, state: ServerState) -> ServerState:
 
     To ask for it again would charge the sites twice for one round, and take the last round from the run.
     """
-    path, number = run.folder.path / "checkpoints" / LEAVING_FILE, state.round + 1
-    mark: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"round": 0}
-    if mark["round"] != number or _closing_evaluation(run, state) is not None:
+    path = run.folder.path / "checkpoints" / LEAVING_FILE
+    mark: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    if not mark or not _was_cut_off(run, state, mark):
         return state
+    number = int(mark["round"])
     latest = {site: run.book.heads.latest(site) for site in mark["sites"]}
     record = RoundRecord(
         round=number,
@@ -212,6 +213,12 @@ def _after_cut_off(run: Run, state: ServerState) -> ServerState:
         f"round {number} was cut off after it was charged: its number is used up, nothing is asked twice"
     )
     return state
+
+
+def _was_cut_off(run: Run, state: ServerState, mark: dict[str, Any]) -> bool:
+    if mark["kind"] == STATISTICS:
+        return not any(record.kind == STATISTICS for record in run.folder.metrics())
+    return bool(mark["round"] == state.round + 1) and _closing_evaluation(run, state) is None
 
 
 def _is_of(head: SignedAttestation, run: Run, number: int) -> bool:

@@ -29,23 +29,23 @@ class CutOff(Recorder):
             raise WorkFailedError("cut off")
 
 
-def cut_and_resumed(out: Path, number: int, phase: str) -> Recorder:
+def cut_and_resumed(out: Path, number: int, phase: str, *settings: str) -> Recorder:
     with pytest.raises(WorkFailedError, match="cut off"):
-        simulate(tiny(), out, CutOff(number, phase))
+        simulate(tiny(*settings), out, CutOff(number, phase))
     watcher = Recorder()
-    assert simulate(tiny(), out, watcher, resume=True).status == "completed"
+    assert simulate(tiny(*settings), out, watcher, resume=True).status == "completed"
     return watcher
 
 
-def releases(out: Path) -> set[tuple[int, ...]]:
-    """For every site: how often it released something for round 1, 2 and 3."""
+def releases(out: Path, numbers: tuple[int, ...] = (1, 2, 3)) -> set[tuple[int, ...]]:
+    """For every site: how often it released something for each of these rounds."""
     plan, found = read_plan(RunFolder.open(out)), set()
     for site in plan.sites:
         kit = load_site(out / "sites" / site, simulated=True, ledger_path=out / "ledgers" / f"{site}.jsonl")
         with kit.guard().ledger.transaction() as state:
             rounds = [r.body.round for r in state.reservations.values() if r.state == "committed"]
             assert not state.open_reservations()
-        found.add(tuple(rounds.count(number) for number in (1, 2, 3)))
+        found.add(tuple(rounds.count(number) for number in numbers))
     return found
 
 
@@ -81,3 +81,16 @@ def test_a_closing_evaluation_cut_off_after_it_was_charged_is_not_asked_again(tm
     assert (last.kind, last.aborted, last.released) == ("evaluate", "interrupted", {})
     assert releases(tmp_path / "run") == {(1, 1, 1)}
     assert verify_path(tmp_path / "run").ok
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("phase", "aborted"), [("share", ""), ("mask", "interrupted"), ("unmask", "interrupted")])
+def test_the_release_of_a_sales_run_that_was_cut_off_is_asked_again_only_if_nothing_had_left(
+    tmp_path: Path, phase: str, aborted: str
+) -> None:
+    sales = ("task=sales", "sales.window=14", "sales.test=14", "data.days=100", "privacy.epsilon=3")
+    cut_and_resumed(tmp_path / "run", 0, phase, *sales)
+    records = RunFolder.open(tmp_path / "run").metrics()
+    assert [(r.round, r.aborted) for r in records] == [(0, aborted), (1, ""), (2, ""), (3, "")]
+    assert releases(tmp_path / "run", (0, 1, 2, 3)) == {(1, 1, 1, 1)}
+    assert verify_path(tmp_path / "run", every_round=True).ok
