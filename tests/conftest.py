@@ -1,8 +1,13 @@
-"""Commands print for a pipe here, whatever terminal the tests are started from."""
+"""Commands print for a pipe here, and hear Ctrl-C, whatever terminal or job the tests are started from."""
 
 from __future__ import annotations
 
+import signal
+
 import pytest
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a job in the background: children would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import pytest
 import tomli_w
 
 from client import session
-from client.runtime.approval import ApprovalPendingError, decide, requests
+from client.runtime.approval import ApprovalPendingError, RunRejectedError, decide, requests
 from client.site import load_site
 from common import wire
 from common.config import PerformanceSettings, load_config
@@ -207,7 +207,7 @@ def test_nothing_is_computed_before_the_operator_has_said_yes_to_exactly_these_s
     refused(world, ApprovalPendingError, world.request(world.query()))
     assert [r.run for r in requests(world.site.kit)] == [world.plan.run]
     decide(world.site.kit, world.plan.run, approve=False)
-    refused(world, ApprovalPendingError, world.request(world.query()))
+    refused(world, RunRejectedError, world.request(world.query()))
     decide(world.site.kit, world.plan.run, approve=True)
     session.advertise(world.site, world.request(world.query()), SPEED)
     changed = world.weaker(training__local_steps=5)

@@ -114,14 +114,14 @@ def test_building_the_bundle_twice_gives_the_same_bytes_and_no_code():
 @pytest.mark.full
 def test_the_process_that_forks_answers_holds_no_thread_pool_of_polars_and_no_random_state():
     code = (
-        "import importlib, sys\n"
-        "from client.runtime.worker import HEAVY, LIGHT\n"
+        "import sys\n"
+        "from client.runtime.worker import HEAVY, LIGHT, preload\n"
         "from common.flower_runtime import import_client_task\n"
         "import_client_task()\n"
-        "[importlib.import_module(m) for m in LIGHT + HEAVY]\n"
+        "[preload(name) for name in LIGHT + HEAVY]\n"
         "import common.trust.randomness as r\n"
         "streams = [n for n, v in vars(r).items() if 'Stream' in type(v).__name__]\n"
-        "print('polars' in sys.modules, streams)\n"
+        "print('polars.series' in sys.modules, streams)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ}, check=True, timeout=120
