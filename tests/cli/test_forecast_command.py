@@ -89,6 +89,7 @@ def test_a_steady_week_is_forecast_exactly_with_price_and_narrow_intervals(
     assert all(row["quantity"] == 0 and row["mean_price"] is None for row in cups)
 
 
+@pytest.mark.full
 def test_intervals_hold_about_their_share_of_what_comes_after(model: Path, tmp_path: Path) -> None:
     rng, inside = np.random.default_rng(5), []
     for trial in range(12):

@@ -63,6 +63,7 @@ def brute_force_sum(model, batcher, rows, clip):
     return total
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("variant", ONE_AND_MORE)
 @pytest.mark.parametrize("clip", [0.1, 1e6])
 def test_opacus_sums_equal_a_loop_over_consumers(variant, clip):
