@@ -117,6 +117,8 @@ def measure_noise(size: int, repeats: int) -> None:
     """Noise for ``size`` parameters, in turn with torch on one thread."""
     import torch
 
+    from client.training.trainer import torch_turn
+
     torch.set_num_threads(1)
     stream, single, double = PrivateStream(), np.empty(size, np.float32), np.empty(size, np.float64)
     theirs = torch.empty(size)
@@ -124,6 +126,7 @@ def measure_noise(size: int, repeats: int) -> None:
         "torch_normal": lambda: torch.normal(0.0, 1.0, (size,), out=theirs),
         "float32": lambda: stream.fill_gaussian(single),
         "float64": lambda: stream.fill_gaussian(double),
+        "training": lambda: stream.fill_gaussian(double, turn=torch_turn),
         "float32_hardened": lambda: stream.fill_gaussian(single, hardened=True),
     }
     best = dict.fromkeys(kinds, float("inf"))

@@ -168,14 +168,15 @@ def gaussian_noise(size: int, plan: LocalPlan, stream: RandomStream) -> NDArray[
     if not plan.private:
         return np.zeros(size, dtype=np.float32)
     noise = np.empty(size, dtype=np.float64)
-    stream.fill_gaussian(
-        noise, scale=plan.noise_multiplier * plan.clip, hardened=plan.hardened, turn=_cosine_and_sine
-    )
+    stream.fill_gaussian(noise, scale=plan.noise_multiplier * plan.clip, hardened=plan.hardened, turn=torch_turn)
     return noise.astype(np.float32)
 
 
-def _cosine_and_sine(angle: Floats) -> tuple[Floats, Floats]:
-    """torch's are within one unit in the last place too, and take a seventh of numpy's time in double precision."""
+def torch_turn(angle: Floats) -> tuple[Floats, Floats]:
+    """Cosine and sine of angles, which are overwritten, for ``fill_gaussian``.
+
+    torch's are within one unit in the last place too, and take a seventh of numpy's time in double precision.
+    """
     turned = torch.from_numpy(angle)
     return turned.cos().numpy(), turned.sin_().numpy()
 
