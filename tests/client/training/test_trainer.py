@@ -10,10 +10,10 @@ from client.training.dpsgd.opacus_path import OpacusEngine
 from client.training.gradients import PlainEngine, clip_factors
 from client.training.trainer import (
     LocalPlan,
-    _cosine_and_sine,
     gaussian_noise,
     local_plan,
     seeded_stream,
+    torch_turn,
     train_locally,
 )
 from common.config import RunConfig
@@ -268,9 +268,9 @@ def test_private_diagnostics_do_not_show_themselves():
     assert SHAPE.sizes["item"] == 13
 
 
-def test_the_trainers_cosine_and_sine_are_those_of_doubles():
+def test_the_trainerstorch_turn_are_those_of_doubles():
     angle = np.linspace(-np.pi, np.pi, 10_001)
-    cosine, sine = _cosine_and_sine(angle.copy())
+    cosine, sine = torch_turn(angle.copy())
     np.testing.assert_allclose(cosine, np.cos(angle), rtol=0, atol=2.3e-16)
     np.testing.assert_allclose(sine, np.sin(angle), rtol=0, atol=2.3e-16)
 
