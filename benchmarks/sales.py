@@ -13,19 +13,12 @@ import json
 import math
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from common.config import build_config
-from common.runfolder import RunFolder
-from server.app import read_plan
-from simulations.reference_runs import CENTRAL, LOCAL_ONLY, reference_runs
-from simulations.run import simulate
-from simulations.workers import WorkerPool
+from benchmarks._schemes import trained_schemes
 
-EPSILON = 3.0
 SHOWN = ("wape", "revenue_wape", "mase", "rmse")
 Settings = dict[str, Any]
 
@@ -40,7 +33,7 @@ def rows(*, smoke: bool, only: str = "") -> Iterator[dict[str, Any]]:
     """One row per data set and scheme, with the figures that were measured."""
     for name, tree in tasks(smoke=smoke).items():
         if only in name:
-            for scheme, metrics in _schemes(tree).items():
+            for scheme, metrics in trained_schemes(tree).items():
                 shown = {key: _rounded(metrics[key]) for key in SHOWN if key in metrics}
                 yield {"task": name, "scheme": scheme, **shown}
 
@@ -76,24 +69,6 @@ def _real() -> list[tuple[str, Settings, Settings]]:
         one = {"categories": ["all"], "quantity_cap": 20, "quantity_bound": 5, "revenue_bound": 15}
         found.append(("Complete Journey", journey, one))
     return found
-
-
-def _schemes(tree: Settings) -> dict[str, Mapping[str, float]]:
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "run"
-        plain = simulate(build_config({**tree, "privacy": {"enabled": False}}), out)
-        plan = read_plan(RunFolder.open(out))
-        with WorkerPool(os.cpu_count() or 1) as pool:
-            kits = {site: out / "sites" / site for site in plan.sites}
-            references = reference_runs(pool, kits, plan, names=(CENTRAL, LOCAL_ONLY))
-        private = simulate(build_config({**tree, "privacy": {"epsilon": EPSILON}}), Path(folder) / "private")
-    return {
-        CENTRAL: references[CENTRAL],
-        "federated": plain.metrics["oracle"],
-        f"federated, epsilon {EPSILON:g}": private.metrics["oracle"],
-        LOCAL_ONLY: references[LOCAL_ONLY],
-        **plain.baselines,
-    }
 
 
 def _rounded(value: float) -> float | None:

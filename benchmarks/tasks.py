@@ -24,19 +24,15 @@ from typing import Any
 from benchmarks import sales
 from benchmarks._cpu import CpuMeter
 from benchmarks._quality_table import write_table
+from benchmarks._schemes import EPSILON, trained_schemes
 from client.scoring.detection import KindQuality, Thresholding, detect, evaluate
 from client.scoring.model import open_model
 from common.config import RunConfig, build_config
 from common.data.events import EventLog, load_events
-from common.runfolder import RunFolder
-from server.app import read_plan
 from simulations.anomalies import inject
-from simulations.reference_runs import CENTRAL, LOCAL_ONLY, reference_runs
 from simulations.run import simulate
 from simulations.synthetic import SyntheticSpec, generate
-from simulations.workers import WorkerPool
 
-EPSILON = 3.0
 ANOMALOUS = 0.05
 METHODS = ("hidden+forest", "hidden+lof", "own-history")
 SYNTHETIC, RETAIL, JOURNEY = "synthetic", "Online Retail", "Complete Journey"
@@ -104,22 +100,7 @@ def real_logs() -> list[tuple[str, Settings, str]]:
 
 
 def _task(tree: Settings) -> Iterator[Line]:
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "run"
-        plain = simulate(build_config({**tree, "privacy": {"enabled": False}}), out)
-        plan = read_plan(RunFolder.open(out))
-        with WorkerPool(os.cpu_count() or 1) as pool:
-            kits = {site: out / "sites" / site for site in plan.sites}
-            references = reference_runs(pool, kits, plan, names=(CENTRAL, LOCAL_ONLY))
-        private = simulate(build_config({**tree, "privacy": {"epsilon": EPSILON}}), Path(folder) / "private")
-    schemes = {
-        CENTRAL: references[CENTRAL],
-        "federated": plain.metrics["oracle"],
-        f"federated, epsilon {EPSILON:g}": private.metrics["oracle"],
-        LOCAL_ONLY: references[LOCAL_ONLY],
-        **plain.baselines,
-    }
-    for scheme, metrics in schemes.items():
+    for scheme, metrics in trained_schemes(tree).items():
         yield {"scheme": scheme, **_rounded({key: metrics[key] for key in SHOWN if key in metrics})}
 
 

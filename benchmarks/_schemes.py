@@ -1,0 +1,37 @@
+"""What every table of quality compares: one task, trained centrally, federated, privately and alone, and its baselines."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from common.config import build_config
+from common.runfolder import RunFolder
+from server.app import read_plan
+from simulations.reference_runs import CENTRAL, LOCAL_ONLY, reference_runs
+from simulations.run import simulate
+from simulations.workers import WorkerPool
+
+EPSILON = 3.0
+
+
+def trained_schemes(tree: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
+    """Train by the settings in every way and return the *oracle* metrics of each, trivial baselines last."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        plain = simulate(build_config({**tree, "privacy": {"enabled": False}}), out)
+        plan = read_plan(RunFolder.open(out))
+        with WorkerPool(os.cpu_count() or 1) as pool:
+            kits = {site: out / "sites" / site for site in plan.sites}
+            references = reference_runs(pool, kits, plan, names=(CENTRAL, LOCAL_ONLY))
+        private = simulate(build_config({**tree, "privacy": {"epsilon": EPSILON}}), Path(folder) / "private")
+    return {
+        CENTRAL: references[CENTRAL],
+        "federated": plain.metrics["oracle"],
+        f"federated, epsilon {EPSILON:g}": private.metrics["oracle"],
+        LOCAL_ONLY: references[LOCAL_ONLY],
+        **plain.baselines,
+    }
