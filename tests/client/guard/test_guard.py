@@ -15,7 +15,6 @@ from common.errors import (
     BadInputError,
     BudgetExhaustedError,
     LocalProtocolError,
-    PolicyRefusedError,
     RefusedError,
     RollbackError,
     VerificationError,
@@ -396,10 +395,3 @@ def test_a_second_guard_sees_the_reservation_of_the_first(tmp_path: Path) -> Non
     first.reserve(proposal(1))
     grant = second.reserve(proposal(2))
     assert grant.attestation.attestation.epsilon_before == pytest.approx(epsilon_of_releases(1), abs=2e-6)
-
-
-def test_a_refused_proposal_leaves_no_trace(tmp_path: Path) -> None:
-    guard = guard_in(tmp_path)
-    with pytest.raises(PolicyRefusedError):
-        guard.reserve(proposal(task="mind-reading"))
-    assert guard.status().entries == 1

@@ -9,7 +9,7 @@ import pytest
 from client.guard.policy import SitePolicy
 from common.errors import ConfigError, PolicyRefusedError
 from common.privacy.mechanism import HOLDOUT, PrivacyEvent
-from tests.guard_samples import proposal
+from tests.guard_samples import guard_in, proposal
 
 TRAINING = PrivacyEvent(1.5, 0.04, 20)
 HELD = PrivacyEvent(20.0, 1.0, 1, HOLDOUT)
@@ -90,3 +90,10 @@ def test_a_policy_that_cannot_be_read_is_refused_naming_the_rule(tmp_path: Path,
 def test_a_missing_policy_is_no_policy(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot read"):
         SitePolicy.load(tmp_path / "policy.toml")
+
+
+def test_a_refused_proposal_leaves_no_trace(tmp_path: Path) -> None:
+    guard = guard_in(tmp_path)
+    with pytest.raises(PolicyRefusedError):
+        guard.reserve(proposal(task="mind-reading"))
+    assert guard.status().entries == 1
