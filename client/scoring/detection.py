@@ -88,6 +88,8 @@ def detect(
     Example:
         >>> found = detect(shared, log, Thresholding("fixed", at=1.0))  # doctest: +SKIP
     """
+    if thresholding.kind == "cross-validated" and not labels:  # before minutes of scoring
+        raise BadInputError("a cross-validated threshold needs labels", hint="give them with --labels FILE")
     if reference is None:
         scored = profile_log(shared, log)
         detector = Detector(scored.windows.profile)
@@ -103,7 +105,7 @@ def detect(
         thresholds = adaptive_thresholds(scores, scored.windows.times, thresholding.rate, thresholding.days)
         level = float(np.median(thresholds)) if len(thresholds) else level
     elif thresholding.kind == "cross-validated":
-        found = cross_validated(*_labelled(scored, best, labels))
+        found = cross_validated(*_labelled(scored, best, labels or {}))
         level, thresholds = found.threshold, np.full(len(scores), found.threshold)
         notes.append(
             f"cross-validated on labelled consumers: precision {found.precision:.3f}, recall {found.recall:.3f}, "
@@ -112,9 +114,7 @@ def detect(
     return Detection(scored, scores, thresholds, best, which, level, tuple(notes))
 
 
-def _labelled(scored: Scored, best: Table, labels: Mapping[int, str] | None) -> tuple[Table, NDArray[np.bool_]]:
-    if not labels:
-        raise BadInputError("a cross-validated threshold needs labels", hint="give them with --labels FILE")
+def _labelled(scored: Scored, best: Table, labels: Mapping[int, str]) -> tuple[Table, NDArray[np.bool_]]:
     odd = np.array([int(c) in labels for c in scored.sequences.consumers], dtype=np.bool_)
     known = np.isfinite(best)
     return best[known], odd[known]

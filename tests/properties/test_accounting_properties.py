@@ -63,7 +63,7 @@ def test_composition_in_any_order_and_across_restarts_is_the_same(parts: list[in
     assert accountant.epsilon(1e-5) == pytest.approx(epsilon(3.0, 0.05, sum(parts)), abs=2e-6)
 
 
-@FEW
+@settings(FEW, max_examples=4)
 @given(sigma=SIGMAS, rate=RATES, steps=STEPS)
 def test_the_loss_distribution_is_never_worse_than_renyi(sigma: float, rate: float, steps: int) -> None:
     events = [PrivacyEvent(sigma, rate, steps)]

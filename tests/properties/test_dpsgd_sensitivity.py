@@ -31,8 +31,9 @@ def total(engine: TapeEngine, rows: list[int]) -> Tensor:
     return engine.clipped_sum(np.array(rows, dtype=np.int64))[0].clone()
 
 
-@settings(deadline=None, max_examples=15, derandomize=True)
-@given(
+FEW = settings(deadline=None, max_examples=6, derandomize=True)
+MANY = settings(deadline=None, max_examples=60, derandomize=True)
+REMOVALS = given(
     events=st.lists(st.integers(0, 12), min_size=1, max_size=7),
     encoder=st.sampled_from(["lstm", "gru"]),
     tied=st.booleans(),
@@ -40,9 +41,28 @@ def total(engine: TapeEngine, rows: list[int]) -> Tensor:
     removed=st.integers(0, 6),
     seed=st.integers(0, 20),
 )
-def test_removing_any_consumer_moves_the_sum_by_at_most_the_clip(
-    events: list[int], encoder: str, tied: bool, scale: float, removed: int, seed: int
-) -> None:
+ORDERS = given(
+    order=st.permutations(list(range(7))),
+    micro_batch=st.integers(1, 8),
+    encoder=st.sampled_from(["lstm", "gru"]),
+    negatives=st.sampled_from([0, 6]),
+)
+
+
+@FEW
+@REMOVALS
+def test_removing_any_consumer_moves_the_sum_by_at_most_the_clip(**case: Any) -> None:
+    check_removal(**case)
+
+
+@pytest.mark.full
+@MANY
+@REMOVALS
+def test_removing_any_of_many_consumers_moves_the_sum_by_at_most_the_clip(**case: Any) -> None:
+    check_removal(**case)
+
+
+def check_removal(events: list[int], encoder: str, tied: bool, scale: float, removed: int, seed: int) -> None:
     engine = engine_of(events, seed, encoder=encoder, tied=tied)
     engine.parameters.vector.mul_(scale)
     rows = list(range(len(events)))
@@ -91,16 +111,20 @@ def test_a_target_that_is_not_a_number_removes_its_consumer_and_nobody_else() ->
     assert relative_error(total(engine, [0, 1, 2]), without) <= 1e-6
 
 
-@settings(deadline=None, max_examples=15, derandomize=True)
-@given(
-    order=st.permutations(list(range(7))),
-    micro_batch=st.integers(1, 8),
-    encoder=st.sampled_from(["lstm", "gru"]),
-    negatives=st.sampled_from([0, 6]),
-)
-def test_order_and_micro_batches_change_nothing(
-    order: list[int], micro_batch: int, encoder: str, negatives: int
-) -> None:
+@FEW
+@ORDERS
+def test_order_and_micro_batches_change_nothing(**case: Any) -> None:
+    check_order(**case)
+
+
+@pytest.mark.full
+@MANY
+@ORDERS
+def test_many_orders_and_micro_batches_change_nothing(**case: Any) -> None:
+    check_order(**case)
+
+
+def check_order(order: list[int], micro_batch: int, encoder: str, negatives: int) -> None:
     events = [2, 9, 0, 1, 5, 5, 3]
     choices = {"encoder": encoder, "sampled_negatives": negatives, "layers": 2}
     one = total(engine_of(events, **choices), list(range(7)))

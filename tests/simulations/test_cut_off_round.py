@@ -61,7 +61,8 @@ def test_a_round_cut_off_before_anything_left_is_done_as_if_nothing_had_happened
     assert verify_path(tmp_path / "run").ok
 
 
-@pytest.mark.parametrize("phase", [AFTER[0], *(pytest.param(p, marks=pytest.mark.full) for p in AFTER[1:])])
+@pytest.mark.full
+@pytest.mark.parametrize("phase", AFTER)
 def test_a_round_cut_off_after_contributions_left_is_given_up_and_never_charged_again(
     tmp_path: Path, phase: str
 ) -> None:
