@@ -16,8 +16,6 @@ from common.model.network import SequenceModel
 from common.privacy.mechanism import HOLDOUT, PrivacyEvent
 from common.trust.randomness import RandomStream
 
-_CHUNK = 256
-
 
 @dataclass(frozen=True)
 class MetricRelease:
@@ -38,9 +36,8 @@ def metric_sums(model: SequenceModel, holdout: Batcher) -> NDArray[np.float64]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for start in range(0, len(holdout), _CHUNK):
-            rows = np.arange(start, min(start + _CHUNK, len(holdout)))
-            total += consumer_metrics(model, holdout.packed(rows)).sum(axis=0)
+        for batch in holdout.pieces(max(model.shape.sizes.values())):
+            total += consumer_metrics(model, batch).sum(axis=0)
     finally:
         torch.set_num_threads(threads)
     return total

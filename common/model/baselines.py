@@ -15,7 +15,6 @@ from common.model.metric_sums import TOP_K
 from common.model.metrics import expected_ranks, mean_over_steps, rank_metrics
 
 BACKOFF = 2.0  # pseudo-counts of popularity in each Markov row
-_CHUNK = 256
 Floats = NDArray[np.float32]
 
 
@@ -58,17 +57,17 @@ def evaluate_baselines(counts: Counts, holdout: Batcher) -> dict[str, dict[str, 
     """
     sums = {name: np.zeros(2) for name in SCORERS}
     answered, accuracy = 0.0, 0.0
-    for start in range(0, len(holdout), _CHUNK):
-        batch = holdout.packed(np.arange(start, min(start + _CHUNK, len(holdout))))
+    for batch in holdout.pieces(len(counts.popularity)):
         if batch.steps == 0:
             continue
         known = mean_over_steps(torch.ones(len(batch.step_of_row), 1), batch, "next-item")[:, 0] > 0
         answered += float(known.sum())
         asked = torch.nonzero(batch.targets["next-item"] > 0)[:, 0].numpy()
-        for name, scores in _all_scores(counts, batch, asked).items():
+        last, target = _last_known_item(batch)[asked], batch.targets["next-item"][torch.from_numpy(asked)]
+        for name, scorer in SCORERS.items():
             values = torch.zeros(len(batch.step_of_row), 2, dtype=torch.double)
-            target = batch.targets["next-item"][torch.from_numpy(asked)]
-            values[asked] = rank_metrics(expected_ranks(torch.from_numpy(scores), target))
+            scores = torch.from_numpy(scorer(counts, batch, asked, last))
+            values[asked] = rank_metrics(expected_ranks(scores, target))
             sums[name] += mean_over_steps(values, batch, "next-item").sum(0).numpy()
         if "next-event" in batch.targets:
             right = (batch.targets["next-event"] == int(counts.events[1:].argmax()) + 1).double()[:, None]
@@ -78,12 +77,6 @@ def evaluate_baselines(counts: Counts, holdout: Batcher) -> dict[str, dict[str, 
     result = {n: dict(zip(names, (s / total).tolist(), strict=True)) for n, s in sums.items()}
     result["majority"] = {"event_accuracy": accuracy / total}
     return result
-
-
-def _all_scores(counts: Counts, batch: Batch, asked: NDArray[np.int64]) -> dict[str, Floats]:
-    """Scores of every baseline at the steps that have a known next item: ``float32[len(asked), V]``."""
-    last = _last_known_item(batch)[asked]
-    return {name: scorer(counts, batch, asked, last) for name, scorer in SCORERS.items()}
 
 
 def _popularity(counts: Counts, batch: Batch, asked: NDArray[np.int64], last: NDArray[np.int64]) -> Floats:  # noqa: ARG001

@@ -7,7 +7,7 @@ PACKED is the fast default: one row per existing step in the order of torch's ``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
@@ -19,6 +19,9 @@ from torch import Tensor
 from common.model.targets import STEP_HEADS, RowTargets
 
 Index = NDArray[np.int64]
+
+SCORES_AT_ONCE = 1 << 24  # steps times classes: 64 MB in float32
+MOST_AT_ONCE = 256  # consumers
 
 
 class Sequences(Protocol):
@@ -164,6 +167,13 @@ class Batcher:
 
     def __len__(self) -> int:
         return len(self.steps)
+
+    def pieces(self, classes: int) -> Iterator[Batch]:
+        """All consumers in packed batches, so few at a time that scores of ``classes`` at each step need little memory."""
+        wide = max(float(self.steps.mean()), 1.0) * classes if len(self) else 1.0
+        size = int(np.clip(SCORES_AT_ONCE / wide, 1, MOST_AT_ONCE))
+        for start in range(0, len(self), size):
+            yield self.packed(np.arange(start, min(start + size, len(self))))
 
     def packed(self, rows: Index) -> Batch:
         """Make the fast layout of the consumers ``rows: int64[B]``."""

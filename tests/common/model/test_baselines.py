@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from common.model.baselines import BACKOFF, _all_scores, evaluate_baselines, fit
+from common.model import batch as batches
+from common.model.baselines import BACKOFF, SCORERS, evaluate_baselines, fit
 from common.model.batch import Batcher
 from tests.common.model.tiny_market import random_sequences, sequences_of
 
@@ -38,7 +39,8 @@ def test_scores_by_hand(market):
     counts = market[1]
     batch = Batcher(sequences_of([[3, 1, 0, 2, 3]])).packed(np.array([0]))
     asked = np.array([0, 2, 3])  # the next item is known behind steps 0, 2 and 3
-    scores = _all_scores(counts, batch, asked)
+    last = np.array([3, 1, 2])  # the latest known item at each of them
+    scores = {name: scorer(counts, batch, asked, last) for name, scorer in SCORERS.items()}
     np.testing.assert_allclose(scores["popularity"], np.repeat(counts.popularity[None], 3, axis=0))
     wanted = counts.transitions.toarray()[[3, 1, 2]] + BACKOFF * counts.popularity
     np.testing.assert_allclose(scores["markov"], wanted)
@@ -63,6 +65,20 @@ def test_metrics_equal_a_loop_over_steps():
     assert found["popularity"]["mrr@20"] == pytest.approx(total / answered, rel=1e-6)
     assert found["popularity"]["recall@20"] == pytest.approx(1.0)
     assert set(found) == {"popularity", "markov", "item-knn", "repeat-last", "majority"}
+
+
+def test_a_large_catalogue_is_scored_in_small_pieces_with_the_same_result(monkeypatch):
+    train, holdout = random_sequences(40, seed=1), random_sequences(15, seed=2)
+    counts, batcher = fit(train, 13, 5), Batcher(holdout)
+    whole, pieces = evaluate_baselines(counts, batcher), []
+    monkeypatch.setattr(batches, "SCORES_AT_ONCE", 2 * 13 * batcher.steps.mean())
+    monkeypatch.setattr(
+        batcher, "packed", lambda rows, packed=batcher.packed: pieces.append(len(rows)) or packed(rows)
+    )
+    for name, metrics in evaluate_baselines(counts, batcher).items():
+        assert metrics == pytest.approx(whole[name], rel=1e-12)
+    assert max(pieces) == 2
+    assert sum(pieces) == 15
 
 
 def test_each_baseline_wins_where_its_assumption_holds():
