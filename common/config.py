@@ -85,7 +85,9 @@ class ModelSettings(Section):
         le=20,
         description="length of an item's first vector, from the words of its public name; 0: random",
     )
-    copy_bonus: float = Field(3.0, ge=0, le=20, description="public logit bonus on items already in the row")
+    copy_bonus: float = Field(
+        3.0, ge=0, le=20, description="public logit bonus on items already in the row, and on its last category"
+    )
     heads: dict[str, float] = Field(
         default_factory=lambda: {"next-item": 1.0, "next-event": 0.1},
         description="head -> weight of its loss",

@@ -105,7 +105,7 @@ def trivial_baselines(kits: list[str], plan_json: str) -> dict[str, dict[str, fl
     train, held = joined_rows([p.train for p in parts]), joined_rows([p.holdout for p in parts])
     found: dict[str, dict[str, float]] = {}
     if "next-item" in plan.config.model.heads:
-        counts = fit(train, sizes["item"], sizes["event"])
+        counts = fit(train, sizes["item"])
         found = evaluate_baselines(counts, make_batcher(held, plan.config))
     asked = row_targets(plan.config, train), row_targets(plan.config, held)
     if INTENT in plan.config.model.heads and asked[0] is not None and asked[1] is not None:

@@ -200,6 +200,8 @@ def _answer(shared: SharedModel, x: Tensor, batch: Batch, question: _Question) -
     bonus = torch.zeros(raw.shape[1])
     if question.head == "next-item":
         bonus[batch.seen_items] = shared.model.settings.copy_bonus
+    elif question.head == "next-category":
+        bonus[batch.category[batch.last_row]] = shared.model.settings.copy_bonus
     bonus[0] = float("-inf")
     return torch.log_softmax(raw + bonus, dim=1)[:, question.target]
 

@@ -87,7 +87,9 @@ def _only_last(batch: Batch) -> Batch:
     """The same batch with one row per consumer, the last one: what is seen is renumbered accordingly."""
     owner = batch.consumer_of_row[batch.seen_rows]
     final = batch.last_row[owner] == batch.seen_rows
-    return replace(batch, seen_rows=owner[final], seen_items=batch.seen_items[final])
+    last = batch.category[batch.last_row] if batch.steps else torch.zeros(batch.size, dtype=torch.int64)
+    last = torch.where(batch.lengths > 0, last, 0)
+    return replace(batch, seen_rows=owner[final], seen_items=batch.seen_items[final], category=last)
 
 
 def intent_scores(

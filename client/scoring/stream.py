@@ -70,6 +70,7 @@ class _Memory:
     state: tuple[Tensor, ...]
     last: int
     seen: dict[int, None] = field(default_factory=dict)
+    category: int = 0  # the last one known
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=MEAN_OF))
     position: int = 0
 
@@ -168,6 +169,7 @@ class StreamScorer:
             memory = _Memory(hidden[place].copy(), carried, int(sequences.timestamps[end - 1]))
             known = [int(i) for i in item[begin:end] if i > 0]
             memory.seen = dict.fromkeys(list(dict.fromkeys(known[::-1]))[:SEEN_ITEMS][::-1])
+            memory.category = int(batch.category[batch.last_row[place]])
             memory.position = end - begin
             found.append(memory)
         return found
@@ -175,7 +177,7 @@ class StreamScorer:
     def _nats(self, memory: _Memory, features: Mapping[str, int]) -> dict[str, float]:
         found = {}
         hidden = torch.from_numpy(memory.hidden)[None]
-        asked = _one_row(features, memory.seen)
+        asked = _one_row(features, memory.seen, memory.category)
         with torch.no_grad():
             for name in self._heads:
                 head, target = self._shared.model.heads[name], features[STEP_HEADS[name]]
@@ -189,7 +191,7 @@ class StreamScorer:
     def _advance(self, memory: _Memory | None, features: Mapping[str, int], timestamp: int) -> _Memory:
         model = self._shared.model
         with torch.no_grad():
-            x = model.embed(_one_row(features, {}))[None]  # [1, 1, dim]
+            x = model.embed(_one_row(features, {}, 0))[None]  # [1, 1, dim]
             carried = None if memory is None else memory.state
             lstm = model.settings.encoder == "lstm"
             out, state = model.encoder(x, carried if lstm or carried is None else carried[0])
@@ -203,10 +205,11 @@ class StreamScorer:
             kept.seen[item] = None
             if len(kept.seen) > SEEN_ITEMS:
                 kept.seen.pop(next(iter(kept.seen)))
+        kept.category = features.get("category", 0) or kept.category
         return kept
 
 
-def _one_row(features: Mapping[str, int], seen: Mapping[int, None]) -> Batch:
+def _one_row(features: Mapping[str, int], seen: Mapping[int, None], category: int) -> Batch:
     """A batch of one consumer and one step; what was seen before is given, not derived."""
     one, zero = torch.ones(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
     return Batch(
@@ -222,6 +225,7 @@ def _one_row(features: Mapping[str, int], seen: Mapping[int, None]) -> Batch:
         last_row=zero,
         seen_rows=torch.zeros(len(seen), dtype=torch.int64),
         seen_items=torch.tensor(list(seen), dtype=torch.int64),
+        category=torch.tensor([category]),
     )
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from common.model.batch import Batch, Batcher, Sequences
+from common.model.head_names import STEP_HEADS
 from common.model.metric_sums import TOP_K
 from common.model.metrics import expected_ranks, mean_over_steps, rank_metrics
 
@@ -23,19 +24,20 @@ class Counts:
     """What the baselines learn: all of it counts over training consumers.
 
     Shapes: ``popularity: float32[V]`` share of each item; ``transitions: csr[V, V]`` item -> next item;
-    ``similarity: csr[V, V]`` cosine of the items' consumers; ``events, categories`` counts of the targets.
+    ``similarity: csr[V, V]`` cosine of the items' consumers; ``classes[head]: int64[C]`` how often each event type or
+    category occurs.
     """
 
     popularity: Floats
     transitions: sparse.csr_matrix
     similarity: sparse.csr_matrix
-    events: NDArray[np.int64]
+    classes: Mapping[str, NDArray[np.int64]]
 
 
-def fit(train: Sequences, items: int, event_types: int) -> Counts:
+def fit(train: Sequences, items: int) -> Counts:
     """Count popularity, transitions and co-occurrence in the training rows of ``items`` catalogue rows."""
     table, names = np.asarray(train.integers), list(train.integer_names)
-    item, event = table[:, names.index("item")].astype(np.int64), table[:, names.index("event")]
+    item = table[:, names.index("item")].astype(np.int64)
     row = np.repeat(np.arange(len(train.offsets) - 1), np.diff(train.offsets))
     known = np.flatnonzero(item > 0)
     popularity = np.bincount(item[known], minlength=items).astype(np.float32)
@@ -46,17 +48,19 @@ def fit(train: Sequences, items: int, event_types: int) -> Counts:
         popularity / max(float(popularity.sum()), 1.0),
         transitions,
         _cosine(row[known], item[known], len(train.offsets) - 1, items),
-        np.bincount(event, minlength=event_types).astype(np.int64),
+        {head: np.bincount(table[:, names.index(STEP_HEADS[head])], minlength=2) for head in CLASSES},
     )
 
 
 def evaluate_baselines(counts: Counts, holdout: Batcher) -> dict[str, dict[str, float]]:
     """Recall and MRR of each baseline over the hold-out, a consumer's mean over its steps counting once.
 
-    Result: ``{"popularity": {"recall@20": ..., "mrr@20": ...}, ..., "majority": {"event_accuracy": ...}}``.
+    Result: ``{"popularity": {"recall@20": ..., "mrr@20": ...}, ..., "majority": {"event_accuracy": ...}}``; event type
+    and category are also guessed to be the same as the last one.
     """
     sums = {name: np.zeros(2) for name in SCORERS}
-    answered, accuracy = 0.0, 0.0
+    guessed = {name: {head: 0.0 for head in CLASSES if head in holdout.heads} for name in GUESSES}
+    answered = 0.0
     for batch in holdout.pieces(len(counts.popularity)):
         if batch.steps == 0:
             continue
@@ -69,13 +73,15 @@ def evaluate_baselines(counts: Counts, holdout: Batcher) -> dict[str, dict[str, 
             scores = torch.from_numpy(scorer(counts, batch, asked, last))
             values[asked] = rank_metrics(expected_ranks(scores, target))
             sums[name] += mean_over_steps(values, batch, "next-item").sum(0).numpy()
-        if "next-event" in batch.targets:
-            right = (batch.targets["next-event"] == int(counts.events[1:].argmax()) + 1).double()[:, None]
-            accuracy += float(mean_over_steps(right, batch, "next-event")[known].sum())
+        for name, guess in GUESSES.items():
+            for head in guessed[name]:
+                right = (batch.targets[head] == guess(counts, batch, head)).double()[:, None]
+                guessed[name][head] += float(mean_over_steps(right, batch, head)[known].sum())
     total = max(answered, 1.0)
     names = (f"recall@{TOP_K}", f"mrr@{TOP_K}")
     result = {n: dict(zip(names, (s / total).tolist(), strict=True)) for n, s in sums.items()}
-    result["majority"] = {"event_accuracy": accuracy / total}
+    for name, rights in guessed.items():
+        result[name] = result.get(name, {}) | {CLASSES[head]: right / total for head, right in rights.items()}
     return result
 
 
@@ -112,6 +118,21 @@ SCORERS: Mapping[str, Callable[[Counts, Batch, NDArray[np.int64], NDArray[np.int
     "markov": _markov,
     "item-knn": _item_knn,
     "repeat-last": _repeat_last,
+}
+
+
+def _majority(counts: Counts, batch: Batch, head: str) -> torch.Tensor:  # noqa: ARG001
+    return torch.tensor(int(counts.classes[head][1:].argmax()) + 1)
+
+
+def _same_again(counts: Counts, batch: Batch, head: str) -> torch.Tensor:  # noqa: ARG001
+    return batch.category if head == "next-category" else batch.inputs[STEP_HEADS[head]]
+
+
+CLASSES = {"next-event": "event_accuracy", "next-category": "category_accuracy"}
+GUESSES: Mapping[str, Callable[[Counts, Batch, str], torch.Tensor]] = {
+    "majority": _majority,
+    "repeat-last": _same_again,
 }
 
 

@@ -67,7 +67,8 @@ class Batch:
     ``weights[row head]: float32[B]``; ``valid: bool``, like inputs; ``consumer_of_row``, ``step_of_row``:
     ``int64[P]``; ``batch_sizes: int64[T]`` for packed, else None; ``last_row: int64[B]`` row of each
     consumer's last step (0 where there is none); ``seen_rows``, ``seen_items``: ``int64[K]``, each pair
-    says that the item is in the consumer's row up to and including that step, and occurs once.
+    says that the item is in the consumer's row up to and including that step, and occurs once. ``category: int64``, like
+    inputs: the last known category up to and including each step, 0 if there was none.
     ``target_rows[step head]: int64[B]``: where each consumer is asked once, the row of its only target (its own
     last row, with weight 0, where it has none); empty where every step is asked.
     Guarantee: the weights of one consumer for one step head sum to 1, or are all 0.
@@ -85,6 +86,7 @@ class Batch:
     last_row: Tensor
     seen_rows: Tensor
     seen_items: Tensor
+    category: Tensor
     asked: Asked | None = None
     target_rows: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -123,7 +125,8 @@ class Batch:
         there = torch.nonzero(self.lengths > 0).flatten()  # a consumer without steps owns no row
         place[rows[there]] = there
         row = place[self.seen_rows]
-        return replace(self, seen_rows=row[row >= 0], seen_items=self.seen_items[row >= 0])
+        last = self.category.reshape(-1)[rows]
+        return replace(self, seen_rows=row[row >= 0], seen_items=self.seen_items[row >= 0], category=last)
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,11 @@ class Batcher:
         self.row_targets, self.only_last = row_targets, targets == "last"
         self._next = _following(self.table, sequences.offsets)
         self._first = _first_occurrence(self.table[:, self.names.index("item")], sequences.offsets)
+        has_category = "category" in self.names
+        categories = (
+            self.table[:, self.names.index("category")] if has_category else np.zeros(len(self.table), int)
+        )
+        self._category = last_known(categories, sequences.offsets)
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -202,6 +210,7 @@ class Batcher:
             last_row=torch.from_numpy(last.astype(np.int64)),
             seen_rows=torch.from_numpy(seen_rows),
             seen_items=torch.from_numpy(seen_items),
+            category=torch.from_numpy(self._category[rows_of.source]),
             asked=self._asked(consumers, lambda step: begin[step] + np.arange(len(steps))[:, None]),
             target_rows=_layout_rows(last_known, np.arange(len(who)), last),
         )
@@ -236,6 +245,7 @@ class Batcher:
             last_row=torch.from_numpy(own),
             seen_rows=torch.from_numpy(seen_rows),
             seen_items=torch.from_numpy(seen_items),
+            category=torch.from_numpy(_scatter(self._category[rows_of.source], (place, b, t))),
             asked=self._asked(consumers, lambda step: np.arange(b)[:, None] * t + step),
             target_rows=_layout_rows(last_known, place, own),
         )
@@ -353,6 +363,14 @@ def _following(table: Index, offsets: NDArray[np.int64]) -> Index:
     ends = np.asarray(offsets[1:])[np.diff(offsets) > 0] - 1
     following[ends] = 0
     return following
+
+
+def last_known(values: Index, offsets: NDArray[np.int64]) -> Index:
+    """The latest value above 0 up to each event of a row, 0 if there was none: ``int64[R]``."""
+    known = np.asarray(values > 0)
+    known[np.asarray(offsets[:-1])[np.diff(offsets) > 0]] = True  # nothing is carried over from the row before
+    place: Index = np.where(known, np.arange(len(values)), 0)
+    return np.asarray(values, dtype=np.int64)[np.maximum.accumulate(place)]
 
 
 def _first_occurrence(items: Index, offsets: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -31,6 +31,26 @@ class ClassHead(nn.Module):
         return flat.view(target.shape)
 
 
+class CategoryHead(ClassHead):
+    """Next category: the softmax with a copy path, a public constant bonus on the consumer's last known category.
+
+    Most consumers stay in a category for a while; without the bonus a private model does not reach "the last one
+    again". It has no parameter, so it costs no epsilon.
+    """
+
+    def __init__(self, dim: int, classes: int, copy_bonus: float) -> None:
+        super().__init__(dim, classes)
+        self.copy_bonus = copy_bonus
+
+    def logits(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """Shapes: ``hidden: [..., dim]`` -> ``[..., classes]``."""
+        raw: Tensor = self.linear(hidden)
+        if self.copy_bonus:
+            last = batch.category.view(raw.shape[:-1])[..., None]
+            raw = raw.scatter_add(-1, last, raw.new_full(last.shape, self.copy_bonus))
+        return without_unknown(raw)
+
+
 class ItemHead(ClassHead):
     """Next item: the softmax with a copy path, a public constant bonus on items already in the row.
 

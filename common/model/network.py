@@ -14,7 +14,7 @@ from common.config import ModelSettings
 from common.errors import ConfigError
 from common.model.batch import Batch
 from common.model.head_names import INTENT, ROW_HEADS, STEP_HEADS
-from common.model.heads import ClassHead, ItemHead, RowHead, public_negatives
+from common.model.heads import CategoryHead, ClassHead, ItemHead, RowHead, public_negatives
 from common.model.history import history_width
 
 _ENCODERS: Mapping[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
@@ -71,6 +71,8 @@ class SequenceModel(nn.Module):
                 head.linear.weight = self.item.weight
             return head
         if name in STEP_HEADS and STEP_HEADS[name] in self.shape.context:
+            if name == "next-category":
+                return CategoryHead(d, sizes["category"], self.settings.copy_bonus)
             return ClassHead(d, sizes[STEP_HEADS[name]])
         if name in ROW_HEADS:
             intent = name == INTENT

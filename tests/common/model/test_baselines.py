@@ -12,7 +12,7 @@ from tests.common.model.tiny_market import random_sequences, sequences_of
 @pytest.fixture
 def market():
     train = sequences_of([[1, 2, 1, 2, 3], [1, 2, 0, 3], [4]])
-    return train, fit(train, items=6, event_types=5)
+    return train, fit(train, items=6)
 
 
 def test_popularity_is_the_share_of_each_item_and_unknown_items_have_none(market):
@@ -52,7 +52,7 @@ def test_scores_by_hand(market):
 
 def test_metrics_equal_a_loop_over_steps():
     train, holdout = random_sequences(40, seed=1), random_sequences(15, seed=2)
-    counts = fit(train, 13, 5)
+    counts = fit(train, 13)
     found = evaluate_baselines(counts, Batcher(holdout))
     share = counts.popularity
     rank = [(share > s).sum() + ((share == s).sum() - 1) / 2 for s in share]  # ties share their ranks
@@ -69,7 +69,7 @@ def test_metrics_equal_a_loop_over_steps():
 
 def test_a_large_catalogue_is_scored_in_small_pieces_with_the_same_result(monkeypatch):
     train, holdout = random_sequences(40, seed=1), random_sequences(15, seed=2)
-    counts, batcher = fit(train, 13, 5), Batcher(holdout)
+    counts, batcher = fit(train, 13), Batcher(holdout)
     whole, pieces = evaluate_baselines(counts, batcher), []
     monkeypatch.setattr(batches, "SCORES_AT_ONCE", 2 * 13 * batcher.steps.mean())
     monkeypatch.setattr(
@@ -84,17 +84,29 @@ def test_a_large_catalogue_is_scored_in_small_pieces_with_the_same_result(monkey
 def test_each_baseline_wins_where_its_assumption_holds():
     cycle = [[1 + (s + t) % 12 for t in range(8)] for s in range(12)]
     sequences = sequences_of(cycle)
-    counts = fit(sequences, 13, 5)
+    counts = fit(sequences, 13)
     found = {n: v.get("mrr@20", 0) for n, v in evaluate_baselines(counts, Batcher(sequences)).items()}
     assert max(found, key=found.get) == "markov"
     assert found["markov"] == pytest.approx(1.0)
     same = sequences_of([[i] * 6 for i in range(1, 13)])
-    found = evaluate_baselines(fit(sequences, 13, 5), Batcher(same))
+    found = evaluate_baselines(fit(sequences, 13), Batcher(same))
     assert found["repeat-last"]["mrr@20"] == pytest.approx(1.0)
 
 
 def test_empty_rows_and_an_empty_holdout_are_no_obstacle():
     empty = sequences_of([[], [3]])
-    assert evaluate_baselines(fit(empty, 6, 5), Batcher(empty))["markov"]["recall@20"] == 0.0
+    assert evaluate_baselines(fit(empty, 6), Batcher(empty))["markov"]["recall@20"] == 0.0
     none = random_sequences(0)
-    assert evaluate_baselines(fit(none, 6, 5), Batcher(none))["majority"]["event_accuracy"] == 0.0
+    assert evaluate_baselines(fit(none, 6), Batcher(none))["majority"]["event_accuracy"] == 0.0
+
+
+def test_the_last_known_category_is_guessed_again_and_nothing_comes_from_another_consumer():
+    categories = [[2, 0, 3, 3, 2], [0, 2, 2], [3]]
+    items = [[1, 1, 1, 1, 1], [1, 1, 1], [1]]
+    rows = sequences_of(items, category=categories)
+    found = evaluate_baselines(fit(rows, 6), Batcher(rows, ["next-item", "next-category"]))
+    # first consumer: 2 asks for nothing known (weight 0), 2 -> 3 no, 3 -> 3 yes, 3 -> 2 no; second: nothing -> 2 no, 2 -> 2
+    assert found["repeat-last"]["category_accuracy"] == pytest.approx((1 / 3 + 1 / 2) / 2)
+    # 2 and 3 occur four and three times: the majority is 2
+    assert found["majority"]["category_accuracy"] == pytest.approx((1 / 3 + 1) / 2)
+    assert "event_accuracy" not in found["majority"]

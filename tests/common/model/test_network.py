@@ -119,6 +119,22 @@ def test_the_copy_bonus_is_added_once_to_every_item_seen_so_far_and_to_no_other(
             assert bonus[row][bonus[row].abs() > 1e-4].tolist() == pytest.approx([3.0] * len(boosted), abs=1e-4)
 
 
+def test_the_copy_bonus_of_the_next_category_goes_to_the_last_known_one_and_to_no_other():
+    items, categories = [[3, 5, 3, 2, 7], [2, 2, 4], [1]], [[0, 2, 0, 1, 1], [1, 0, 2], [2]]
+    batcher = Batcher(sequences_of(items, category=categories), ["next-item", "next-category"])
+    heads = {"next-item": 1.0, "next-category": 1.0}
+    with_bonus, without = small_model(copy_bonus=3.0, heads=heads), small_model(copy_bonus=0.0, heads=heads)
+    for batch in (batcher.packed(np.arange(3)), batcher.padded(np.arange(3))):
+        hidden = with_bonus.hidden_states(batch)
+        bonus = with_bonus.heads["next-category"].logits(hidden, batch)
+        bonus = (bonus - without.heads["next-category"].logits(hidden, batch))[..., 1:].flatten(0, -2)
+        last = {(0, 0): 0, (0, 1): 2, (0, 2): 2, (0, 3): 1, (1, 0): 1, (1, 1): 1}
+        for row in torch.nonzero(batch.valid.flatten())[:, 0].tolist():
+            place = int(batch.consumer_of_row[row]), int(batch.step_of_row[row])
+            expected = [3.0 if category == last[place] else 0.0 for category in range(1, bonus.shape[1] + 1)]
+            assert bonus[row].tolist() == pytest.approx(expected, abs=1e-4)
+
+
 def test_the_residual_path_adds_the_embedding_to_the_encoder_output():
     model = small_model()
     batch = Batcher(random_sequences(8)).packed(np.arange(8))
