@@ -73,7 +73,7 @@ def _train(site: Site, question: Question) -> Contribution:
 
     plan, config = question.plan, question.plan.config
     rows, engine = _engine(site, question)
-    constants = local_plan(config, plan.population(site.name), len(plan.sites), plan.noise_multiplier)
+    constants = local_plan(config, plan.population(site.name), len(plan.sites), plan.noise_multiplier, plan.signal)
     stream = PrivateStream() if constants.private else _seeded(config, site, question)
     result = train_locally(engine, rows.restrict(question.model), constants, stream)
     site.note_locally({"round": question.query.round, "kind": TRAIN, **result.diagnostics.summary()})

@@ -7,6 +7,7 @@ numbers here are *public*: they come from settings and declarations, never from 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 
@@ -110,6 +111,15 @@ class RunPlan:
         if self.config.aggregation.weights == "equal":
             return 1.0
         return self.population(site) / max(population for _, population in self.populations)
+
+    @property
+    def signal(self) -> float:
+        """``S = q n / (sigma sqrt(sites))`` over the training consumers of all sites, public; infinite without noise."""
+        privacy = self.config.privacy
+        if not self.noise_multiplier or not privacy.enabled:
+            return math.inf
+        consumers = sum(population for _, population in self.populations) * (1 - privacy.holdout)
+        return privacy.sampling_rate * consumers / (self.noise_multiplier * math.sqrt(len(self.populations)))
 
     def training_event(self) -> PrivacyEvent:
         """What one training contribution costs."""

@@ -25,7 +25,7 @@ def run_facts(
 ) -> RunFacts:
     """Everything that is known before round 1."""
     privacy, training = config.privacy, config.training
-    signal = math.inf if plan.forecasts else expected_signal(plan)
+    signal = math.inf if plan.forecasts else plan.signal
     steps = training.rounds * training.local_steps
     return RunFacts(
         out=out,
@@ -71,15 +71,6 @@ def assumptions(config: RunConfig) -> tuple[str, ...]:
     if config.aggregation.mode == "plain":
         stated.append("aggregation is plain: the server sees each site's contribution")
     return tuple(stated)
-
-
-def expected_signal(plan: RunPlan) -> float:
-    """``S = q n / (sigma sqrt(sites))`` over the training consumers of all sites; infinite without noise."""
-    if not plan.noise_multiplier:
-        return math.inf
-    privacy = plan.config.privacy
-    consumers = sum(population for _, population in plan.populations) * (1 - privacy.holdout)
-    return privacy.sampling_rate * consumers / (plan.noise_multiplier * math.sqrt(len(plan.populations)))
 
 
 def expectation(signal: float, steps: int) -> str:

@@ -77,7 +77,7 @@ def train_alone(kits: list[str], plan_json: str, noise_multiplier: float) -> lis
     sites = [load_site(Path(kit), simulated=True) for kit in kits]
     train = joined_rows([site.prepared(plan).train for site in sites])
     population = sum(plan.population(site.name) for site in sites)
-    constants = local_plan(config, population, 1, noise_multiplier)
+    constants = local_plan(config, population, 1, noise_multiplier, plan.signal)
     engine = make_engine(whole_model(plan), make_batcher(train, config), config, "fast", 256)
     folder = Path(kits[0]).parents[1]
     state = ServerState.initial(np.fromfile(folder / INITIAL_MODEL, dtype="<f4"), b"")

@@ -62,16 +62,19 @@ class LocalPlan:
         return PrivacyEvent(self.noise_multiplier, self.sampling_rate, self.steps, sub_scope=TRAIN)
 
 
-def local_plan(config: RunConfig, population: int, sites: int, noise_multiplier: float) -> LocalPlan:
+def local_plan(
+    config: RunConfig, population: int, sites: int, noise_multiplier: float, signal: float
+) -> LocalPlan:
     """Derive a site's plan from the run's settings and its declared population (all consumers).
 
-    ``noise_multiplier`` is the calibrated one of the run; it is ignored when privacy is off.
+    ``noise_multiplier`` is the calibrated one of the run and ``signal`` is ``RunPlan.signal``, both public; they are
+    ignored when privacy is off.
     """
     training, privacy = config.training, config.privacy
     private = privacy.enabled
     whole_rows = set(config.model.heads) <= set(ROW_HEADS)
     rate = training.learning_rate or default_learning_rate(
-        training.optimizer, sites, private=private, whole_rows=whole_rows
+        training.optimizer, sites, signal if private else math.inf, whole_rows=whole_rows
     )
     return LocalPlan(
         population=population * (1 - privacy.holdout),

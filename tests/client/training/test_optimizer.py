@@ -71,16 +71,19 @@ def test_the_callers_gradient_is_left_alone():
     assert gradient.tolist() == [1, 1, 1]
 
 
-def test_private_local_steps_are_longer_by_the_root_of_the_sites():
-    assert default_learning_rate("scalar-adam", 16, private=True) == pytest.approx(0.02 * 4)
-    assert default_learning_rate("scalar-adam", 16, private=False) == pytest.approx(0.02)
-    assert default_learning_rate("scalar-adam", 16, private=True, whole_rows=True) == pytest.approx(0.02)
-    assert default_learning_rate("scalar-adam", 16, private=False, whole_rows=True) == pytest.approx(0.004)
-    assert default_learning_rate("momentum", 16, private=True, whole_rows=True) == pytest.approx(0.05)
-    assert math.isfinite(default_learning_rate("sgd", 3, private=True))
+def test_private_local_steps_are_longer_by_the_root_of_the_sites_and_shorter_where_the_signal_is_weak():
+    strong, none = 1e9, math.inf
+    assert default_learning_rate("scalar-adam", 16, strong) == pytest.approx(0.02 * 4)
+    assert default_learning_rate("scalar-adam", 16, 300.0) == pytest.approx(0.02 * 2)
+    assert default_learning_rate("scalar-adam", 16, 1.0) == pytest.approx(0.08 / 301)
+    assert default_learning_rate("scalar-adam", 16, none) == pytest.approx(0.02)
+    assert default_learning_rate("scalar-adam", 16, strong, whole_rows=True) == pytest.approx(0.02)
+    assert default_learning_rate("scalar-adam", 16, none, whole_rows=True) == pytest.approx(0.004)
+    assert default_learning_rate("momentum", 16, strong, whole_rows=True) == pytest.approx(0.05)
+    assert math.isfinite(default_learning_rate("sgd", 3, strong))
 
 
 def test_an_unknown_optimizer_is_refused():
-    for make in (lambda: make_optimizer("lion", 1.0), lambda: default_learning_rate("lion", 1, private=True)):
+    for make in (lambda: make_optimizer("lion", 1.0), lambda: default_learning_rate("lion", 1, 1.0)):
         with pytest.raises(ConfigError, match="lion"):
             make()

@@ -255,10 +255,10 @@ def test_hardened_noise_is_used_when_asked_for():
 
 
 def test_a_plan_follows_from_settings_and_declarations():
-    plan = local_plan(RunConfig(), population=1024, sites=4, noise_multiplier=1.5)
+    plan = local_plan(RunConfig(), population=1024, sites=4, noise_multiplier=1.5, signal=300.0)
     assert plan.expected_batch == pytest.approx(0.1 * 1024 * 0.8)
-    assert plan.learning_rate == pytest.approx(0.04)
-    assert not local_plan(RunConfig(privacy={"enabled": False}), 1024, 4, 1.5).private
+    assert plan.learning_rate == pytest.approx(0.02)  # .02 * sqrt(4), halved at this signal
+    assert not local_plan(RunConfig(privacy={"enabled": False}), 1024, 4, 1.5, 300.0).private
 
 
 def test_private_diagnostics_do_not_show_themselves():
