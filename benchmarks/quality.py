@@ -1,9 +1,10 @@
 """Quality of next behaviour: what do federation and privacy cost? Three seeds, synthetic and Online Retail.
 
-    python -m benchmarks.quality [--smoke] [--seeds N]
+    python -m benchmarks.quality [--smoke] [--seeds N] [--lines FILE]
 
 Per data set: one run without privacy with all references (central, local-only, trivial baselines), then one
-private run per epsilon. Printed as JSON lines and, at the end, a table of means and ranges over seeds.
+private run per epsilon. Printed as JSON lines and, at the end, a table of means and ranges over seeds. ``--lines``
+keeps them: a command that was cut off goes on where it was.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from common.config import build_config
 from common.runfolder import RunFolder
@@ -34,7 +36,6 @@ WITHOUT_PRIVACY = [
     *("training.rounds=8", "training.local_steps=50", "privacy.sampling_rate=0.02"),
 ]
 """Without noise small batches and more steps learn more for the same work: the honest price of privacy."""
-Found = dict[str, list[float]]
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,20 @@ class DataSet:
     alone: bool = True
 
 
-def main(*, smoke: bool, seeds: int = 3) -> None:
+def main(*, smoke: bool, seeds: int = 3, kept: Path | None = None) -> None:
     """Print all figures, one seed after another, so that a run that is cut off is complete for some."""
     sets = data_sets(smoke=smoke)
-    found: dict[str, Found] = {name: {} for name in sets}
+    lines = [json.loads(text) for text in kept.read_text().splitlines()] if kept and kept.is_file() else []
     for seed in range(1, 2 if smoke else seeds + 1):
         for name, data in sets.items():
-            _one_seed(name, data, seed, found[name])
+            done = {line["label"] for line in lines if (line["data"], line["seed"]) == (name, seed)}
+            for line in _one_seed(name, data, seed, done):
+                lines.append(line)
+                print(json.dumps(line), flush=True)
+                if kept:
+                    kept.write_text("".join(json.dumps(known) + "\n" for known in lines))
     for name in sets:
-        _table(name, found[name])
+        _table(name, [line[METRIC] for line in lines if line["data"] == name])
 
 
 def data_sets(*, smoke: bool) -> Mapping[str, DataSet]:
@@ -70,16 +76,17 @@ def data_sets(*, smoke: bool) -> Mapping[str, DataSet]:
     if folder:
         log = Path(folder) / "online_retail" / "online_retail.csv.gz"
         real = [f"data.events={log}", "data.format=online-retail", "data.split_by=country"]
-        # little signal at this size: a small learning rate keeps what the items' names give
-        sets["Online Retail by country"] = DataSet([*real, *SCHEDULE, "training.learning_rate=0.01"])
+        sets["Online Retail by country"] = DataSet([*real, *SCHEDULE])
     return sets
 
 
-def _one_seed(name: str, data: DataSet, seed: int, found: Found) -> None:
+def _one_seed(name: str, data: DataSet, seed: int, done: Set[str]) -> Iterator[dict[str, Any]]:
     without = [] if "training.rounds=2" in data.settings else WITHOUT_PRIVACY
     changes = {"no DP": without or ["privacy.enabled=false"]}
     changes |= {f"epsilon {e:g}": [f"privacy.epsilon={e}"] for e in data.epsilons}
     for label, change in changes.items():
+        if label in done:
+            continue
         with tempfile.TemporaryDirectory() as folder:
             config = build_config({}, [*data.settings, f"seed={seed}", *change])
             summary = simulate(config, Path(folder) / "run")
@@ -90,10 +97,7 @@ def _one_seed(name: str, data: DataSet, seed: int, found: Found) -> None:
         scores |= {f"{reference}, {label}": metrics[METRIC] for reference, metrics in references.items()}
         if label == "no DP":
             scores |= {n: metrics[METRIC] for n, metrics in summary.baselines.items() if METRIC in metrics}
-        for key, value in scores.items():
-            found.setdefault(key, []).append(value)
-        line = {"data": name, "seed": seed, "seconds": summary.seconds, METRIC: scores}
-        print(json.dumps(line), flush=True)
+        yield {"data": name, "seed": seed, "label": label, "seconds": summary.seconds, METRIC: scores}
 
 
 def _references(out: Path, names: tuple[str, ...]) -> dict[str, dict[str, float]]:
@@ -102,7 +106,10 @@ def _references(out: Path, names: tuple[str, ...]) -> dict[str, dict[str, float]
         return reference_runs(pool, {site: out / "sites" / site for site in plan.sites}, plan, names=names)
 
 
-def _table(name: str, found: Found) -> None:
+def _table(name: str, scores: list[dict[str, float]]) -> None:
+    found: dict[str, list[float]] = {}
+    for key, value in (pair for line in scores for pair in line.items()):
+        found.setdefault(key, []).append(value)
     for key, values in sorted(found.items(), key=lambda entry: -statistics.mean(entry[1])):
         line = {"data": name, "scheme": key, "mean": round(statistics.mean(values), 4), "seeds": len(values)}
         print(json.dumps(line | {"low": round(min(values), 4), "high": round(max(values), 4)}), flush=True)
@@ -112,6 +119,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--lines", type=Path, help="file that keeps the lines")
     arguments = parser.parse_args()
-    main(smoke=arguments.smoke, seeds=arguments.seeds)
+    main(smoke=arguments.smoke, seeds=arguments.seeds, kept=arguments.lines)
     sys.exit(0)
