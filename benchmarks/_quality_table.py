@@ -12,7 +12,12 @@ BEGIN, END = "<!-- benchmarks.tasks: begin -->", "<!-- benchmarks.tasks: end -->
 Line = Mapping[str, Any]
 
 COLUMNS: Mapping[str, Mapping[str, str]] = {
-    "next behaviour": {"recall@20": "Recall@20", "mrr@20": "MRR@20", "event_accuracy": "event accuracy"},
+    "next behaviour": {
+        "recall@20": "Recall@20",
+        "mrr@20": "MRR@20",
+        "event_accuracy": "event accuracy",
+        "category_accuracy": "category accuracy",
+    },
     "purchase intent": {
         "intent_auc": "AUC",
         "intent_ap": "AP",

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks._schemes import WITHOUT_PRIVACY
 from common.config import build_config
 from common.runfolder import RunFolder
 from server.app import read_plan
@@ -30,12 +31,10 @@ from simulations.workers import WorkerPool
 EPSILONS = (8.0, 3.0, 1.0)
 METRIC = "recall@20"
 SCHEDULE = ["training.rounds=10", "training.local_steps=10"]
-WITHOUT_PRIVACY = [
+NO_DP = [
     "privacy.enabled=false",
-    *("training.optimizer=adam", "training.learning_rate=0.005"),
-    *("training.rounds=8", "training.local_steps=50", "privacy.sampling_rate=0.02"),
+    *(f"{part}.{key}={value}" for part, tree in WITHOUT_PRIVACY.items() for key, value in tree.items()),
 ]
-"""Without noise small batches and more steps learn more for the same work: the honest price of privacy."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def data_sets(*, smoke: bool) -> Mapping[str, DataSet]:
 
 
 def _one_seed(name: str, data: DataSet, seed: int, done: Set[str]) -> Iterator[dict[str, Any]]:
-    without = [] if "training.rounds=2" in data.settings else WITHOUT_PRIVACY
+    without = [] if "training.rounds=2" in data.settings else NO_DP
     changes = {"no DP": without or ["privacy.enabled=false"]}
     changes |= {f"epsilon {e:g}": [f"privacy.epsilon={e}"] for e in data.epsilons}
     for label, change in changes.items():

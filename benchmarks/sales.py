@@ -33,7 +33,7 @@ def rows(*, smoke: bool, only: str = "") -> Iterator[dict[str, Any]]:
     """One row per data set and scheme, with the figures that were measured."""
     for name, tree in tasks(smoke=smoke).items():
         if only in name:
-            for scheme, metrics in trained_schemes(tree).items():
+            for scheme, metrics in trained_schemes(tree, {}).items():
                 shown = {key: _rounded(metrics[key]) for key in SHOWN if key in metrics}
                 yield {"task": name, "scheme": scheme, **shown}
 

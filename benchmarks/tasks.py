@@ -24,7 +24,7 @@ from typing import Any
 from benchmarks import sales
 from benchmarks._cpu import CpuMeter
 from benchmarks._quality_table import write_table
-from benchmarks._schemes import EPSILON, trained_schemes
+from benchmarks._schemes import EPSILON, WITHOUT_PRIVACY, trained_schemes
 from client.scoring.detection import KindQuality, Thresholding, detect, evaluate
 from client.scoring.model import open_model
 from common.config import RunConfig, build_config
@@ -34,6 +34,7 @@ from simulations.run import simulate
 from simulations.synthetic import SyntheticSpec, generate
 
 ANOMALOUS = 0.05
+HEADS = {"next-item": 1.0, "next-event": 0.1, "next-category": 0.1}
 METHODS = ("hidden+forest", "hidden+lof", "own-history")
 SYNTHETIC, RETAIL, JOURNEY = "synthetic", "Online Retail", "Complete Journey"
 SHOWN = (
@@ -57,7 +58,8 @@ def measured(*, smoke: bool, only: tuple[str, ...] = ()) -> Iterator[Line]:
         for make, run in ((tasks, _task), (anomaly_logs, _anomalies)):
             for (task, data), tree in make(smoke=smoke).items():
                 if not only or any(part in f"{task}, {data}" for part in only):
-                    yield from ({"task": task, "data": data, **line} for line in run(tree))
+                    without = {} if smoke or task == "purchase intent" else WITHOUT_PRIVACY
+                    yield from ({"task": task, "data": data, **line} for line in run(tree, without))
         for name in sales.tasks(smoke=smoke):
             if not only or any(part in name for part in only):
                 yield from map(named, sales.rows(smoke=smoke, only=name))
@@ -70,10 +72,10 @@ def tasks(*, smoke: bool) -> Mapping[tuple[str, str], Settings]:
     small = {"consumers": 400, "items": 60, "sites": 3}
     common: Settings = {"training": training, "features": {"max_items": 1_000}}
     found: dict[tuple[str, str], Settings] = {
-        ("next behaviour", SYNTHETIC): {**common, "data": small if smoke else {}}
+        ("next behaviour", SYNTHETIC): {**common, "data": small if smoke else {}, "model": {"heads": HEADS}}
     }
     for name, data, _ in () if smoke else real_logs():
-        found["next behaviour", name] = {**common, "data": data}
+        found["next behaviour", name] = {**common, "data": data, "model": {"heads": _known(HEADS, name)}}
     market = small if smoke else {"consumers": 12_000, "items": 500, "sites": 6}
     intent: Settings = {**common, "task": "purchase-intent", "model": {"dim": 16, "hidden": 16}}
     found["purchase intent", SYNTHETIC] = {**intent, "data": market, "intent": {"ask": "session", "after": 3}}
@@ -99,8 +101,8 @@ def real_logs() -> list[tuple[str, Settings, str]]:
     ]
 
 
-def _task(tree: Settings) -> Iterator[Line]:
-    for scheme, metrics in trained_schemes(tree).items():
+def _task(tree: Settings, without: Settings) -> Iterator[Line]:
+    for scheme, metrics in trained_schemes(tree, without).items():
         yield {"scheme": scheme, **_rounded({key: metrics[key] for key in SHOWN if key in metrics})}
 
 
@@ -116,18 +118,21 @@ def anomaly_logs(*, smoke: bool) -> Mapping[tuple[str, str], Settings]:
         ("anomalies", SYNTHETIC): {"data": sizes, "model": {"heads": heads}, "training": training}
     }
     for name, data, _ in () if smoke else real_logs():
-        # Online Retail has no categories
-        known = {head: weight for head, weight in heads.items() if name != RETAIL or "category" not in head}
         found["anomalies", name] = {
             "data": data,
-            "model": {"heads": known},
+            "model": {"heads": _known(heads, name)},
             "training": training,
             "features": {"max_items": 1_000},
         }
     return found
 
 
-def _anomalies(tree: Settings) -> Iterator[Line]:
+def _known(heads: Mapping[str, float], data: str) -> dict[str, float]:
+    """The heads that a log can train: Online Retail has no categories."""
+    return {head: weight for head, weight in heads.items() if data != RETAIL or "category" not in head}
+
+
+def _anomalies(tree: Settings, _without: Settings) -> Iterator[Line]:
     for scheme, privacy in (
         ("federated", {"enabled": False}),
         (f"federated, epsilon {EPSILON:g}", {"epsilon": EPSILON}),

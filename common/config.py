@@ -126,7 +126,7 @@ class TrainingSettings(Section):
     local_steps: int = Field(10, ge=1, le=10_000)
     optimizer: Literal["scalar-adam", "adam", "momentum", "sgd"] = "scalar-adam"
     learning_rate: float = Field(
-        0.0, ge=0, description="0: the recipe's default for the optimizer and number of sites"
+        0.0, ge=0, description="0: the recipe's, from optimizer, number of sites and public signal"
     )
     proximal: float = Field(0.0, ge=0, description="FedProx mu, pulls local steps to the incoming model")
     early_stopping: int = Field(0, ge=0, description="rounds without a better released loss; 0: off")

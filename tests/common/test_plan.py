@@ -41,6 +41,15 @@ def test_weights_follow_declared_populations() -> None:
         plan.weight("stranger")
 
 
+def test_the_signal_is_made_of_public_numbers_and_grows_with_consumers_rate_and_less_noise() -> None:
+    plan = make_plan(privacy__sampling_rate=0.1, privacy__holdout=0.2)
+    consumers = sum(population for _, population in plan.populations)
+    assert plan.signal == pytest.approx(0.1 * 0.8 * consumers / (1.5 * 2**0.5))
+    assert dataclasses.replace(plan, noise_multiplier=3.0).signal == pytest.approx(plan.signal / 2)
+    assert dataclasses.replace(plan, noise_multiplier=0.0).signal == float("inf")
+    assert make_plan(privacy__enabled="false").signal == float("inf")
+
+
 def test_training_pays_for_both_parts_and_evaluation_for_the_hold_out_only() -> None:
     plan = make_plan()
     assert [e.sub_scope for e in plan.events(TRAIN)] == [TRAIN_SCOPE, HOLDOUT]
