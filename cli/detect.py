@@ -86,8 +86,8 @@ def detect(
         raise BadInputError("no event log given", hint="name one, or use --follow to read events as they come")
     local.check_out(out, force)
     shared, log = local.open_both(model, events, format, (catalogue, site, state, with_ids))
-    asked = (threshold, at, rate, days)
-    found, facts, verdicts = _detect(shared, log, asked, (reference, labels, feedback, state, format))
+    files = (reference, labels, feedback, state, format)
+    found, facts, verdicts = _detect(shared, log, (threshold, at, rate, days), files)
     columns = _columns(shared, log, found, verdicts, per)
     if out is not None:
         local.write_rows(out, columns, private=with_ids)

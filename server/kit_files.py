@@ -36,9 +36,7 @@ bundle = {_quote(pins.bundle)}
 """
 
 
-def policy_toml(site: str, approve: str = "ask") -> str:
-    """``policy.toml`` with safe defaults, every rule explained. A test compares it with ``SitePolicy``."""
-    return f"""\
+_POLICY = """\
 # What {site} lets itself be asked. Only the site edits this file; the coordinator never sees it. A run whose
 # settings break a rule is refused, naming the rule; nothing is ever silently changed.
 
@@ -82,6 +80,11 @@ statistics = true
 # true lets the server see this site's noised contribution alone: only for tests.
 plain_aggregation = false
 """
+
+
+def policy_toml(site: str, approve: str = "ask") -> str:
+    """``policy.toml`` with safe defaults, every rule explained. A test compares it with ``SitePolicy``."""
+    return _POLICY.format(site=site, approve=approve)
 
 
 def site_readme(site: str, federation: str, *, own_keys: bool) -> str:
