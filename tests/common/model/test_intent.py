@@ -40,6 +40,25 @@ def test_the_last_session_that_is_long_enough_is_cut_after_its_first_events():
     np.testing.assert_array_equal(targets.values[INTENT], [1.0, 0.0, np.nan])
 
 
+def test_a_session_that_ends_at_the_question_is_asked_too_and_bought_nothing():
+    """Whether a session goes on is part of the answer: leaving out those that do not would tell it."""
+    rows = _row([(0, False), (0.1, True)], [(0, True), (0.1, True), (9, False), (9.1, True)])
+    targets = session_intent(*rows, (2, GAP))
+    assert targets.lengths.tolist() == [2, 4]
+    assert targets.values[INTENT].tolist() == [0.0, 0.0]
+
+
+def test_earlier_moments_are_earlier_sessions_of_the_same_row():
+    rows = _row(
+        [(0, False), (0.1, False), (0.2, True), (9, False), (9.1, False), (9.2, False)],
+        [(0, False), (0.1, False), (0.2, True)],  # has only one: no earlier moment
+    )
+    assert session_intent(*rows, (2, GAP)).lengths.tolist() == [5, 2]
+    earlier = session_intent(*rows, (2, GAP), back=1)
+    assert earlier.lengths.tolist() == [2, 3]
+    np.testing.assert_array_equal(earlier.values[INTENT], [1.0, np.nan])
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(st.floats(0, 3), st.booleans()), min_size=1, max_size=20), st.integers(1, 4))
 def test_the_cut_depends_on_times_only_and_never_on_purchases(events, after):
