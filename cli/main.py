@@ -8,6 +8,7 @@ a module keeps heavy imports (torch, polars, flwr) inside its functions: ``--hel
 
 from __future__ import annotations
 
+import atexit
 import difflib
 import importlib
 import importlib.util
@@ -153,6 +154,21 @@ def main(args: Sequence[str] | None = None) -> int:
         return _explain(error)
 
 
+def start() -> None:
+    """The installed command: ``main``, whose exit code ends the process.
+
+    CPython ends a process by SIGINT, whatever its exit code, if an interrupt once went through ``exec`` of a string,
+    although it was handled later: so does every import that makes a dataclass. An interrupted command leaves by itself.
+    """
+    code = main()
+    if code == INTERRUPTED:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 def _explain(error: Exception) -> int:
     """Print what happened and what to do. Returns the exit code."""
     from common.errors import FedcartError
@@ -202,4 +218,4 @@ def _check_house() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start()
