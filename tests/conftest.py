@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: two test processes share two cores
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a job in the background: children would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
