@@ -10,11 +10,12 @@ from pydantic import ValidationError
 from client.answers import make_batcher
 from common.config import ModelSettings, RunConfig, build_config
 from common.data.sequences import ConsumerSequences
-from common.model.batch import Batch
+from common.model.batch import Batch, Batcher
 from common.model.heads import ItemHead
 from common.model.metric_sums import metric_names
 from common.model.metrics import consumer_metrics, mean_over_steps
 from common.model.network import ModelShape, build_model
+from tests.common.model.tiny_market import sequences_of
 from tests.dpsgd_samples import batcher_of, model_of
 
 EVENTS = [3, 9, 0, 6, 2, 8, 1]
@@ -133,3 +134,11 @@ def test_sampled_losses_and_gradients_do_not_need_the_logits_of_all_items(target
         losses.sum().backward()
         found.append((losses.detach(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}))
     torch.testing.assert_close(found[0], found[1])
+
+
+def test_where_only_the_last_step_is_asked_the_last_category_is_that_of_this_step():
+    rows = sequences_of([[1, 2, 3, 4], [1, 2, 3]], category=[[2, 1, 0, 2], [1, 2, 0]])
+    batcher = Batcher(rows, ["next-item", "next-category"], targets="last")
+    for batch in (batcher.packed(np.arange(2)), batcher.padded(np.arange(2))):
+        asked = batch.target_steps("next-category", torch.zeros(*batch.inputs["item"].shape, 4))
+        assert asked.batch.category.tolist() == [1, 1]  # behind [2, 1, 0] and, as only 1 -> 2 is known, behind [1]
