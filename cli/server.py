@@ -14,8 +14,8 @@ from cli import show
 if TYPE_CHECKING:
     from cli.follow import Follower
     from common.deployment import CoordinatorKit
-    from common.flower_link import Control
     from common.runfolder import RunFolder
+    from server.runtime.link_server import Control
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Coordinate a federation: server and runs.")
 

@@ -26,7 +26,15 @@ LAYERS = {
 CONFINED = {
     "cryptography": ("common/trust/",),
     "opacus": ("client/training/dpsgd/",),
-    "flwr": ("common/flower.py", "client/app.py", "server/app.py", "server/exchange.py", "simulations/"),
+    "flwr": (
+        "common/flower.py",
+        "client/app.py",
+        "client/runtime/",
+        "server/app.py",
+        "server/exchange.py",
+        "server/runtime/",
+        "simulations/",
+    ),
 }
 NEVER = {
     "common/privacy/": ("torch", "flwr", "opacus", "common.secagg"),

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from client.runtime.gate import check_bundle
 from client.runtime.last_session import former_node, remember
+from client.runtime.node_link import NodeEvents, NodeSettings, TaskSource, run_supernode
 from common.deployment import SiteKit, open_site_kit
 from common.errors import RefusedError
-from common.flower_runtime import NodeEvents, NodeSettings, TaskSource, run_supernode
 from common.processes import end_with_parent
 from common.trust.certificates import load_node_key
 

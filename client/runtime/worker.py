@@ -16,7 +16,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from common.flower_runtime import import_client_task, run_client_task
+from client.runtime.node_link import import_client_task, run_client_task
 
 PRELOAD_VARIABLE = "FEDCART_PRELOAD"
 LATE = "polars"  # its threads die in a fork, so whoever needs it loads it after the fork, at its first use

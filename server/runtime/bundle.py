@@ -8,8 +8,8 @@ from pathlib import Path
 
 from common.deployment import CoordinatorKit
 from common.errors import BadInputError, VerificationError
-from common.flower_link import build_bundle
 from common.runfolder import write_atomic
+from server.runtime.link_server import build_bundle
 
 BUNDLE_FILE = "fedcart.fab"
 VERSION = "1.0.0"  # of the agreement between coordinator and sites, not of the program

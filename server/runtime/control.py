@@ -11,13 +11,13 @@ from contextlib import contextmanager, suppress
 
 from common.deployment import CoordinatorKit
 from common.errors import BadInputError, FedcartError, WorkFailedError
-from common.flower_link import Control
 from common.processes import STOP_TIMEOUT_S
 from common.runfolder import RunFolder, write_atomic
 from common.trust.certificates import node_public_pem
 from server.planning import holder
 from server.runtime.bundle import read_bundle
 from server.runtime.link import private_address
+from server.runtime.link_server import Control
 
 NODES_FILE = "nodes.json"
 POLL_S = 0.2

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from common.deployment import CoordinatorKit, open_coordinator_kit, split_address
 from common.errors import BadInputError
-from common.flower_link import LinkSettings, run_superlink
 from common.processes import end_with_parent
 from common.runfolder import write_atomic
+from server.runtime.link_server import LinkSettings, run_superlink
 
 LINK_FILE = "link.json"
 

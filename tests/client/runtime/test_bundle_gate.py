@@ -39,7 +39,7 @@ def test_any_other_claim_or_content_is_refused(claimed, content):
 
 def guarded(content: bytes, claimed: str, run: SimpleNamespace, pinned: str):
     """Flower's two callbacks behind our guard, with a server that hands out ``content``."""
-    from common.flower_runtime import _guarded_bundle
+    from client.runtime.node_link import _guarded_bundle
 
     fetched = []
 
@@ -52,7 +52,7 @@ def guarded(content: bytes, claimed: str, run: SimpleNamespace, pinned: str):
 
 
 def bundle() -> bytes:
-    from common.flower_link import build_bundle
+    from server.runtime.link_server import build_bundle
 
     return build_bundle(bundle_text())
 
@@ -116,7 +116,7 @@ def test_the_process_that_forks_answers_holds_no_thread_pool_of_polars_and_no_ra
     code = (
         "import sys\n"
         "from client.runtime.worker import HEAVY, LIGHT, preload\n"
-        "from common.flower_runtime import import_client_task\n"
+        "from client.runtime.node_link import import_client_task\n"
         "import_client_task()\n"
         "[preload(name) for name in LIGHT + HEAVY]\n"
         "import common.trust.randomness as r\n"

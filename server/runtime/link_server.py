@@ -1,6 +1,7 @@
-"""Private imports of Flower's deployment runtime, the coordinator's side: SuperLink, app bundles, control.
+"""Flower's deployment runtime at the coordinator: SuperLink, app bundles, control.
 
-Imported late, like ``common/flower_runtime.py``. The decisions (who may call, what is submitted) are the callers'.
+Flower is imported late, by name from the table of ``common/flower.py``. The decisions (who may call, what is
+submitted) are the callers'.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from common.errors import WorkFailedError
 from common.flower import private
-from common.flower_arrivals import Arrivals, patient, telling
+from server.runtime.arrivals import Arrivals, patient, telling
 
 FLEET_PATH = "/v1/fleet/"
 CONTROL_PATH = "/v1/control/"

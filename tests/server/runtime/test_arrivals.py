@@ -2,9 +2,9 @@
 
 import asyncio
 
-from common import flower_arrivals
+import server.runtime.arrivals
 from common.flower import private
-from common.flower_arrivals import MESSAGES_PATH, PART_PATH, WAITING_PATH, Arrivals, patient, telling
+from server.runtime.arrivals import MESSAGES_PATH, PART_PATH, WAITING_PATH, Arrivals, patient, telling
 
 
 class Mailbox:
@@ -133,7 +133,7 @@ def test_every_other_request_passes_untouched():
 
 
 def test_a_question_that_nobody_answers_ends_by_itself(monkeypatch):
-    monkeypatch.setattr(flower_arrivals, "HOLD_S", 0.01)
+    monkeypatch.setattr(server.runtime.arrivals, "HOLD_S", 0.01)
 
     async def story() -> None:
         mailbox, caller = Mailbox(), Caller(b"me")
@@ -164,7 +164,7 @@ def test_sites_are_woken_when_the_last_part_of_the_messages_is_there():
 
 
 def test_sites_are_woken_when_the_parts_stop_coming(monkeypatch):
-    monkeypatch.setattr(flower_arrivals, "STALLED_S", 0.01)
+    monkeypatch.setattr(server.runtime.arrivals, "STALLED_S", 0.01)
 
     async def story() -> None:
         arrivals, site, caller = Arrivals(), Mailbox(), Caller(b"me")

@@ -1,7 +1,6 @@
-"""Private imports of Flower's deployment runtime, the site's side: SuperNode and the tasks it hands out.
+"""Flower's deployment runtime at a site: the SuperNode and the tasks it hands out.
 
-Like ``common/flower.py``, and apart from it because these parts are imported late: they cost half a second
-that no command-line help should pay. The decision what may run is the caller's.
+Flower is imported late, by name from the table of ``common/flower.py``. The decision what may run is the caller's.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ class Pace:
     def sleep(self, seconds: float) -> None:
         """Sleep for less than Flower asks: its 3 s are idle waits, its 0.5 s wait for a local answer.
 
-        Not at all where the server itself keeps the question until a message comes (``common/flower_link.py``).
+        Not at all where the server itself keeps the question until a message comes (as ours does).
         """
         if seconds < 1:
             time.sleep(min(seconds, REPLY_POLL_S))
