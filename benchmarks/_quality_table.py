@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.runfolder import write_atomic
+from common.atomic import write_atomic
 
 BEGIN, END = "<!-- benchmarks.tasks: begin -->", "<!-- benchmarks.tasks: end -->"
 Line = Mapping[str, Any]

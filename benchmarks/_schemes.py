@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from common.config import build_config
-from common.runfolder import RunFolder
+from common.run.files import RunFolder
 from server.app import read_plan
 from simulations.reference_runs import CENTRAL, LOCAL_ONLY, reference_runs
 from simulations.run import simulate

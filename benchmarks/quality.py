@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks._schemes import WITHOUT_PRIVACY
 from common.config import build_config
-from common.runfolder import RunFolder
+from common.run.files import RunFolder
 from server.app import read_plan
 from simulations.reference_runs import CENTRAL, CENTRAL_DP, LOCAL_ONLY, reference_runs
 from simulations.run import simulate

@@ -19,7 +19,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from common.config import RunConfig, build_config
-from common.runfolder import RunFolder
+from common.run.files import RunFolder
 from common.trust.identity import Roster
 from server.app import greet, read_plan
 from server.exchange import Exchange

@@ -42,7 +42,7 @@ def show_command(
     Verifies the record first; exit code 1 if it is not intact.
     """
     from cli.report.audit_view import as_csv, as_json, read_audit
-    from common.runfolder import write_atomic
+    from common.atomic import write_atomic
 
     with show.working("reading the ledgers"):
         audit = read_audit(path)

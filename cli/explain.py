@@ -134,7 +134,7 @@ def _print(title: str, found: Explanation, lines: list[dict[str, Any]]) -> None:
 
 def _draw(out: Path, title: str, found: Explanation, lines: list[dict[str, Any]]) -> None:
     from client.scoring.picture import Bar, html, svg
-    from common.runfolder import write_atomic
+    from common.atomic import write_atomic
 
     bars = [
         Bar(

@@ -17,7 +17,8 @@ from common.errors import BadInputError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from common.runfolder import RoundRecord, RunFolder
+    from common.run.files import RunFolder
+    from common.run.records import RoundRecord
 
 POLL_S = 0.2
 QUIET_S = 10.0

@@ -149,7 +149,7 @@ def _facts(
 def _draw(path: Path, found: Forecast, shared: SharedSalesModel) -> None:
     from client.scoring.forecast_picture import draw
     from client.scoring.picture import html
-    from common.runfolder import write_atomic
+    from common.atomic import write_atomic
 
     title = f"sales of the next {show.count(len(found.periods), shared.spec.granularity)}"
     picture = draw(found, title)

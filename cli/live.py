@@ -16,7 +16,8 @@ from cli import show
 from cli.verdict import Standing, standings
 from common.config import RunConfig
 from common.contribution import STATISTICS
-from common.runfolder import RoundRecord, RunFolder
+from common.run.files import RunFolder
+from common.run.records import RoundRecord
 from simulations.observer import Observer, RunFacts, Summary
 
 if TYPE_CHECKING:

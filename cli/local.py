@@ -70,7 +70,7 @@ def write_rows(out: Path, columns: Mapping[str, Sequence[Any]], *, private: bool
 
     import polars as pl
 
-    from common.runfolder import write_atomic
+    from common.atomic import write_atomic
 
     frame, buffer = pl.DataFrame(columns), io.BytesIO()
     if out.name.endswith(".parquet"):

@@ -14,7 +14,7 @@ from cli import show
 if TYPE_CHECKING:
     from cli.follow import Follower
     from common.deployment import CoordinatorKit
-    from common.runfolder import RunFolder
+    from common.run.files import RunFolder
     from server.runtime.link_server import Control
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Coordinate a federation: server and runs.")
@@ -72,7 +72,7 @@ def resume(
     """Go on with an interrupted run from its last finished round, or show again one that is under way."""
     from common.deployment import open_coordinator_kit
     from common.errors import BadInputError
-    from common.runfolder import COMPLETED
+    from common.run.records import COMPLETED
     from server.planning import open_run, run_is_held
     from server.runtime.control import must_be_up
 
@@ -216,7 +216,7 @@ def _flower_word(control: Control, flower_run: int) -> str:
 
 def _close(kit: CoordinatorKit, folder: RunFolder, summary: dict[str, Any], *, as_json: bool) -> int:
     from common.errors import FedcartError
-    from common.runfolder import COMPLETED, INTERRUPTED
+    from common.run.records import COMPLETED, INTERRUPTED
 
     _report(folder)
     if as_json:

@@ -209,7 +209,7 @@ def _new(scenario: str | None, chosen: Mapping[str, Any], overrides: list[str], 
 
 def _resumed(folder: Path, chosen: Mapping[str, Any], overrides: list[str]) -> Job:
     from common.config import build_config, read_toml
-    from common.runfolder import RunFolder
+    from common.run.files import RunFolder
 
     for key in [*chosen, *(text.partition("=")[0].strip() for text in overrides)]:
         if key.split(".")[0] not in RESUME_ALLOWS:
@@ -273,7 +273,7 @@ def _plain(summary: Summary) -> dict[str, Any]:
 
 
 def _exit_code(summary: Summary, screen: Screen) -> int:
-    from common.runfolder import COMPLETED
+    from common.run.records import COMPLETED
 
     if summary.status == COMPLETED:
         return 0

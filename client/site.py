@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from client.guard.guard import Guard, open_guard
 from client.guard.policy import SitePolicy
 from common import VERSION
+from common.atomic import create_atomic, write_atomic
 from common.deployment import SiteFile, SiteKit, open_site_kit
 from common.errors import BadInputError, ConfigError, WorkFailedError
 from common.plan import RunPlan
-from common.runfolder import create_atomic, write_atomic
 from common.trust.identity import Identity, Roster
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from common.privacy.accountant import FINE, PldAccountant, RdpAccountant, Readin
 from common.privacy.attestation import SignedAttestation, check_attestation, read_head
 from common.privacy.entries import Open, Replay, as_events, replay_lines, split_lines
 from common.privacy.mechanism import PrivacyEvent
-from common.runfolder import RoundRecord, RunFolder
+from common.run.files import RunFolder
+from common.run.records import RoundRecord
 from common.trust.identity import Roster
 
 

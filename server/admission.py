@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from common.atomic import write_atomic
 from common.contribution import Query
 from common.errors import BadInputError, VerificationError
 from common.plan import RunPlan
 from common.privacy.attestation import AttestedHeads, SignedAttestation
-from common.runfolder import write_atomic
 from common.trust.identity import Roster
 
 HEADS_FILE = "heads.json"

@@ -17,7 +17,7 @@ from common import VERSION
 from common.errors import BadInputError, FedcartError, WorkFailedError
 from common.flower import Parts
 from common.plan import FAREWELL, RunPlan
-from common.runfolder import RunFolder
+from common.run.files import RunFolder
 from common.trust.identity import Identity, Roster
 from server.admission import HEADS_FILE, HeadsBook
 from server.cohort import ItemRows

@@ -21,7 +21,8 @@ from common.deployment import COORDINATOR_VARIABLE, CoordinatorKit, open_coordin
 from common.errors import FedcartError, RefusedError, WorkFailedError
 from common.flower import Parts, retry_pulls_quickly
 from common.plan import PROPOSAL, RunPlan
-from common.runfolder import INTERRUPTED, RUNNING, RoundRecord, RunFolder
+from common.run.files import RunFolder
+from common.run.records import INTERRUPTED, RUNNING, RoundRecord
 from common.trust.identity import Identity, Roster
 from server.admission import HEADS_FILE, HeadsBook
 from server.app import Context, Grid, ServerApp, greet, read_item_rows, read_plan, say_goodbye

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from common.runfolder import RoundRecord
+from common.run.records import RoundRecord
 from server.state import ServerState
 
 

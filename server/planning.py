@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from common.atomic import write_atomic
 from common.config import RunConfig
 from common.deployment import CoordinatorKit
 from common.errors import BadInputError, ConfigError
 from common.model.head_names import SALES
 from common.model.sales_series import catalogue_categories
-from common.runfolder import RunFolder, write_atomic
+from common.run.files import RunFolder
 from common.trust.identity import Roster
 from server.run_setup import make_plan, write_setup
 from server.state import ServerState, save_checkpoint

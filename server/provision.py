@@ -19,6 +19,7 @@ from pathlib import Path
 
 import tomli_w
 
+from common.atomic import write_atomic
 from common.deployment import (
     CoordinatorKit,
     Federation,
@@ -31,7 +32,6 @@ from common.deployment import (
 )
 from common.errors import BadInputError, VerificationError
 from common.privacy.attestation import AttestedHeads, SignedAttestation
-from common.runfolder import write_atomic
 from common.trust.certificates import Authority, certificate_facts, issue_server_certificate, make_authority
 from common.trust.identity import COORDINATOR, SITE, Identity, Party, Roster
 from common.trust.keyfiles import NODE_KEY, PublicKeys, make_site_keys, read_site_keys

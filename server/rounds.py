@@ -16,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common import wire
+from common.atomic import write_atomic
 from common.contribution import EVALUATE, STATISTICS, TRAIN, Query
 from common.errors import BadInputError, WorkFailedError
 from common.flower import Parts
 from common.plan import METRICS, SERIES, UPDATE, RunPlan, model_bytes, model_digest
 from common.privacy.attestation import SignedAttestation
-from common.runfolder import COMPLETED, INTERRUPTED, STOPPED, RoundRecord, RunFolder, SiteRound, write_atomic
+from common.run.files import RunFolder
+from common.run.records import COMPLETED, INTERRUPTED, STOPPED, RoundRecord, SiteRound
 from common.secagg.messages import MIN_SITES, Member, Params, Session, default_threshold
 from common.trust.identity import Identity, Roster
 from server import strategy

@@ -18,7 +18,7 @@ from common.config import AggregationSettings
 from common.contribution import Block
 from common.errors import FedcartError, RemoteProtocolError, RoundAbortedError
 from common.flower import Parts
-from common.runfolder import SiteRound
+from common.run.records import SiteRound
 from common.secagg import fixedpoint, messages
 from common.secagg.messages import Params
 from common.secagg.server import ADVERTISE, MASK, ServerProtocol

@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from common.atomic import write_atomic
 from common.errors import BadInputError
-from common.runfolder import write_atomic
 
 Vector = NDArray[np.float32]
 _FORMAT = "fedcart-checkpoint/1"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.runfolder import RoundRecord
+from common.run.records import RoundRecord
 
 
 @dataclass(frozen=True)

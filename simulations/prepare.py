@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 from client.guard.policy import SitePolicy
 from client.site import prepared_path, store_sequences
+from common.atomic import write_atomic
 from common.config import RunConfig
 from common.deployment import SiteKit
 from common.errors import BadInputError
 from common.model.head_names import SALES
 from common.plan import RunPlan
-from common.runfolder import RunFolder, write_atomic
+from common.run.files import RunFolder
 from common.trust.identity import COORDINATOR, SITE, Identity, Party, Roster
 from server.run_setup import write_setup
 from simulations.observer import SiteFacts

@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 
 from client.site import load_site
+from common.atomic import write_atomic
 from common.config import RunConfig, load_config
 from common.errors import BadInputError
 from common.model.head_names import SALES
 from common.plan import RunPlan
-from common.runfolder import INTERRUPTED, RUNNING, RoundRecord, RunFolder, write_atomic
+from common.run.files import RunFolder
+from common.run.records import INTERRUPTED, RUNNING, RoundRecord
 from server.app import make_app, read_plan
 from server.observer import RunObserver
 from server.rounds import Outcome

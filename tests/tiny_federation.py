@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from common.config import RunConfig, build_config
-from common.runfolder import RoundRecord
+from common.run.records import RoundRecord
 from simulations.observer import Observer, RunFacts, Summary
 from simulations.run import simulate
 

@@ -25,7 +25,8 @@ from common.privacy.statement import (
     ledger_rows,
     make_statement,
 )
-from common.runfolder import RoundRecord, RunFolder
+from common.run.files import RunFolder
+from common.run.records import RoundRecord
 from common.verify import Verdict, verify_path
 
 ATTESTED = "attested"

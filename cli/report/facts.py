@@ -10,7 +10,8 @@ from typing import Any
 
 from cli.verdict import Standing, standings
 from common.errors import BadInputError
-from common.runfolder import COMPLETED, INTERRUPTED, RoundRecord, RunFolder
+from common.run.files import RunFolder
+from common.run.records import COMPLETED, INTERRUPTED, RoundRecord
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from cli.report.charts import Axis, Series, column_chart, line_chart, participat
 from cli.report.facts import RunStory, flat_settings, read_story
 from cli.verdict import LOWER_IS_BETTER, PRIMARY, SHOWN, Standing
 from common import VERSION
-from common.runfolder import RoundRecord, write_atomic
+from common.atomic import write_atomic
+from common.run.records import RoundRecord
 
 if TYPE_CHECKING:
     from jinja2 import Environment

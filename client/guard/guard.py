@@ -22,6 +22,7 @@ from client.guard.ledger import Ledger
 from client.guard.outbox import Outbox
 from client.guard.policy import Proposal, SitePolicy
 from client.guard.remains import gather
+from common.atomic import sync_directory
 from common.errors import BadInputError, LocalProtocolError, PolicyRefusedError
 from common.privacy import entries
 from common.privacy.accountant import Reading, ScopeAccountant, epsilon_of, round_up
@@ -29,7 +30,6 @@ from common.privacy.attestation import Attestation, SignedAttestation
 from common.privacy.calibration import rounds_left
 from common.privacy.entries import Commit, Forfeit, Replay, Reserve, Void, count_events
 from common.privacy.mechanism import PrivacyEvent
-from common.runfolder import sync_directory
 from common.trust.identity import Identity
 
 

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from common.atomic import sync_directory
 from common.errors import VerificationError, WorkFailedError
-from common.runfolder import sync_directory
 from common.secagg.journal import MASK, STEPS, JournalRules
 from common.secagg.messages import Session
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from client.guard.journal import has_released
 from client.guard.outbox import replace_file
 from client.guard.remains import Remains
+from common.atomic import sync_directory, write_atomic
 from common.errors import BadInputError, RollbackError, VerificationError, WorkFailedError
 from common.privacy.attestation import Head, SignedAttestation, SignedHead, read_head
 from common.privacy.entries import (
@@ -33,7 +34,6 @@ from common.privacy.entries import (
     split_lines,
     verify_entry_signature,
 )
-from common.runfolder import sync_directory, write_atomic
 from common.trust.identity import Identity
 
 RECOVER_HINT = "restore the newest copy of the ledger, or write it off: `fedcart site recover`"

@@ -11,8 +11,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.atomic import sync_directory, write_atomic
 from common.errors import VerificationError, WorkFailedError
-from common.runfolder import sync_directory, write_atomic
 
 _DIGEST_BYTES = 32
 

@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal, Self
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from common.atomic import write_atomic
 from common.contribution import EVALUATE, STATISTICS
 from common.errors import ConfigError, PolicyRefusedError
 from common.privacy.mechanism import HOLDOUT, TRAIN, PrivacyEvent
-from common.runfolder import write_atomic
 
 TASKS = ("next-behaviour", "purchase-intent", "multi-task", "sales")
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

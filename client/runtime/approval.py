@@ -9,9 +9,9 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from common.atomic import write_atomic
 from common.deployment import SiteKit
 from common.errors import BadInputError, RefusedError
-from common.runfolder import write_atomic
 
 WAITING = "waiting"
 APPROVED = "approved"

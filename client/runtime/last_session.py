@@ -7,9 +7,9 @@ import os
 from contextlib import suppress
 from typing import Any
 
+from common.atomic import write_atomic
 from common.deployment import SiteKit
 from common.errors import WorkFailedError
-from common.runfolder import write_atomic
 
 SESSION_FILE = "session.json"
 

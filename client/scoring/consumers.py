@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from common.atomic import create_atomic
 from common.data import cleaning, formats, reading
 from common.data.events import EventLog, load_events, mappings_of, pseudonym
 from common.errors import BadInputError
-from common.runfolder import create_atomic
 
 KEY_FILE, KEY_BYTES = "consumers.key", 32
 

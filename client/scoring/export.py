@@ -26,9 +26,9 @@ from torch import nn
 
 from client.scoring.model import SharedModel
 from client.scoring.step import StepModel, first_state, step_facts, step_model
+from common.atomic import write_atomic
 from common.data.sequences import ConsumerSequences
 from common.errors import BadInputError, ConfigError
-from common.runfolder import write_atomic
 
 INT8_FILE, ONNX_FILE, ONNX_INT8_FILE, REPORT_FILE = (
     "step.int8.safetensors",

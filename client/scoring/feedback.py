@@ -12,9 +12,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from client.scoring.consumers import LocalLog
+from common.atomic import write_atomic
 from common.data import reading
 from common.errors import BadInputError
-from common.runfolder import write_atomic
 
 FILE = "feedback.jsonl"
 _WORDS = {"anomaly": True, "normal": False}

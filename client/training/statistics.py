@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from client.guard.outbox import outbox_digest
 from client.site import Site, private_folder
+from common.atomic import write_atomic
 from common.contribution import STATISTICS
 from common.data.purchases import Purchases, purchases_of
 from common.errors import BadInputError, ConfigError, VerificationError
 from common.model.sales_series import Floats, SalesSpec
 from common.plan import RunPlan
-from common.runfolder import write_atomic
 from common.trust.randomness import RandomStream
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from common.atomic import write_atomic
 from common.data import reading
 from common.data.events import EventLog
 from common.errors import BadInputError
-from common.runfolder import write_atomic
 
 FORMAT = "fedcart-catalogue/1"
 FROM_LOG = "event log (uncharged release)"

@@ -18,8 +18,8 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 from torch import Tensor, nn
 
+from common.atomic import write_atomic
 from common.errors import BadInputError
-from common.runfolder import write_atomic
 
 if TYPE_CHECKING:
     from common.model.network import SequenceModel

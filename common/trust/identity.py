@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from common.atomic import write_atomic
 from common.errors import BadInputError, VerificationError
-from common.runfolder import write_atomic
 
 SITE = "site"
 COORDINATOR = "coordinator"

@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.atomic import write_atomic
 from common.errors import BadInputError
-from common.runfolder import write_atomic
 from common.trust.certificates import make_node_key, node_public_line, node_public_pem
 from common.trust.identity import PUBLIC_KEY_BYTES, Identity, check_name
 

@@ -6,9 +6,9 @@ import hashlib
 import hmac
 from pathlib import Path
 
+from common.atomic import write_atomic
 from common.deployment import CoordinatorKit
 from common.errors import BadInputError, VerificationError
-from common.runfolder import write_atomic
 from server.runtime.link_server import build_bundle
 
 BUNDLE_FILE = "fedcart.fab"

@@ -9,10 +9,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from common.atomic import write_atomic
 from common.deployment import CoordinatorKit
 from common.errors import BadInputError, FedcartError, WorkFailedError
 from common.processes import STOP_TIMEOUT_S
-from common.runfolder import RunFolder, write_atomic
+from common.run.files import RunFolder
 from common.trust.certificates import node_public_pem
 from server.planning import holder
 from server.runtime.bundle import read_bundle

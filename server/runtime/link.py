@@ -14,10 +14,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from common.atomic import write_atomic
 from common.deployment import CoordinatorKit, open_coordinator_kit, split_address
 from common.errors import BadInputError
 from common.processes import end_with_parent
-from common.runfolder import write_atomic
 from server.runtime.link_server import LinkSettings, run_superlink
 
 LINK_FILE = "link.json"

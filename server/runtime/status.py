@@ -6,9 +6,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.atomic import write_atomic
 from common.deployment import CoordinatorKit
 from common.errors import FedcartError
-from common.runfolder import RunFolder, write_atomic
+from common.run.files import RunFolder
 from server.admission import HEADS_FILE, HeadsBook
 from server.runtime.control import online_sites, open_control
 

@@ -12,7 +12,8 @@ from common.errors import BadInputError, VerificationError
 from common.privacy.attestation import AttestedHeads, SignedAttestation, SignedHead, check_attestation
 from common.privacy.entries import make_line, parse_line
 from common.privacy.mechanism import PrivacyEvent
-from common.runfolder import RoundRecord, RunFolder, SiteRound
+from common.run.files import RunFolder
+from common.run.records import RoundRecord, SiteRound
 from common.trust.identity import SITE, Identity, Party, Roster
 from common.verify import Verdict, verify_path
 from tests.guard_samples import IDENTITY, ROSTER, guard_in, one_round, proposal

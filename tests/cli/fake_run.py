@@ -7,8 +7,10 @@ import random
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from common.atomic import write_atomic
 from common.config import RunConfig
-from common.runfolder import COMPLETED, RoundRecord, RunFolder, SiteRound, write_atomic
+from common.run.files import RunFolder
+from common.run.records import COMPLETED, RoundRecord, SiteRound
 from simulations.facts import to_json
 from simulations.observer import RunFacts, SiteFacts, Summary
 

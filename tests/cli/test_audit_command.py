@@ -15,7 +15,8 @@ from cli.report.audit_page import render_audit
 from cli.report.audit_view import Audit, read_audit
 from client.guard.guard import open_guard
 from common.privacy.mechanism import PrivacyEvent
-from common.runfolder import RoundRecord, RunFolder, SiteRound
+from common.run.files import RunFolder
+from common.run.records import RoundRecord, SiteRound
 from common.trust.identity import SITE, Identity, Party, Roster
 from tests.cli.test_report import Outline
 from tests.guard_samples import policy, proposal

@@ -11,7 +11,8 @@ from cli.main import main
 from cli.report import render_report, write_report
 from cli.report.charts import Axis, Series, line_chart, participation, ticks
 from cli.report.page import epsilon_lines
-from common.runfolder import RoundRecord, RunFolder
+from common.run.files import RunFolder
+from common.run.records import RoundRecord
 from tests.cli.fake_run import make_run
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}

@@ -11,8 +11,10 @@ import pytest
 from cli.live import columns, fitting, header
 from cli.main import main
 from cli.simulate import scenario_names
+from common.atomic import write_atomic
 from common.config import RunConfig, load_config
-from common.runfolder import RoundRecord, RunFolder, SiteRound, write_atomic
+from common.run.files import RunFolder
+from common.run.records import RoundRecord, SiteRound
 from tests.cli.fake_run import make_facts, make_record, make_summary
 
 

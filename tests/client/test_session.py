@@ -21,7 +21,7 @@ from common.config import PerformanceSettings, build_config
 from common.contribution import TRAIN, Query
 from common.errors import FedcartError, PolicyRefusedError, RefusedError, VerificationError
 from common.plan import FAREWELL, RunPlan, model_bytes, model_digest
-from common.runfolder import RunFolder
+from common.run.files import RunFolder
 from common.secagg import messages
 from common.secagg.messages import Member, Params, Session, default_threshold
 from common.trust.identity import Identity, Roster

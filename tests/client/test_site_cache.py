@@ -6,8 +6,8 @@ import pytest
 import tomli_w
 
 from client.site import load_site
+from common.atomic import write_atomic
 from common.errors import BadInputError, ConfigError
-from common.runfolder import write_atomic
 from server.provision import provision
 
 

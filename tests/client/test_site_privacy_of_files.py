@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from client.site import Site
+from common.atomic import create_atomic
 from common.deployment import SiteKit
 from common.errors import BadInputError
-from common.runfolder import create_atomic
 
 
 def site_in(folder: Path) -> Site:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from common.deployment import split_address
-from common.runfolder import RunFolder
+from common.run.files import RunFolder
 from common.trust.identity import Roster
 from common.verify import verify_path
 from server.runtime.bundle import bundle_text

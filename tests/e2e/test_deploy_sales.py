@@ -13,7 +13,7 @@ import tomli_w
 from common.config import build_config
 from common.data.catalogue import write_catalogue
 from common.data.writing import write_frame
-from common.runfolder import RunFolder
+from common.run.files import RunFolder
 from common.trust.identity import Roster
 from common.verify import verify_path
 from simulations.processes import LocalFederation

@@ -14,7 +14,7 @@ import pytest
 
 from client.runtime.approval import WAITING, requests
 from client.runtime.check import FAILED, check_site
-from common.runfolder import RunFolder
+from common.run.files import RunFolder
 from common.trust.identity import Roster
 from common.verify import verify_path
 from server.planning import run_is_held

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from common.errors import BadInputError
-from common.runfolder import RunFolder
+from common.run.files import RunFolder
 from server.planning import ask_to_stop, hold_run, holder, run_is_held, stop_is_asked
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from common import verify
 from common.privacy.accountant import epsilon_of
-from common.runfolder import RunFolder
+from common.run.files import RunFolder
 from server.app import read_plan
 from simulations.run import simulate
 from tests.tiny_federation import tiny

@@ -8,7 +8,7 @@ import pytest
 
 from client.site import load_site
 from common.errors import WorkFailedError
-from common.runfolder import RunFolder
+from common.run.files import RunFolder
 from common.verify import verify_path
 from server.app import read_plan
 from simulations.run import simulate

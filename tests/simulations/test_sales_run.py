@@ -29,7 +29,7 @@ from common.plan import RunPlan, model_bytes, model_digest
 from common.privacy.accountant import epsilon_of
 from common.privacy.mechanism import HOLDOUT
 from common.privacy.mechanism import TRAIN as TRAIN_SCOPE
-from common.runfolder import RunFolder
+from common.run.files import RunFolder
 from common.trust.identity import Identity
 from common.trust.randomness import PrivateStream
 from server.app import read_plan

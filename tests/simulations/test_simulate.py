@@ -15,7 +15,7 @@ from common import verify
 from common.config import load_config
 from common.errors import BadInputError, FedcartError, WorkFailedError
 from common.privacy.accountant import epsilon_of
-from common.runfolder import RunFolder
+from common.run.files import RunFolder
 from server.app import read_plan
 from server.state import latest_checkpoint
 from simulations import run as runs

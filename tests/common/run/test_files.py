@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
-from common import runfolder
-from common.errors import BadInputError, WorkFailedError
-from common.runfolder import RoundRecord, RunFolder, SiteRound, write_atomic
+from common.errors import BadInputError
+from common.run.files import RunFolder
+from common.run.records import RoundRecord, SiteRound
 
 
 def _record(number: int) -> RoundRecord:
@@ -50,20 +49,6 @@ def test_a_folder_with_content_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="not empty"):
         RunFolder.create(tmp_path)
     assert (tmp_path / "precious.txt").read_text() == "keep me"
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "summary.json"
-    write_atomic(path, b"old")
-
-    def full(_fd: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(runfolder.os, "fsync", full)
-    with pytest.raises(WorkFailedError, match="No space left"):
-        write_atomic(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["summary.json"]
 
 
 def test_a_folder_without_settings_is_not_a_run(tmp_path: Path) -> None:

@@ -15,76 +15,13 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.errors import BadInputError, WorkFailedError
-
-RUNNING = "running"
-INTERRUPTED = "interrupted"
-COMPLETED = "completed"
-STOPPED = "stopped"  # gracefully, before the planned rounds: budget, policy, or too few sites
-
-
-@dataclass(frozen=True)
-class SiteRound:
-    """What one site did in one round. ``status``: ok, lost, refused, stopped, not-invited; ``phase`` of a loss."""
-
-    status: str
-    reason: str = ""
-    phase: str = ""
-
-
-@dataclass(frozen=True)
-class RoundRecord:
-    """One line of ``metrics.jsonl``; the closing evaluation has ``kind = "evaluate"`` and the next number.
-
-    ``released``: noised and charged (model at the start of the round); ``public``: follows from settings
-    or released sums; ``oracle``: computed by the simulation from all data (model at the end of the round).
-    ``epsilon``: spent per site so far, from the ledgers' signed attestations, a RESERVE counts as spent.
-    Units: bytes over all sites, seconds of wall time.
-    """
-
-    round: int
-    kind: str = "train"
-    released: dict[str, float] = field(default_factory=dict)
-    public: dict[str, float] = field(default_factory=dict)
-    oracle: dict[str, float] = field(default_factory=dict)
-    sites: dict[str, SiteRound] = field(default_factory=dict)
-    epsilon: dict[str, float] = field(default_factory=dict)
-    attestations: dict[str, Any] = field(default_factory=dict)
-    bytes_up: int = 0
-    bytes_down: int = 0
-    seconds: float = 0.0
-    protocol_seconds: float = 0.0
-    aggregation: str = "plain"
-    private: bool = True
-    aborted: str = ""
-
-    @property
-    def answered(self) -> int:
-        """Number of sites whose contribution is in the sum."""
-        return sum(site.status == "ok" for site in self.sites.values())
-
-    @property
-    def worst_epsilon(self) -> float | None:
-        """Largest epsilon so far over the sites, None without a ledger."""
-        return max(self.epsilon.values(), default=None)
-
-    def to_json(self) -> str:
-        """One line of canonical JSON."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
-
-    @staticmethod
-    def from_json(text: str) -> RoundRecord:
-        """Inverse of ``to_json``. Raises: ValueError, TypeError on foreign text."""
-        plain = json.loads(text)
-        plain["sites"] = {name: SiteRound(**site) for name, site in plain["sites"].items()}
-        return RoundRecord(**plain)
+from common.atomic import disk_errors, write_atomic
+from common.errors import BadInputError
+from common.run.records import RoundRecord
 
 
 @dataclass(frozen=True)
@@ -124,7 +61,7 @@ class RunFolder:
     def append_round(self, record: RoundRecord) -> None:
         """Append one line to ``metrics.jsonl``, durable before returning. Raises: WorkFailedError (disk full)."""
         line = (record.to_json() + "\n").encode()
-        with _disk_errors(self.path):
+        with disk_errors(self.path):
             fd = os.open(self.path / "metrics.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             try:
                 if os.write(fd, line) != len(line):
@@ -164,57 +101,3 @@ class RunFolder:
             raise BadInputError(
                 f"cannot read {self.path / name}", hint="the run folder is incomplete or damaged"
             ) from None
-
-
-def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Replace ``path`` by ``data`` so that a reader or a crash sees the old file or the new one, never a part.
-
-    Raises: WorkFailedError if the disk is full or not writable; the old file is then untouched.
-    """
-    with _disk_errors(path):
-        fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(fd, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, mode)
-            os.replace(temporary, path)
-        except BaseException:
-            if os.path.exists(temporary):
-                os.unlink(temporary)
-            raise
-        sync_directory(path.parent)
-
-
-def create_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Make a file whole and durable, unless another process was first: then theirs stays as it is.
-
-    Raises: WorkFailedError if the disk is full or not writable.
-    """
-    complete = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
-    write_atomic(complete, data, mode=mode)
-    with _disk_errors(path):
-        with suppress(FileExistsError):
-            os.link(complete, path)
-        complete.unlink()
-        sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Make renames and removals in a directory durable."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise WorkFailedError(
-            f"cannot write {path}: {error.strerror}", hint="free some space, then resume"
-        ) from error

@@ -1,0 +1,66 @@
+"""Files that are there whole or not at all: written under a temporary name, synced, renamed."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from common.errors import WorkFailedError
+
+
+def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Replace ``path`` by ``data`` so that a reader or a crash sees the old file or the new one, never a part.
+
+    Raises: WorkFailedError if the disk is full or not writable; the old file is then untouched.
+    """
+    with disk_errors(path):
+        fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, mode)
+            os.replace(temporary, path)
+        except BaseException:
+            if os.path.exists(temporary):
+                os.unlink(temporary)
+            raise
+        sync_directory(path.parent)
+
+
+def create_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Make a file whole and durable, unless another process was first: then theirs stays as it is.
+
+    Raises: WorkFailedError if the disk is full or not writable.
+    """
+    complete = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
+    write_atomic(complete, data, mode=mode)
+    with disk_errors(path):
+        with suppress(FileExistsError):
+            os.link(complete, path)
+        complete.unlink()
+        sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames and removals in a directory durable."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn what the disk refuses under ``path`` into our own error. Raises: WorkFailedError."""
+    try:
+        yield
+    except OSError as error:
+        raise WorkFailedError(
+            f"cannot write {path}: {error.strerror}", hint="free some space, then resume"
+        ) from error

@@ -1,0 +1,1 @@
+"""A run's room: its files, its records, its summary, and who watches it."""
