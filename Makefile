@@ -7,8 +7,10 @@ STAMP  := $(VENV)/.installed
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
+# Tests start many processes of ours: compiled once, not in each.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: simulate test test-full test-soak check format bench-smoke setup clean
+.PHONY: simulate test test-full test-ci test-soak check format bench-smoke setup clean
 simulate: setup
 	@$(BIN)/fedcart simulate
 
@@ -24,7 +26,10 @@ test: setup
 	@$(BIN)/pytest -n 2 --dist loadfile
 
 test-full: setup
-	@$(BIN)/pytest -n 2 --dist loadfile -m "not soak"
+	@$(BIN)/pytest -n 2 --dist loadfile -m "not soak and not ci"
+
+test-ci: setup
+	@$(BIN)/pytest -m 'ci'
 
 test-soak: setup
 	@$(BIN)/pytest -m 'soak'
