@@ -144,7 +144,7 @@ def _first_proposal(site: Site, plan: RunPlan) -> Proposal:
     """The first charged round of a plan with all its sites, as the policy will meet it."""
     kind, number = (STATISTICS, 0) if plan.forecasts else (TRAIN, 1)
     query = Query(kind, plan.run, number, plan.to_json(), b"")
-    question = Question(query, plan, np.zeros(0, dtype=np.float32), "fast", 1)
+    question = Question(query, plan, np.zeros(0, dtype=np.float32))
     cohort = min(len(plan.sites), plan.config.aggregation.max_cohort)
     threshold = plan.config.aggregation.threshold or default_threshold(cohort)
     secure = plan.config.aggregation.mode == "secure"
@@ -176,7 +176,7 @@ def verified_question(site: Site, request: Values, speed: PerformanceSettings) -
     if not np.isfinite(model).all():
         raise RemoteProtocolError("the model holds a value that is not finite")
     _check_plan(site, plan)
-    return Question(query, plan, model, speed.trainer, speed.micro_batch)
+    return Question(query, plan, model, speed)
 
 
 def _check_plan(site: Site, plan: RunPlan) -> None:

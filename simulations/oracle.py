@@ -73,14 +73,15 @@ def write_model(folder: str, plan_json: str, vector: bytes, facts: dict[str, Any
 
 def hold_out_sums(kit: str, plan_json: str, vector: bytes) -> list[float]:
     """Exact metric sums of a model on one site's hold-out, or its exact series, in the order of ``RunPlan.metrics``."""
-    from client.answers import exact_metric_sums
+    from client.models import holdout_of
     from client.site import load_site
+    from client.training.evaluation import metric_sums
     from simulations.sales import exact_sums
 
     plan, parameters = RunPlan.from_json(plan_json), np.frombuffer(vector, dtype=np.float32).copy()
     if plan.forecasts:
         return exact_sums(kit, plan, parameters)
-    sums = exact_metric_sums(load_site(Path(kit), simulated=True), plan, parameters)
+    sums = metric_sums(*holdout_of(load_site(Path(kit), simulated=True), plan, parameters))
     return [float(value) for value in sums]
 
 
@@ -89,7 +90,7 @@ def trivial_baselines(kits: list[str], plan_json: str) -> dict[str, dict[str, fl
 
     For purchase intent the share of buyers, the consumer's own rate, and gradient-boosted trees.
     """
-    from client.answers import make_batcher
+    from client.models import make_batcher
     from client.site import load_site
     from common.data.features import FeatureSpec
     from common.model.baselines import evaluate_baselines, fit

@@ -58,7 +58,7 @@ def reference_runs(
 
 def train_alone(kits: list[str], plan_json: str, noise_multiplier: float) -> list[float]:
     """Train on the pooled training rows of some sites; exact metric sums over those sites' hold-outs."""
-    from client.answers import make_batcher
+    from client.models import make_batcher
     from client.site import load_site
     from client.training.engines import make_engine
     from client.training.trainer import local_plan, seeded_stream, train_locally

@@ -7,7 +7,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from client.answers import make_batcher
+from client.models import make_batcher
 from common.config import ModelSettings, RunConfig, build_config
 from common.data.sequences import ConsumerSequences
 from common.model.batch import Batch, Batcher

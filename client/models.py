@@ -1,0 +1,104 @@
+"""The site's model and gradient engine of a run, kept in the process; parameters are loaded anew for every round.
+
+The model is the run's with the item rows of this site's catalogue only. Nothing here reads a question: what is
+kept follows from the plan, the site's prepared rows and its own choice of speed.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.site import Site
+from common.config import PerformanceSettings, RunConfig
+from common.errors import ConfigError
+from common.plan import RunPlan
+
+if TYPE_CHECKING:
+    from client.training.gradients import GradientEngine
+    from common.data.sequences import ConsumerSequences
+    from common.model.batch import Batcher
+    from common.model.network import SequenceModel
+    from common.model.parameters import FlatParameters, ItemRows
+
+Vector = NDArray[np.float32]
+SiteModel = tuple["ItemRows", "SequenceModel", "FlatParameters"]
+
+# Work that a process need not do twice. Nothing in here is state: every entry follows from its key.
+_engines: dict[tuple[object, ...], GradientEngine] = {}
+_ENGINES_KEPT = 64
+
+
+def engine_of(site: Site, plan: RunPlan, speed: PerformanceSettings) -> tuple[ItemRows, GradientEngine]:
+    """The gradient engine over the site's training rows, and how its model sits in the global vector."""
+    prepared = site.prepared(plan)
+    rows, _, _ = site_model(site, plan)
+    key = (site.kit.path, plan, speed.trainer, speed.micro_batch)
+    if key not in _engines:
+        while len(_engines) >= _ENGINES_KEPT:
+            _engines.pop(next(iter(_engines)))
+        _engines[key] = _make_engine(plan, speed, localize(prepared.train, rows), len(rows.rows))
+    return rows, _engines[key]
+
+
+def holdout_of(site: Site, plan: RunPlan, parameters: Vector) -> tuple[SequenceModel, Batcher]:
+    """The site's model with these global parameters ``float32[d]``, and its hold-out."""
+    rows, model, flat = site_model(site, plan)
+    flat.load(rows.restrict(parameters))
+    return model, make_batcher(localize(site.prepared(plan).holdout, rows), plan.config)
+
+
+def site_model(site: Site, plan: RunPlan) -> SiteModel:
+    """The site's smaller model (its own item rows only) and how it sits in the global vector; kept per process."""
+    return _cached_model(plan, site.prepared(plan).mask.tobytes())
+
+
+def make_batcher(sequences: ConsumerSequences, config: RunConfig) -> Batcher:
+    """Batches of rows with every target that the run's task asks for."""
+    from common.model.batch import Batcher
+    from common.model.targets import row_targets
+
+    return Batcher(sequences, list(config.model.heads), row_targets(config, sequences), config.model.targets)
+
+
+def localize(sequences: ConsumerSequences, rows: ItemRows) -> ConsumerSequences:
+    """Sequences with item ids of the site's smaller model; items outside its catalogue become unknown."""
+    integers = sequences.integers.copy()
+    column = sequences.integer_names.index("item")
+    integers[:, column] = rows.translate(integers[:, column])
+    return replace(sequences, integers=integers)
+
+
+@lru_cache(maxsize=32)
+def _cached_model(plan: RunPlan, mask: bytes) -> SiteModel:
+    from common.data.features import FeatureSpec
+    from common.model.network import ModelShape, build_model
+    from common.model.parameters import FlatParameters, item_rows, layout_of
+
+    sizes = FeatureSpec.from_json(json.loads(plan.features)).sizes
+    whole = build_model(plan.config.model, ModelShape(sizes), plan.config.seed)
+    layout = layout_of(whole)
+    if layout.size != plan.parameters:
+        raise ConfigError(
+            f"this program builds {layout.size} parameters, the run says {plan.parameters}",
+            hint="both sides need the same version",
+        )
+    rows = item_rows(layout, whole.item_tensors(), np.frombuffer(mask, dtype=np.bool_))
+    local = build_model(plan.config.model, ModelShape(sizes | {"item": len(rows.rows)}), plan.config.seed)
+    return rows, local, FlatParameters(local)
+
+
+def _make_engine(plan: RunPlan, speed: PerformanceSettings, train: ConsumerSequences, items: int) -> GradientEngine:
+    from client.training.engines import make_engine
+    from common.data.features import FeatureSpec
+    from common.model.network import ModelShape, build_model
+
+    config = plan.config
+    sizes = FeatureSpec.from_json(json.loads(plan.features)).sizes
+    model = build_model(config.model, ModelShape(sizes | {"item": items}), config.seed)
+    return make_engine(model, make_batcher(train, config), config, speed.trainer, speed.micro_batch)
