@@ -83,7 +83,7 @@ def measure_rounds(folder: Path, count: int) -> None:
     for number in range(count):
         start = time.perf_counter()
         grant = guard.reserve(_proposal(number))
-        guard.store(grant, bytes(1_000_000))
+        guard.store(grant, bytes(1_000_000), grant.attestation.attestation.events)
         guard.commit(grant)
         guard.close_round("benchmark", number)
         times.append(time.perf_counter() - start)

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from client.models import engine_of, holdout_of
 from client.site import Site
 from common.config import PerformanceSettings, RunConfig
-from common.contribution import EVALUATE, STATISTICS, TRAIN, Contribution, Query
+from common.contribution import EVALUATE, METRICS, STATISTICS, TRAIN, UPDATE, Contribution, Query, Release
 from common.errors import ConfigError
-from common.plan import METRICS, SERIES, UPDATE, RunPlan
+from common.plan import RunPlan
+from common.privacy.mechanism import PrivacyEvent
 
 if TYPE_CHECKING:
     from common.trust.randomness import RandomStream
@@ -64,14 +65,14 @@ def _train(site: Site, question: Question) -> Contribution:
     stream = PrivateStream() if constants.private else _seeded(config, site, question)
     result = train_locally(engine, rows.restrict(question.model), constants, stream)
     site.note_locally({"round": question.query.round, "kind": TRAIN, **result.diagnostics.summary()})
-    update = rows.expand(result.update).astype(np.float64) * plan.weight(site.name)
-    return _contribution(question, {UPDATE: update, METRICS: _metric_sums(site, question)})
+    update = Release(UPDATE, rows.expand(result.update).astype(np.float64), result.events)
+    return _contribution(question, update.scaled(plan.weight(site.name)), *_metric_sums(site, question))
 
 
 def _evaluate(site: Site, question: Question) -> Contribution:
     if question.plan.forecasts:
         return _from_release(site, question)
-    return _contribution(question, {METRICS: _metric_sums(site, question)})
+    return _contribution(question, *_metric_sums(site, question))
 
 
 def _statistics(site: Site, question: Question) -> Contribution:
@@ -79,8 +80,9 @@ def _statistics(site: Site, question: Question) -> Contribution:
     from client.training.statistics import noised_series, purchases_at
     from common.trust.randomness import PrivateStream
 
-    series = noised_series(purchases_at(site, question.plan), question.plan, PrivateStream())
-    return _contribution(question, {SERIES: series})
+    return _contribution(
+        question, noised_series(purchases_at(site, question.plan), question.plan, PrivateStream())
+    )
 
 
 def _from_release(site: Site, question: Question) -> Contribution:
@@ -92,12 +94,13 @@ def _from_release(site: Site, question: Question) -> Contribution:
     data = SalesData.of(kept_release(site, plan), config, noise_floor(plan))
     model, flat = flat_model(config)
     flat.load(question.model)
-    parts = {METRICS: measure(model, data, config)}
+    free: tuple[PrivacyEvent, ...] = ()  # post-processing of what was released and charged in round 0
+    releases = [Release(METRICS, measure(model, data, config), free)]
     if question.query.kind == TRAIN:
         seed = f"fedcart/sales/1\0{config.seed}\0{site.name}\0{question.query.round}".encode()
         update = train_sales(flat, model, data, question.model, config, seed)
-        parts[UPDATE] = update.astype(np.float64) * plan.weight(site.name)
-    return _contribution(question, parts)
+        releases.append(Release(UPDATE, update.astype(np.float64), free).scaled(plan.weight(site.name)))
+    return _contribution(question, *releases)
 
 
 ANSWERS: dict[str, Callable[[Site, Question], Contribution]] = {
@@ -107,26 +110,22 @@ ANSWERS: dict[str, Callable[[Site, Question], Contribution]] = {
 }
 
 
-def _contribution(question: Question, parts: dict[str, NDArray[np.float64]]) -> Contribution:
-    blocks = question.plan.blocks(question.query.kind)
-    vector = np.concatenate([parts[block.name] for block in blocks])
-    # A diverged step is the coordinator's doing (learning rate, model); refusing it would tell something.
-    vector = np.nan_to_num(vector, nan=0.0, posinf=0.0, neginf=0.0)
-    return Contribution(question.query.digest(), blocks, vector, question.plan.events(question.query.kind))
+def _contribution(question: Question, *releases: Release) -> Contribution:
+    return Contribution.of(question.query, question.plan.blocks(question.query.kind), releases)
 
 
-def _metric_sums(site: Site, question: Question) -> NDArray[np.float64]:
-    """Bounded metric sums of the incoming model on the hold-out, noised if the run is private."""
+def _metric_sums(site: Site, question: Question) -> tuple[Release, ...]:
+    """Bounded metric sums of the incoming model on the hold-out, noised if the run is private; none without one."""
     from client.training.evaluation import evaluate
     from common.trust.randomness import PrivateStream
 
     plan, config = question.plan, question.plan.config
     if config.privacy.holdout <= 0:
-        return np.zeros(len(plan.metrics))
+        return (Release(METRICS, np.zeros(len(plan.metrics)), ()),)
     model, holdout = holdout_of(site, plan, question.model)
     noise = plan.evaluation_noise if config.privacy.enabled else 0.0
     hardened = config.privacy.noise == "hardened"
-    return evaluate(model, holdout, noise, PrivateStream(), hardened=hardened).released
+    return (evaluate(model, holdout, noise, PrivateStream(), hardened=hardened),)
 
 
 def _seeded(config: RunConfig, site: Site, question: Question) -> RandomStream:

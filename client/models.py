@@ -93,7 +93,9 @@ def _cached_model(plan: RunPlan, mask: bytes) -> SiteModel:
     return rows, local, FlatParameters(local)
 
 
-def _make_engine(plan: RunPlan, speed: PerformanceSettings, train: ConsumerSequences, items: int) -> GradientEngine:
+def _make_engine(
+    plan: RunPlan, speed: PerformanceSettings, train: ConsumerSequences, items: int
+) -> GradientEngine:
     from client.training.engines import make_engine
     from common.data.features import FeatureSpec
     from common.model.network import ModelShape, build_model

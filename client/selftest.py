@@ -289,7 +289,7 @@ def _evaluation() -> list[Check]:
     )
     bound = metric_sensitivity(heads)
     empty_batcher = Batcher(sequences.take(np.zeros(0, dtype=np.intp)), heads)
-    draws = [evaluation.evaluate(model, empty_batcher, _SIGMA, PrivateStream()).released for _ in range(200)]
+    draws = [evaluation.evaluate(model, empty_batcher, _SIGMA, PrivateStream()).vector for _ in range(200)]
     noise = np.concatenate(draws) / (_SIGMA * bound)
     return [
         Check(
@@ -310,7 +310,7 @@ def _composition() -> list[Check]:
         for number in (1, 2, 3):
             guard = open_again()
             grant = guard.reserve(proposal(number, event))
-            guard.store(grant, b"contribution")
+            guard.store(grant, b"contribution", grant.attestation.attestation.events)
             guard.commit(grant)
         spent = open_again().status().epsilon
     truth = epsilon_of((PrivacyEvent(1.0, 0.1, 30),), _DELTA)
@@ -376,6 +376,8 @@ def empirical_audit(canaries: int = _CANARIES) -> OneRunAudit:
     included = np.random.default_rng().random(canaries) < 0.5
     engine = _Canaries(included)
     plan = _plan(1, population=10.0, sampling_rate=1.0, noise_multiplier=_AUDIT_SIGMA)
-    update = trainer.train_locally(engine, np.zeros(canaries, dtype=np.float32), plan, PrivateStream()).update
-    accountant = PldAccountant([plan.event()], discretization=1e-4)
-    return audit_scores(-update.astype(np.float64), included, upper=accountant.epsilon(_DELTA), delta=_DELTA)
+    result = trainer.train_locally(engine, np.zeros(canaries, dtype=np.float32), plan, PrivateStream())
+    accountant = PldAccountant(result.events, discretization=1e-4)
+    return audit_scores(
+        -result.update.astype(np.float64), included, upper=accountant.epsilon(_DELTA), delta=_DELTA
+    )

@@ -29,6 +29,7 @@ from common.contribution import STATISTICS, TRAIN, Query
 from common.errors import LocalProtocolError, PolicyRefusedError, RemoteProtocolError, VerificationError
 from common.plan import FAREWELL, PROPOSAL, RunPlan, model_digest
 from common.privacy.attestation import SignedAttestation
+from common.privacy.mechanism import PrivacyEvent
 from common.secagg import fixedpoint, messages
 from common.secagg.client import ClientProtocol, CohortPolicy, LocalSite
 from common.secagg.messages import Params, default_threshold
@@ -248,13 +249,14 @@ def _prepare(
             raise PolicyRefusedError(
                 "noise_multiplier_min", "the run has no privacy", hint="real sites train with noise only"
             )
-        return {}, Memory(ring=_quantized(site, question).tobytes(), plan=_plan_to_keep(question))
+        return {}, Memory(ring=_quantized(site, question)[0].tobytes(), plan=_plan_to_keep(question))
     guard = site.guard()
     _close_rounds(guard, question.query.run, keep=question.query.round)
     grant = guard.reserve(proposal_of(site, question, attempt, params), _echoed(request))
     if not grant.reused:
         try:
-            guard.store(grant, _quantized(site, question).tobytes())
+            ring, events = _quantized(site, question)
+            guard.store(grant, ring.tobytes(), events)
         except Exception:
             guard.fail(grant)  # that it failed may depend on the data, and the error code leaves: charged for good
             raise
@@ -262,7 +264,8 @@ def _prepare(
     return {"attestation": json.dumps(grant.attestation.to_json())}, memory
 
 
-def _quantized(site: Site, question: Question) -> NDArray[np.uint32]:
+def _quantized(site: Site, question: Question) -> tuple[NDArray[np.uint32], tuple[PrivacyEvent, ...]]:
+    """The answer as ring elements, and what the mechanisms did that made it."""
     contribution = answer(site, question)
     config, words = question.plan.config, None
     if not config.privacy.enabled:  # the same seed gives the same bits; with privacy, rounding is secret too
@@ -271,7 +274,7 @@ def _quantized(site: Site, question: Question) -> NDArray[np.uint32]:
         )
     quantized = fixedpoint.quantize(contribution.vector, contribution.blocks, words)
     site.note_locally({"round": question.query.round, "kind": "quantize", "saturated": quantized.saturated})
-    return quantized.ring
+    return quantized.ring, contribution.events
 
 
 def _ring(site: Site, memory: Memory) -> NDArray[np.uint32]:

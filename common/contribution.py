@@ -1,21 +1,26 @@
-"""``Query`` and ``Contribution``: what a site is asked, and the one vector it may release.
+"""``Query``, ``Release`` and ``Contribution``: what a site is asked, and the one vector it may release.
 
 Nothing else leaves a site. Training, evaluation and statistics for preprocessing all take this path.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common import wire
+from common.errors import LocalProtocolError
 from common.privacy.mechanism import PrivacyEvent
+from common.wire import digest
 
 TRAIN = "train"
 EVALUATE = "evaluate"
 STATISTICS = "statistics"
+UPDATE = "update"
+METRICS = "metrics"
+SERIES = "series"
 
 
 @dataclass(frozen=True)
@@ -49,28 +54,73 @@ class Query:
 
     def digest(self) -> bytes:
         """SHA-256 over the canonical bytes: ``bytes[32]``."""
-        return wire.digest(self, domain="query")
+        return digest(self, domain="query")
+
+
+@dataclass(frozen=True)
+class Release:
+    """What a mechanism has made fit to leave, with the events of the draws that made it so.
+
+    ``name`` is the block that it fills. ``events`` come from the code that drew the noise (``GaussianMechanism``);
+    a release without any was made without privacy, or from what has been released before.
+    Shapes: ``vector: float64[length of the block]``.
+    Guarantee: adding or removing one consumer changes the distribution of ``vector`` by no more than the
+    composition of ``events`` allows.
+    """
+
+    name: str
+    vector: NDArray[np.float64]
+    events: tuple[PrivacyEvent, ...]
+
+    def scaled(self, weight: float) -> Release:
+        """The release times a public weight: post-processing, at the same cost."""
+        return replace(self, vector=self.vector * weight)
+
+    def __repr__(self) -> str:
+        return f"Release({self.name}[{self.vector.size}], {len(self.events)} events)"
 
 
 @dataclass(frozen=True)
 class Contribution:
-    """The one vector a site may release for a Query, with what it costs.
+    """The one vector a site may release for a Query. It is made of releases, and costs what they cost.
 
-    Shapes: ``vector: float64[sum of block lengths]``, already noised and already multiplied by the
-    site's public weight.
-    Guarantee: adding or removing one consumer changes the distribution of ``vector`` by no more than
-    the composition of ``events`` allows.
+    Guarantee: that of its releases, composed. Nobody can state another cost: there is no field for it.
+    Raises: LocalProtocolError if the releases do not fill the blocks one by one.
     """
 
     query_digest: bytes
     blocks: tuple[Block, ...]
-    vector: NDArray[np.float64]
-    events: tuple[PrivacyEvent, ...]
+    releases: tuple[Release, ...]
 
     def __post_init__(self) -> None:
-        expected = sum(b.length for b in self.blocks)
-        if self.vector.shape != (expected,):
-            raise ValueError(f"vector has shape {self.vector.shape}, blocks say ({expected},)")
+        filled = [(release.name, release.vector.shape) for release in self.releases]
+        wanted = [(block.name, (block.length,)) for block in self.blocks]
+        if filled != wanted:
+            raise LocalProtocolError(f"the releases fill {filled}, the blocks are {wanted}")
+
+    @staticmethod
+    def of(query: Query, blocks: Sequence[Block], releases: Sequence[Release]) -> Contribution:
+        """Put releases, in any order, into the blocks of an answer. Raises: LocalProtocolError if one is missing."""
+        named: Mapping[str, Release] = {release.name: release for release in releases}
+        if len(named) != len(releases) or named.keys() != {block.name for block in blocks}:
+            raise LocalProtocolError(
+                f"an answer of {[b.name for b in blocks]} was given {[r.name for r in releases]}"
+            )
+        return Contribution(query.digest(), tuple(blocks), tuple(named[block.name] for block in blocks))
+
+    @property
+    def vector(self) -> NDArray[np.float64]:
+        """All blocks in a row: ``float64[sum of block lengths]``, finite.
+
+        A diverged step is the coordinator's doing (learning rate, model); refusing it would tell something.
+        """
+        whole: NDArray[np.float64] = np.concatenate([release.vector for release in self.releases])
+        return np.where(np.isfinite(whole), whole, 0.0)
+
+    @property
+    def events(self) -> tuple[PrivacyEvent, ...]:
+        """What the mechanisms did that made it."""
+        return tuple(event for release in self.releases for event in release.events)
 
     def __repr__(self) -> str:
         names = ", ".join(f"{b.name}[{b.length}]" for b in self.blocks)

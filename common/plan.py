@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from common import wire
 from common.config import RunConfig, build_config
-from common.contribution import EVALUATE, STATISTICS, Block
+from common.contribution import EVALUATE, METRICS, SERIES, STATISTICS, UPDATE, Block
 from common.contribution import TRAIN as TRAINING
 from common.errors import ConfigError
 from common.model.head_names import SALES
@@ -24,12 +24,9 @@ from common.privacy.mechanism import HOLDOUT, TRAIN, PrivacyEvent
 
 _RING = 2**31
 _UPDATE_CLIP = 4.0
-METRICS = "metrics"
-SERIES = "series"
 _NOISE_TAIL = 8.0  # standard deviations of a released cell that fit into its place of the sum
 PROPOSAL = b"fedcart/proposal/1\0"  # before the digest of a plan, in what the coordinator signs
 FAREWELL = b"fedcart/farewell/1\0"
-UPDATE = "update"
 
 
 @lru_cache(maxsize=64)

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from common import wire
 from common.atomic import write_atomic
-from common.contribution import EVALUATE, STATISTICS, TRAIN, Query
+from common.contribution import EVALUATE, METRICS, SERIES, STATISTICS, TRAIN, UPDATE, Query
 from common.errors import BadInputError, WorkFailedError
 from common.flower import Parts
-from common.plan import METRICS, SERIES, UPDATE, RunPlan, model_bytes, model_digest
+from common.plan import RunPlan, model_bytes, model_digest
 from common.privacy.attestation import SignedAttestation
 from common.run.files import RunFolder
 from common.run.records import COMPLETED, INTERRUPTED, STOPPED, RoundRecord, SiteRound

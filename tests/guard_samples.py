@@ -51,7 +51,7 @@ def one_round(guard: Guard, number: int, *, leave: bool = True) -> bytes:
     grant = guard.reserve(proposal(number))
     contribution = b"contribution %d" % grant.sequence
     if not grant.reused:
-        guard.store(grant, contribution)
+        guard.store(grant, contribution, grant.attestation.attestation.events)
     if leave:
         contribution = guard.commit(grant)
     guard.close_round("run", number)
@@ -65,7 +65,7 @@ def drive(folder: Path, first: int, rounds: int) -> None:
     (folder / "left").mkdir(exist_ok=True)
     for number in range(first, first + rounds):
         grant = guard.reserve(proposal(number))
-        guard.store(grant, b"contribution %d" % grant.sequence)
+        guard.store(grant, b"contribution %d" % grant.sequence, grant.attestation.attestation.events)
         guard.commit(grant)
         os.close(os.open(folder / "left" / str(grant.sequence), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         guard.close_round("run", number)

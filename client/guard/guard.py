@@ -1,7 +1,7 @@
 """``Guard``: the one door through which a contribution leaves a site.
 
     reserve   policy, rollback check, budget gate and RESERVE, before the first gradient
-    store     the computed contribution waits in the outbox
+    store     what ran is what was charged: the computed contribution waits in the outbox
     commit    COMMIT on disk, then the bytes may leave, once
     fail      no contribution came about, and the server will hear so: charged for good
     close     the round is over: what never left is voided, what left stays charged
@@ -13,8 +13,9 @@ on disk before the act it allows, and a RESERVE is voided only after its contrib
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client.guard.budget import Projection, check_run_total, check_split, gate, project
@@ -160,13 +161,16 @@ class Guard:
         signed = SignedAttestation.sign(attestation, self._identity)
         return Grant(entry.sequence, entry.hash, proposal.run, proposal.round, signed, reused)
 
-    def store(self, reservation: Reservation, contribution: bytes) -> None:
-        """Put the computed contribution into the outbox, durably.
+    def store(self, reservation: Reservation, contribution: bytes, events: Sequence[PrivacyEvent]) -> None:
+        """Put the computed contribution into the outbox, durably, if what made it is what was charged.
 
-        **Raises** LocalProtocolError if the reservation is no longer open; WorkFailedError (disk).
+        ``events``: what the mechanisms that made it did, from its releases.
+        **Raises** LocalProtocolError if that is not what was reserved, or the reservation is no longer open: the
+        caller then lets it ``fail``; WorkFailedError (disk).
         """
         with self._ledger.transaction() as state:
             _must_be_open(state, reservation)
+            _must_be_charged(state.reservations[reservation.sequence].body.events, events)
             self._outbox.put(reservation.sequence, contribution)
 
     def find(self, run: str, number: int) -> Reservation | None:
@@ -349,6 +353,28 @@ def _reserve_body(proposal: Proposal, code: str, source: int | None) -> Reserve:
         split_key=proposal.split_key,
         source=source,
     )
+
+
+def _must_be_charged(charged: Sequence[PrivacyEvent], ran: Sequence[PrivacyEvent]) -> None:
+    if _steps_by_mechanism(charged) != _steps_by_mechanism(ran):
+        raise LocalProtocolError(
+            f"what ran ({_in_words(ran)}) is not what was charged ({_in_words(charged)})",
+            hint="nothing has left; this is a bug of this program: report it",
+        )
+
+
+def _steps_by_mechanism(events: Sequence[PrivacyEvent]) -> Counter[PrivacyEvent]:
+    total: Counter[PrivacyEvent] = Counter()
+    for event in events:
+        total[replace(event, steps=1)] += event.steps
+    return total
+
+
+def _in_words(events: Sequence[PrivacyEvent]) -> str:
+    words = [
+        f"{e.sub_scope} {e.steps} x noise {e.noise_multiplier:.4g} at rate {e.sampling_rate:g}" for e in events
+    ]
+    return ", ".join(words) or "nothing"
 
 
 def _must_be_open(state: Replay, reservation: Reservation) -> None:

@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from client.guard.outbox import outbox_digest
 from client.site import Site, private_folder
+from client.training.mechanism import GaussianMechanism, Noise
 from common.atomic import write_atomic
-from common.contribution import STATISTICS
+from common.contribution import SERIES, STATISTICS, Release
 from common.data.purchases import Purchases, purchases_of
 from common.errors import BadInputError, ConfigError, VerificationError
 from common.model.sales_series import Floats, SalesSpec
 from common.plan import RunPlan
+from common.privacy.mechanism import HOLDOUT, TRAIN
 from common.trust.randomness import RandomStream
 
 if TYPE_CHECKING:
@@ -31,21 +32,18 @@ if TYPE_CHECKING:
 _ARRAYS = ("consumer", "cell", "amounts")
 
 
-def noised_series(purchases: Purchases, plan: RunPlan, stream: RandomStream) -> NDArray[np.float64]:
+def noised_series(purchases: Purchases, plan: RunPlan, stream: RandomStream) -> Release:
     """Sum of the clipped consumers plus Gaussian noise, in units of the bounds: ``float64[cells]``.
 
     Guarantee: with a private stream and ``plan.noise_multiplier`` above 0, one Gaussian mechanism on all consumers
     of the site without sampling; L2 sensitivity ``privacy.clip`` under adding or removing one consumer, noise
-    ``noise_multiplier * clip`` on every cell.
+    ``noise_multiplier * clip`` on every cell. All consumers are read, so both sub-scopes pay.
     """
     privacy, spec = plan.config.privacy, SalesSpec.of(plan.config)
-    series = purchases.series(spec, privacy.clip).reshape(-1)
-    if plan.noise_multiplier:
-        noise = np.empty(series.size, dtype=np.float64)
-        scale = plan.noise_multiplier * privacy.clip
-        stream.fill_gaussian(noise, scale=scale, hardened=privacy.noise == "hardened")
-        series = series + noise
-    return series
+    scopes = (TRAIN, HOLDOUT) if privacy.holdout > 0 else (TRAIN,)
+    noise = Noise(plan.noise_multiplier, privacy.clip, scopes, hardened=privacy.noise == "hardened")
+    mechanism, series = GaussianMechanism(noise, stream), purchases.series(spec, privacy.clip).reshape(-1)
+    return Release(SERIES, series + mechanism.noise(series.size), mechanism.events())
 
 
 def noise_floor(plan: RunPlan) -> float:

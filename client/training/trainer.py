@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from client.training.gradients import GradientDiagnostics, GradientEngine
+from client.training.mechanism import GaussianMechanism, Noise
 from client.training.optimizer import default_learning_rate, make_optimizer
 from common.config import RunConfig
 from common.errors import ConfigError
@@ -55,11 +55,9 @@ class LocalPlan:
         """True if the steps are noised."""
         return self.noise_multiplier > 0
 
-    def event(self) -> PrivacyEvent:
-        """What the whole round costs a training consumer. Raises: ConfigError without noise."""
-        if not self.private:
-            raise ConfigError("training without noise has no privacy event", hint="set privacy.enabled = true")
-        return PrivacyEvent(self.noise_multiplier, self.sampling_rate, self.steps, sub_scope=TRAIN)
+    def mechanism(self, clip: float, stream: RandomStream) -> GaussianMechanism:
+        """The mechanism of the steps, over sums that one consumer moves by at most ``clip``."""
+        return GaussianMechanism(Noise(self.noise_multiplier, clip, (TRAIN,), self.hardened, torch_turn), stream)
 
 
 def local_plan(
@@ -125,7 +123,7 @@ class LocalDiagnostics:
 
 @dataclass(frozen=True)
 class LocalResult:
-    """The update ``theta_T - theta_0: float32[d]``, its cost, and what stays at the site."""
+    """The update ``theta_T - theta_0: float32[d]``, what the steps that made it cost, and what stays at the site."""
 
     update: Vector
     events: tuple[PrivacyEvent, ...]
@@ -137,42 +135,31 @@ def train_locally(engine: GradientEngine, start: Vector, plan: LocalPlan, stream
 
     Guarantee: with ``plan.private`` and a private stream, the update is the post-processing of
     ``plan.steps`` Poisson-subsampled Gaussian mechanisms with multiplier ``plan.noise_multiplier``
-    under adding or removing one consumer. An empty batch is a step like any other.
+    under adding or removing one consumer. An empty batch is a step like any other. ``events`` are counted
+    where the noise is drawn.
     Without noise the same stream gives the same bits (one torch thread is used).
     """
     if plan.private and engine.clip != plan.clip:
         raise ConfigError(
             f"the engine clips at {engine.clip}, the plan says {plan.clip}", hint="build the engine from the plan"
         )
-    diagnostics = LocalDiagnostics()
+    diagnostics, mechanism = LocalDiagnostics(), plan.mechanism(engine.clip, stream)
     optimizer = make_optimizer(plan.optimizer, plan.learning_rate)
     engine.parameters.load(start)
     theta = engine.parameters.vector
     anchor = theta.clone()
     with _one_thread(), _dropout_seed(stream):
         for _ in range(plan.steps):
-            rows = np.flatnonzero(stream.bernoulli(plan.sampling_rate, engine.consumers))
+            rows = mechanism.sample(plan.sampling_rate, engine.consumers)
             gradient, batch = engine.clipped_sum(rows)
-            noise = gaussian_noise(len(gradient), plan, stream)
+            noise = mechanism.noise(len(gradient)).astype(np.float32)
             diagnostics.add(batch, plan.clip, float(gradient.norm()), float(np.linalg.norm(noise)))
             gradient.add_(torch.from_numpy(noise)).div_(plan.expected_batch)
             if plan.proximal:
                 gradient.add_(theta - anchor, alpha=plan.proximal)
             optimizer.step(theta, gradient)
     update = (theta - anchor).numpy()
-    return LocalResult(update, (plan.event(),) if plan.private else (), diagnostics)
-
-
-def gaussian_noise(size: int, plan: LocalPlan, stream: RandomStream) -> NDArray[np.float32]:
-    """Noise of one step on every coordinate, standard deviation ``noise_multiplier * clip``: ``float32[d]``.
-
-    Drawn in double precision; zeros when the plan is not private.
-    """
-    if not plan.private:
-        return np.zeros(size, dtype=np.float32)
-    noise = np.empty(size, dtype=np.float64)
-    stream.fill_gaussian(noise, scale=plan.noise_multiplier * plan.clip, hardened=plan.hardened, turn=torch_turn)
-    return noise.astype(np.float32)
+    return LocalResult(update, mechanism.events(), diagnostics)
 
 
 def torch_turn(angle: Floats) -> tuple[Floats, Floats]:

@@ -22,7 +22,7 @@ SPLIT = {"holdout": 0.2, "split_key": "aa" * 32, "events": (TRAINING, EVALUATION
 
 def release(guard: Guard, number: int, **changes: Any) -> None:
     grant = guard.reserve(proposal(number, **(SPLIT | changes)))
-    guard.store(grant, b"numbers")
+    guard.store(grant, b"numbers", grant.attestation.attestation.events)
     guard.commit(grant)
 
 

@@ -27,7 +27,7 @@ def two_rounds(folder: Path) -> tuple[Guard, SignedAttestation]:
     """A ledger with two committed rounds, and what the server knows: the attestation of the first."""
     guard = guard_in(folder)
     first = guard.reserve(proposal(1))
-    guard.store(first, b"numbers")
+    guard.store(first, b"numbers", first.attestation.attestation.events)
     guard.commit(first)
     one_round(guard, 2)
     return guard, first.attestation

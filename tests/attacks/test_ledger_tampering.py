@@ -100,7 +100,7 @@ def test_a_cut_tail_is_found(ledger: Path, kept: int) -> None:
 def test_the_last_commit_is_anchored_before_its_round_is_closed(tmp_path: Path) -> None:
     guard = guard_in(tmp_path)
     grant = guard.reserve(proposal())
-    guard.store(grant, b"numbers")
+    guard.store(grant, b"numbers", grant.attestation.attestation.events)
     guard.commit(grant)
     ledger = guard.ledger.path
     ledger.write_bytes(b"".join(ledger.read_bytes().splitlines(keepends=True)[:-1]))
@@ -170,7 +170,7 @@ def run(tmp_path: Path) -> RunFolder:
     guard = open_guard(tmp_path / "state", IDENTITY, policy(), "c", ledger_path=ledger, simulated=True)
     for number in (1, 2, 3):
         grant = guard.reserve(proposal(number))
-        guard.store(grant, b"numbers")
+        guard.store(grant, b"numbers", grant.attestation.attestation.events)
         guard.commit(grant)
         guard.close_round("run", number)
         epsilon = {"shop": grant.attestation.attestation.epsilon_after}

@@ -24,14 +24,14 @@ KNOWN = 4.377178  # Gaussian, no sampling, sigma 1, delta 1e-5: Balle and Wang 2
 
 def release(guard: Guard) -> int:
     grant = guard.reserve(proposal(0, kind="statistics", events=SERIES, **SALES))
-    guard.store(grant, b"series")
+    guard.store(grant, b"series", grant.attestation.attestation.events)
     guard.commit(grant)
     return grant.sequence
 
 
 def learn(guard: Guard, number: int, **changes: Any) -> None:
     grant = guard.reserve(proposal(number, events=(), derived=True, **(SALES | changes)))
-    guard.store(grant, b"update %d" % number)
+    guard.store(grant, b"update %d" % number, grant.attestation.attestation.events)
     guard.commit(grant)
 
 

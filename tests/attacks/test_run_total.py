@@ -32,7 +32,7 @@ RUN = {"run_events": PLANNED, "events": (TRAINING, EVALUATION)}
 
 def release(guard: Guard, number: int, **changes: Any) -> None:
     grant = guard.reserve(proposal(number, **(RUN | changes)))
-    guard.store(grant, b"numbers")
+    guard.store(grant, b"numbers", grant.attestation.attestation.events)
     guard.commit(grant)
 
 
@@ -64,7 +64,7 @@ def test_rounds_that_were_aborted_or_failed_count_and_void_ones_do_not(tmp_path:
     guard.close_round("run", 1)
     guard.fail(guard.reserve(proposal(1, attempt=1, **RUN)))
     grant = guard.reserve(proposal(2, **RUN))
-    guard.store(grant, b"numbers")
+    guard.store(grant, b"numbers", grant.attestation.attestation.events)
     assert guard.reserve(proposal(2, attempt=1, **RUN)).reused
     guard.commit(grant)
     with pytest.raises(PolicyRefusedError, match="run_total"):

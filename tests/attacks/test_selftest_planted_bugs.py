@@ -12,8 +12,8 @@ import torch
 from client import selftest
 from client.guard import guard as guards
 from client.one_run_audit import audit_scores, epsilon_lower_bound, p_value
-from client.training import trainer
 from client.training.dpsgd import clipping
+from client.training.mechanism import GaussianMechanism
 from common.data import sequences as rows_of
 from common.data.sequences import ConsumerSequences
 
@@ -25,29 +25,29 @@ def _failed(checks: list[selftest.Check]) -> list[str]:
 
 
 def noise_divided_by_batch_size(patch: pytest.MonkeyPatch) -> None:
-    true = trainer.gaussian_noise
-    patch.setattr(
-        trainer, "gaussian_noise", lambda n, plan, stream: true(n, plan, stream) / np.float32(plan.expected_batch)
-    )
+    true, batch = GaussianMechanism.noise, 10.0
+    patch.setattr(GaussianMechanism, "noise", lambda self, size: true(self, size) / batch)
 
 
 def one_layer_without_noise(patch: pytest.MonkeyPatch) -> None:
-    true = trainer.gaussian_noise
+    true = GaussianMechanism.noise
 
-    def partial(n: int, plan: Any, stream: Any) -> np.ndarray:
-        noise = true(n, plan, stream)
+    def partial(self: GaussianMechanism, size: int) -> np.ndarray:
+        noise = true(self, size)
         noise[:64] = 0
         return noise
 
-    patch.setattr(trainer, "gaussian_noise", partial)
+    patch.setattr(GaussianMechanism, "noise", partial)
 
 
 def fixed_noise_seed(patch: pytest.MonkeyPatch) -> None:
-    def same(n: int, plan: Any, _stream: Any) -> np.ndarray:
-        scale = plan.noise_multiplier * plan.clip
-        return (np.random.default_rng(7).normal(size=n) * scale).astype(np.float32)
+    true = GaussianMechanism.noise
 
-    patch.setattr(trainer, "gaussian_noise", same)
+    def same(self: GaussianMechanism, size: int) -> np.ndarray:
+        drawn = true(self, size)
+        return np.random.default_rng(7).normal(size=size) * drawn.std()
+
+    patch.setattr(GaussianMechanism, "noise", same)
 
 
 def clip_of_the_batch_mean(patch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ def make_audited_run(path: Path, rounds: int = 3) -> Path:
         attested, spent = {}, {}
         for name, guard in guards.items():
             grant = guard.reserve(proposal(number, events=EVENTS, secure=False))
-            guard.store(grant, b"contribution")
+            guard.store(grant, b"contribution", grant.attestation.attestation.events)
             if not (name == "south" and number == 2):
                 guard.commit(grant)
             guard.close_round("run", number)

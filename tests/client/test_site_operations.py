@@ -185,7 +185,7 @@ def spend(kit: SiteKit, number: int = 1) -> SignedAttestation:
     site = load_site(kit.path)
     guard = site.guard()
     grant = guard.reserve(proposal(number, population=200, events=(PrivacyEvent(2.0, 0.1, 10),)))
-    guard.store(grant, b"contribution")
+    guard.store(grant, b"contribution", grant.attestation.attestation.events)
     guard.commit(grant)
     return grant.attestation
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.config import build_config
-from common.contribution import EVALUATE, TRAIN
+from common.contribution import EVALUATE, METRICS, TRAIN, UPDATE
 from common.errors import ConfigError
-from common.plan import METRICS, UPDATE, RunPlan
+from common.plan import RunPlan
 from common.privacy.mechanism import HOLDOUT
 from common.privacy.mechanism import TRAIN as TRAIN_SCOPE
 

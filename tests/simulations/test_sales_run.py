@@ -149,7 +149,7 @@ def test_the_noise_of_a_release_is_the_announced_one_and_fresh_each_time(site: t
     at, plan = site
     purchases = purchases_at(at, plan)
     clean = purchases.series(SalesSpec.of(plan.config), plan.config.privacy.clip).reshape(-1)
-    draws = [noised_series(purchases, plan, PrivateStream()) - clean for _ in range(2)]
+    draws = [noised_series(purchases, plan, PrivateStream()).vector - clean for _ in range(2)]
     for noise in draws:
         spread = plan.noise_multiplier * plan.config.privacy.clip
         assert noise.std() == pytest.approx(spread, rel=6 / np.sqrt(2 * noise.size))

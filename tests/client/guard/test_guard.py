@@ -62,7 +62,7 @@ def test_a_site_that_was_too_slow_is_not_charged(tmp_path: Path) -> None:
 def test_a_contribution_leaves_at_most_once(tmp_path: Path) -> None:
     guard = guard_in(tmp_path)
     grant = guard.reserve(proposal())
-    guard.store(grant, b"numbers")
+    guard.store(grant, b"numbers", grant.attestation.attestation.events)
     assert guard_in(tmp_path).commit(grant) == b"numbers"
     assert list((tmp_path / "outbox").iterdir()) == []
     for again in (guard, guard_in(tmp_path)):
@@ -73,7 +73,7 @@ def test_a_contribution_leaves_at_most_once(tmp_path: Path) -> None:
 def test_a_retry_before_anything_left_uses_the_same_bytes_at_no_charge(tmp_path: Path) -> None:
     guard = guard_in(tmp_path)
     first = guard.reserve(proposal())
-    guard.store(first, b"numbers")
+    guard.store(first, b"numbers", first.attestation.attestation.events)
     second = guard_in(tmp_path).reserve(proposal(attempt=1), first.attestation)
     assert second.reused and second.sequence == first.sequence and guard.stored(second) == b"numbers"
     assert second.attestation.attestation.attempt == 1
@@ -84,7 +84,7 @@ def test_a_retry_before_anything_left_uses_the_same_bytes_at_no_charge(tmp_path:
 def test_after_it_left_a_new_attempt_is_a_new_charge(tmp_path: Path) -> None:
     guard = guard_in(tmp_path)
     grant = guard.reserve(proposal())
-    guard.store(grant, b"numbers")
+    guard.store(grant, b"numbers", grant.attestation.attestation.events)
     guard.commit(grant)
     second = guard.reserve(proposal(attempt=1))
     assert not second.reused and second.sequence > grant.sequence
@@ -94,14 +94,14 @@ def test_after_it_left_a_new_attempt_is_a_new_charge(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", [{"query": "ff" * 32}, {"config": "ff" * 32}, {"events": (RELEASE, RELEASE)}])
 def test_another_question_never_gets_the_stored_answer(tmp_path: Path, change: dict) -> None:
     guard = guard_in(tmp_path)
-    guard.store(guard.reserve(proposal()), b"numbers")
+    guard.store(guard.reserve(proposal()), b"numbers", (RELEASE,))
     assert not guard.reserve(proposal(attempt=1, **change)).reused
 
 
 def test_a_damaged_outbox_is_not_sent_and_stays_charged(tmp_path: Path) -> None:
     guard = guard_in(tmp_path)
     grant = guard.reserve(proposal())
-    guard.store(grant, b"numbers")
+    guard.store(grant, b"numbers", grant.attestation.attestation.events)
     (path,) = (tmp_path / "outbox").iterdir()
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     with pytest.raises(VerificationError, match="damaged"):
@@ -111,7 +111,7 @@ def test_a_damaged_outbox_is_not_sent_and_stays_charged(tmp_path: Path) -> None:
 
 def test_the_outbox_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     guard = guard_in(tmp_path)
-    guard.store(guard.reserve(proposal()), b"numbers")
+    guard.store(guard.reserve(proposal()), b"numbers", (RELEASE,))
     (path,) = (tmp_path / "outbox").iterdir()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / "ledger.jsonl").stat().st_mode) == 0o600
@@ -126,7 +126,7 @@ def test_nothing_is_committed_that_was_not_stored(tmp_path: Path) -> None:
 def test_an_answer_that_failed_is_charged_for_good(tmp_path: Path) -> None:
     guard = guard_in(tmp_path)
     grant = guard.reserve(proposal())
-    guard.store(grant, b"numbers")
+    guard.store(grant, b"numbers", grant.attestation.attestation.events)
     guard_in(tmp_path).fail(grant)
     assert list((tmp_path / "outbox").iterdir()) == []
     guard.close_round("run", 1)
@@ -153,9 +153,12 @@ def test_only_an_open_reservation_can_be_forfeit(tmp_path: Path) -> None:
 def test_a_process_that_outlives_a_restart_can_neither_store_nor_commit(tmp_path: Path) -> None:
     orphan = guard_in(tmp_path)
     grant = orphan.reserve(proposal())
-    orphan.store(grant, b"numbers")
+    orphan.store(grant, b"numbers", grant.attestation.attestation.events)
     guard_in(tmp_path).restart()
-    for act in (lambda: orphan.store(grant, b"numbers"), lambda: orphan.commit(grant)):
+    for act in (
+        lambda: orphan.store(grant, b"numbers", grant.attestation.attestation.events),
+        lambda: orphan.commit(grant),
+    ):
         with pytest.raises(LocalProtocolError, match="void"):
             act()
     assert list((tmp_path / "outbox").iterdir()) == []
@@ -166,7 +169,7 @@ def test_a_reservation_of_another_ledger_is_not_accepted(tmp_path: Path) -> None
     guard = guard_in(tmp_path / "b")
     guard.reserve(proposal(2))
     with pytest.raises(LocalProtocolError, match="not in this ledger"):
-        guard.store(grant, b"numbers")
+        guard.store(grant, b"numbers", grant.attestation.attestation.events)
 
 
 def test_another_process_finds_the_open_reservation_of_a_round(tmp_path: Path) -> None:
@@ -351,7 +354,7 @@ def test_a_full_disk_means_not_reserved_and_nothing_half_believed(tmp_path: Path
 def test_a_failed_sync_means_not_committed_but_charged(tmp_path: Path, monkeypatch) -> None:
     guard = guard_in(tmp_path)
     grant = guard.reserve(proposal())
-    guard.store(grant, b"numbers")
+    guard.store(grant, b"numbers", grant.attestation.attestation.events)
 
     def broken(fd: int) -> None:
         raise OSError(5, "input/output error")
