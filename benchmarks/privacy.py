@@ -38,7 +38,7 @@ VERIFY = """
 import json, sys, time
 start = time.perf_counter()
 from pathlib import Path
-from common.verify import verify_path
+from common.audit.verify import verify_path
 imported = time.perf_counter()
 verdict = verify_path(Path(sys.argv[1]))
 done = time.perf_counter()

@@ -13,7 +13,7 @@ from cli import show
 if TYPE_CHECKING:
     from cli.report.audit_view import Audit, SiteAudit
     from client.selftest import SelfTestResult
-    from common.verify import Verdict
+    from common.audit.verify import Verdict
 
 FAILED = 1
 ROWS_SHOWN = 200  # beyond, the table shows the worst site of each round; --csv always has every row
@@ -78,8 +78,8 @@ def verify_command(
 
     Chains, signatures, signed ends, attestations, epsilon by both accountants, aggregation evidence.
     """
+    from common.audit.verify import verify_path
     from common.trust.identity import Roster
-    from common.verify import verify_path
 
     with show.working("verifying"):
         pinned = None if roster is None else Roster.load(roster)

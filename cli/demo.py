@@ -70,8 +70,8 @@ def _run(folder: Path, sites: int, rounds: int, *, as_json: bool) -> int:
 
 
 def _audit(federation: LocalFederation, run: Path, sites: Sequence[str]) -> int:
+    from common.audit.verify import verify_path
     from common.trust.identity import Roster
-    from common.verify import verify_path
 
     roster = Roster.load(federation.coordinator.roster)
     verdicts = [verify_path(run, roster=roster)]

@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from cli import show
 from cli.verdict import Standing, standings
+from common.atomic import link_atomic
 from common.config import RunConfig
 from common.contribution import STATISTICS
 from common.run.files import RunFolder
@@ -111,9 +112,7 @@ class Screen(Observer):
     def prepared(self, facts: RunFacts) -> None:
         """Show what is about to be trained, by whom, under which promise."""
         if self.latest is not None:
-            from cli.simulate import link_latest
-
-            link_latest(self.latest, facts.out)
+            link_atomic(self.latest, facts.out)
         self._line("")
         for line in facts_lines(facts):
             self._line(line)

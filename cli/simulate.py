@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -247,16 +246,6 @@ def _fresh(path: Path) -> Path:
         count += 1
         candidate = path.with_name(f"{path.name}-{count}")
     return candidate
-
-
-def link_latest(link: Path, target: Path) -> None:
-    """Point ``link`` to a run folder beside it; a file system without links goes without."""
-    temporary = link.with_name(f".{link.name}.{os.getpid()}")
-    try:
-        temporary.symlink_to(target.name)
-        os.replace(temporary, link)
-    except OSError:
-        temporary.unlink(missing_ok=True)
 
 
 def _write_report(folder: Path) -> None:

@@ -64,3 +64,13 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise WorkFailedError(
             f"cannot write {path}: {error.strerror}", hint="free some space, then resume"
         ) from error
+
+
+def link_atomic(link: Path, target: Path) -> None:
+    """Point ``link`` to ``target`` beside it in one step; a file system without links goes without."""
+    temporary = link.with_name(f".{link.name}.{os.getpid()}")
+    try:
+        temporary.symlink_to(target.name)
+        temporary.replace(link)
+    except OSError:
+        temporary.unlink(missing_ok=True)

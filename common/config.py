@@ -18,8 +18,8 @@ import tomli_w
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from common.errors import ConfigError
-from common.model.head_names import INTENT, ROW_HEADS, SALES, STEP_HEADS
-from common.task_settings import Count, IntentSettings, Positive, SalesSettings, Section
+from common.tasks.heads import INTENT, ROW_HEADS, SALES, STEP_HEADS
+from common.tasks.settings import Count, IntentSettings, Positive, SalesSettings, Section
 
 Task = Literal["next-behaviour", "purchase-intent", "multi-task", "sales"]
 Rate = Annotated[float, Field(gt=0, le=1)]

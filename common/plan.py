@@ -19,8 +19,8 @@ from common.config import RunConfig, build_config
 from common.contribution import EVALUATE, METRICS, SERIES, STATISTICS, UPDATE, Block
 from common.contribution import TRAIN as TRAINING
 from common.errors import ConfigError
-from common.model.head_names import SALES
 from common.privacy.mechanism import HOLDOUT, TRAIN, PrivacyEvent
+from common.tasks.heads import SALES
 
 _RING = 2**31
 _UPDATE_CLIP = 4.0

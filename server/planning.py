@@ -17,9 +17,9 @@ from common.atomic import write_atomic
 from common.config import RunConfig
 from common.deployment import CoordinatorKit
 from common.errors import BadInputError, ConfigError
-from common.model.head_names import SALES
 from common.model.sales_series import catalogue_categories
 from common.run.files import RunFolder
+from common.tasks.heads import SALES
 from common.trust.identity import Roster
 from server.run_setup import make_plan, write_setup
 from server.state import ServerState, save_checkpoint

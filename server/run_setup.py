@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from common.atomic import write_atomic
 from common.config import RunConfig
-from common.model.head_names import SALES
 from common.model.sales_series import SalesSpec
 from common.plan import RunPlan
 from common.privacy.calibration import calibrate_noise
 from common.run.files import RunFolder
+from common.tasks.heads import SALES
 
 if TYPE_CHECKING:
     from common.data.features import FeatureSpec

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from common.config import RunConfig
-from common.model.head_names import SALES
 from common.plan import RunPlan
 from common.run.files import RunFolder
 from common.run.records import RoundRecord
+from common.tasks.heads import SALES
 from server.rounds import Outcome
 from simulations import sales
 from simulations.observer import RunFacts, SiteFacts, Summary

@@ -21,9 +21,9 @@ from common.atomic import write_atomic
 from common.config import RunConfig
 from common.deployment import SiteKit
 from common.errors import BadInputError
-from common.model.head_names import SALES
 from common.plan import RunPlan
 from common.run.files import RunFolder
+from common.tasks.heads import SALES
 from common.trust.identity import COORDINATOR, SITE, Identity, Party, Roster
 from server.run_setup import write_setup
 from simulations.observer import SiteFacts

@@ -21,10 +21,10 @@ from client.site import load_site
 from common.atomic import write_atomic
 from common.config import RunConfig, load_config
 from common.errors import BadInputError
-from common.model.head_names import SALES
 from common.plan import RunPlan
 from common.run.files import RunFolder
 from common.run.records import INTERRUPTED, RUNNING, RoundRecord
+from common.tasks.heads import SALES
 from server.app import make_app, read_plan
 from server.observer import RunObserver
 from server.rounds import Outcome

@@ -32,7 +32,7 @@ FLOORS = (  # inside common: a file imports from its own line and from those abo
     ("contribution",),
     ("secagg",),
     ("data",),
-    ("tasks", "task_settings"),
+    ("tasks",),
     ("config",),
     ("model",),
     ("plan",),
@@ -152,7 +152,7 @@ def test_no_files_import_each_other_in_a_circle_not_even_lazily():
 
 
 def test_client_and_server_need_no_command_line_and_common_stands_alone():
-    code = "import sys; sys.modules.update(client=None, server=None, simulations=None, cli=None); import common.verify"
+    code = "import sys; sys.modules.update(client=None, server=None, simulations=None, cli=None); import common.audit.verify"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
@@ -179,6 +179,8 @@ def test_help_of_every_command_loads_nothing_heavy():
 
 
 def test_offline_verification_needs_neither_torch_nor_opacus_nor_flwr():
-    code = "import sys; sys.modules.update(torch=None, opacus=None, flwr=None); import common.verify, cli.audit"
+    code = (
+        "import sys; sys.modules.update(torch=None, opacus=None, flwr=None); import common.audit.verify, cli.audit"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

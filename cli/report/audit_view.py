@@ -10,13 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from common.errors import BadInputError, FedcartError, VerificationError
-from common.privacy.accountant import ScopeAccountant, epsilon_of, round_up
-from common.privacy.attestation import SignedAttestation
-from common.privacy.calibration import rounds_left
-from common.privacy.entries import Replay, replay_lines, split_lines
-from common.privacy.mechanism import TRAIN, PrivacyEvent
-from common.privacy.statement import (
+from common.audit.statement import (
     LedgerRow,
     SiteBudget,
     Statement,
@@ -25,9 +19,15 @@ from common.privacy.statement import (
     ledger_rows,
     make_statement,
 )
+from common.audit.verify import Verdict, verify_path
+from common.errors import BadInputError, FedcartError, VerificationError
+from common.privacy.accountant import ScopeAccountant, epsilon_of, round_up
+from common.privacy.attestation import SignedAttestation
+from common.privacy.calibration import rounds_left
+from common.privacy.entries import Replay, replay_lines, split_lines
+from common.privacy.mechanism import TRAIN, PrivacyEvent
 from common.run.files import RunFolder
 from common.run.records import RoundRecord
-from common.verify import Verdict, verify_path
 
 ATTESTED = "attested"
 POST_PROCESSING = "post-processing of the release"

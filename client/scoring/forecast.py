@@ -17,9 +17,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from client.tasks.purchases import purchases_of
 from common.config import RunConfig
 from common.data.events import EventLog
-from common.data.purchases import purchases_of
 from common.errors import BadInputError, ConfigError
 from common.model.parameters import (
     METADATA_FILE,

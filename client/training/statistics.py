@@ -16,10 +16,10 @@ import numpy as np
 
 from client.guard.outbox import outbox_digest
 from client.site import Site, private_folder
+from client.tasks.purchases import Purchases, purchases_of
 from client.training.mechanism import GaussianMechanism, Noise
 from common.atomic import write_atomic
 from common.contribution import SERIES, STATISTICS, Release
-from common.data.purchases import Purchases, purchases_of
 from common.errors import BadInputError, ConfigError, VerificationError
 from common.model.sales_series import Floats, SalesSpec
 from common.plan import RunPlan

@@ -21,9 +21,9 @@ from client.training.mechanism import GaussianMechanism, Noise
 from client.training.optimizer import default_learning_rate, make_optimizer
 from common.config import RunConfig
 from common.errors import ConfigError
-from common.model.head_names import ROW_HEADS
 from common.model.parameters import Vector
 from common.privacy.mechanism import TRAIN, PrivacyEvent
+from common.tasks.heads import ROW_HEADS
 from common.trust.randomness import Floats, RandomStream, SeededStream
 
 

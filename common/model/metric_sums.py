@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import ConfigError
-from common.model.head_names import INTENT, ROW_HEADS, STEP_HEADS
+from common.tasks.heads import INTENT, ROW_HEADS, STEP_HEADS
 
 LOSS_BOUND = 10.0  # nats; a consumer's larger loss counts as this
 TOP_K = 20

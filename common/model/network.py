@@ -13,9 +13,9 @@ from torch.nn.utils.rnn import PackedSequence
 from common.config import ModelSettings
 from common.errors import ConfigError
 from common.model.batch import Batch
-from common.model.head_names import INTENT, ROW_HEADS, STEP_HEADS
 from common.model.heads import CategoryHead, ClassHead, ItemHead, RowHead, public_negatives
 from common.model.history import history_width
+from common.tasks.heads import INTENT, ROW_HEADS, STEP_HEADS
 
 _ENCODERS: Mapping[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 _NEGATIVES_SEED = 1  # public and the same in every run

@@ -10,10 +10,10 @@ from torch import nn
 
 from common.config import RunConfig
 from common.data.features import FeatureSpec
-from common.model.head_names import SALES
 from common.model.network import ModelShape, SequenceModel, build_model
 from common.model.parameters import item_index, layout_of
 from common.model.sales_network import SalesModel, build_sales_model
+from common.tasks.heads import SALES
 
 
 def run_model(config: RunConfig, features: str) -> SequenceModel | SalesModel:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from common.model.head_names import INTENT, ROW_HEADS, STEP_HEADS
 from common.model.history import Moments, history
+from common.tasks.heads import INTENT, ROW_HEADS, STEP_HEADS
 
 if TYPE_CHECKING:
     from common.config import RunConfig

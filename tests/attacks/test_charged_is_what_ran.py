@@ -16,11 +16,11 @@ import torch
 
 from client import answers, session
 from client.site import Site
+from client.tasks.purchases import Purchases
 from client.training import evaluation, statistics, trainer
 from client.training.dpsgd.engine import TapeEngine
 from client.training.mechanism import GaussianMechanism, Noise
 from common.contribution import METRICS, UPDATE
-from common.data.purchases import Purchases
 from common.errors import LocalProtocolError
 from common.model.heads import public_negatives
 from common.privacy.mechanism import TRAIN

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from client.guard.guard import Guard, recover_guard
+from common.audit.verify import verify_path
 from common.errors import PolicyRefusedError
 from common.privacy.accountant import ScopeAccountant
 from common.privacy.entries import Reserve, make_line, parse_line
 from common.privacy.mechanism import HOLDOUT, TRAIN, PrivacyEvent
-from common.verify import verify_path
 from tests.guard_samples import IDENTITY, ROSTER, guard_in, policy, proposal
 
 TRAINING = PrivacyEvent(1.0, 0.1, 40)

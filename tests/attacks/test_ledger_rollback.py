@@ -9,13 +9,13 @@ import pytest
 
 from client.guard.guard import Guard, recover_guard
 from client.guard.journal import FileJournal
+from common.audit.verify import verify_path
 from common.errors import BadInputError, RollbackError, VerificationError
 from common.privacy.accountant import ScopeAccountant
 from common.privacy.attestation import Head, SignedAttestation, SignedHead
 from common.secagg.journal import STEPS
 from common.secagg.messages import Session
 from common.trust.identity import Identity
-from common.verify import verify_path
 from tests.guard_samples import IDENTITY, RELEASE, ROSTER, guard_in, one_round, policy, proposal
 
 

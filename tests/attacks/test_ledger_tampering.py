@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from common.audit.verify import Verdict, verify_path
 from common.errors import BadInputError, VerificationError
 from common.privacy.attestation import AttestedHeads, SignedAttestation, SignedHead, check_attestation
 from common.privacy.entries import make_line, parse_line
@@ -15,7 +16,6 @@ from common.privacy.mechanism import PrivacyEvent
 from common.run.files import RunFolder
 from common.run.records import RoundRecord, SiteRound
 from common.trust.identity import SITE, Identity, Party, Roster
-from common.verify import Verdict, verify_path
 from tests.guard_samples import IDENTITY, ROSTER, guard_in, one_round, proposal
 
 

@@ -7,7 +7,7 @@ import sys
 
 CODE = """
 import sys
-import common.verify, client.guard.guard, common.privacy.statement, common.trust.randomness
+import common.audit.verify, client.guard.guard, common.audit.statement, common.trust.randomness
 print(*[m for m in ("torch", "opacus", "flwr", "polars", "dp_accounting", "scipy") if m in sys.modules])
 """
 

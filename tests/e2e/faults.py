@@ -10,10 +10,10 @@ from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
+from common.audit.verify import verify_path
 from common.deployment import split_address
 from common.run.files import RunFolder
 from common.trust.identity import Roster
-from common.verify import verify_path
 from server.runtime.bundle import bundle_text
 from simulations.demo import site_names, write_demo
 from simulations.processes import LocalFederation

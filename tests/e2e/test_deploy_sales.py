@@ -10,12 +10,12 @@ import polars as pl
 import pytest
 import tomli_w
 
+from common.audit.verify import verify_path
 from common.config import build_config
 from common.data.catalogue import write_catalogue
 from common.data.writing import write_frame
 from common.run.files import RunFolder
 from common.trust.identity import Roster
-from common.verify import verify_path
 from simulations.processes import LocalFederation
 from simulations.synthetic import SyntheticSpec, generate
 from tests.e2e.test_deploy_story import child, fedcart, ledgers_are_intact, newest, wait_until

@@ -14,9 +14,9 @@ import pytest
 
 from client.runtime.approval import WAITING, requests
 from client.runtime.check import FAILED, check_site
+from common.audit.verify import verify_path
 from common.run.files import RunFolder
 from common.trust.identity import Roster
-from common.verify import verify_path
 from server.planning import run_is_held
 from simulations.demo import site_names, write_demo
 from simulations.processes import LocalFederation

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from common import verify
+from common.audit import verify
 from common.privacy.accountant import epsilon_of
 from common.run.files import RunFolder
 from server.app import read_plan

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from client.site import load_site
+from common.audit.verify import verify_path
 from common.errors import WorkFailedError
 from common.run.files import RunFolder
-from common.verify import verify_path
 from server.app import read_plan
 from simulations.run import simulate
 from tests.tiny_federation import Recorder, tiny

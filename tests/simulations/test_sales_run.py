@@ -20,7 +20,8 @@ from client.training.statistics import (
     purchases_path,
     release_path,
 )
-from common import verify, wire
+from common import wire
+from common.audit import verify
 from common.config import PerformanceSettings, RunConfig, build_config
 from common.contribution import EVALUATE, STATISTICS, TRAIN, Query
 from common.errors import BadInputError, ConfigError, FedcartError, RemoteProtocolError, VerificationError

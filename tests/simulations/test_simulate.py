@@ -11,7 +11,7 @@ import pytest
 
 from client.guard.policy import SitePolicy
 from client.site import load_site
-from common import verify
+from common.audit import verify
 from common.config import load_config
 from common.errors import BadInputError, FedcartError, WorkFailedError
 from common.privacy.accountant import epsilon_of

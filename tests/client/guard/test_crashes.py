@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from common.audit.verify import verify_path
 from common.privacy.accountant import ScopeAccountant
-from common.verify import verify_path
 from tests.guard_samples import RELEASE, ROSTER, drive, guard_in
 
 WRITES = ("write", "fdatasync", "fsync", "replace", "unlink", "open", "ftruncate", "chmod")

@@ -11,6 +11,7 @@ import pytest
 
 from client.guard.guard import Reservation, recover_guard
 from client.guard.ledger import Ledger
+from common.audit.verify import verify_path
 from common.errors import (
     BadInputError,
     BudgetExhaustedError,
@@ -24,7 +25,6 @@ from common.privacy.accountant import ScopeAccountant
 from common.privacy.entries import Commit
 from common.privacy.mechanism import HOLDOUT, PrivacyEvent
 from common.trust.identity import Identity
-from common.verify import verify_path
 from tests.guard_samples import IDENTITY, RELEASE, ROSTER, guard_in, one_round, policy, proposal
 
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from client.tasks.purchases import purchases_of
 from common.config import build_config
 from common.data.events import EventLog
-from common.data.purchases import purchases_of
 from common.model.sales_series import SalesSpec
 
 START = datetime(2024, 1, 1)

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from common.privacy import statement
-from common.privacy.accountant import ScopeAccountant
-from common.privacy.mechanism import PrivacyEvent
-from common.privacy.statement import (
+from common.audit import statement
+from common.audit.statement import (
     SiteBudget,
     budget_of_attestation,
     budget_of_ledger,
@@ -17,6 +15,8 @@ from common.privacy.statement import (
     ledger_rows,
     make_statement,
 )
+from common.privacy.accountant import ScopeAccountant
+from common.privacy.mechanism import PrivacyEvent
 from tests.guard_samples import guard_in, one_round, proposal
 
 EVENTS = (PrivacyEvent(3.0, 0.05, 100),)
