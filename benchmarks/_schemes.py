@@ -10,7 +10,6 @@ from typing import Any
 
 from common.config import build_config
 from common.run.files import RunFolder
-from server.app import read_plan
 from simulations.reference_runs import CENTRAL, LOCAL_ONLY, reference_runs
 from simulations.run import simulate
 from simulations.workers import WorkerPool
@@ -34,7 +33,7 @@ def trained_schemes(tree: Mapping[str, Any], without: Mapping[str, Any]) -> dict
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         plain = simulate(build_config(plain_tree), out)
-        plan = read_plan(RunFolder.open(out))
+        plan = RunFolder.open(out).plan()
         with WorkerPool(os.cpu_count() or 1) as pool:
             kits = {site: out / "sites" / site for site in plan.sites}
             references = reference_runs(pool, kits, plan, names=(CENTRAL, LOCAL_ONLY))

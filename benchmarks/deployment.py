@@ -72,8 +72,8 @@ def wait_for_rounds(run: RunFolder, rounds: int) -> float:
     """The time at which that many rounds were on record."""
     end = time.monotonic() + LIMIT_S
     while len(run.metrics()) < rounds:
-        summary = run.read_json("summary.json") if (run.path / "summary.json").exists() else {}
-        if summary.get("status") == "interrupted" or time.monotonic() > end:
+        summary = run.summary()
+        if (summary and summary.status == "interrupted") or time.monotonic() > end:
             raise SystemExit(f"the run did not come to round {rounds}: {summary}")
         time.sleep(0.05)
     return time.monotonic()

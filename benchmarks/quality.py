@@ -23,7 +23,6 @@ from typing import Any
 from benchmarks._schemes import WITHOUT_PRIVACY
 from common.config import build_config
 from common.run.files import RunFolder
-from server.app import read_plan
 from simulations.reference_runs import CENTRAL, CENTRAL_DP, LOCAL_ONLY, reference_runs
 from simulations.run import simulate
 from simulations.workers import WorkerPool
@@ -100,7 +99,7 @@ def _one_seed(name: str, data: DataSet, seed: int, done: Set[str]) -> Iterator[d
 
 
 def _references(out: Path, names: tuple[str, ...]) -> dict[str, dict[str, float]]:
-    plan = read_plan(RunFolder.open(out))
+    plan = RunFolder.open(out).plan()
     with WorkerPool(os.cpu_count() or 1) as pool:
         return reference_runs(pool, {site: out / "sites" / site for site in plan.sites}, plan, names=names)
 

@@ -20,12 +20,11 @@ from flwr.serverapp import Grid, ServerApp
 
 from common.config import RunConfig, build_config
 from common.run.files import RunFolder
+from common.run.observer import Observer
 from common.trust.identity import Roster
-from server.app import greet, read_plan
+from server.app import greet
 from server.exchange import Exchange
-from server.observer import RunObserver
 from simulations.engines import run_apps
-from simulations.observer import Observer
 from simulations.run import simulate
 from simulations.workers import WorkerPool
 
@@ -59,13 +58,13 @@ def _exchanges(sites: int, engines: Sequence[str]) -> None:
 
 
 def _time_greetings(out: Path, config: RunConfig, repeats: int = 7) -> float:
-    folder, plan = RunFolder.open(out), read_plan(RunFolder.open(out))
+    folder, plan = RunFolder.open(out), RunFolder.open(out).plan()
     times: list[float] = []
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, _: Context) -> None:
-        nodes = greet(grid, plan, Roster.load(folder.path / "roster.json"), RunObserver())
+        nodes = greet(grid, plan, Roster.load(folder.path / "roster.json"), Observer())
         exchange = Exchange(grid, nodes)
         for _repeat in range(repeats):
             started = time.perf_counter()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from cli.follow import Follower
     from common.deployment import CoordinatorKit
     from common.run.files import RunFolder
+    from common.run.summary import Summary
     from server.runtime.link_server import Control
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Coordinate a federation: server and runs.")
 
 KitArgument = Annotated[Path, typer.Argument(help="folder of the coordinator's kit", metavar="KIT")]
 JsonOption = Annotated[bool, typer.Option("--json", help="the result as JSON on stdout")]
-SUBMITTED_FILE = "submitted.json"
 
 
 @app.command()
@@ -72,8 +72,9 @@ def resume(
     """Go on with an interrupted run from its last finished round, or show again one that is under way."""
     from common.deployment import open_coordinator_kit
     from common.errors import BadInputError
+    from common.run.hold import run_is_held
     from common.run.records import COMPLETED
-    from server.planning import open_run, run_is_held
+    from server.planning import open_run
     from server.runtime.control import must_be_up
 
     opened = open_coordinator_kit(kit)
@@ -128,29 +129,37 @@ def submit_and_follow(
     ``patient``: Ctrl-C lets the round under way come to its end, and only a second one stops at once.
     Raises: KeyboardInterrupt when the run was stopped so.
     """
-    from cli.follow import Follower, announce
     from server.runtime.control import open_control, submit
 
-    follower = Follower(folder, announce(folder), to_stderr=as_json)
+    follower = _follower(folder, as_json=as_json)
     if again:
         follower.skip_past()
-    (folder.path / "progress.json").unlink(missing_ok=True)  # of an earlier life
-    folder.write_json("summary.json", {"status": "running"})
+    folder.begin()
     with open_control(kit) as control:
         number = submit(kit, control, folder.path.name)
-        folder.write_json(SUBMITTED_FILE, {"flower_run": number})
+        folder.begin(number)
         return _attend(Attended(kit, folder, control, number), follower, as_json=as_json, patient=patient)
 
 
 def attach(kit: CoordinatorKit, folder: RunFolder, *, as_json: bool) -> int:
     """Show a run that is under way to its end, as ``submit_and_follow`` does."""
-    from cli.follow import Follower, announce
     from server.runtime.control import open_control
 
-    follower = Follower(folder, announce(folder), to_stderr=as_json)
-    number = int(folder.read_json(SUBMITTED_FILE)["flower_run"])
+    follower = _follower(folder, as_json=as_json)
     with open_control(kit) as control:
-        return _attend(Attended(kit, folder, control, number), follower, as_json=as_json, patient=True)
+        run = Attended(kit, folder, control, folder.submitted())
+        return _attend(run, follower, as_json=as_json, patient=True)
+
+
+def _follower(folder: RunFolder, *, as_json: bool) -> Follower:
+    """A screen on which what is about to be trained is shown, and who tells it the rest."""
+    from cli.follow import Follower, deployed_facts
+    from cli.screen import Screen
+
+    facts = deployed_facts(folder)
+    screen = Screen(folder.settings(), folder.path, to_stderr=as_json)
+    screen.prepared(facts)
+    return Follower(folder, screen)
 
 
 @dataclass(frozen=True)
@@ -168,41 +177,39 @@ class Attended:
 
 
 def _attend(run: Attended, follower: Follower, *, as_json: bool, patient: bool) -> int:
-    from cli.follow import follow
-
-    with follower:
+    with follower.screen:
         try:
-            summary = follow(follower, run.folder, run.word)
+            summary = follower.to_the_end(run.word)
         except KeyboardInterrupt:
             summary = _stop(run, follower, patient=patient)
-    return _close(run.kit, run.folder, summary, as_json=as_json)
+        return _close(run, follower, summary, as_json=as_json)
 
 
-def _stop(run: Attended, follower: Follower, *, patient: bool) -> dict[str, Any]:
-    from cli.follow import follow
-    from server.planning import ask_to_stop
+def _stop(run: Attended, follower: Follower, *, patient: bool) -> Summary:
+    from common.run.hold import ask_to_stop
+    from common.run.records import INTERRUPTED
+    from common.run.summary import Summary
     from server.runtime.control import stop_at_once
 
     if patient and follower.in_a_round():
         ask_to_stop(run.folder)
         show.note("stopping after the round under way; Ctrl-C again stops at once, and gives that round up")
         with suppress(KeyboardInterrupt):
-            return follow(follower, run.folder, run.word)
+            return follower.to_the_end(run.word)
     stop_at_once(run.control, run.folder, run.number)
-    summary = {"status": "interrupted"}
-    run.folder.write_json("summary.json", summary)
+    summary = Summary(INTERRUPTED)
+    run.folder.write_summary(summary)
     return summary
 
 
 def _name_at_sites(folder: RunFolder) -> str:
-    return str(folder.read_json("plan.json")["run"])
+    return folder.plan().run
 
 
 def _status_of(folder: RunFolder) -> str:
     """The word of a run's summary; empty if there is none."""
-    if not (folder.path / "summary.json").exists():
-        return ""
-    return str(folder.read_json("summary.json").get("status", ""))
+    summary = folder.summary()
+    return summary.status if summary else ""
 
 
 def _flower_word(control: Control, flower_run: int) -> str:
@@ -214,41 +221,26 @@ def _flower_word(control: Control, flower_run: int) -> str:
         return ""  # the server may be starting again
 
 
-def _close(kit: CoordinatorKit, folder: RunFolder, summary: dict[str, Any], *, as_json: bool) -> int:
+def _close(run: Attended, follower: Follower, summary: Summary, *, as_json: bool) -> int:
+    """Show how a run ended, return the exit code. Raises: FedcartError as the server app said, KeyboardInterrupt."""
     from common.errors import FedcartError
-    from common.run.records import COMPLETED, INTERRUPTED
+    from common.run.records import INTERRUPTED
 
-    _report(folder)
+    resume = f"fedcart server resume {run.kit.path}"
+    _report(run.folder)
     if as_json:
-        show.print_json(summary)
-    if summary.get("error"):
-        failure = FedcartError(
-            summary["error"], hint=summary.get("hint", "") or f"fedcart server resume {kit.path}"
-        )
-        failure.exit_code = int(summary.get("exit_code", 1))
+        show.print_json(summary.to_json())
+    if summary.error:
+        failure = FedcartError(summary.error, hint=summary.hint or resume)
+        failure.exit_code = summary.exit_code or 1
         raise failure
-    if summary["status"] == INTERRUPTED:
-        show.note(
-            f"every finished round is kept, the sites go on waiting; to go on: fedcart server resume {kit.path}"
-        )
+    if summary.status == INTERRUPTED:
+        show.note(f"every finished round is kept, the sites go on waiting; to go on: {resume}")
         raise KeyboardInterrupt
-    if not as_json:
-        _show_result(summary, folder)
-    if summary["status"] == COMPLETED:
+    follower.screen.closing(summary)
+    if summary.completed:
         return 0
-    return 3 if any("budget" in note or "policy" in note for note in summary["notes"]) else 1
-
-
-def _show_result(summary: dict[str, Any], folder: RunFolder) -> None:
-    from common.privacy.accountant import show_epsilon
-
-    took = show.duration(summary["seconds"])
-    typer.echo(f"{summary['status']}: {show.count(summary['rounds'], 'round')} in {took}")
-    for site, epsilon in sorted(summary["epsilon"].items()):
-        typer.echo(f"epsilon       {show_epsilon(epsilon)} spent at {site} (public, from its signed ledger)")
-    for note in summary["notes"]:
-        typer.echo(f"note          {note}")
-    typer.echo(f"folder        {folder.path}")
+    return 3 if any("budget" in note or "policy" in note for note in summary.notes) else 1
 
 
 def _report(folder: RunFolder) -> None:

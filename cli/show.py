@@ -11,16 +11,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
+
+from common.strict_json import readable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -63,7 +64,7 @@ def warning(message: str) -> None:
 
 def print_json(value: object) -> None:
     """Print one JSON value to stdout; numbers that JSON cannot hold (nan, inf) become null."""
-    typer.echo(json.dumps(_finite(value), indent=1, sort_keys=True, default=str))
+    typer.echo(readable(value, default=str), nl=False)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, words: Sequence[str] = ()) -> None:
@@ -137,13 +138,3 @@ def working(words: str) -> Iterator[Callable[[str, int, int], None]]:
         yield lambda what, done, total: bar.update(
             task, description=f"{words}: {what}", completed=done, total=max(total, 1)
         )
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value

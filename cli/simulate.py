@@ -16,9 +16,9 @@ from cli import show
 from common.errors import BadInputError, ConfigError
 
 if TYPE_CHECKING:
-    from cli.live import Screen
+    from cli.screen import Screen
     from common.config import RunConfig
-    from simulations.observer import Summary
+    from common.run.summary import Summary
 
 INTERRUPTED = 130
 DEFAULT_SCENARIO = "marketplace"
@@ -149,7 +149,7 @@ def chosen_settings(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def run_job(job: Job, *, as_json: bool) -> int:
     """Run a simulation with its screen, write its report. Returns the exit code. Raises: FedcartError."""
-    from cli.live import Screen
+    from cli.screen import Screen
 
     screen = Screen(job.config, job.out, to_stderr=as_json, latest=job.latest)
     with screen:
@@ -168,7 +168,7 @@ def run_job(job: Job, *, as_json: bool) -> int:
         _write_report(job.out)
         screen.closing(summary)
     if as_json:
-        show.print_json(_plain(summary))
+        show.print_json(summary.to_json())
     return _exit_code(summary, screen)
 
 
@@ -207,7 +207,7 @@ def _new(scenario: str | None, chosen: Mapping[str, Any], overrides: list[str], 
 
 
 def _resumed(folder: Path, chosen: Mapping[str, Any], overrides: list[str]) -> Job:
-    from common.config import build_config, read_toml
+    from common.config import build_config
     from common.run.files import RunFolder
 
     for key in [*chosen, *(text.partition("=")[0].strip() for text in overrides)]:
@@ -216,7 +216,7 @@ def _resumed(folder: Path, chosen: Mapping[str, Any], overrides: list[str]) -> J
                 f"{key} cannot change on --resume: the settings of a run are fixed before its first round",
                 hint="only --workers, --engine and --trainer may differ; start a new run for anything else",
             )
-    tree = read_toml(RunFolder.open(folder).path / "run.toml")
+    tree = RunFolder.open(folder).settings_as_written()
     for key, value in chosen.items():
         _put(tree, key, value)
     return Job(build_config(tree, overrides), folder, resume=True)
@@ -250,20 +250,13 @@ def _fresh(path: Path) -> Path:
 
 def _write_report(folder: Path) -> None:
     from cli.report import write_report
+    from common.run.files import RunFolder
 
-    if (folder / "run.toml").is_file():
+    if RunFolder.is_one(folder):
         write_report(folder)
 
 
-def _plain(summary: Summary) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(summary)
-
-
 def _exit_code(summary: Summary, screen: Screen) -> int:
-    from common.run.records import COMPLETED
-
-    if summary.status == COMPLETED:
+    if summary.completed:
         return 0
     return 3 if screen.refusals else 1

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 from cli import show
+from common.strict_json import one_line
 
 Sources = tuple[str, Path | None, str, Path | None, bool]
 
@@ -33,5 +33,5 @@ def follow_stream(model: Path, events: Path | None, limits: tuple[float, int], s
     for answer in follow(sys.stdin, scorer, level, with_ids=with_ids):
         wrong += "error" in answer
         scored += "error" not in answer
-        print(json.dumps(answer, separators=(",", ":")), flush=True)
+        print(one_line(answer), flush=True)
     show.note(f"{scored:,} events scored, {wrong:,} unusable lines, {len(scorer):,} consumers in memory")

@@ -260,8 +260,10 @@ def _prepare(
         except Exception:
             guard.fail(grant)  # that it failed may depend on the data, and the error code leaves: charged for good
             raise
-    memory = Memory(reservation=json.dumps(_reservation_to_json(grant)), plan=_plan_to_keep(question))
-    return {"attestation": json.dumps(grant.attestation.to_json())}, memory
+    memory = Memory(
+        reservation=json.dumps(_reservation_to_json(grant), allow_nan=False), plan=_plan_to_keep(question)
+    )
+    return {"attestation": json.dumps(grant.attestation.to_json(), allow_nan=False)}, memory
 
 
 def _quantized(site: Site, question: Question) -> tuple[NDArray[np.uint32], tuple[PrivacyEvent, ...]]:

@@ -27,6 +27,7 @@ from common.atomic import create_atomic, write_atomic
 from common.deployment import SiteFile, SiteKit, open_site_kit
 from common.errors import BadInputError, ConfigError, WorkFailedError
 from common.plan import RunPlan
+from common.strict_json import one_line
 from common.trust.identity import Identity, Roster
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class Site:
 
     def note_locally(self, facts: dict[str, Any]) -> None:
         """Append one line to the site's private diagnostics, which never leave it."""
-        line = json.dumps(facts, sort_keys=True, separators=(",", ":")) + "\n"
+        line = one_line(facts) + "\n"
         path = private_folder(self.kit.state) / "diagnostics.jsonl"
         fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "a", encoding="utf-8") as file:

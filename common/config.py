@@ -244,7 +244,7 @@ class RunConfig(Section):
     def public_json(self) -> str:
         """Canonical JSON of what every party of a run must agree on: no paths, no speed, no data source."""
         public = self.model_dump(mode="json", exclude={"data", "performance", "drop", "start_from", "baselines"})
-        return json.dumps(public, sort_keys=True, separators=(",", ":"))
+        return json.dumps(public, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     def digest(self) -> bytes:
         """SHA-256 of ``public_json``: ``bytes[32]``."""

@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from common.config import read_toml
 from common.errors import BadInputError, ConfigError
+from common.run.files import ROSTER_FILE
 
 SITE_VARIABLE = "FEDCART_SITE"
 COORDINATOR_VARIABLE = "FEDCART_COORDINATOR"
@@ -165,7 +166,7 @@ class Kit:
     @property
     def roster(self) -> Path:
         """Every party's public key."""
-        return self.path / "roster.json"
+        return self.path / ROSTER_FILE
 
     @property
     def authority(self) -> Path:

@@ -19,8 +19,6 @@ from common.plan import RunPlan
 from common.privacy.attestation import AttestedHeads, SignedAttestation
 from common.trust.identity import Roster
 
-HEADS_FILE = "heads.json"
-
 
 @dataclass
 class HeadsBook:
@@ -41,7 +39,7 @@ class HeadsBook:
 
     def save(self) -> None:
         """Make what was accepted durable."""
-        write_atomic(self.path, json.dumps(self.heads.to_json()).encode())
+        write_atomic(self.path, json.dumps(self.heads.to_json(), allow_nan=False).encode())
 
 
 @dataclass

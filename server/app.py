@@ -9,54 +9,59 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import numpy as np
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from common import VERSION
-from common.errors import BadInputError, FedcartError, WorkFailedError
+from common.errors import FedcartError, WorkFailedError
 from common.flower import Parts
 from common.plan import FAREWELL, RunPlan
 from common.run.files import RunFolder
+from common.run.observer import Observer
 from common.trust.identity import Identity, Roster
-from server.admission import HEADS_FILE, HeadsBook
+from server.admission import HeadsBook
 from server.cohort import ItemRows
 from server.exchange import Exchange
-from server.observer import RunObserver
-from server.rounds import Outcome, Run, run_federation
+from server.rounds import Measure, Outcome, Run, run_federation
 
 HELLO = b"fedcart/hello/1\0"
 GREETING_S = 20.0
 CLOSING_S = 30.0
 
 
-def make_app(observer: RunObserver, outcomes: list[Outcome] | None = None) -> ServerApp:
-    """A ServerApp that reports to ``observer`` and leaves how it ended in ``outcomes``."""
+def make_app(
+    observer: Observer, outcomes: list[Outcome] | None = None, measured: Measure | None = None
+) -> ServerApp:
+    """A ServerApp that reports to ``observer`` and leaves how it ended in ``outcomes``; ``measured``: see ``Run``."""
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         config = context.run_config
         folder = RunFolder.open(Path(str(config["run-folder"])))
-        outcome = run(grid, folder, Path(str(config["coordinator-key"])), observer)
+        federation = open_federation(grid, folder, Path(str(config["coordinator-key"])), observer)
+        federation.measured = measured or federation.measured
+        outcome = run(federation)
         if outcomes is not None:
             outcomes.append(outcome)
 
     return app
 
 
-def run(grid: Grid, folder: RunFolder, key: Path, observer: RunObserver) -> Outcome:
-    """Greet the sites, run the rounds that are left, say goodbye.
+def open_federation(grid: Grid, folder: RunFolder, key: Path, observer: Observer) -> Run:
+    """Read a prepared run folder and greet its sites.
 
-    Raises: WorkFailedError if too few sites answer or rounds keep failing; BadInputError for a damaged folder.
+    Raises: WorkFailedError if too few sites answer; BadInputError for a damaged folder.
     """
-    plan = read_plan(folder)
-    roster = Roster.load(folder.path / "roster.json")
+    plan, roster = folder.plan(), folder.roster()
     coordinator = Identity.load(roster.coordinator.name, key)
     nodes = greet(grid, plan, roster, observer)
-    book = HeadsBook.open(folder.path / HEADS_FILE)
-    exchange = Exchange(grid, nodes)
-    federation = Run(plan, folder, exchange, coordinator, roster, book, read_item_rows(folder), observer)
+    book = HeadsBook.open(folder.heads_file)
+    return Run(plan, folder, Exchange(grid, nodes), coordinator, roster, book, read_item_rows(folder), observer)
+
+
+def run(federation: Run) -> Outcome:
+    """Run the rounds that are left, say goodbye. Raises: WorkFailedError if rounds keep failing."""
     try:
         outcome = run_federation(federation)
     except FedcartError:
@@ -77,7 +82,7 @@ def say_goodbye(run: Run) -> None:
     run.exchange.ask("close", farewell, deadline_s=CLOSING_S, group="close")
 
 
-def greet(grid: Grid, plan: RunPlan, roster: Roster, observer: RunObserver) -> dict[str, int]:
+def greet(grid: Grid, plan: RunPlan, roster: Roster, observer: Observer) -> dict[str, int]:
     """Find out which node is which site: each proves it with its pinned key. Strangers are ignored.
 
     Raises: WorkFailedError if fewer sites than needed are there before the deadline.
@@ -106,7 +111,7 @@ def greet(grid: Grid, plan: RunPlan, roster: Roster, observer: RunObserver) -> d
     return known
 
 
-def _proven(parts: dict[str, object], plan: RunPlan, roster: Roster, node: int, observer: RunObserver) -> str:
+def _proven(parts: dict[str, object], plan: RunPlan, roster: Roster, node: int, observer: Observer) -> str:
     site, signature = parts.get("site"), parts.get("signature")
     if not isinstance(site, str) or not isinstance(signature, bytes) or site not in plan.sites:
         return ""
@@ -120,28 +125,12 @@ def _proven(parts: dict[str, object], plan: RunPlan, roster: Roster, node: int, 
     return site
 
 
-def read_plan(folder: RunFolder) -> RunPlan:
-    """The run's plan. Raises: BadInputError, ConfigError."""
-    try:
-        return RunPlan.from_json((folder.path / "plan.json").read_text())
-    except OSError as error:
-        raise BadInputError(
-            f"cannot read {folder.path / 'plan.json'}", hint="the run folder is incomplete"
-        ) from error
-
-
 def read_item_rows(folder: RunFolder) -> ItemRows | None:
     """The sites' public item masks and which coordinate belongs to which item, if the run has a catalogue."""
-    masks, layout = folder.path / "masks.npz", folder.path / "item_of.npy"
-    if not masks.exists():
-        return None
-    try:
-        with np.load(masks, allow_pickle=False) as stored:
-            return ItemRows(np.load(layout, allow_pickle=False), {name: stored[name] for name in stored.files})
-    except (OSError, ValueError) as error:
-        raise BadInputError(f"{masks} is damaged", hint="the run folder is incomplete") from error
+    masks = folder.item_masks()
+    return ItemRows(folder.item_of(), masks) if masks else None
 
 
 __all__ = ["Context", "Grid", "ServerApp", "app", "make_app", "run"]
 
-app = make_app(RunObserver())
+app = make_app(Observer())

@@ -6,34 +6,31 @@ late, and leaves progress, notes, model and summary in the run folder, where ``f
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from common.deployment import COORDINATOR_VARIABLE, CoordinatorKit, open_coordinator_kit
 from common.errors import FedcartError, RefusedError, WorkFailedError
 from common.flower import Parts, retry_pulls_quickly
 from common.plan import PROPOSAL, RunPlan
-from common.run.files import RunFolder
-from common.run.records import INTERRUPTED, RUNNING, RoundRecord
-from common.trust.identity import Identity, Roster
-from server.admission import HEADS_FILE, HeadsBook
-from server.app import Context, Grid, ServerApp, greet, read_item_rows, read_plan, say_goodbye
+from common.run.files import HEADS_FILE, Progress, RunFolder
+from common.run.hold import hold_run, stop_is_asked
+from common.run.observer import Observer
+from common.run.records import FAILED, INTERRUPTED, RUNNING, RoundRecord
+from common.run.summary import Summary
+from common.trust.identity import Identity
+from server.admission import HeadsBook
+from server.app import Context, Grid, ServerApp, greet, read_item_rows, say_goodbye
 from server.exchange import LATE, LOST, Exchange
-from server.observer import RunObserver
-from server.planning import hold_run, open_run, stop_is_asked
+from server.planning import open_run
+from server.result import model_facts, summarise_run, write_model
 from server.rounds import Outcome, Run, run_federation
-from server.state import ServerState
 
-PROGRESS_FILE = "progress.json"
-NOTES_FILE = "notes.jsonl"
 APPROVAL_VARIABLE = "FEDCART_APPROVAL_S"
 APPROVAL_S = 3_600.0
 ASK_AGAIN_S = 5.0
@@ -51,7 +48,7 @@ def main(grid: Grid, context: Context) -> None:
     folder = open_run(kit, str(context.run_config["run"]))
     retry_pulls_quickly()
     with hold_run(folder), _told(folder):
-        _write_summary(folder, {"status": RUNNING})
+        folder.write_summary(Summary(RUNNING))
         started = time.monotonic()
         deployment = Deployment(grid, kit, folder)
         outcome = deployment.run()
@@ -68,8 +65,8 @@ class Deployment:
     refusals: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.plan = read_plan(self.folder)
-        self.roster = Roster.load(self.folder.path / "roster.json")
+        self.plan = self.folder.plan()
+        self.roster = self.folder.roster()
         self.coordinator = Identity.load(self.roster.coordinator.name, self.kit.identity_key)
         self.nodes: dict[str, int] = {}
         self.observer = FileObserver(self.folder, self)
@@ -165,42 +162,32 @@ class Deployment:
         )
 
 
-class FileObserver(RunObserver):
-    """Leaves what happens in the run folder, for whoever streams it."""
+class FileObserver(Observer):
+    """Leaves what happens in the run folder, for whoever follows it."""
 
     def __init__(self, folder: RunFolder, deployment: Deployment) -> None:
         self._folder = folder
         self._deployment = deployment
 
     def progress(self, round_number: int, phase: str, done: int, total: int) -> None:
-        """Replace ``progress.json``; not synced: it is worth nothing after a crash, nor is a full disk found here."""
-        self._write({"round": round_number, "phase": phase, "done": done, "total": total})
+        """Say what is under way."""
+        self._folder.write_progress(Progress(round_number, phase, done, total))
 
     def waiting(self, sites: set[str]) -> None:
         """Say for whose approval the run waits."""
-        self._write(
-            {"round": 0, "phase": "approval of " + ", ".join(sorted(sites)), "done": 0, "total": len(sites)}
-        )
+        self.progress(0, "approval of " + ", ".join(sorted(sites)), 0, len(sites))
 
-    def complete(self, record: RoundRecord, state: ServerState) -> RoundRecord:  # noqa: ARG002
+    def round_done(self, record: RoundRecord) -> None:  # noqa: ARG002
         """A round is over: the moment to let late sites in."""
         self._deployment.admit_late()
-        return record
 
     def stop_is_asked(self) -> bool:
         """The coordinator has pressed Ctrl-C once."""
         return stop_is_asked(self._folder)
 
     def note(self, message: str) -> None:
-        """Append a line to ``notes.jsonl``."""
-        with (self._folder.path / NOTES_FILE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"time": round(time.time(), 1), "note": message}) + "\n")
-
-    def _write(self, value: dict[str, Any]) -> None:
-        temporary = self._folder.path / f".{PROGRESS_FILE}"
-        with suppress(OSError):
-            temporary.write_text(json.dumps(value))
-            temporary.replace(self._folder.path / PROGRESS_FILE)
+        """Keep a remark."""
+        self._folder.add_note(message)
 
 
 def _word(error: str, parts: dict[str, Any]) -> str:
@@ -209,44 +196,10 @@ def _word(error: str, parts: dict[str, Any]) -> str:
 
 
 def _finish(folder: RunFolder, plan: RunPlan, outcome: Outcome, seconds: float) -> None:
-    """Write the model and the summary."""
-    facts = {"rounds": outcome.state.round, "status": outcome.status, "private": plan.config.privacy.enabled}
-    write_model(folder, plan, outcome.state.average, facts)
-    records = folder.metrics()
-    last = records[-1] if records else RoundRecord(0)
-    notes = [outcome.reason] if outcome.reason else []
-    notes += [f"site {site} stopped: {reason}" for site, reason in sorted(outcome.state.stopped.items())]
-    summary = {
-        "status": outcome.status,
-        "rounds": outcome.state.round,
-        "metrics": {"released": last.released, "public": last.public, "oracle": {}},
-        "baselines": {},
-        "epsilon": last.epsilon,
-        "aggregation": plan.config.aggregation.mode,
-        "private": plan.config.privacy.enabled,
-        "paths": {"folder": str(folder.path)},
-        "seconds": round(seconds, 2),
-        "notes": notes,
-    }
-    _write_summary(folder, summary)
-
-
-def write_model(
-    folder: RunFolder, plan: RunPlan, vector: np.ndarray[Any, np.dtype[np.float32]], facts: dict[str, Any]
-) -> None:
-    """Write ``model.safetensors`` and ``model.json`` of a run."""
-    from common.data.features import FeatureSpec
-    from common.model.parameters import layout_of, save_model
-    from common.model.run_model import run_model
-
-    spec = FeatureSpec.from_json(json.loads(plan.features))
-    model = run_model(plan.config, plan.features)
-    metadata = {"plan": json.loads(plan.to_json()), "sizes": spec.sizes, **facts}
-    save_model(folder.path, vector, layout_of(model), metadata)
-
-
-def _write_summary(folder: RunFolder, summary: dict[str, Any]) -> None:
-    folder.write_json("summary.json", summary)
+    """Write the model, if there is one, and the summary."""
+    if outcome.status != FAILED:
+        write_model(folder.path, plan, outcome.state.average, model_facts(plan, outcome))
+    folder.write_summary(summarise_run(folder, plan, outcome, seconds))
 
 
 @contextmanager
@@ -269,6 +222,6 @@ def _told(folder: RunFolder) -> Iterator[None]:
 def _leave_word(folder: RunFolder, told: dict[str, Any]) -> None:
     """Say in the summary why it ended; on a full disk the word may be lost, then the log has it."""
     try:
-        _write_summary(folder, {"status": INTERRUPTED, **told})
+        folder.write_summary(Summary(INTERRUPTED, **told))
     except FedcartError as error:
         print(f"{told.get('error', 'stopped')}; {error.message}", flush=True)  # noqa: T201

@@ -151,4 +151,4 @@ WantedBy=multi-user.target
 
 
 def _quote(text: str) -> str:
-    return json.dumps(text)
+    return json.dumps(text, allow_nan=False)

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from common.model.sales_series import CHANNELS, SEASONS, SalesSpec, trend
 from common.plan import RunPlan
 
-MARKET_FILE = "market.json"
 _LOUDER = 10.0  # then a shown trend is off by about a seventh at most, two times in three
 
 

@@ -32,10 +32,11 @@ from common.deployment import (
 )
 from common.errors import BadInputError, VerificationError
 from common.privacy.attestation import AttestedHeads, SignedAttestation
+from common.run.files import HEADS_FILE, ROSTER_FILE
 from common.trust.certificates import Authority, certificate_facts, issue_server_certificate, make_authority
 from common.trust.identity import COORDINATOR, SITE, Identity, Party, Roster
 from common.trust.keyfiles import NODE_KEY, PublicKeys, make_site_keys, read_site_keys
-from server.admission import HEADS_FILE, HeadsBook
+from server.admission import HeadsBook
 from server.kit_files import policy_toml, site_readme, site_toml, start_script, systemd_unit
 from server.runtime.bundle import bundle_text, write_bundle
 
@@ -93,7 +94,7 @@ def provision(federation_file: Path, out: Path, *, bundle: str = "", approve: st
     roster = _roster(identity, keys)
     for kit in (coordinator, *(SiteKit(out / "sites" / name) for name in keys)):
         _write_public(kit, roster, authority)
-    roster.save(out / "roster.json")
+    roster.save(out / ROSTER_FILE)
     _retire_heads(coordinator, roster)
     _admit(coordinator, keys)
     _write_coordinator_file(coordinator, federation, texts.pins)
@@ -201,7 +202,7 @@ def _retire_heads(kit: CoordinatorKit, roster: Roster) -> None:
             retired.append(plain)
     if retired:
         with (kit.state / "heads.retired.jsonl").open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(plain) + "\n" for plain in retired)
+            file.writelines(json.dumps(plain, allow_nan=False) + "\n" for plain in retired)
         HeadsBook(book.path, AttestedHeads.from_json(kept)).save()
 
 

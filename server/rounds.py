@@ -7,8 +7,9 @@ comes back is a sum over the cohort. Training and the closing evaluation take th
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,34 +17,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common import wire
-from common.atomic import write_atomic
 from common.contribution import EVALUATE, METRICS, SERIES, STATISTICS, TRAIN, UPDATE, Query
 from common.errors import BadInputError, WorkFailedError
 from common.flower import Parts
 from common.plan import RunPlan, model_bytes, model_digest
 from common.privacy.attestation import SignedAttestation
 from common.run.files import RunFolder
-from common.run.records import COMPLETED, INTERRUPTED, STOPPED, RoundRecord, SiteRound
+from common.run.observer import Observer
+from common.run.records import COMPLETED, FAILED, INTERRUPTED, STOPPED, RoundRecord, SiteRound
+from common.run.summary import checked_status
 from common.secagg.messages import MIN_SITES, Member, Params, Session, default_threshold
 from common.trust.identity import Identity, Roster
 from server import strategy
 from server.admission import Admission, HeadsBook
 from server.cohort import ItemRows, choose_cohort, mean_update
 from server.exchange import Exchange
-from server.market import MARKET_FILE, market_series
-from server.observer import RunObserver
+from server.market import market_series
 from server.secure_sum import Opening, SumOutcome, plain_sum, secure_sum
 from server.state import ServerState, latest_checkpoint, save_checkpoint
 
 ATTEMPTS = 2  # a round that failed before any masked vector left is tried once more
 ABORTS_IN_A_ROW = 3
-LEAVING_FILE = "leaving.json"
 CUT_OFF = "interrupted"
+
+
+Measure = Callable[[RoundRecord, ServerState], RoundRecord]
 
 
 @dataclass
 class Run:
-    """Everything about a run that does not change from round to round."""
+    """Everything about a run that does not change from round to round.
+
+    ``measured`` completes a record before it is written: a simulation fills in its oracle metrics. It sees the state
+    after the round; nothing here reads what it adds.
+    """
 
     plan: RunPlan
     folder: RunFolder
@@ -52,7 +59,8 @@ class Run:
     roster: Roster
     book: HeadsBook
     rows: ItemRows | None = None
-    observer: RunObserver = field(default_factory=RunObserver)
+    observer: Observer = field(default_factory=Observer)
+    measured: Measure = lambda record, _state: record
 
     @property
     def secure(self) -> bool:
@@ -67,7 +75,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: ``status`` completed, stopped, or interrupted (to be resumed), why, and the last state."""
+    """How a run ended, why, and the last state.
+
+    ``status``: completed, failed (no round gave a sum), stopped, or interrupted (to be resumed).
+    """
 
     status: str
     reason: str
@@ -97,8 +108,11 @@ def run_federation(run: Run) -> Outcome:
                 f"{aborted} rounds in a row were aborted: {record.aborted}",
                 hint="the last good model is kept; bring sites back, then resume the run",
             )
+    status = checked_status(status, run.folder.metrics())
     closed = _closing_evaluation(run, state)
-    if closed is None and not _cannot_go_on(run, state):
+    if (
+        closed is None and status != FAILED and not _cannot_go_on(run, state)
+    ):  # an untrained model costs nothing more
         closed = evaluate(run, state)
     return Outcome(status, reason, state, closed)
 
@@ -117,16 +131,17 @@ def run_round(run: Run, state: ServerState) -> tuple[ServerState, RoundRecord]:
         steps = run.plan.config.training.local_steps
         after = strategy.apply(state, update, run.plan.config.strategy, steps)
     released = _released(run, outcome)
-    record = _record(run, asked, released, time.monotonic() - started)
     after = replace(
         after,
-        losses=(*state.losses, released["loss"]) if "loss" in released else state.losses,
+        losses=(*state.losses, released["loss"])
+        if math.isfinite(released.get("loss", math.nan))
+        else state.losses,
         stopped=state.stopped
         | {s: r.reason for s, r in outcome.sites.items() if r.status in ("stopped", "refused")},
     )
-    record = run.observer.complete(record, after)
+    record = run.measured(_record(run, asked, released, time.monotonic() - started), after)
     _save(run, replace(after, record=record.to_json()))
-    run.folder.append_round(record)
+    _finish_round(run, record)
     for site in sorted(after.stopped.keys() - state.stopped.keys()):
         run.observer.note(f"site {site} stopped: {after.stopped[site]}; the federation goes on without it")
     return after, record
@@ -141,10 +156,9 @@ def release_series(run: Run, state: ServerState) -> RoundRecord:
     asked = _ask(run, state, STATISTICS, 0, state.parameters)
     if not asked.outcome.aborted:
         market = market_series(run.plan, asked.outcome.blocks[SERIES], asked.outcome.survivors)
-        run.folder.write_json(MARKET_FILE, market)
-    record = _record(run, asked, {}, time.monotonic() - started)
-    record = run.observer.complete(record, state)
-    run.folder.append_round(record)
+        run.folder.write_market(market)
+    record = run.measured(_record(run, asked, {}, time.monotonic() - started), state)
+    _finish_round(run, record)
     return record
 
 
@@ -155,9 +169,14 @@ def evaluate(run: Run, state: ServerState) -> RoundRecord | None:
     started, number = time.monotonic(), state.round + 1
     asked = _ask(run, state, EVALUATE, number, state.average)
     record = _record(run, asked, _released(run, asked.outcome), time.monotonic() - started)
-    record = run.observer.complete(record, state)
-    run.folder.append_round(record)
+    record = run.measured(record, state)
+    _finish_round(run, record)
     return record
+
+
+def _finish_round(run: Run, record: RoundRecord) -> None:
+    run.folder.append_round(record)
+    run.observer.round_done(record)
 
 
 def resume_state(run: Run) -> ServerState:
@@ -165,7 +184,7 @@ def resume_state(run: Run) -> ServerState:
 
     Raises: BadInputError if it is damaged or belongs to another plan.
     """
-    state = latest_checkpoint(run.folder.path / "checkpoints")
+    state = latest_checkpoint(run.folder.checkpoints)
     if state.plan != run.plan.digest().hex():
         raise BadInputError(
             "the checkpoint belongs to a run with other settings",
@@ -182,8 +201,7 @@ def resume_state(run: Run) -> ServerState:
 def _mark_leaving(run: Run, query: Query, cohort: Sequence[str]) -> None:
     """From here on contributions of this round may have left their sites, and are charged: durable."""
     if run.plan.config.privacy.enabled:
-        mark = {"round": query.round, "kind": query.kind, "sites": list(cohort)}
-        write_atomic(run.folder.path / "checkpoints" / LEAVING_FILE, json.dumps(mark).encode())
+        run.folder.mark_leaving({"round": query.round, "kind": query.kind, "sites": list(cohort)})
 
 
 def _after_cut_off(run: Run, state: ServerState) -> ServerState:
@@ -191,8 +209,7 @@ def _after_cut_off(run: Run, state: ServerState) -> ServerState:
 
     To ask for it again would charge the sites twice for one round, and take the last round from the run.
     """
-    path = run.folder.path / "checkpoints" / LEAVING_FILE
-    mark: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    mark = run.folder.leaving()
     if not mark or not _was_cut_off(run, state, mark):
         return state
     number = int(mark["round"])
@@ -268,7 +285,7 @@ def _ask(run: Run, state: ServerState, kind: str, number: int, parameters: NDArr
 
 def _attempt(run: Run, admission: Admission, cohort: Sequence[str], model: bytes) -> SumOutcome:
     query = admission.query
-    session = Session(run.plan.run, query.round, _next_session(run.folder))
+    session = Session(run.plan.run, query.round, run.folder.next_session())
     common: Parts = {
         "query": wire.encode(query),
         "signature": run.coordinator.sign(query.digest()),
@@ -278,7 +295,7 @@ def _attempt(run: Run, admission: Admission, cohort: Sequence[str], model: bytes
     requests: dict[str, Parts] = {}
     for site in cohort:
         latest = run.book.heads.latest(site)
-        requests[site] = dict(common) | {"head": json.dumps(latest.to_json()) if latest else ""}
+        requests[site] = dict(common) | {"head": json.dumps(latest.to_json(), allow_nan=False) if latest else ""}
     settings, blocks = run.plan.config.aggregation, run.plan.blocks(query.kind)
     opening = Opening(requests, admission, lambda: _mark_leaving(run, query, cohort))
     if not run.secure:
@@ -297,7 +314,7 @@ def _released(run: Run, outcome: SumOutcome) -> dict[str, float]:
 def _record(run: Run, asked: _Asked, released: dict[str, float], seconds: float) -> RoundRecord:
     outcome, number = asked.outcome, asked.query.round
     if outcome.evidence:
-        write_atomic(run.folder.path / "evidence" / f"round-{number:05d}.json", outcome.evidence.encode())
+        run.folder.write_evidence(number, outcome.evidence)
     return RoundRecord(
         round=number,
         kind=asked.query.kind,
@@ -316,18 +333,10 @@ def _record(run: Run, asked: _Asked, released: dict[str, float], seconds: float)
 
 
 def _save(run: Run, state: ServerState) -> None:
-    folder = run.folder.path / "checkpoints"
+    folder = run.folder.checkpoints
     save_checkpoint(folder, state)
     for path in sorted(folder.glob("round-*.safetensors"))[:-2]:
         path.unlink()  # the last two are kept: one may be torn by a failing disk
-
-
-def _next_session(folder: RunFolder) -> int:
-    """A number that no session of this run has had, also across restarts: durable before it is used."""
-    path = folder.path / "checkpoints" / "sessions.json"
-    number = int(json.loads(path.read_text())) + 1 if path.exists() else 1
-    write_atomic(path, json.dumps(number).encode())
-    return number
 
 
 def _willing(run: Run, state: ServerState) -> list[str]:

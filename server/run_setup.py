@@ -1,28 +1,19 @@
-"""What every new run folder holds before round 1, simulated or deployed: plan, public item rows."""
+"""The plan of a new run, simulated or deployed: every public constant fixed, the noise calibrated."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
-import numpy as np
-from numpy.typing import NDArray
-
-from common.atomic import write_atomic
 from common.config import RunConfig
 from common.model.sales_series import SalesSpec
 from common.plan import RunPlan
 from common.privacy.calibration import calibrate_noise
-from common.run.files import RunFolder
 from common.tasks.heads import SALES
 
 if TYPE_CHECKING:
     from common.data.features import FeatureSpec
-
-MASKS_FILE, ITEM_OF_FILE, PLAN_FILE = "masks.npz", "item_of.npy", "plan.json"
 
 
 def make_plan(
@@ -58,16 +49,3 @@ def noise_of(config: RunConfig) -> tuple[float, float]:
 
 
 _calibrated = lru_cache(maxsize=64)(calibrate_noise)
-
-
-def write_setup(
-    folder: RunFolder, plan: RunPlan, masks: Mapping[str, NDArray[np.bool_]], item_of: NDArray[np.int32]
-) -> None:
-    """Write plan, the sites' public item masks, and the catalogue row of each coordinate (-1: none)."""
-    arrays: dict[str, Any] = dict(masks)
-    rows, layout = io.BytesIO(), io.BytesIO()
-    np.savez_compressed(rows, **arrays)
-    np.save(layout, item_of, allow_pickle=False)
-    write_atomic(folder.path / MASKS_FILE, rows.getvalue())
-    write_atomic(folder.path / ITEM_OF_FILE, layout.getvalue())
-    write_atomic(folder.path / PLAN_FILE, plan.to_json().encode())

@@ -60,7 +60,7 @@ def save_checkpoint(folder: Path, state: ServerState) -> Path:
         "stopped": state.stopped,
         "record": state.record,
     }
-    text = json.dumps(facts, sort_keys=True)
+    text = json.dumps(facts, sort_keys=True, allow_nan=False)
     metadata = {"format": _FORMAT, "state": text, "sha256": _digest(tensors, text)}
     path = folder / f"round-{state.round:05d}.safetensors"
     write_atomic(path, save_tensors(tensors, metadata))

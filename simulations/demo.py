@@ -9,6 +9,8 @@ from typing import Any
 
 import tomli_w
 
+from common.run.files import CATALOGUE_FILE, SETTINGS_FILE
+
 DECLARED_STEP = 100  # populations are declared in such steps, never as counted
 
 
@@ -33,7 +35,7 @@ def write_demo(
 
     folder.mkdir(parents=True, exist_ok=True)
     market = generate(SyntheticSpec(sites=sites, consumers=consumers, items=200, inequality=0.3), seed)
-    catalogue = folder / "catalogue.json"
+    catalogue = folder / CATALOGUE_FILE
     write_catalogue(market.catalogue, catalogue)
     entries = []
     for name in market.log.sites:
@@ -42,7 +44,7 @@ def write_demo(
         write_frame(log.frame.with_columns(pl.col("consumer").cast(pl.String)), events)
         declared = DECLARED_STEP * -(-len(log.consumers) // DECLARED_STEP)
         entries.append({"name": name, "population": declared, "events": str(events), "catalogue": str(catalogue)})
-    run = folder / "run.toml"
+    run = folder / SETTINGS_FILE
     run.write_text(tomli_w.dumps(demo_settings(rounds)))
     return DemoFiles(tuple(entries), catalogue, run)
 
@@ -51,7 +53,7 @@ def demo_settings(rounds: int) -> dict[str, Any]:
     """Settings of the demo's run: small enough for any machine, private, securely aggregated."""
     return {
         "name": "demo",
-        "data": {"catalogue": "catalogue.json"},
+        "data": {"catalogue": CATALOGUE_FILE},
         "features": {"max_events": 20},
         "model": {"dim": 16, "hidden": 16},
         "training": {"rounds": rounds, "local_steps": 4},

@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from common.config import RunConfig
 from common.plan import RunPlan
-from common.run.files import RunFolder
+from common.run.facts import RunFacts, SiteFacts
 from common.run.records import RoundRecord
 from common.tasks.heads import SALES
-from server.rounds import Outcome
 from simulations import sales
-from simulations.observer import RunFacts, SiteFacts, Summary
 
 _NEXT_ITEM = "recall@20"
 
@@ -95,24 +92,6 @@ def expectation(signal: float, steps: int) -> str:
     return "very good: hardly to be told from training without noise"
 
 
-def to_json(facts: RunFacts) -> dict[str, Any]:
-    """Facts as plain JSON values; an infinite signal becomes null."""
-    plain = asdict(facts) | {"out": str(facts.out)}
-    plain["expected_signal"] = None if math.isinf(facts.expected_signal) else facts.expected_signal
-    return plain
-
-
-def from_json(plain: Mapping[str, Any]) -> RunFacts:
-    """Inverse of ``to_json``."""
-    fields = dict(plain)
-    fields["out"] = Path(fields["out"])
-    fields["sites"] = tuple(SiteFacts(**site) for site in fields["sites"])
-    fields["assumptions"] = tuple(fields["assumptions"])
-    signal = fields["expected_signal"]
-    fields["expected_signal"] = math.inf if signal is None else signal
-    return RunFacts(**fields)
-
-
 def diagnostics(kits: Mapping[str, Path], round_number: int) -> dict[str, float]:
     """Means over sites of what they noted locally about a round: *oracle*, no server sees them."""
     found: dict[str, list[float]] = {}
@@ -120,7 +99,7 @@ def diagnostics(kits: Mapping[str, Path], round_number: int) -> dict[str, float]
         for facts in _last_notes(kit / "state" / "diagnostics.jsonl"):
             if facts.get("round") == round_number and facts.get("kind") == "train":
                 for name in ("clip_fraction", "signal_to_noise"):
-                    if math.isfinite(facts.get(name, math.nan)):
+                    if facts.get(name) is not None:
                         found.setdefault(name, []).append(facts[name])
                 break
     return {name: sum(values) / len(values) for name, values in found.items()}
@@ -133,37 +112,10 @@ def _last_notes(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()[-6:][::-1]]
 
 
-def summarise_run(
-    folder: RunFolder,
-    plan: RunPlan,
-    outcome: Outcome,
-    records: Sequence[RoundRecord],
-    baselines: dict[str, dict[str, float]],
-    seconds: float,
-) -> Summary:
-    """The content of ``summary.json``."""
-    last = records[-1] if records else RoundRecord(0)
-    metrics = {"released": last.released, "public": last.public, "oracle": last.oracle}
-    names = ("run.toml", "metrics.jsonl", "model.safetensors", "model.json", "ledgers", "evidence", "report.html")
-    return Summary(
-        status=outcome.status,
-        rounds=outcome.state.round,
-        metrics=metrics,
-        baselines=baselines,
-        epsilon=last.epsilon,
-        aggregation=plan.config.aggregation.mode,
-        private=plan.config.privacy.enabled,
-        paths={"folder": str(folder.path)} | {name: str(folder.path / name) for name in names},
-        seconds=round(seconds, 2),
-        notes=tuple(_notes(outcome, last, baselines)),
-    )
-
-
-def _notes(outcome: Outcome, last: RoundRecord, baselines: dict[str, dict[str, float]]) -> list[str]:
-    notes = [outcome.reason] if outcome.reason else []
-    notes += [f"site {site} stopped: {reason}" for site, reason in sorted(outcome.state.stopped.items())]
-    notes += sales.verdict(last.oracle, baselines)
-    model = last.oracle.get(_NEXT_ITEM, math.nan)
+def remarks(record: RoundRecord, baselines: dict[str, dict[str, float]]) -> list[str]:
+    """What the oracle's comparison of the last record with the baselines asks to be said."""
+    notes = list(sales.verdict(record.oracle, baselines))
+    model = record.oracle.get(_NEXT_ITEM, math.nan)
     better = {n: m[_NEXT_ITEM] for n, m in baselines.items() if m.get(_NEXT_ITEM, -1.0) > model}
     if better:
         best = max(better, key=better.__getitem__)

@@ -52,23 +52,10 @@ def whole_model(plan: RunPlan) -> SequenceModel:
 
 
 def write_model(folder: str, plan_json: str, vector: bytes, facts: dict[str, Any]) -> None:
-    """Write ``model.safetensors`` and ``model.json`` of a run."""
-    from common.data.features import FeatureSpec
-    from common.model.parameters import layout_of, save_model
-    from common.model.run_model import run_model
+    """Write the model of a run; a job of a worker, since the parent has no torch."""
+    from server import result
 
-    plan = RunPlan.from_json(plan_json)
-    metadata = {
-        "plan": json.loads(plan_json),
-        "sizes": FeatureSpec.from_json(json.loads(plan.features)).sizes,
-        **facts,
-    }
-    save_model(
-        Path(folder),
-        np.frombuffer(vector, dtype=np.float32),
-        layout_of(run_model(plan.config, plan.features)),
-        metadata,
-    )
+    result.write_model(Path(folder), RunPlan.from_json(plan_json), np.frombuffer(vector, dtype=np.float32), facts)
 
 
 def hold_out_sums(kit: str, plan_json: str, vector: bytes) -> list[float]:

@@ -22,11 +22,10 @@ from common.config import RunConfig
 from common.deployment import SiteKit
 from common.errors import BadInputError
 from common.plan import RunPlan
+from common.run.facts import SiteFacts
 from common.run.files import RunFolder
 from common.tasks.heads import SALES
 from common.trust.identity import COORDINATOR, SITE, Identity, Party, Roster
-from server.run_setup import write_setup
-from simulations.observer import SiteFacts
 from simulations.sales import store_site
 
 if TYPE_CHECKING:
@@ -186,7 +185,7 @@ def make_federation(
     parties = [Party(COORDINATOR_NAME, COORDINATOR, coordinator.public_key)]
     parties += [Party(name, SITE, identity.public_key) for name, identity in identities.items()]
     roster = Roster(tuple(parties))
-    roster.save(folder.path / "roster.json")
+    folder.write_roster(roster)
     kits, facts = {}, []
     for part in world.partition.sites:
         name, mask = kit_name(part.name), world.masks[part.name]
@@ -197,12 +196,13 @@ def make_federation(
             store_sequences(prepared_path(kit, plan), world.sequences[part.name], mask)
         kits[name] = kit.path
         facts.append(SiteFacts(name, part.population, int(mask.sum()), part.note))
-    write_setup(folder, plan, {kit_name(name): mask for name, mask in world.masks.items()}, item_of)
+    folder.write_plan(plan)
+    folder.write_item_rows({kit_name(name): mask for name, mask in world.masks.items()}, item_of)
     if world.catalogue is not None:
         from common.data.catalogue import write_catalogue
 
-        write_catalogue(world.catalogue, folder.path / "catalogue.json")
-    write_atomic(folder.path / "run.toml", config.to_toml().encode())
+        write_catalogue(world.catalogue, folder.catalogue_file)
+    folder.write_settings(config)
     return Prepared(plan, roster, kits, tuple(facts))
 
 

@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 
 from common.plan import RunPlan
+from common.run.files import RunFolder
 from simulations.workers import Done, WorkerPool
 
-INITIAL_MODEL = Path("oracle", "initial.f32")
-"""In a run folder: the parameters before round 1, little-endian float32; the references begin there too."""
 REFERENCES = CENTRAL, CENTRAL_DP, LOCAL_ONLY = "central", "central-dp", "local-only"
 Progress = Callable[[int, int], None]  # references done, in all
 _SECONDS = 0.5
@@ -79,8 +78,7 @@ def train_alone(kits: list[str], plan_json: str, noise_multiplier: float) -> lis
     population = sum(plan.population(site.name) for site in sites)
     constants = local_plan(config, population, 1, noise_multiplier, plan.signal)
     engine = make_engine(whole_model(plan), make_batcher(train, config), config, "fast", 256)
-    folder = Path(kits[0]).parents[1]
-    state = ServerState.initial(np.fromfile(folder / INITIAL_MODEL, dtype="<f4"), b"")
+    state = ServerState.initial(RunFolder(Path(kits[0]).parents[1]).initial(), b"")
     for number in range(1, config.training.rounds + 1):
         stream = (
             PrivateStream() if private else seeded_stream(config.seed, "+".join(s.name for s in sites), number)

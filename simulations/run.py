@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,24 +18,25 @@ from typing import Any
 import numpy as np
 
 from client.site import load_site
-from common.atomic import write_atomic
-from common.config import RunConfig, load_config
+from common.config import RunConfig
 from common.errors import BadInputError
 from common.plan import RunPlan
+from common.run.facts import RunFacts
 from common.run.files import RunFolder
-from common.run.records import INTERRUPTED, RUNNING, RoundRecord
+from common.run.observer import Observer
+from common.run.records import FAILED, INTERRUPTED, RoundRecord
+from common.run.summary import Summary
 from common.tasks.heads import SALES
-from server.app import make_app, read_plan
-from server.observer import RunObserver
+from server.app import make_app
+from server.result import model_facts, summarise_run
 from server.rounds import Outcome
 from server.run_setup import make_plan, noise_of
 from server.state import ServerState, latest_checkpoint, save_checkpoint
 from simulations import facts as facts_of
 from simulations import oracle
 from simulations.engines import run_apps
-from simulations.observer import Observer, RunFacts, Summary
 from simulations.prepare import declared, make_federation, make_world
-from simulations.reference_runs import INITIAL_MODEL, reference_runs
+from simulations.reference_runs import reference_runs
 from simulations.sales import with_public_series
 from simulations.workers import WorkerPool
 
@@ -88,43 +89,43 @@ def _prepare(config: RunConfig, out: Path, pool: WorkerPool, observer: Observer)
     folder = RunFolder.create(out)  # nothing is written before everything is known to be possible
     item_of = np.frombuffer(initial["item_of"], dtype=np.int32)
     prepared = make_federation(folder, config, world, plan, item_of)
-    save_checkpoint(folder.path / "checkpoints", ServerState.initial(vector, plan.digest()))
-    write_atomic(folder.path / INITIAL_MODEL, vector.tobytes())
+    save_checkpoint(folder.checkpoints, ServerState.initial(vector, plan.digest()))
+    folder.write_initial(vector)
     run = _Simulation(config, folder, plan, prepared.kits, pool, observer)
     _announce(run, facts_of.run_facts(folder.path, config, plan, prepared.facts, world.data))
     return run
 
 
 def _announce(run: _Simulation, facts: RunFacts) -> None:
-    run.folder.write_json("sites.json", facts_of.to_json(facts))
-    run.folder.write_json("summary.json", {"status": RUNNING})
+    run.folder.write_facts(facts)
+    run.folder.begin()
     run.observer.prepared(facts)
 
 
 def _reopen(config: RunConfig, out: Path, pool: WorkerPool, observer: Observer) -> _Simulation:
     folder = RunFolder.open(out)
-    settings = load_config(out / "run.toml").model_copy(update={"performance": config.performance})
-    plan = read_plan(folder)
-    latest_checkpoint(out / "checkpoints")  # damaged: say so before anything starts
+    settings = folder.settings().model_copy(update={"performance": config.performance})
+    plan = folder.plan()
+    latest_checkpoint(folder.checkpoints)  # damaged: say so before anything starts
     kits = {site: out / "sites" / site for site in plan.sites}
     missing = [site for site, kit in kits.items() if not (kit / "site.toml").is_file()]
     if missing:
         raise BadInputError(f"the kit of site {missing[0]} is not in {out}", hint="the run folder is incomplete")
     for site, kit in kits.items():  # as `fedcart site start` does: void what never left
         if plan.config.privacy.enabled:
-            load_site(kit, simulated=True, ledger_path=out / "ledgers" / f"{site}.jsonl").guard().restart()
+            load_site(kit, simulated=True, ledger_path=folder.ledger(site)).guard().restart()
     run = _Simulation(settings, folder, plan, kits, pool, observer)
-    run.observer.prepared(facts_of.from_json(folder.read_json("sites.json")))
+    facts = folder.facts()
+    if facts is None:
+        raise BadInputError(f"{out} does not say who takes part", hint="the run folder is incomplete")
+    run.observer.prepared(facts)
     return run
 
 
 def _run(run: _Simulation) -> Outcome:
     outcomes: list[Outcome] = []
-    nodes = {
-        site: {"site": str(kit), "ledger": str(run.folder.path / "ledgers" / f"{site}.jsonl")}
-        for site, kit in run.kits.items()
-    }
-    app = make_app(_Watcher(run), outcomes)
+    nodes = {site: {"site": str(kit), "ledger": str(run.folder.ledger(site))} for site, kit in run.kits.items()}
+    app = make_app(run.observer, outcomes, partial(_measured, run))
     server = {
         "run-folder": str(run.folder.path),
         "coordinator-key": str(run.folder.path / "coordinator" / "identity.key"),
@@ -133,24 +134,11 @@ def _run(run: _Simulation) -> Outcome:
     return outcomes[0]
 
 
-class _Watcher(RunObserver):
-    """Passes the run's progress on, and fills in the oracle metrics that the server does not have."""
-
-    def __init__(self, run: _Simulation) -> None:
-        self._run = run
-
-    def progress(self, round_number: int, phase: str, done: int, total: int) -> None:
-        self._run.observer.progress(round_number, phase, done, total)
-
-    def note(self, message: str) -> None:
-        self._run.observer.note(message)
-
-    def complete(self, record: RoundRecord, state: ServerState) -> RoundRecord:
-        found = oracle_metrics(self._run.pool, self._run.kits, self._run.plan, state.average)
-        inside = facts_of.diagnostics(self._run.kits, record.round) if record.kind == "train" else {}
-        complete = replace(record, oracle=found | inside)
-        self._run.observer.round_done(complete)
-        return complete
+def _measured(run: _Simulation, record: RoundRecord, state: ServerState) -> RoundRecord:
+    """The record with the oracle metrics that the server does not have."""
+    exact = oracle_metrics(run.pool, run.kits, run.plan, state.average)
+    inside = facts_of.diagnostics(run.kits, record.round) if record.kind == "train" else {}
+    return replace(record, oracle=exact | inside)
 
 
 def oracle_metrics(
@@ -165,19 +153,21 @@ def oracle_metrics(
 
 
 def _finish(run: _Simulation, outcome: Outcome, seconds: float) -> Summary:
-    folder, state = run.folder, outcome.state
-    facts = {"rounds": state.round, "status": outcome.status, "private": run.plan.config.privacy.enabled}
-    _job(run.pool, oracle.write_model, str(folder.path), run.plan.to_json(), state.average.tobytes(), facts)
+    folder, plan = run.folder, run.plan
     kits = [str(kit) for kit in run.kits.values()]
     baselines: dict[str, dict[str, float]] = {}
-    if run.plan.evaluates:
-        baselines = _job(run.pool, oracle.trivial_baselines, kits, run.plan.to_json())
+    if outcome.status != FAILED:
+        told = str(folder.path), plan.to_json(), outcome.state.average.tobytes(), model_facts(plan, outcome)
+        _job(run.pool, oracle.write_model, *told)
+        if plan.evaluates:
+            baselines = _job(run.pool, oracle.trivial_baselines, kits, plan.to_json())
     if run.config.baselines and baselines:
         say = partial(run.observer.progress, 0, "references")
-        baselines |= reference_runs(run.pool, run.kits, run.plan, say)
-    records = folder.metrics()
-    summary = facts_of.summarise_run(folder, run.plan, outcome, records, baselines, seconds)
-    folder.write_json("summary.json", asdict(summary))
+        baselines |= reference_runs(run.pool, run.kits, plan, say)
+    last = folder.metrics()[-1:]
+    remarks = facts_of.remarks(last[0], baselines) if last else []
+    summary = replace(summarise_run(folder, plan, outcome, seconds, remarks), baselines=baselines)
+    folder.write_summary(summary)
     run.observer.finished(summary)
     return summary
 
@@ -192,5 +182,5 @@ def _marked_interrupted(folder: RunFolder) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        folder.write_json("summary.json", {"status": INTERRUPTED})
+        folder.write_summary(Summary(INTERRUPTED))
         raise

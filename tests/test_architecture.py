@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from cli.main import SECTIONS
+from common.model import files as model_files
+from common.run import files, hold
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = {
@@ -26,7 +28,7 @@ LAYERS = {
 }
 FLOORS = (  # inside common: a file imports from its own line and from those above it
     ("errors",),
-    ("wire", "atomic", "processes"),
+    ("wire", "atomic", "processes", "strict_json"),
     ("trust",),
     ("privacy",),
     ("contribution",),
@@ -127,6 +129,48 @@ def test_arrows_inside_common_point_down(name):
     for module, _ in imports(name):
         if module.startswith("common.") and (ROOT / module.replace(".", "/")).parent.is_dir():
             assert floor(module) <= floor(name), f"{name} imports {module}, which stands above it"
+
+
+RUN_FILES = {
+    value: key
+    for module in (files, hold, model_files)
+    for key, value in vars(module).items()
+    if key.endswith("_FILE") and isinstance(value, str)
+}
+
+
+def constants(tree: ast.Module) -> set[str]:
+    """String constants of a file that are not docstrings, f-strings included."""
+    return {
+        node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in SOURCES if not n.startswith("common/run/") and n != "common/model/files.py"]
+)
+def test_only_the_room_of_a_run_names_its_files(name):
+    named = RUN_FILES.keys() & constants(SOURCES[name])
+    assert not named, f"{name} names {sorted(named)}: import {[RUN_FILES[n] for n in sorted(named)]}"
+
+
+def test_the_names_of_a_run_are_those_that_were_written_in_many_places():
+    assert {
+        "metrics.jsonl",
+        "summary.json",
+        "plan.json",
+        "sites.json",
+        "run.toml",
+        "model.json",
+    } <= RUN_FILES.keys()
+
+
+@pytest.mark.parametrize("name", [n for n in SOURCES if n != "common/strict_json.py"])
+def test_json_is_written_without_bare_nan(name):
+    for node in ast.walk(SOURCES[name]):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("json.dump", "json.dumps"):
+            words = {k.arg: ast.unparse(k.value) for k in node.keywords}
+            assert words.get("allow_nan") == "False", f"{name}, line {node.lineno}: use common.strict_json"
 
 
 @pytest.mark.parametrize("name", SOURCES)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from common.config import RunConfig, build_config
+from common.run.facts import RunFacts
+from common.run.observer import Observer
 from common.run.records import RoundRecord
-from simulations.observer import Observer, RunFacts, Summary
+from common.run.summary import Summary
 from simulations.run import simulate
 
 TINY = (
@@ -35,8 +37,8 @@ class Recorder(Observer):
     def prepared(self, facts: RunFacts) -> None:
         self.facts = facts
 
-    def progress(self, round: int, phase: str, done: int, total: int) -> None:
-        self.phases.append((round, phase))
+    def progress(self, round_number: int, phase: str, done: int, total: int) -> None:
+        self.phases.append((round_number, phase))
 
     def round_done(self, record: RoundRecord) -> None:
         self.records.append(record)

@@ -77,7 +77,7 @@ def read_audit(path: Path) -> Audit:
     Raises: BadInputError if there is nothing; VerificationError if no ledger of it can be read at all.
     """
     verdict = verify_path(path)
-    run = RunFolder(path) if (path / "run.toml").is_file() else None
+    run = RunFolder(path) if RunFolder.is_one(path) else None
     records = tuple(_records(run))
     attested = _attestations(records)
     ledgers = {state.header.site: state for state in _ledgers(path, run) if state.header is not None}
@@ -159,7 +159,7 @@ def _records(run: RunFolder | None) -> list[RoundRecord]:
 
 def _ledgers(path: Path, run: RunFolder | None) -> list[Replay]:
     """Every ledger that can be replayed; what cannot is in the verdict."""
-    folder = path / "ledgers" if run is not None else path
+    folder = run.ledgers if run is not None else path
     files = sorted(folder.glob("*.jsonl")) if folder.is_dir() else [folder]
     found = []
     for file in files:
@@ -209,14 +209,12 @@ class _Settings:
 
     @staticmethod
     def of(run: RunFolder | None) -> _Settings:
-        from common.config import read_toml
-
         if run is None:
             return _Settings()
-        tree = read_toml(run.path / "run.toml")
+        tree = run.settings_as_written()
         privacy = tree.get("privacy", {})
         if not isinstance(privacy, dict):
-            raise BadInputError(f"{run.path / 'run.toml'}: privacy is not a table", hint="restore the file")
+            raise BadInputError(f"{run.path}: privacy is not a table of its settings", hint="restore the file")
         return _Settings(
             bool(privacy.get("enabled", True)), privacy.get("noise") == "hardened", str(tree.get("name", ""))
         )

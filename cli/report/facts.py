@@ -9,20 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from cli.verdict import Standing, standings
-from common.errors import BadInputError
+from common.run.facts import RunFacts
 from common.run.files import RunFolder
 from common.run.records import COMPLETED, INTERRUPTED, RoundRecord
+from common.run.summary import Summary
 
 
 @dataclass(frozen=True)
 class RunStory:
-    """A run as it lies on disk. ``facts`` and ``summary`` are empty where the run has not written them."""
+    """A run as it lies on disk. ``facts`` is None, ``summary`` interrupted where the run has not written them."""
 
     path: Path
     settings: dict[str, Any]
     records: list[RoundRecord]
-    facts: dict[str, Any]
-    summary: dict[str, Any]
+    facts: RunFacts | None
+    summary: Summary
     written: datetime
 
     @property
@@ -38,7 +39,7 @@ class RunStory:
     @property
     def status(self) -> str:
         """completed, stopped, running or interrupted."""
-        return str(self.summary.get("status", INTERRUPTED))
+        return self.summary.status
 
     @property
     def complete(self) -> bool:
@@ -71,13 +72,24 @@ class RunStory:
 
     @property
     def simulated(self) -> bool:
-        """Whether oracle numbers can exist at all: true for a run of ``fedcart simulate``."""
-        return bool(self.facts) or any(record.oracle for record in self.records)
+        """Whether the budgets are a simulation's: the sites' signed attestations say so, nothing else does.
+
+        Without any (no privacy, or no round yet) a run with oracle numbers is a simulation: a server has none.
+        """
+        if self.attested_as_simulated:
+            return True in self.attested_as_simulated
+        return any(record.oracle for record in self.records)
+
+    @property
+    def attested_as_simulated(self) -> set[bool]:
+        """What the attestations of all rounds say of their ledgers; both values where they disagree."""
+        signed = [one for record in self.records for one in record.attestations.values()]
+        return {bool(one["attestation"]["simulated"]) for one in signed if "attestation" in one}
 
     @property
     def sites(self) -> list[dict[str, Any]]:
         """Facts of every site, largest first; names only where nothing else is known."""
-        known = {site["name"]: dict(site) for site in self.facts.get("sites", [])}
+        known = {site.name: vars(site).copy() for site in self.facts.sites} if self.facts else {}
         for record in self.records:
             for name in record.sites:
                 known.setdefault(name, {"name": name})
@@ -86,8 +98,8 @@ class RunStory:
     @property
     def standings(self) -> list[Standing]:
         """The model beside its baselines, on oracle metrics."""
-        oracle = self.summary.get("metrics", {}).get("oracle") or (self.records[-1].oracle if self.records else {})
-        return standings(oracle, self.summary.get("baselines", {}), self.task)
+        oracle = self.summary.metrics.get("oracle") or (self.records[-1].oracle if self.records else {})
+        return standings(oracle, self.summary.baselines, self.task)
 
     def section(self, name: str) -> dict[str, Any]:
         """One section of the settings."""
@@ -101,33 +113,15 @@ class RunStory:
 
 def read_story(path: Path) -> RunStory:
     """Read a run folder; parts that are not there yet are left empty. Raises: BadInputError."""
-    from common.config import read_toml
-
     folder = RunFolder.open(path)
-    facts = _optional(folder, "sites.json")
     return RunStory(
         path=path,
-        settings=read_toml(path / "run.toml"),
+        settings=folder.settings_as_written(),
         records=folder.metrics(),
-        facts=facts.get("facts", facts),
-        summary=_optional(folder, "summary.json"),
-        written=_written(path),
+        facts=folder.facts(),
+        summary=folder.summary() or Summary(INTERRUPTED),
+        written=datetime.fromtimestamp(folder.changed).astimezone(),
     )
-
-
-def _optional(folder: RunFolder, name: str) -> dict[str, Any]:
-    file = folder.path / name
-    if not file.exists():
-        return {}
-    value = folder.read_json(name)
-    if not isinstance(value, dict):
-        raise BadInputError(f"{file} is not a JSON object", hint="restore the file, or delete it")
-    return value
-
-
-def _written(path: Path) -> datetime:
-    newest = max(f.stat().st_mtime for f in (path / "run.toml", path / "metrics.jsonl") if f.exists())
-    return datetime.fromtimestamp(newest).astimezone()
 
 
 def flat_settings(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -137,5 +131,5 @@ def flat_settings(settings: dict[str, Any], prefix: str = "") -> list[tuple[str,
         if isinstance(value, dict):
             rows += flat_settings(value, f"{prefix}{key}.")
         else:
-            rows.append((f"{prefix}{key}", json.dumps(value, ensure_ascii=False)))
+            rows.append((f"{prefix}{key}", json.dumps(value, ensure_ascii=False, allow_nan=False)))
     return rows

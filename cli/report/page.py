@@ -15,12 +15,12 @@ from cli.report.facts import RunStory, flat_settings, read_story
 from cli.verdict import LOWER_IS_BETTER, PRIMARY, SHOWN, Standing
 from common import VERSION
 from common.atomic import write_atomic
+from common.run.files import RunFolder
 from common.run.records import RoundRecord
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-REPORT = "report.html"
 GRID_SITES = 60
 BELOW = "trivial baseline"  # marks the remark that belongs beside the bars
 EPSILON_LINES = 8
@@ -82,22 +82,22 @@ def render_report(run_dir: Path) -> str:
         banners=banners(story),
         quality=[f for f in _quality(story) if f.drawing],
         bars=_bars(story),
-        verdict=[n for n in story.summary.get("notes", []) if BELOW in n],
-        notes=[n for n in story.summary.get("notes", []) if BELOW not in n],
+        verdict=[n for n in story.summary.notes if BELOW in n],
+        notes=[n for n in story.summary.notes if BELOW not in n],
         comparison=_comparison(story),
         privacy=[f for f in _privacy(story) if f.drawing],
         sites=_site_rows(story),
         grid=_participation(story),
         grid_left_out=max(0, len(story.sites) - GRID_SITES),
         cost=[f for f in _cost(story) if f.drawing],
-        data=_data_rows(story.facts.get("data", {})),
+        data=_data_rows(story.facts.data if story.facts else {}),
         settings=flat_settings(story.settings),
     )
 
 
 def write_report(run_dir: Path) -> Path:
     """Write ``report.html`` into a run folder and return its path. Raises: BadInputError, WorkFailedError."""
-    path = run_dir / REPORT
+    path = RunFolder(run_dir).report_file
     write_atomic(path, render_report(run_dir).encode())
     return path
 
@@ -145,6 +145,14 @@ def banners(story: RunStory) -> list[tuple[str, str, str]]:
                 "All sites ran on one machine. Oracle numbers exist only here, and no budget carries over.",
             )
         )
+    if False in story.attested_as_simulated:
+        found.append(
+            (
+                "warn" if story.simulated else "info",
+                "some budgets are real" if story.simulated else "deployed",
+                "Signed by the sites' own ledgers: what was spent here stays spent, in every later run too.",
+            )
+        )
     return found
 
 
@@ -160,7 +168,7 @@ def _tiles(story: RunStory) -> list[Tile]:
         ("oracle", "the final model, on held-out consumers"),
         ("released", "as the sites reported it, noised"),
     ):
-        values = story.summary.get("metrics", {}).get(kind) or story.last(kind)
+        values = story.summary.metrics.get(kind) or story.last(kind)
         if primary in values:
             tiles.append(Tile(words, show.number(values[primary]), kind, text))
     worst = max((r.worst_epsilon or 0.0 for r in story.records), default=0.0)

@@ -154,7 +154,7 @@ def has_released(path: Path) -> bool:
 
 def _line(session: Session, step: str, value: bytes) -> bytes:
     entry = {"run": session.run, "round": session.round, "attempt": session.attempt, "step": step}
-    text = json.dumps({**entry, "value": value.hex()}).encode()
+    text = json.dumps({**entry, "value": value.hex()}, allow_nan=False).encode()
     return text + b" " + _check(text) + b"\n"
 
 

@@ -90,4 +90,6 @@ def _folder(kit: SiteKit) -> Path:
 
 def _write(kit: SiteKit, request: Request) -> None:
     _folder(kit).mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_atomic(_folder(kit) / f"{request.digest}.json", json.dumps(asdict(request)).encode(), mode=0o600)
+    write_atomic(
+        _folder(kit) / f"{request.digest}.json", json.dumps(asdict(request), allow_nan=False).encode(), mode=0o600
+    )

@@ -17,7 +17,9 @@ SESSION_FILE = "session.json"
 def remember(kit: SiteKit, node: int) -> None:
     """This process was let in by the server. On a full disk it is not remembered, and the site goes on."""
     with suppress(WorkFailedError):
-        write_atomic(kit.state / SESSION_FILE, json.dumps({"node": node, "pid": os.getpid()}).encode())
+        write_atomic(
+            kit.state / SESSION_FILE, json.dumps({"node": node, "pid": os.getpid()}, allow_nan=False).encode()
+        )
 
 
 def former_node(kit: SiteKit) -> int:

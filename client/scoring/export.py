@@ -29,6 +29,7 @@ from client.scoring.step import StepModel, first_state, step_facts, step_model
 from common.atomic import write_atomic
 from common.data.sequences import ConsumerSequences
 from common.errors import BadInputError, ConfigError
+from common.strict_json import readable
 
 INT8_FILE, ONNX_FILE, ONNX_INT8_FILE, REPORT_FILE = (
     "step.int8.safetensors",
@@ -84,7 +85,10 @@ def write_int8(step: StepModel, path: Path, facts: Mapping[str, Any]) -> None:
         scale = np.maximum(np.abs(array).max(axis=1, keepdims=True), 1e-12) / 127
         tensors[name] = np.rint(array / scale).astype(np.int8)
         tensors[f"{name}/scale"] = scale.astype(np.float32)
-    write_atomic(path, save(tensors, metadata={"format": FORMAT, "facts": json.dumps(facts, sort_keys=True)}))
+    write_atomic(
+        path,
+        save(tensors, metadata={"format": FORMAT, "facts": json.dumps(facts, sort_keys=True, allow_nan=False)}),
+    )
 
 
 def read_int8(shared: SharedModel, path: Path) -> StepModel:
@@ -331,7 +335,7 @@ def export(
             steps[name] = (onnx_step(folder / file), _size(folder / file))
     variants = compare(shared, steps, sequences) if sequences is not None else []
     report = {"format": FORMAT, "step": facts, "variants": [asdict(variant) for variant in variants]}
-    write_atomic(folder / REPORT_FILE, json.dumps(report, indent=1, sort_keys=True).encode() + b"\n")
+    write_atomic(folder / REPORT_FILE, readable(report).encode())
     names = [INT8_FILE, *([ONNX_FILE, ONNX_INT8_FILE] if onnx else []), REPORT_FILE]
     return variants, names
 

@@ -82,6 +82,7 @@ def remember(state: Path, verdicts: Sequence[Verdict]) -> dict[int, Verdict]:
                 "score": v.score if np.isfinite(v.score) else None,
             },
             sort_keys=True,
+            allow_nan=False,
         )
         for v in known.values()
     ]

@@ -11,7 +11,6 @@ import math
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -21,9 +20,8 @@ from client.tasks.purchases import purchases_of
 from common.config import RunConfig
 from common.data.events import EventLog
 from common.errors import BadInputError, ConfigError
+from common.model.files import METADATA_FILE, WEIGHTS_FILE
 from common.model.parameters import (
-    METADATA_FILE,
-    WEIGHTS_FILE,
     FlatParameters,
     check_layout,
     layout_of,
@@ -43,10 +41,10 @@ from common.model.sales_network import (
 )
 from common.model.sales_series import CHANNELS, Floats, SalesSpec, mean_of_four, seasonal_naive, shortest, trend
 from common.plan import RunPlan
+from common.run.files import RunFolder
 
 LEVELS = (0.8, 0.95)
 TOTAL = "all together"
-_MARKET_FILE = "market.json"
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ def open_sales_model(path: Path) -> SharedSalesModel:
         raise BadInputError(f"no such model: {path}", hint="name a run folder, or its model.safetensors")
     vector, layout, metadata = load_model(folder)
     try:
-        plan = RunPlan.from_json(json.dumps(metadata["plan"]))
+        plan = RunPlan.from_json(json.dumps(metadata["plan"], allow_nan=False))
     except (KeyError, ValueError, ConfigError) as error:
         raise BadInputError(
             f"{folder / METADATA_FILE} is of another version: {error}",
@@ -115,9 +113,9 @@ def open_sales_model(path: Path) -> SharedSalesModel:
 
 def _market_trends(folder: Path) -> dict[str, float]:
     try:
-        found: dict[str, Any] = json.loads((folder / _MARKET_FILE).read_text())
-        return {name: float(value) for name, value in found["trend"][CHANNELS[0]].items() if value is not None}
-    except (OSError, ValueError, KeyError, TypeError):
+        trends = RunFolder(folder).market().get("trend", {}).get(CHANNELS[0], {})
+        return {name: float(value) for name, value in trends.items() if value is not None}
+    except (BadInputError, ValueError, AttributeError, TypeError):
         return {}
 
 

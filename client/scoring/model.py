@@ -18,10 +18,9 @@ from common.data.events import EventLog
 from common.data.features import FeatureSpec
 from common.data.sequences import ConsumerSequences, build_sequences
 from common.errors import BadInputError, ConfigError
+from common.model.files import METADATA_FILE, WEIGHTS_FILE
 from common.model.network import ModelShape, SequenceModel, build_model
 from common.model.parameters import (
-    METADATA_FILE,
-    WEIGHTS_FILE,
     FlatParameters,
     ItemRows,
     check_layout,
@@ -30,8 +29,7 @@ from common.model.parameters import (
     load_model,
 )
 from common.plan import RunPlan
-
-CATALOGUE_FILE, MASKS_FILE = "catalogue.json", "masks.npz"
+from common.run.files import RunFolder
 
 
 @dataclass(frozen=True)
@@ -143,7 +141,7 @@ def open_model(path: Path, *, catalogue: Path | None = None, site: str = "") -> 
 
 def _plan_of(folder: Path, metadata: dict[str, Any]) -> tuple[RunPlan, FeatureSpec]:
     try:
-        plan = RunPlan.from_json(json.dumps(metadata["plan"]))
+        plan = RunPlan.from_json(json.dumps(metadata["plan"], allow_nan=False))
         return plan, FeatureSpec.from_json(json.loads(plan.features))
     except (KeyError, ValueError, ConfigError, BadInputError) as error:
         reason = error.message if isinstance(error, BadInputError) else f"{type(error).__name__} {error}"
@@ -156,7 +154,7 @@ def _plan_of(folder: Path, metadata: dict[str, Any]) -> tuple[RunPlan, FeatureSp
 def _catalogue_of(folder: Path, spec: FeatureSpec, given: Path | None) -> Catalogue | None:
     if not spec.catalogue_digest:
         return None
-    path = given or folder / CATALOGUE_FILE
+    path = given or RunFolder(folder).catalogue_file
     if not path.is_file():
         raise BadInputError(
             f"the model's catalogue is not at {path}", hint="give the run's catalogue file with --catalogue"
@@ -174,8 +172,7 @@ def _catalogue_of(folder: Path, spec: FeatureSpec, given: Path | None) -> Catalo
 def _candidates(folder: Path, spec: FeatureSpec, names: Catalogue | None, site: str) -> NDArray[np.bool_]:
     """Item rows that were trained. Rows that no site shared were never updated: they must not be predicted."""
     trained = np.ones(spec.sizes["item"], dtype=np.bool_)
-    masks = folder / MASKS_FILE
-    stored = _read_masks(masks) if masks.is_file() else {}
+    stored = RunFolder(folder).item_masks()
     if site and site in stored:
         trained = stored[site]
     elif site and names is not None and site in names.stock:
@@ -186,15 +183,7 @@ def _candidates(folder: Path, spec: FeatureSpec, names: Catalogue | None, site: 
     elif stored:
         trained = np.logical_or.reduce(list(stored.values()))
     if trained.shape != (spec.sizes["item"],) or not trained[1:].any():
-        raise BadInputError(f"{masks} does not fit the model", hint="use the files of one run together")
+        raise BadInputError(
+            f"the item masks in {folder} do not fit the model", hint="use the files of one run together"
+        )
     return trained
-
-
-def _read_masks(path: Path) -> dict[str, NDArray[np.bool_]]:
-    import zipfile
-
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: np.asarray(stored[name], dtype=np.bool_) for name in stored.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise BadInputError(f"{path} is damaged: {error}", hint="use the files of one run together") from None

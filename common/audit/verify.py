@@ -16,7 +16,7 @@ from common.privacy.accountant import FINE, PldAccountant, RdpAccountant, Readin
 from common.privacy.attestation import SignedAttestation, check_attestation, read_head
 from common.privacy.entries import Open, Replay, as_events, replay_lines, split_lines
 from common.privacy.mechanism import PrivacyEvent
-from common.run.files import RunFolder
+from common.run.files import LEDGERS, METRICS_FILE, ROSTER_FILE, RunFolder
 from common.run.records import RoundRecord
 from common.trust.identity import Roster
 
@@ -77,8 +77,8 @@ def verify_path(path: Path, *, every_round: bool = False, roster: Roster | None 
     a lone ledger is checked against the key that it names itself.
     **Raises** BadInputError if there is nothing to verify.
     """
-    if (path / "run.toml").is_file():
-        return verify_run(RunFolder.open(path), every_round=every_round, roster=roster)
+    if RunFolder.is_one(path):
+        return verify_run(RunFolder(path), every_round=every_round, roster=roster)
     files = ledger_files(path)
     verdict = Verdict(str(path))
     for file in files:
@@ -105,7 +105,7 @@ def verify_run(run: RunFolder, *, every_round: bool = False, roster: Roster | No
     records = _records(run, verdict)
     attested = _attested(records, verdict)
     checks = {}
-    for file in sorted((run.path / "ledgers").glob("*.jsonl")):
+    for file in sorted(run.ledgers.glob("*.jsonl")):
         site = file.name.removesuffix(".jsonl")
         checks[site] = _LedgerCheck(
             file, verdict, pinned, tuple(s for _, s in attested if s.attestation.site == site)
@@ -209,7 +209,7 @@ class _LedgerCheck:
         assert header is not None  # at least one line was applied
         if not pinned:
             self._note(f"the key of {header.site} is the one that the ledger names itself, not pinned by a roster")
-        if self.file.parent.name == "ledgers" and self.file.name != f"{header.site}.jsonl":
+        if self.file.parent.name == LEDGERS and self.file.name != f"{header.site}.jsonl":
             raise VerificationError(f"line 1: this is the ledger of {header.site}")
         if self.every_round and _disagree(state.events, header.delta):
             self._note("the two accountants disagree more than they should; report this as a bug")
@@ -238,13 +238,12 @@ def _compare(number: int, signed: SignedAttestation, state: Replay) -> None:
 
 
 def _own_roster(run: RunFolder, verdict: Verdict) -> Roster | None:
-    path = run.path / "roster.json"
-    if not path.exists() and not any((run.path / "ledgers").glob("*.jsonl")):
+    if not run.has_roster and not any(run.ledgers.glob("*.jsonl")):
         return None
     try:
-        return Roster.load(path)
+        return run.roster()
     except FedcartError as error:
-        verdict.problems.append(Finding("roster.json", error.message))
+        verdict.problems.append(Finding(ROSTER_FILE, error.message))
         return None
 
 
@@ -252,7 +251,7 @@ def _records(run: RunFolder, verdict: Verdict) -> list[RoundRecord]:
     try:
         return run.metrics()
     except FedcartError as error:
-        verdict.problems.append(Finding("metrics.jsonl", error.message))
+        verdict.problems.append(Finding(METRICS_FILE, error.message))
         return []
 
 
@@ -260,7 +259,7 @@ def _attested(records: list[RoundRecord], verdict: Verdict) -> list[tuple[int, S
     """(line number, attestation) of every attestation in the records that can be read."""
     found = []
     for number, record in enumerate(records, start=1):
-        where = f"metrics.jsonl, line {number}"
+        where = f"{METRICS_FILE}, line {number}"
         for site, plain in sorted(record.attestations.items()):
             try:
                 signed = SignedAttestation.from_json(plain)
@@ -291,7 +290,7 @@ def _check_attestations(
             else:
                 signed.verify(key)
         except VerificationError as error:
-            verdict.problems.append(Finding(f"metrics.jsonl, line {number}", f"{site}: {error.message}"))
+            verdict.problems.append(Finding(f"{METRICS_FILE}, line {number}", f"{site}: {error.message}"))
         verdict.attestations += 1
 
 
@@ -304,12 +303,12 @@ def _check_completeness(
     deployed = {signed.attestation.site for _, signed in attested} - simulated - found
     if deployed:
         what = f"ledgers of {', '.join(sorted(deployed))} stay at the sites; their attestations were checked"
-        verdict.notes.append(Finding("ledgers", what))
+        verdict.notes.append(Finding(LEDGERS, what))
     if not attested and not found:
         private = _is_private(run)
         where = verdict.problems if private else verdict.notes
         where.append(
-            Finding("ledgers", "the run is said to be private but has none" if private else "not a private run")
+            Finding(LEDGERS, "the run is said to be private but has none" if private else "not a private run")
         )
 
 
@@ -318,7 +317,7 @@ def _check_evidence(run: RunFolder, roster: Roster, records: list[RoundRecord], 
     from common.secagg.evidence import Evidence, verify_evidence
 
     proven: dict[int, str] = {}
-    for path in sorted((run.path / "evidence").glob("*.json")):
+    for path in sorted(run.evidence.glob("*.json")):
         where = f"evidence/{path.name}"
         try:
             evidence = Evidence.from_json(path.read_text())
@@ -339,14 +338,15 @@ def _check_evidence(run: RunFolder, roster: Roster, records: list[RoundRecord], 
             and record.round not in proven
         ):
             what = f"round {record.round} gave a secure sum, but there is no evidence for it"
-            verdict.problems.append(Finding(f"metrics.jsonl, line {line}", what))
+            verdict.problems.append(Finding(f"{METRICS_FILE}, line {line}", what))
 
 
 def _is_private(run: RunFolder) -> bool:
     try:
-        return bool(run.read_json("summary.json").get("private"))
-    except (BadInputError, AttributeError):
+        summary = run.summary()
+    except BadInputError:
         return False
+    return summary is not None and summary.private
 
 
 @lru_cache(maxsize=64)

@@ -101,7 +101,7 @@ class Catalogue:
         content = [list(self.items), list(self.categories), self.item_category.tolist(), stock]
         if self.names:
             content.append(list(self.names))
-        return hashlib.sha256(b"fedcart/catalogue/1\0" + json.dumps(content).encode()).digest()
+        return hashlib.sha256(b"fedcart/catalogue/1\0" + json.dumps(content, allow_nan=False).encode()).digest()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values of the whole catalogue, warning included."""
@@ -167,7 +167,7 @@ def _stock_of(log: EventLog, items: tuple[str, ...]) -> dict[str, NDArray[np.boo
 
 def write_catalogue(catalogue: Catalogue, path: Path) -> None:
     """Write the catalogue as JSON, atomically. Raises: WorkFailedError if the file cannot be written."""
-    text = json.dumps(catalogue.to_json(), ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(catalogue.to_json(), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     write_atomic(path, text.encode() + b"\n")
 
 

@@ -86,7 +86,7 @@ class FeatureSpec:
 
     def canonical(self) -> str:
         """Canonical JSON, as a run's plan carries it."""
-        return json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+        return json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> FeatureSpec:

@@ -20,12 +20,13 @@ from torch import Tensor, nn
 
 from common.atomic import write_atomic
 from common.errors import BadInputError
+from common.model.files import METADATA_FILE, WEIGHTS_FILE
+from common.strict_json import readable
 
 if TYPE_CHECKING:
     from common.model.network import SequenceModel
 
 Vector = NDArray[np.float32]
-WEIGHTS_FILE, METADATA_FILE = "model.safetensors", "model.json"
 FORMAT = "fedcart-model/1"
 
 
@@ -42,7 +43,9 @@ class Layout:
 
     def digest(self) -> bytes:
         """SHA-256 of names, order and shapes: ``bytes[32]``."""
-        text = json.dumps([[n, o, list(s)] for n, (o, s) in self.entries.items()], separators=(",", ":"))
+        text = json.dumps(
+            [[n, o, list(s)] for n, (o, s) in self.entries.items()], separators=(",", ":"), allow_nan=False
+        )
         return hashlib.sha256(b"fedcart/layout/1\0" + text.encode()).digest()
 
     def split(self, vector: Vector) -> dict[str, Vector]:
@@ -182,7 +185,7 @@ def save_model(folder: Path, vector: Vector, layout: Layout, metadata: Mapping[s
     }
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / WEIGHTS_FILE, weights)
-    write_atomic(folder / METADATA_FILE, json.dumps(document, indent=1, sort_keys=True).encode() + b"\n")
+    write_atomic(folder / METADATA_FILE, readable(document).encode())
 
 
 def load_model(folder: Path) -> tuple[Vector, Layout, dict[str, Any]]:

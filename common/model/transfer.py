@@ -9,8 +9,9 @@ import torch
 
 from common.data.features import FeatureSpec
 from common.errors import BadInputError
+from common.model.files import METADATA_FILE
 from common.model.network import SequenceModel
-from common.model.parameters import METADATA_FILE, load_model
+from common.model.parameters import load_model
 
 
 def adopt(model: SequenceModel, folder: Path, spec: FeatureSpec) -> tuple[str, ...]:

@@ -1,27 +1,65 @@
-"""The files of a run, and the only code that writes or reads them.
+"""The files of a run: the only code that knows their names, and writes or reads them.
 
     run.toml            all settings             metrics.jsonl       one object per round
+    plan.json           the signed constants     sites.json          facts before round 1
     model.safetensors   final parameters         model.json          what the parameters mean
+    masks.npz           public item masks        item_of.npy         catalogue row of each coordinate
     checkpoints/        ServerState per round    ledgers/SITE.jsonl  privacy ledgers
     roster.json         sites and public keys    evidence/           aggregation evidence per round
+    heads.json          newest attestations      market.json         released series of a sales run
+    progress.json       what is under way        notes.jsonl         remarks of a deployed run
     summary.json        result and status        report.html         the picture of it all
-    sites.json          site facts (public)      oracle/             simulation only: what no server sees
+    oracle/             simulation only: what no server sees
 
 Every file is written under a temporary name, synced, and renamed; ``metrics.jsonl`` is append-only and
-a torn last line was never written.
+a torn last line was never written. Weights and metadata of the model are named in ``common.model.files``.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import time
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
 
 from common.atomic import disk_errors, write_atomic
+from common.config import RunConfig, load_config, read_toml
 from common.errors import BadInputError
-from common.run.records import RoundRecord
+from common.model.files import METADATA_FILE, WEIGHTS_FILE
+from common.plan import RunPlan
+from common.run.facts import RunFacts
+from common.run.records import RUNNING, RoundRecord
+from common.run.summary import Summary
+from common.strict_json import one_line, readable
+from common.trust.identity import Roster
+
+SETTINGS_FILE, PLAN_FILE, FACTS_FILE = "run.toml", "plan.json", "sites.json"
+METRICS_FILE, SUMMARY_FILE, REPORT_FILE = "metrics.jsonl", "summary.json", "report.html"
+MASKS_FILE, ITEM_OF_FILE, CATALOGUE_FILE = "masks.npz", "item_of.npy", "catalogue.json"
+ROSTER_FILE, HEADS_FILE, MARKET_FILE = "roster.json", "heads.json", "market.json"
+PROGRESS_FILE, NOTES_FILE, SUBMITTED_FILE = "progress.json", "notes.jsonl", "submitted.json"
+SESSIONS_FILE, LEAVING_FILE, INITIAL_FILE = "sessions.json", "leaving.json", "initial.f32"
+LEDGERS, EVIDENCE, CHECKPOINTS, ORACLE = "ledgers", "evidence", "checkpoints", "oracle"
+_INCOMPLETE = "the run folder is incomplete or damaged"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a run does just now: ``done`` of ``total`` sites have answered to ``phase`` of a round (0: before)."""
+
+    round: int
+    phase: str
+    done: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -29,6 +67,11 @@ class RunFolder:
     """A run folder by path. Example: ``RunFolder(Path("runs/x")).metrics()``."""
 
     path: Path
+
+    @staticmethod
+    def is_one(path: Path) -> bool:
+        """Whether a run folder is there."""
+        return (path / SETTINGS_FILE).is_file()
 
     @staticmethod
     def require_free(path: Path) -> None:
@@ -40,29 +83,165 @@ class RunFolder:
     def create(path: Path) -> RunFolder:
         """Make a new, empty run folder. Raises: BadInputError if it exists with content or cannot be written."""
         RunFolder.require_free(path)
+        folder = RunFolder(path)
         try:
-            for part in ("checkpoints", "ledgers", "evidence", "oracle"):
-                (path / part).mkdir(parents=True, exist_ok=True)
-            write_atomic(path / "metrics.jsonl", b"")
+            for part in (folder.checkpoints, folder.ledgers, folder.evidence, folder.oracle):
+                part.mkdir(parents=True, exist_ok=True)
+            write_atomic(path / METRICS_FILE, b"")
         except OSError as error:
             raise BadInputError(f"cannot write to {path}: {error.strerror}", hint="choose another --out") from None
-        return RunFolder(path)
+        return folder
 
     @staticmethod
     def open(path: Path) -> RunFolder:
         """Open an existing run folder. Raises: BadInputError if it is not one."""
-        if not (path / "run.toml").is_file():
+        if not RunFolder.is_one(path):
             raise BadInputError(
-                f"{path} is not a run folder: no run.toml",
+                f"{path} is not a run folder: no {SETTINGS_FILE}",
                 hint="name the folder that `fedcart simulate --out` made",
             )
         return RunFolder(path)
 
+    @staticmethod
+    def all_in(folder: Path) -> list[RunFolder]:
+        """The run folders in a folder, oldest first."""
+        found = sorted(folder.glob(f"*/{SETTINGS_FILE}"), key=lambda path: path.stat().st_mtime_ns)
+        return [RunFolder(path.parent) for path in found]
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the server's states."""
+        return self.path / CHECKPOINTS
+
+    @property
+    def ledgers(self) -> Path:
+        """Folder of the simulated sites' ledgers, and of what real sites have sent in."""
+        return self.path / LEDGERS
+
+    @property
+    def evidence(self) -> Path:
+        """Folder of what secure aggregation leaves to be verified."""
+        return self.path / EVIDENCE
+
+    @property
+    def oracle(self) -> Path:
+        """Folder of what only a simulation knows."""
+        return self.path / ORACLE
+
+    def ledger(self, site: str) -> Path:
+        """Where the ledger of a site lies."""
+        return self.ledgers / f"{site}.jsonl"
+
+    @property
+    def report_file(self) -> Path:
+        """Where the report is written."""
+        return self.path / REPORT_FILE
+
+    @property
+    def changed(self) -> float:
+        """When settings or metrics were last written, in seconds since 1970."""
+        there = [self.path / name for name in (SETTINGS_FILE, METRICS_FILE) if (self.path / name).exists()]
+        return max(path.stat().st_mtime for path in there)
+
+    @property
+    def heads_file(self) -> Path:
+        """Where a simulation keeps the sites' newest attestations."""
+        return self.path / HEADS_FILE
+
+    @property
+    def catalogue_file(self) -> Path:
+        """Where the public catalogue of a simulation lies."""
+        return self.path / CATALOGUE_FILE
+
+    # settings, plan, roster, item rows: fixed before round 1
+
+    def write_settings(self, config: RunConfig) -> None:
+        """Write all settings."""
+        write_atomic(self.path / SETTINGS_FILE, config.to_toml().encode())
+
+    def settings(self) -> RunConfig:
+        """All settings, validated. Raises: ConfigError, BadInputError."""
+        return load_config(self.path / SETTINGS_FILE)
+
+    def settings_as_written(self) -> dict[str, Any]:
+        """The sections of the settings file as they are there. Raises: BadInputError."""
+        return read_toml(self.path / SETTINGS_FILE)
+
+    def write_plan(self, plan: RunPlan) -> None:
+        """Write the plan."""
+        write_atomic(self.path / PLAN_FILE, plan.to_json().encode())
+
+    def plan(self) -> RunPlan:
+        """The run's plan. Raises: BadInputError, ConfigError."""
+        try:
+            return RunPlan.from_json((self.path / PLAN_FILE).read_text("utf-8"))
+        except OSError:
+            raise BadInputError(f"cannot read {self.path / PLAN_FILE}", hint=_INCOMPLETE) from None
+
+    def write_roster(self, roster: Roster) -> None:
+        """Write who takes part, with public keys."""
+        roster.save(self.path / ROSTER_FILE)
+
+    def roster(self) -> Roster:
+        """Who takes part. Raises: BadInputError."""
+        return Roster.load(self.path / ROSTER_FILE)
+
+    @property
+    def has_roster(self) -> bool:
+        """Whether a roster lies in the folder."""
+        return (self.path / ROSTER_FILE).exists()
+
+    def write_item_rows(self, masks: Mapping[str, NDArray[np.bool_]], item_of: NDArray[np.int32]) -> None:
+        """Write each site's public item mask, and the catalogue row of each coordinate (-1: none)."""
+        rows, layout = io.BytesIO(), io.BytesIO()
+        arrays: dict[str, Any] = dict(masks)
+        np.savez_compressed(rows, **arrays)
+        np.save(layout, item_of, allow_pickle=False)
+        write_atomic(self.path / MASKS_FILE, rows.getvalue())
+        write_atomic(self.path / ITEM_OF_FILE, layout.getvalue())
+
+    def item_masks(self) -> dict[str, NDArray[np.bool_]]:
+        """Each site's public item mask ``bool[items]``; empty without a catalogue. Raises: BadInputError."""
+        if not (self.path / MASKS_FILE).exists():
+            return {}
+        try:
+            with np.load(self.path / MASKS_FILE, allow_pickle=False) as stored:
+                return {name: np.asarray(stored[name], dtype=np.bool_) for name in stored.files}
+        except (OSError, ValueError, BadZipFile):
+            raise BadInputError(f"{self.path / MASKS_FILE} is damaged", hint=_INCOMPLETE) from None
+
+    def item_of(self) -> NDArray[np.int32]:
+        """The catalogue row of each coordinate: ``int32[d]``. Raises: BadInputError."""
+        try:
+            rows: NDArray[np.int32] = np.load(self.path / ITEM_OF_FILE, allow_pickle=False)
+        except (OSError, ValueError):
+            raise BadInputError(f"{self.path / ITEM_OF_FILE} is damaged", hint=_INCOMPLETE) from None
+        return rows
+
+    def write_facts(self, facts: RunFacts) -> None:
+        """Write what is known before round 1."""
+        self._write(FACTS_FILE, facts.to_json())
+
+    def facts(self) -> RunFacts | None:
+        """What was known before round 1, None if it is not written yet. Raises: BadInputError."""
+        made: RunFacts | None = self._read_as(FACTS_FILE, RunFacts.from_json)
+        return made
+
+    def write_initial(self, vector: NDArray[np.float32]) -> None:
+        """Keep the parameters before round 1, for reference runs: ``float32[d]``. Simulations only."""
+        write_atomic(self.oracle / INITIAL_FILE, vector.tobytes())
+
+    def initial(self) -> NDArray[np.float32]:
+        """The parameters before round 1: ``float32[d]``."""
+        return np.frombuffer((self.oracle / INITIAL_FILE).read_bytes(), dtype=np.float32).copy()
+
+    # rounds
+
     def append_round(self, record: RoundRecord) -> None:
-        """Append one line to ``metrics.jsonl``, durable before returning. Raises: WorkFailedError (disk full)."""
+        """Append one line to the metrics, durable before returning. Raises: WorkFailedError (disk full)."""
         line = (record.to_json() + "\n").encode()
         with disk_errors(self.path):
-            fd = os.open(self.path / "metrics.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            fd = os.open(self.path / METRICS_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             try:
                 if os.write(fd, line) != len(line):
                     raise OSError(28, "no space left on device")
@@ -72,7 +251,7 @@ class RunFolder:
 
     def metrics(self) -> list[RoundRecord]:
         """All rounds, in order. Raises: BadInputError naming the first damaged line."""
-        path = self.path / "metrics.jsonl"
+        path = self.path / METRICS_FILE
         records = []
         lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
         for number, line in enumerate(lines[:-1], start=1):  # after the last newline: torn, never written
@@ -87,17 +266,107 @@ class RunFolder:
     def truncate_metrics(self, rounds: int) -> None:
         """Keep the records of the first ``rounds`` rounds, for a resume from an earlier checkpoint."""
         kept = [r for r in self.metrics() if r.round <= rounds]
-        write_atomic(self.path / "metrics.jsonl", "".join(r.to_json() + "\n" for r in kept).encode())
+        write_atomic(self.path / METRICS_FILE, "".join(r.to_json() + "\n" for r in kept).encode())
 
-    def write_json(self, name: str, value: object) -> None:
-        """Write one JSON file of the folder atomically. Raises: WorkFailedError (disk full)."""
-        write_atomic(self.path / name, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+    def write_evidence(self, number: int, text: str) -> None:
+        """Write what the secure sum of a round leaves to be verified."""
+        write_atomic(self.evidence / f"round-{number:05d}.json", text.encode())
 
-    def read_json(self, name: str) -> Any:
-        """Read one JSON file of the folder. Raises: BadInputError."""
+    def mark_leaving(self, mark: Mapping[str, Any]) -> None:
+        """Say, durably, that contributions of a round may have left their sites."""
+        write_atomic(self.checkpoints / LEAVING_FILE, one_line(dict(mark)).encode())
+
+    def leaving(self) -> dict[str, Any]:
+        """The newest mark that contributions may have left; empty if there is none."""
+        path = self.checkpoints / LEAVING_FILE
+        mark: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        return mark
+
+    def next_session(self) -> int:
+        """A number that no session of this run has had, also across restarts: durable before it is used."""
+        path = self.checkpoints / SESSIONS_FILE
+        number = int(json.loads(path.read_text())) + 1 if path.exists() else 1
+        write_atomic(path, one_line(number).encode())
+        return number
+
+    def write_market(self, market: Mapping[str, Any]) -> None:
+        """Write the released series of a sales run."""
+        self._write(MARKET_FILE, dict(market))
+
+    def market(self) -> dict[str, Any]:
+        """The released series of a sales run; empty if there are none. Raises: BadInputError."""
+        return dict(self._read(MARKET_FILE)) if (self.path / MARKET_FILE).exists() else {}
+
+    # while it runs, and its end
+
+    def write_progress(self, progress: Progress) -> None:
+        """Say what is under way; not synced: it is worth nothing after a crash, nor is a full disk found here."""
+        temporary = self.path / f".{PROGRESS_FILE}"
+        with suppress(OSError):
+            temporary.write_text(one_line(vars(progress)))
+            temporary.replace(self.path / PROGRESS_FILE)
+
+    def progress(self) -> Progress | None:
+        """What is under way, None if nothing is known."""
         try:
-            return json.loads((self.path / name).read_text())
+            return Progress(**json.loads((self.path / PROGRESS_FILE).read_text("utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def add_note(self, message: str) -> None:
+        """Append a remark."""
+        with (self.path / NOTES_FILE).open("a", encoding="utf-8") as file:
+            file.write(one_line({"time": round(time.time(), 1), "note": message}) + "\n")
+
+    def notes(self) -> list[str]:
+        """All remarks so far."""
+        path = self.path / NOTES_FILE
+        lines = path.read_text("utf-8").splitlines() if path.exists() else []
+        return [str(json.loads(line)["note"]) for line in lines]
+
+    def begin(self, submitted: int | None = None) -> None:
+        """A run starts, or starts again. ``submitted``: Flower's number for a deployed one."""
+        if submitted is not None:
+            self._write(SUBMITTED_FILE, {"flower_run": submitted})
+            return
+        (self.path / PROGRESS_FILE).unlink(missing_ok=True)  # of an earlier life
+        self.write_summary(Summary(RUNNING))
+
+    def submitted(self) -> int:
+        """Flower's number for a deployed run. Raises: BadInputError."""
+        return int(self._read(SUBMITTED_FILE)["flower_run"])
+
+    def write_summary(self, summary: Summary) -> None:
+        """Write how the run stands or ended. Raises: WorkFailedError (disk full)."""
+        self._write(SUMMARY_FILE, summary.to_json())
+
+    def summary(self) -> Summary | None:
+        """How the run stands or ended, None if it has not begun. Raises: BadInputError."""
+        made: Summary | None = self._read_as(SUMMARY_FILE, Summary.from_json)
+        return made
+
+    def written(self) -> dict[str, str]:
+        """Where what a person looks for lies: name -> path, of what is there; the report is written last."""
+        names = (SETTINGS_FILE, METRICS_FILE, WEIGHTS_FILE, METADATA_FILE)
+        there = {name: str(self.path / name) for name in names if (self.path / name).exists()}
+        folders = {part.name: str(part) for part in (self.ledgers, self.evidence)}
+        return {"folder": str(self.path)} | there | folders | {REPORT_FILE: str(self.report_file)}
+
+    def _write(self, name: str, value: object) -> None:
+        write_atomic(self.path / name, readable(value).encode())
+
+    def _read(self, name: str) -> Any:
+        try:
+            return json.loads((self.path / name).read_text("utf-8"))
         except (OSError, ValueError):
+            raise BadInputError(f"cannot read {self.path / name}", hint=_INCOMPLETE) from None
+
+    def _read_as(self, name: str, make: Any) -> Any:
+        if not (self.path / name).exists():
+            return None
+        try:
+            return make(self._read(name))
+        except (TypeError, KeyError, AttributeError):
             raise BadInputError(
-                f"cannot read {self.path / name}", hint="the run folder is incomplete or damaged"
+                f"{self.path / name} is not what this version writes", hint="restore the file, or delete it"
             ) from None

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from common.strict_json import one_line
 
 RUNNING = "running"
 INTERRUPTED = "interrupted"
 COMPLETED = "completed"
+FAILED = "failed"  # all planned rounds were run, and none gave a sum: there is no model
 STOPPED = "stopped"  # gracefully, before the planned rounds: budget, policy, or too few sites
 
 
@@ -23,7 +27,7 @@ class SiteRound:
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """One line of ``metrics.jsonl``; the closing evaluation has ``kind = "evaluate"`` and the next number.
+    """One line of ``metrics.jsonl``, where null is a metric that has no value; the closing evaluation has ``kind = "evaluate"`` and the next number.
 
     ``released``: noised and charged (model at the start of the round); ``public``: follows from settings
     or released sums; ``oracle``: computed by the simulation from all data (model at the end of the round).
@@ -53,17 +57,24 @@ class RoundRecord:
         return sum(site.status == "ok" for site in self.sites.values())
 
     @property
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """All numbers of the round, by what they are."""
+        return {"released": self.released, "public": self.public, "oracle": self.oracle}
+
+    @property
     def worst_epsilon(self) -> float | None:
         """Largest epsilon so far over the sites, None without a ledger."""
         return max(self.epsilon.values(), default=None)
 
     def to_json(self) -> str:
         """One line of canonical JSON."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return one_line(asdict(self))
 
     @staticmethod
     def from_json(text: str) -> RoundRecord:
         """Inverse of ``to_json``. Raises: ValueError, TypeError on foreign text."""
         plain = json.loads(text)
         plain["sites"] = {name: SiteRound(**site) for name, site in plain["sites"].items()}
+        for group in ("released", "public", "oracle"):
+            plain[group] = {name: math.nan if value is None else value for name, value in plain[group].items()}
         return RoundRecord(**plain)

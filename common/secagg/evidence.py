@@ -46,7 +46,12 @@ class Evidence:
 
     def to_json(self) -> str:
         """The same as JSON with bytes in hexadecimal, for the run folder."""
-        return json.dumps({"evidence": 1, "salt": self.params.salt.hex(), **_to_json(self)}, indent=1) + "\n"
+        return (
+            json.dumps(
+                {"evidence": 1, "salt": self.params.salt.hex(), **_to_json(self)}, indent=1, allow_nan=False
+            )
+            + "\n"
+        )
 
     @classmethod
     def from_json(cls, text: str) -> Evidence:

@@ -184,7 +184,7 @@ class Roster:
     def to_json(self) -> str:
         """The roster as JSON, one object per party."""
         entries = [{"name": p.name, "role": p.role, "public_key": p.public_key.hex()} for p in self.parties]
-        return json.dumps({"parties": entries}, indent=1) + "\n"
+        return json.dumps({"parties": entries}, indent=1, allow_nan=False) + "\n"
 
     @classmethod
     @lru_cache(maxsize=4)  # a simulation holds one and the same roster in each of its kits

@@ -32,7 +32,12 @@ class PublicKeys:
 
     def to_json(self) -> str:
         """The public key file."""
-        return json.dumps({"name": self.name, "identity": self.identity.hex(), "node": self.node}, indent=1) + "\n"
+        return (
+            json.dumps(
+                {"name": self.name, "identity": self.identity.hex(), "node": self.node}, indent=1, allow_nan=False
+            )
+            + "\n"
+        )
 
     @classmethod
     def load(cls, path: Path) -> PublicKeys:

@@ -14,8 +14,8 @@ from common.deployment import CoordinatorKit
 from common.errors import BadInputError, FedcartError, WorkFailedError
 from common.processes import STOP_TIMEOUT_S
 from common.run.files import RunFolder
+from common.run.hold import holder
 from common.trust.certificates import node_public_pem
-from server.planning import holder
 from server.runtime.bundle import read_bundle
 from server.runtime.link import private_address
 from server.runtime.link_server import Control
@@ -69,7 +69,7 @@ def admit_sites(kit: CoordinatorKit, control: Control) -> dict[str, int]:
     ids = {
         name: present[key][0] if key in present else control.register(key, name) for key, name in wanted.items()
     }
-    write_atomic(kit.state / NODES_FILE, json.dumps(ids, indent=1, sort_keys=True).encode())
+    write_atomic(kit.state / NODES_FILE, json.dumps(ids, indent=1, sort_keys=True, allow_nan=False).encode())
     return ids
 
 

@@ -38,7 +38,9 @@ def run_link(kit: CoordinatorKit) -> None:
         secret=secret,
     )
     address = f"{private[0]}:{private[1]}"
-    write_atomic(kit.state / LINK_FILE, json.dumps({"pid": os.getpid(), "private": address}).encode())
+    write_atomic(
+        kit.state / LINK_FILE, json.dumps({"pid": os.getpid(), "private": address}, allow_nan=False).encode()
+    )
     _start_executor(kit, address, secret)
     run_superlink(settings, kit.control_token.read_bytes().strip())
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.atomic import write_atomic
 from common.deployment import CoordinatorKit
 from common.errors import FedcartError
-from common.run.files import RunFolder
-from server.admission import HEADS_FILE, HeadsBook
+from common.run.files import HEADS_FILE, RunFolder
+from common.run.summary import sums_in
+from common.strict_json import readable
+from server.admission import HeadsBook
 from server.runtime.control import online_sites, open_control
 
 
@@ -43,8 +44,8 @@ def server_status(kit: CoordinatorKit) -> ServerStatus:
             sites, up = online_sites(kit, control), True
     except FedcartError:
         up = False
-    runs = sorted(kit.runs.glob("*/run.toml"), key=lambda path: path.stat().st_mtime_ns)
-    return ServerStatus(settings.coordinator.address, up, sites, tuple(_run(path.parent) for path in runs))
+    runs = tuple(_run(folder) for folder in RunFolder.all_in(kit.runs))
+    return ServerStatus(settings.coordinator.address, up, sites, runs)
 
 
 def write_attestations(kit: CoordinatorKit, out: Path) -> list[Path]:
@@ -54,16 +55,14 @@ def write_attestations(kit: CoordinatorKit, out: Path) -> list[Path]:
     written = []
     for site, plain in sorted(heads.items()):
         written.append(out / f"{site}.attestation.json")
-        write_atomic(written[-1], json.dumps(plain, indent=1).encode())
+        write_atomic(written[-1], readable(plain).encode())
     return written
 
 
-def _run(path: Path) -> RunStatus:
-    folder = RunFolder.open(path)
+def _run(folder: RunFolder) -> RunStatus:
     try:
-        summary = folder.read_json("summary.json")
-        planned = int(json.loads(json.loads((path / "plan.json").read_text())["settings"])["training"]["rounds"])
-        done = sum(record.kind == "train" for record in folder.metrics())
-    except (FedcartError, OSError, ValueError, KeyError):
-        return RunStatus(path.name, "not started", 0, 0)
-    return RunStatus(path.name, str(summary.get("status", "")), done, planned)
+        summary, planned = folder.summary(), folder.plan().config.training.rounds
+        done, _ = sums_in(folder.metrics())
+    except FedcartError:
+        return RunStatus(folder.path.name, "damaged", 0, 0)
+    return RunStatus(folder.path.name, summary.status if summary else "not started", done, planned)

@@ -15,6 +15,7 @@ from common.privacy.entries import make_line, parse_line
 from common.privacy.mechanism import PrivacyEvent
 from common.run.files import RunFolder
 from common.run.records import RoundRecord, SiteRound
+from common.run.summary import Summary
 from common.trust.identity import SITE, Identity, Party, Roster
 from tests.guard_samples import IDENTITY, ROSTER, guard_in, one_round, proposal
 
@@ -181,7 +182,7 @@ def run(tmp_path: Path) -> RunFolder:
             attestations={"shop": grant.attestation.to_json()},
         )
         folder.append_round(record)
-    folder.write_json("summary.json", {"private": True})
+    folder.write_summary(Summary("completed", private=True))
     assert verify_path(folder.path, every_round=True).ok
     return folder
 
@@ -249,7 +250,7 @@ def test_a_run_said_to_be_private_must_have_ledgers(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run")
     (folder.path / "run.toml").write_text("")
     assert verify_path(folder.path).ok
-    folder.write_json("summary.json", {"private": True})
+    folder.write_summary(Summary("completed", private=True))
     assert "said to be private" in problems(folder)
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
-from common.atomic import write_atomic
 from common.config import RunConfig
+from common.run.facts import RunFacts, SiteFacts
 from common.run.files import RunFolder
 from common.run.records import COMPLETED, RoundRecord, SiteRound
-from simulations.facts import to_json
-from simulations.observer import RunFacts, SiteFacts, Summary
+from common.run.summary import Summary
 
 BASELINES = {
     "popularity": {"recall@20": 0.121, "mrr@20": 0.031},
@@ -43,16 +42,16 @@ def make_run(
         }
     )
     folder = RunFolder.create(path)
-    write_atomic(path / "run.toml", config.to_toml().encode())
+    folder.write_settings(config)
     facts = make_facts(path, config, sites)
-    folder.write_json("sites.json", to_json(facts))
+    folder.write_facts(facts)
     records = [make_record(r, facts, config) for r in range(1, (done or rounds) + 1)]
     if done is None:
         records.append(replace(make_record(rounds + 1, facts, config), kind="evaluate", seconds=0.8))
     for record in records:
         folder.append_round(record)
     if done is None:
-        folder.write_json("summary.json", asdict(make_summary(path, records, config)))
+        folder.write_summary(make_summary(path, records, config))
     return path
 
 

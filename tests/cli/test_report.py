@@ -4,6 +4,7 @@ import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -188,3 +189,26 @@ def test_a_participation_mark_tells_site_round_and_reason():
     drawing = str(participation([("a & b", [(1, "ok", "in the sum"), (2, "lost", "lost: timeout")])], 2))
     assert "a &amp; b, round 2: lost: timeout" in drawing
     assert drawing.count("<rect") == 2
+
+
+def attested(run: Path, *simulated: bool) -> Path:
+    """The run with attestations of its last round that say of each site's ledger whether it is a simulation's."""
+    signed = {f"merchant-{i + 1}": {"attestation": {"simulated": one}} for i, one in enumerate(simulated)}
+    folder = RunFolder(run)
+    folder.append_round(replace(folder.metrics()[-1], oracle={}, attestations=signed))
+    return run
+
+
+@pytest.mark.parametrize(
+    ("ledgers", "simulated", "real"),
+    [
+        ((True, True), True, None),
+        ((False, False), False, "deployed"),
+        ((True, False), True, "some budgets are real"),
+    ],
+)
+def test_whether_budgets_are_real_is_what_the_attestations_say(tmp_path, ledgers, simulated, real):
+    page = render_report(attested(make_run(tmp_path / "r", rounds=3, done=2), *ledgers))  # it has sites.json
+    assert (">simulated<" in page) == simulated
+    assert ("no budget carries over" in page) == simulated
+    assert (f">{real}<" in page) == (real is not None)

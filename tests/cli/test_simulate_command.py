@@ -3,13 +3,13 @@
 import json
 import sys
 import types
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from cli.live import columns, fitting, header
 from cli.main import main
+from cli.screen import columns, fitting, header
 from cli.simulate import scenario_names
 from common.atomic import write_atomic
 from common.config import RunConfig, load_config
@@ -49,7 +49,7 @@ class StandIn:
             if number == self.stop_after:
                 raise KeyboardInterrupt
         summary = replace(make_summary(out, records, config), status=self.status)
-        folder.write_json("summary.json", asdict(summary))
+        folder.write_summary(summary)
         observer.finished(summary)
         return summary
 
@@ -238,7 +238,7 @@ def test_a_narrow_terminal_gets_fewer_columns_never_broken_lines(width):
 
 
 def test_a_round_without_a_sum_and_the_closing_evaluation_are_told_apart(monkeypatch, capsys, tmp_path):
-    from cli.live import Screen
+    from cli.screen import Screen
 
     screen = Screen(RunConfig(), tmp_path, to_stderr=False)
     screen.round_done(RoundRecord(1, aborted="too-few", sites={"a": SiteRound("lost"), "b": SiteRound("ok")}))

@@ -25,7 +25,6 @@ from common.run.files import RunFolder
 from common.secagg import messages
 from common.secagg.messages import Member, Params, Session, default_threshold
 from common.trust.identity import Identity, Roster
-from server.app import read_plan
 from server.state import latest_checkpoint
 from tests.tiny_federation import run_tiny
 
@@ -82,7 +81,7 @@ def coordinator(tmp_path_factory: pytest.TempPathFactory) -> Coordinator:
     folder = RunFolder.open(out)
     roster = Roster.load(out / "roster.json")
     identity = Identity.load(roster.coordinator.name, out / "coordinator" / "identity.key")
-    plan = read_plan(folder)
+    plan = folder.plan()
     settings = build_config(json.loads(plan.settings), ["training.rounds=99"]).public_json()
     longer = dataclasses.replace(plan, settings=settings)  # rounds enough for every test
     return Coordinator(out, longer, roster, identity, latest_checkpoint(out / "checkpoints").parameters)

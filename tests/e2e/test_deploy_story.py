@@ -16,8 +16,8 @@ from client.runtime.approval import WAITING, requests
 from client.runtime.check import FAILED, check_site
 from common.audit.verify import verify_path
 from common.run.files import RunFolder
+from common.run.hold import run_is_held
 from common.trust.identity import Roster
-from server.planning import run_is_held
 from simulations.demo import site_names, write_demo
 from simulations.processes import LocalFederation
 

@@ -15,7 +15,6 @@ import pytest
 from common.audit import verify
 from common.privacy.accountant import epsilon_of
 from common.run.files import RunFolder
-from server.app import read_plan
 from simulations.run import simulate
 from tests.tiny_federation import tiny
 
@@ -68,7 +67,7 @@ def _check_resumed(out: Path) -> None:
     summary = simulate(tiny(), out, resume=True)
     verdict = verify.verify_path(out)
     assert verdict.ok, verdict.problems
-    records, plan = RunFolder.open(out).metrics(), read_plan(RunFolder.open(out))
+    records, plan = RunFolder.open(out).metrics(), RunFolder.open(out).plan()
     for site, shown in summary.epsilon.items():
         summed = [r.kind for r in records if r.sites[site].status == "ok"]
         released = tuple(event for kind in summed for event in plan.events(kind))

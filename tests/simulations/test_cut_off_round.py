@@ -10,7 +10,6 @@ from client.site import load_site
 from common.audit.verify import verify_path
 from common.errors import WorkFailedError
 from common.run.files import RunFolder
-from server.app import read_plan
 from simulations.run import simulate
 from tests.tiny_federation import Recorder, tiny
 
@@ -39,7 +38,7 @@ def cut_and_resumed(out: Path, number: int, phase: str, *settings: str) -> Recor
 
 def releases(out: Path, numbers: tuple[int, ...] = (1, 2, 3)) -> set[tuple[int, ...]]:
     """For every site: how often it released something for each of these rounds."""
-    plan, found = read_plan(RunFolder.open(out)), set()
+    plan, found = RunFolder.open(out).plan(), set()
     for site in plan.sites:
         kit = load_site(out / "sites" / site, simulated=True, ledger_path=out / "ledgers" / f"{site}.jsonl")
         with kit.guard().ledger.transaction() as state:

@@ -33,7 +33,6 @@ from common.privacy.mechanism import TRAIN as TRAIN_SCOPE
 from common.run.files import RunFolder
 from common.trust.identity import Identity
 from common.trust.randomness import PrivateStream
-from server.app import read_plan
 from simulations.run import simulate
 from tests.tiny_federation import TINY, Recorder, tiny
 
@@ -54,7 +53,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recorder]:
 @pytest.fixture
 def site(run: tuple[Path, Recorder], tmp_path: Path) -> tuple[Site, RunPlan]:
     """A copy of the first site, to be damaged."""
-    plan = read_plan(RunFolder.open(run[0]))
+    plan = RunFolder.open(run[0]).plan()
     name = plan.sites[0]
     shutil.copytree(run[0] / "sites" / name, tmp_path / "kit")
     for path in (run[0] / "ledgers").glob(f"{name}.*"):
@@ -81,7 +80,7 @@ def test_a_run_is_one_release_then_training_then_a_closing_evaluation(run: tuple
 
 def test_epsilon_is_spent_in_round_0_and_never_again_and_everything_verifies(run: tuple[Path, Recorder]) -> None:
     out, watcher = run
-    plan = read_plan(RunFolder.open(out))
+    plan = RunFolder.open(out).plan()
     shown = [set(record.epsilon.values()) for record in watcher.records]
     assert len(set(map(frozenset, shown))) == 1
     expected = epsilon_of(plan.events(STATISTICS), plan.config.privacy.delta)
@@ -98,7 +97,7 @@ def test_epsilon_is_spent_in_round_0_and_never_again_and_everything_verifies(run
 
 def test_what_the_site_keeps_is_what_the_server_summed(run: tuple[Path, Recorder]) -> None:
     out, _ = run
-    plan = read_plan(RunFolder.open(out))
+    plan = RunFolder.open(out).plan()
     total = sum(
         kept_release(
             load_site(out / "sites" / name, simulated=True, ledger_path=out / "ledgers" / f"{name}.jsonl"), plan

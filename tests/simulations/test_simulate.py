@@ -16,10 +16,9 @@ from common.config import load_config
 from common.errors import BadInputError, FedcartError, WorkFailedError
 from common.privacy.accountant import epsilon_of
 from common.run.files import RunFolder
-from server.app import read_plan
+from common.run.observer import Observer
 from server.state import latest_checkpoint
 from simulations import run as runs
-from simulations.observer import Observer
 from simulations.prepare import make_world
 from simulations.run import simulate
 from tests.tiny_federation import Recorder, run_tiny, tiny
@@ -59,7 +58,7 @@ def test_a_private_run_is_complete_and_secure(private_run: tuple[Path, Recorder]
 
 def test_epsilon_shown_is_the_one_that_the_ledgers_say(private_run: tuple[Path, Recorder]) -> None:
     out, watcher = private_run
-    plan = read_plan(RunFolder.open(out))
+    plan = RunFolder.open(out).plan()
     two_rounds = 2 * plan.events("train") + plan.events("evaluate")
     for site, shown in watcher.records[-1].epsilon.items():
         ledger = load_site(out / "sites" / site, simulated=True, ledger_path=out / "ledgers" / f"{site}.jsonl")
@@ -223,3 +222,11 @@ def test_a_damaged_checkpoint_is_named_at_resume(private_run: tuple[Path, Record
         simulate(tiny(), out, resume=True)
     with pytest.raises(BadInputError, match="not a run folder"):
         simulate(tiny(), tmp_path / "nothing", resume=True)
+
+
+def test_a_run_whose_rounds_gave_no_sum_has_failed_and_leaves_no_model(tmp_path: Path) -> None:
+    summary, _ = run_tiny(tmp_path / "run", "drop=0.97")
+    assert (summary.status, summary.rounds, summary.sums) == ("failed", 2, 0)
+    assert "2 of 2 rounds gave no sum" in summary.notes[0]
+    assert not list((tmp_path / "run").glob("model.*"))
+    assert summary.metrics == {}

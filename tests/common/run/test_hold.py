@@ -6,7 +6,7 @@ import pytest
 
 from common.errors import BadInputError
 from common.run.files import RunFolder
-from server.planning import ask_to_stop, hold_run, holder, run_is_held, stop_is_asked
+from common.run.hold import ask_to_stop, hold_run, holder, run_is_held, stop_is_asked
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What a running simulation shows: one line per round, progress in between, a box at the end."""
+"""What a run shows, simulated or deployed: one line per round, progress in between, a box at the end."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ from cli.verdict import Standing, standings
 from common.atomic import link_atomic
 from common.config import RunConfig
 from common.contribution import STATISTICS
-from common.run.files import RunFolder
-from common.run.records import RoundRecord
-from simulations.observer import Observer, RunFacts, Summary
+from common.model.files import WEIGHTS_FILE
+from common.run.facts import RunFacts
+from common.run.files import REPORT_FILE, RunFolder
+from common.run.observer import Observer
+from common.run.records import FAILED, RoundRecord
+from common.run.summary import Summary
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,14 +83,16 @@ class Screen(Observer):
         self.out = out
         self.latest = latest
         self.refusals = 0
-        self._resumed = False
+        self.resumed = False
         self._console: Console = show.progress() if to_stderr else show.results()
         self._columns: list[Column] = []
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        self._said = time.monotonic()
+        self._said = (time.monotonic(), "")
 
     def __enter__(self) -> Screen:
+        self._bar = progress_bar()
+        self._task = self._bar.task_ids[0] if self._bar is not None else None
         return self
 
     def __exit__(
@@ -99,7 +104,7 @@ class Screen(Observer):
     def opening(self, *, resume: bool) -> None:
         """The first line, before anything heavy is imported; then the progress display."""
         config = self.config
-        self._resumed = resume
+        self.resumed = resume
         privacy = f"private, ε ≤ {config.privacy.epsilon:g}" if config.privacy.enabled else "NOT PRIVATE"
         verb = "resuming" if resume else "simulating"
         self._line(
@@ -107,7 +112,6 @@ class Screen(Observer):
             f"aggregation: {config.aggregation.mode}"
         )
         self._line(f"[dim]run folder[/] {escape(str(self.out))}")
-        self._start_bar()
 
     def prepared(self, facts: RunFacts) -> None:
         """Show what is about to be trained, by whom, under which promise."""
@@ -117,22 +121,24 @@ class Screen(Observer):
         for line in facts_lines(facts):
             self._line(line)
         self._line("")
-        if self._resumed:
+        if self.resumed:
             for record in RunFolder(facts.out).metrics():
                 self.round_done(record)
 
-    def progress(self, round: int, phase: str, done: int, total: int) -> None:
-        """Move the bar; without a terminal, one line now and then."""
-        text = progress_words(round, self.config.training.rounds, phase)
+    def progress(self, round_number: int, phase: str, done: int, total: int) -> None:
+        """Move the bar; without a terminal, one line now and then, seldom the same one."""
+        text = progress_words(round_number, self.config.training.rounds, phase)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=text, completed=done, total=max(total, 1))
-        elif time.monotonic() - self._said >= QUIET_S:
-            self._said = time.monotonic()
+            return
+        said, before = self._said
+        if time.monotonic() - said >= (QUIET_S if text != before else 3 * QUIET_S):
+            self._said = (time.monotonic(), text)
             show.note(f"{text} {done}/{total}")
 
     def round_done(self, record: RoundRecord) -> None:
         """One line of the table."""
-        self._said = time.monotonic()
+        self._said = (time.monotonic(), "")
         self.refusals = sum(site.status in ("refused", "stopped") for site in record.sites.values())
         if record.kind == STATISTICS:
             self._line(released_line(record))
@@ -159,7 +165,7 @@ class Screen(Observer):
         """How to go on."""
         self._stop_bar()
         self._line("")
-        if (self.out / "run.toml").is_file():
+        if RunFolder.is_one(self.out):
             self._line("interrupted; every finished round is kept. To go on:")
             self._line(f"  fedcart simulate --resume {escape(str(self.out))}")
 
@@ -168,6 +174,8 @@ class Screen(Observer):
         self._stop_bar()
         self._line("")
         title = f"{summary.status}: {show.count(summary.rounds, 'round')} in {show.duration(summary.seconds)}"
+        if summary.status == FAILED:
+            title += ", none gave a sum: there is no model"
         body = closing_lines(summary, self.config)
         if self._console.is_terminal:
             from rich.panel import Panel
@@ -186,10 +194,6 @@ class Screen(Observer):
 
     def _line(self, text: str) -> None:
         self._console.print(text)
-
-    def _start_bar(self) -> None:
-        self._bar = progress_bar()
-        self._task = self._bar.task_ids[0] if self._bar is not None else None
 
     def _stop_bar(self) -> None:
         if self._bar is not None:
@@ -230,6 +234,8 @@ def progress_bar() -> Progress | None:
 def progress_words(round_number: int, rounds: int, phase: str) -> str:
     """What is going on, for the progress line."""
     doing = PHASES.get(phase, phase)
+    if not round_number and phase.startswith("approval"):
+        return f"waiting for {phase}"
     if not round_number:
         return f"preparing: {doing.replace('training at', 'summing up purchases at')}"
     return (
@@ -319,17 +325,17 @@ def facts_lines(facts: RunFacts) -> list[str]:
 
 def closing_lines(summary: Summary, config: RunConfig) -> list[str]:
     """The result beside the baselines, the price in privacy, and where the files are."""
-    lines = _result_lines(_standings(summary, config))
+    lines = _result_lines(_standings(summary, config)) if summary.status != FAILED else []
     if summary.private and summary.epsilon:
         site, worst = max(summary.epsilon.items(), key=lambda pair: pair[1])
         target = f"target {config.privacy.epsilon:g} at δ = {config.privacy.delta:g}"
         where = "at every site" if min(summary.epsilon.values()) == worst else f"at {escape(site)}, the most"
-        lines.append(f"ε spent      {show.epsilon(worst)} {where}; {target} [dim](public)[/]")
+        lines.append(f"ε spent      {show.epsilon(worst)} {where}; {target} [dim](public, from signed ledgers)[/]")
     if not summary.private:
         lines.append("[bold yellow]NOT PRIVATE[/]  no differential privacy in this run")
     lines.append(f"aggregation  {escape(summary.aggregation)}")
     lines.append("")
-    for label, name in (("run folder", "folder"), ("model", "model.safetensors"), ("report", "report.html")):
+    for label, name in (("run folder", "folder"), ("model", WEIGHTS_FILE), ("report", REPORT_FILE)):
         if name in summary.paths:
             lines.append(f"[dim]{label:<12}[/] {escape(summary.paths[name])}")
     return lines

@@ -1,0 +1,56 @@
+"""What a run leaves at its end: model and summary, the same of a simulated and of a deployed run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.plan import RunPlan
+from common.run.files import RunFolder
+from common.run.records import FAILED, RoundRecord
+from common.run.summary import Summary, sums_in, without_sum
+from server.rounds import Outcome
+
+
+def summarise_run(
+    folder: RunFolder, plan: RunPlan, outcome: Outcome, seconds: float, remarks: Sequence[str] = ()
+) -> Summary:
+    """The summary of a run from its folder and its outcome; ``remarks`` come after the run's own notes."""
+    records = folder.metrics()
+    last = records[-1] if records else RoundRecord(0)
+    rounds, sums = sums_in(records)
+    own = [outcome.reason, without_sum(records)]
+    own += [f"site {site} stopped: {reason}" for site, reason in sorted(outcome.state.stopped.items())]
+    return Summary(
+        status=outcome.status,
+        rounds=rounds,
+        sums=sums,
+        metrics={} if outcome.status == FAILED else last.metrics,
+        epsilon=last.epsilon,
+        aggregation=plan.config.aggregation.mode,
+        private=plan.config.privacy.enabled,
+        paths=folder.written(),
+        seconds=round(seconds, 2),
+        notes=tuple(note for note in (*own, *remarks) if note),
+    )
+
+
+def write_model(folder: Path, plan: RunPlan, vector: NDArray[np.float32], facts: Mapping[str, Any]) -> None:
+    """Write the model of a run into a folder: parameters ``float32[d]``, and the plan and facts that explain them."""
+    from common.data.features import FeatureSpec
+    from common.model.parameters import layout_of, save_model
+    from common.model.run_model import run_model
+
+    sizes = FeatureSpec.from_json(json.loads(plan.features)).sizes
+    metadata = {"plan": json.loads(plan.to_json()), "sizes": sizes, **facts}
+    save_model(folder, vector, layout_of(run_model(plan.config, plan.features)), metadata)
+
+
+def model_facts(plan: RunPlan, outcome: Outcome) -> dict[str, Any]:
+    """What the model's metadata say of the run that made it."""
+    return {"rounds": outcome.state.round, "status": outcome.status, "private": plan.config.privacy.enabled}
