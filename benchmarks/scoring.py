@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from client.anomalies.likelihood import surprise
 from client.scoring.export import export, onnx_available
-from client.scoring.likelihood import surprise
 from client.scoring.model import SharedModel, open_model
 from client.scoring.stream import StreamEvent, StreamScorer
 from common.config import RunConfig, build_config

@@ -25,7 +25,7 @@ from benchmarks import sales
 from benchmarks._cpu import CpuMeter
 from benchmarks._quality_table import write_table
 from benchmarks._schemes import EPSILON, WITHOUT_PRIVACY, trained_schemes
-from client.scoring.detection import KindQuality, Thresholding, detect, evaluate
+from client.anomalies.detection import KindQuality, Thresholding, detect, evaluate
 from client.scoring.model import open_model
 from common.config import RunConfig, build_config
 from common.data.events import EventLog, load_events

@@ -13,7 +13,7 @@ from cli import show
 if TYPE_CHECKING:
     from cli.report.audit_view import Audit, SiteAudit
     from client.selftest import SelfTestResult
-    from common.audit.verify import Verdict
+    from common.audit.verify import VerifyReport
 
 FAILED = 1
 ROWS_SHOWN = 200  # beyond, the table shows the worst site of each round; --csv always has every row
@@ -91,7 +91,7 @@ def verify_command(
     if not verdict.ok:
         if json:
             raise typer.Exit(FAILED)
-        verdict.raise_if_bad()
+        verdict.raise_if_broken()
 
 
 def self_test_command(json: Json = False) -> None:
@@ -119,7 +119,7 @@ def _print_audit(audit: Audit) -> None:
     statement = audit.statement
     for sentence in statement.warnings:
         show.warning(sentence)
-    for finding in audit.verdict.problems:
+    for finding in audit.verdict.findings:
         show.warning(f"NOT INTACT: {finding}")
     _print_rounds(audit)
     show.table(
@@ -203,7 +203,7 @@ def _total_row(site: SiteAudit) -> tuple[str, ...]:
     )
 
 
-def _print_verdict(verdict: Verdict) -> None:
+def _print_verdict(verdict: VerifyReport) -> None:
     if verdict.ledgers:
         show.table(
             "",
@@ -232,16 +232,16 @@ def _print_verdict(verdict: Verdict) -> None:
         )
         typer.echo(f"intact: {', '.join(checked)}")
     else:
-        for finding in verdict.problems:
+        for finding in verdict.findings:
             typer.echo(f"NOT INTACT: {finding}")
 
 
-def _plain_verdict(verdict: Verdict) -> dict[str, Any]:
+def _plain_verdict(verdict: VerifyReport) -> dict[str, Any]:
     from dataclasses import asdict
 
     return asdict(verdict) | {
         "ok": verdict.ok,
-        "problems": [str(finding) for finding in verdict.problems],
+        "problems": [str(finding) for finding in verdict.findings],
         "notes": [str(finding) for finding in verdict.notes],
     }
 

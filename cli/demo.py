@@ -76,7 +76,7 @@ def _audit(federation: LocalFederation, run: Path, sites: Sequence[str]) -> int:
     roster = Roster.load(federation.coordinator.roster)
     verdicts = [verify_path(run, roster=roster)]
     verdicts += [verify_path(federation.site(name).state / "ledger.jsonl", roster=roster) for name in sites]
-    problems = [problem for verdict in verdicts for problem in verdict.problems]
+    problems = [problem for verdict in verdicts for problem in verdict.findings]
     for verdict in verdicts[1:]:
         for ledger in verdict.ledgers:
             show.note(

@@ -13,9 +13,9 @@ from cli import local, show
 from common.errors import BadInputError
 
 if TYPE_CHECKING:
+    from client.anomalies.detection import Detection
+    from client.anomalies.feedback import Verdict
     from client.scoring.consumers import LocalLog
-    from client.scoring.detection import Detection
-    from client.scoring.feedback import Verdict
     from client.scoring.model import SharedModel
 
 app = typer.Typer(add_completion=False)
@@ -106,9 +106,9 @@ def _detect(
 ) -> tuple[Detection, dict[str, Any], dict[int, Verdict]]:
     from dataclasses import replace
 
-    from client.scoring import detection
+    from client.anomalies import detection
+    from client.anomalies.feedback import moved_threshold, read_verdicts, recall, remember
     from client.scoring.consumers import load_local, state_folder
-    from client.scoring.feedback import moved_threshold, read_verdicts, recall, remember
 
     reference, label_file, feedback, state, format_name = files
     labels = detection.read_labels(label_file, log) if label_file else None

@@ -7,9 +7,9 @@ from typing import Any
 
 from cli import show
 from cli.report.audit_view import Audit, SiteAudit, event_words, left_after
-from cli.report.charts import Axis, Series, column_chart, line_chart
 from cli.report.page import EPSILON_LINES, Figure, Tile, templates
 from common import VERSION
+from common.pages.charts import Axis, Series, column_chart, line_chart
 from common.privacy.mechanism import TRAIN
 
 ROWS_SHOWN = 2_000  # in the page; a longer history is in the CSV file
@@ -68,7 +68,7 @@ def _tiles(audit: Audit, sites: list[SiteAudit]) -> list[Tile]:
 
 
 def _banners(audit: Audit) -> list[tuple[str, str, str]]:
-    found = [("bad", "NOT INTACT", str(finding)) for finding in audit.verdict.problems[:10]]
+    found = [("bad", "NOT INTACT", str(finding)) for finding in audit.verdict.findings[:10]]
     if not audit.statement.private:
         found.append(("bad", "NOT PRIVATE", "This run gives no guarantee about any consumer."))
     tone = "info" if audit.statement.simulated else "warn"

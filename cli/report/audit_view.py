@@ -19,7 +19,7 @@ from common.audit.statement import (
     ledger_rows,
     make_statement,
 )
-from common.audit.verify import Verdict, verify_path
+from common.audit.verify import VerifyReport, verify_path
 from common.errors import BadInputError, FedcartError, VerificationError
 from common.privacy.accountant import ScopeAccountant, epsilon_of, round_up
 from common.privacy.attestation import SignedAttestation
@@ -67,7 +67,7 @@ class Audit:
     name: str
     sites: tuple[SiteAudit, ...]
     statement: Statement
-    verdict: Verdict
+    verdict: VerifyReport
     records: tuple[RoundRecord, ...]
 
 
@@ -85,7 +85,7 @@ def read_audit(path: Path) -> Audit:
     sites += [_from_attestations(attested[name]) for name in sorted(set(attested) - set(ledgers))]
     settings = _Settings.of(run)
     if not sites and settings.private:
-        verdict.raise_if_bad()
+        verdict.raise_if_broken()
         raise VerificationError(f"nothing in {path} says what was spent", hint="name a run folder or a ledger")
     secure = bool(records) and all(r.aggregation == "secure" for r in records)
     statement = make_statement(
@@ -137,7 +137,7 @@ def as_json(audit: Audit) -> dict[str, Any]:
     return {
         "path": str(audit.path),
         "intact": audit.verdict.ok,
-        "problems": [str(finding) for finding in audit.verdict.problems],
+        "problems": [str(finding) for finding in audit.verdict.findings],
         "sites": [
             asdict(site.budget)
             | {"epsilon": site.budget.epsilon, "left": site.budget.left, "rounds_left": site.rounds_left}

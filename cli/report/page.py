@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from cli import show
-from cli.report.charts import Axis, Series, column_chart, line_chart, participation
 from cli.report.facts import RunStory, flat_settings, read_story
 from cli.verdict import LOWER_IS_BETTER, PRIMARY, SHOWN, Standing
 from common import VERSION
 from common.atomic import write_atomic
+from common.pages.charts import Axis, Series, column_chart, line_chart, participation
 from common.run.files import RunFolder
 from common.run.records import RoundRecord
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from client.scoring.likelihood import surprise
+from client.anomalies.likelihood import surprise
 from client.scoring.model import SharedModel
 from client.scoring.predict import WHAT, class_name, last_logits
 from common.data.sequences import ConsumerSequences

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from client.scoring.binary import best_threshold, binary_metrics
 from client.scoring.consumers import chunks
 from client.scoring.model import SharedModel
 from common.data.sequences import ConsumerSequences
@@ -173,47 +174,6 @@ def _cross_fitted(table: NDArray[np.float64], labels: NDArray[np.float64]) -> ND
     for fold in (odd, ~odd):
         scores[fold] = boosted_trees(table[~fold], labels[~fold], table[fold]) if fold.any() else 0.5
     return scores
-
-
-def best_threshold(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> float:
-    """The score from which on "yes" has the best F1, halfway to the next lower score."""
-    order = np.argsort(-scores, kind="stable")
-    ranked, truth = scores[order], labels[order]
-    found = np.cumsum(truth)
-    f1 = 2 * found / (np.arange(1, len(truth) + 1) + truth.sum())
-    f1[:-1][ranked[:-1] == ranked[1:]] = -1.0  # equal scores cannot be told apart
-    best = int(np.argmax(f1))
-    below = ranked[best + 1] if best + 1 < len(ranked) else ranked[best] - 1e-6
-    return float((ranked[best] + below) / 2)
-
-
-def binary_metrics(scores: NDArray[np.float64], labels: NDArray[np.float64], threshold: float) -> dict[str, float]:
-    """Accuracy, precision, recall, F1 at the threshold; AUC, average precision, Brier score and calibration.
-
-    AUC and average precision are NaN where the labels have one class only; precision is NaN where nothing is
-    above the threshold. ``calibration`` is the expected calibration error over ten equal bins of the score.
-    """
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
-    yes, said = labels > 0.5, scores >= threshold
-    if not len(labels):
-        return {}
-    hits = float((yes & said).sum())
-    precision = hits / said.sum() if said.any() else float("nan")
-    recall = hits / yes.sum() if yes.any() else float("nan")
-    both = 0 < yes.sum() < len(yes)
-    place = np.clip((scores * 10).astype(np.int64), 0, 9)
-    gap = np.abs(np.bincount(place, weights=scores - yes, minlength=10)).sum() / len(yes)
-    return {
-        "accuracy": float((yes == said).mean()),
-        "precision": float(precision),
-        "recall": float(recall),
-        "f1": 2 * hits / (said.sum() + yes.sum()) if said.any() or yes.any() else float("nan"),
-        "auc": float(roc_auc_score(yes, scores)) if both else float("nan"),
-        "average_precision": float(average_precision_score(yes, scores)) if both else float("nan"),
-        "brier": float(np.mean((scores - yes) ** 2)),
-        "calibration": float(gap),
-    }
 
 
 def class_name(shared: SharedModel, what: str, index: int) -> str:

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from client.anomalies.likelihood import surprise
 from client.scoring.consumers import chunks
-from client.scoring.likelihood import surprise
 from client.scoring.model import SharedModel
 from common.data.events import EventLog, pseudonym
 from common.data.features import hashed_bucket

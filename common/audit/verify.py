@@ -33,7 +33,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class LedgerVerdict:
+class LedgerReport:
     """What one intact ledger says. ``reading`` is recomputed from its events."""
 
     site: str
@@ -46,31 +46,31 @@ class LedgerVerdict:
 
 
 @dataclass
-class Verdict:
+class VerifyReport:
     """Everything that was checked. ``ok`` if there are no problems; notes are no problems."""
 
     path: str
-    ledgers: list[LedgerVerdict] = field(default_factory=list)
+    ledgers: list[LedgerReport] = field(default_factory=list)
     attestations: int = 0
     evidence: int = 0
-    problems: list[Finding] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
     notes: list[Finding] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
         """Whether nothing was found."""
-        return not self.problems
+        return not self.findings
 
-    def raise_if_bad(self) -> None:
+    def raise_if_broken(self) -> None:
         """**Raises** VerificationError naming the first problem."""
-        if self.problems:
-            more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
+        if self.findings:
+            more = f" (and {len(self.findings) - 1} more)" if len(self.findings) > 1 else ""
             raise VerificationError(
-                f"{self.problems[0]}{more}", hint="compare with another copy; do not trust the figures of this one"
+                f"{self.findings[0]}{more}", hint="compare with another copy; do not trust the figures of this one"
             )
 
 
-def verify_path(path: Path, *, every_round: bool = False, roster: Roster | None = None) -> Verdict:
+def verify_path(path: Path, *, every_round: bool = False, roster: Roster | None = None) -> VerifyReport:
     """Verify a run folder, a ledger file, or a folder of ledgers.
 
     ``roster`` pins the sites' keys from outside; without it a run folder's own ``roster.json`` is used, and
@@ -80,7 +80,7 @@ def verify_path(path: Path, *, every_round: bool = False, roster: Roster | None 
     if RunFolder.is_one(path):
         return verify_run(RunFolder(path), every_round=every_round, roster=roster)
     files = ledger_files(path)
-    verdict = Verdict(str(path))
+    verdict = VerifyReport(str(path))
     for file in files:
         _LedgerCheck(file, verdict, roster, every_round=every_round).run()
     return verdict
@@ -98,9 +98,9 @@ def ledger_files(path: Path) -> list[Path]:
     return files
 
 
-def verify_run(run: RunFolder, *, every_round: bool = False, roster: Roster | None = None) -> Verdict:
+def verify_run(run: RunFolder, *, every_round: bool = False, roster: Roster | None = None) -> VerifyReport:
     """Verify everything in a run folder that can be verified offline. Nothing is raised for a damaged file."""
-    verdict = Verdict(str(run.path))
+    verdict = VerifyReport(str(run.path))
     pinned = roster or _own_roster(run, verdict)
     records = _records(run, verdict)
     attested = _attested(records, verdict)
@@ -124,7 +124,7 @@ class _LedgerCheck:
     """Checks of one ledger file; stops at its first bad line."""
 
     file: Path
-    verdict: Verdict
+    verdict: VerifyReport
     roster: Roster | None
     attested: tuple[SignedAttestation, ...] = ()
     every_round: bool = False
@@ -139,7 +139,7 @@ class _LedgerCheck:
 
     def _problem(self, what: str) -> None:
         where, _, rest = what.partition(": ") if what.startswith("line ") else ("", "", what)
-        self.verdict.problems.append(Finding(f"{self.file.name}{', ' + where if where else ''}", rest))
+        self.verdict.findings.append(Finding(f"{self.file.name}{', ' + where if where else ''}", rest))
 
     def _run(self) -> None:
         lines, torn = split_lines(self.file.read_bytes())
@@ -216,7 +216,7 @@ class _LedgerCheck:
         reading = ScopeAccountant(state.events).reading(header.delta)
         count = len(state.hashes)
         self.verdict.ledgers.append(
-            LedgerVerdict(header.site, header.scope, count, header.delta, header.simulated, reading, pinned)
+            LedgerReport(header.site, header.scope, count, header.delta, header.simulated, reading, pinned)
         )
 
 
@@ -237,25 +237,25 @@ def _compare(number: int, signed: SignedAttestation, state: Replay) -> None:
         raise VerificationError(f"line {number}: no reservation for the attested round {said.round}")
 
 
-def _own_roster(run: RunFolder, verdict: Verdict) -> Roster | None:
+def _own_roster(run: RunFolder, verdict: VerifyReport) -> Roster | None:
     if not run.has_roster and not any(run.ledgers.glob("*.jsonl")):
         return None
     try:
         return run.roster()
     except FedcartError as error:
-        verdict.problems.append(Finding(ROSTER_FILE, error.message))
+        verdict.findings.append(Finding(ROSTER_FILE, error.message))
         return None
 
 
-def _records(run: RunFolder, verdict: Verdict) -> list[RoundRecord]:
+def _records(run: RunFolder, verdict: VerifyReport) -> list[RoundRecord]:
     try:
         return run.metrics()
     except FedcartError as error:
-        verdict.problems.append(Finding(METRICS_FILE, error.message))
+        verdict.findings.append(Finding(METRICS_FILE, error.message))
         return []
 
 
-def _attested(records: list[RoundRecord], verdict: Verdict) -> list[tuple[int, SignedAttestation]]:
+def _attested(records: list[RoundRecord], verdict: VerifyReport) -> list[tuple[int, SignedAttestation]]:
     """(line number, attestation) of every attestation in the records that can be read."""
     found = []
     for number, record in enumerate(records, start=1):
@@ -264,20 +264,20 @@ def _attested(records: list[RoundRecord], verdict: Verdict) -> list[tuple[int, S
             try:
                 signed = SignedAttestation.from_json(plain)
             except (FedcartError, TypeError) as error:
-                verdict.problems.append(Finding(where, f"attestation of {site}: {error}"))
+                verdict.findings.append(Finding(where, f"attestation of {site}: {error}"))
                 continue
             if signed.attestation.site != site:
-                verdict.problems.append(Finding(where, f"attestation of {signed.attestation.site} under {site}"))
+                verdict.findings.append(Finding(where, f"attestation of {signed.attestation.site} under {site}"))
             shown = record.epsilon.get(site)
             if shown is not None and shown < signed.attestation.epsilon_after - 1e-9:
                 what = f"shows epsilon {shown} for {site}, attested is {signed.attestation.epsilon_after}"
-                verdict.problems.append(Finding(where, what))
+                verdict.findings.append(Finding(where, what))
             found.append((number, signed))
     return found
 
 
 def _check_attestations(
-    attested: list[tuple[int, SignedAttestation]], roster: Roster, verdict: Verdict, *, every_round: bool
+    attested: list[tuple[int, SignedAttestation]], roster: Roster, verdict: VerifyReport, *, every_round: bool
 ) -> None:
     """Signatures of all; the epsilon of the last of each site, or of every one."""
     last = {signed.attestation.site: number for number, signed in attested}
@@ -290,29 +290,29 @@ def _check_attestations(
             else:
                 signed.verify(key)
         except VerificationError as error:
-            verdict.problems.append(Finding(f"{METRICS_FILE}, line {number}", f"{site}: {error.message}"))
+            verdict.findings.append(Finding(f"{METRICS_FILE}, line {number}", f"{site}: {error.message}"))
         verdict.attestations += 1
 
 
 def _check_completeness(
-    run: RunFolder, verdict: Verdict, attested: list[tuple[int, SignedAttestation]], found: set[str]
+    run: RunFolder, verdict: VerifyReport, attested: list[tuple[int, SignedAttestation]], found: set[str]
 ) -> None:
     simulated = {signed.attestation.site for _, signed in attested if signed.attestation.simulated}
     for site in sorted(simulated - found):
-        verdict.problems.append(Finding(f"ledgers/{site}.jsonl", "is missing, but the site attested to it"))
+        verdict.findings.append(Finding(f"ledgers/{site}.jsonl", "is missing, but the site attested to it"))
     deployed = {signed.attestation.site for _, signed in attested} - simulated - found
     if deployed:
         what = f"ledgers of {', '.join(sorted(deployed))} stay at the sites; their attestations were checked"
         verdict.notes.append(Finding(LEDGERS, what))
     if not attested and not found:
         private = _is_private(run)
-        where = verdict.problems if private else verdict.notes
+        where = verdict.findings if private else verdict.notes
         where.append(
             Finding(LEDGERS, "the run is said to be private but has none" if private else "not a private run")
         )
 
 
-def _check_evidence(run: RunFolder, roster: Roster, records: list[RoundRecord], verdict: Verdict) -> None:
+def _check_evidence(run: RunFolder, roster: Roster, records: list[RoundRecord], verdict: VerifyReport) -> None:
     """Every secure round that gave a sum has evidence that the pinned sites agreed on its survivors."""
     from common.secagg.evidence import Evidence, verify_evidence
 
@@ -323,11 +323,11 @@ def _check_evidence(run: RunFolder, roster: Roster, records: list[RoundRecord], 
             evidence = Evidence.from_json(path.read_text())
             verify_evidence(evidence, roster)
         except (FedcartError, OSError, UnicodeDecodeError) as error:
-            verdict.problems.append(Finding(where, str(error)))
+            verdict.findings.append(Finding(where, str(error)))
             continue
         number = evidence.params.session.round
         if number in proven:
-            verdict.problems.append(Finding(where, f"round {number} was proven by {proven[number]} already"))
+            verdict.findings.append(Finding(where, f"round {number} was proven by {proven[number]} already"))
         proven[number] = path.name
         verdict.evidence += 1
     for line, record in enumerate(records, start=1):
@@ -338,7 +338,7 @@ def _check_evidence(run: RunFolder, roster: Roster, records: list[RoundRecord], 
             and record.round not in proven
         ):
             what = f"round {record.round} gave a secure sum, but there is no evidence for it"
-            verdict.problems.append(Finding(f"{METRICS_FILE}, line {line}", what))
+            verdict.findings.append(Finding(f"{METRICS_FILE}, line {line}", what))
 
 
 def _is_private(run: RunFolder) -> bool:

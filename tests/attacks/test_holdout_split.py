@@ -51,7 +51,7 @@ def test_a_ledger_whose_hold_out_changes_is_not_verified(tmp_path: Path) -> None
     )  # fmt: skip
     line = make_line(body, sequence=last.sequence + 1, previous=last.hash, time=last.time, identity=IDENTITY)
     path.write_bytes(path.read_bytes() + line)
-    assert "changed sides" in str(verify_path(path, roster=ROSTER).problems[0])
+    assert "changed sides" in str(verify_path(path, roster=ROSTER).findings[0])
 
 
 def test_after_recovery_a_new_split_may_begin_and_everything_old_counts_on_both_sides(tmp_path: Path) -> None:

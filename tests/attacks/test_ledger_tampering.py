@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common.audit.verify import Verdict, verify_path
+from common.audit.verify import VerifyReport, verify_path
 from common.errors import BadInputError, VerificationError
 from common.privacy.attestation import AttestedHeads, SignedAttestation, SignedHead, check_attestation
 from common.privacy.entries import make_line, parse_line
@@ -29,18 +29,18 @@ def ledger(tmp_path: Path) -> Path:
     return guard.ledger.path
 
 
-def verdict_on(path: Path) -> Verdict:
+def verdict_on(path: Path) -> VerifyReport:
     return verify_path(path, roster=ROSTER)
 
 
 def must_name(path: Path, *words: str) -> None:
     verdict = verdict_on(path)
     assert not verdict.ok
-    assert verdict.problems[0].where.startswith(path.name)
+    assert verdict.findings[0].where.startswith(path.name)
     for word in words:
-        assert word in str(verdict.problems[0])
+        assert word in str(verdict.findings[0])
     with pytest.raises(VerificationError, match=path.name):
-        verdict.raise_if_bad()
+        verdict.raise_if_broken()
 
 
 def flip(path: Path, offsets: range) -> None:
@@ -53,7 +53,7 @@ def flip(path: Path, offsets: range) -> None:
         verdict = verdict_on(path)
         assert not verdict.ok, f"byte {offset} of line {line} was changed unseen"
         ends = whole[offset : offset + 1] == b"\n"
-        assert ends or f"line {line}" in verdict.problems[0].where or line == 1
+        assert ends or f"line {line}" in verdict.findings[0].where or line == 1
     path.write_bytes(whole)
 
 
@@ -138,7 +138,7 @@ def test_an_entry_with_a_foreign_signature_is_found(ledger: Path) -> None:
 def test_a_whole_ledger_signed_by_another_key_is_found(tmp_path: Path, ledger: Path) -> None:
     other = Roster((Party("shop", SITE, Identity.generate("shop").public_key),))
     verdict = verify_path(ledger, roster=other)
-    assert "another key" in str(verdict.problems[0])
+    assert "another key" in str(verdict.findings[0])
 
 
 def test_an_entry_that_another_order_of_keys_would_write_is_found(ledger: Path) -> None:
@@ -197,7 +197,7 @@ def rewrite_metrics(run: RunFolder, line: int, change) -> None:
 
 
 def problems(run: RunFolder, **options: bool) -> str:
-    return " | ".join(str(p) for p in verify_path(run.path, **options).problems)
+    return " | ".join(str(p) for p in verify_path(run.path, **options).findings)
 
 
 def test_an_intact_run_is_verified_in_full(run: RunFolder) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from cli.main import main
 from cli.report import render_report, write_report
-from cli.report.charts import Axis, Series, line_chart, participation, ticks
 from cli.report.page import epsilon_lines
+from common.pages.charts import Axis, Series, line_chart, participation, ticks
 from common.run.files import RunFolder
 from common.run.records import RoundRecord
 from tests.cli.fake_run import make_run

@@ -127,7 +127,7 @@ def books_balance(local: LocalFederation, folder: RunFolder, *, lost_on_the_way:
 
     ``lost_on_the_way``: site -> rounds that were charged at the site although no sum has its contribution.
     """
-    assert not verify_path(folder.path, roster=Roster.load(local.coordinator.roster)).problems
+    assert not verify_path(folder.path, roster=Roster.load(local.coordinator.roster)).findings
     audit = fedcart("audit", "verify", folder.path)
     assert audit.communicate(timeout=120) is not None
     assert audit.returncode == 0

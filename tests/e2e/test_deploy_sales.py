@@ -88,7 +88,7 @@ def test_a_sales_run_releases_once_survives_a_killed_site_and_its_model_forecast
     assert records[-2][2] == SITES  # merchant-2 is back, with the release that it kept
     assert len(set(summary["epsilon"].values())) == 1
     assert 2.9 < max(summary["epsilon"].values()) <= 3.0
-    assert not verify_path(folder.path, roster=Roster.load(kit.roster)).problems
+    assert not verify_path(folder.path, roster=Roster.load(kit.roster)).findings
     for entries in ledgers_are_intact(federation).values():
         charged = [e for e in entries if e["body"]["kind"] == "reserve" and e["body"]["events"]]
         assert len(charged) == 1, "only the release is charged"

@@ -104,7 +104,7 @@ def ledgers_are_intact(federation: LocalFederation) -> dict[str, list[dict]]:
     found = {}
     for party in roster.sites:
         path = federation.site(party.name).state / "ledger.jsonl"
-        assert not verify_path(path, roster=roster).problems
+        assert not verify_path(path, roster=roster).findings
         found[party.name] = [json.loads(line) for line in path.read_text().splitlines()]
     return found
 
@@ -132,7 +132,7 @@ def test_a_run_waits_for_the_operators_word_then_trains_and_leaves_a_record_that
         "run.toml",
         "report.html",
     }
-    assert not verify_path(folder.path, roster=Roster.load(federation.coordinator.roster)).problems
+    assert not verify_path(folder.path, roster=Roster.load(federation.coordinator.roster)).findings
     assert [record.answered for record in folder.metrics()] == [4, 4]
     assert all(0 < epsilon < 6.001 for epsilon in summary["epsilon"].values())
     assert {request.status for request in requests(federation.site("merchant-4"))} == {"approved"}

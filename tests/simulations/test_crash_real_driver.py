@@ -66,7 +66,7 @@ def _check_resumed(out: Path) -> None:
     """A run that was cut goes on to its end, stays within its budget, and never shows less than was released."""
     summary = simulate(tiny(), out, resume=True)
     verdict = verify.verify_path(out)
-    assert verdict.ok, verdict.problems
+    assert verdict.ok, verdict.findings
     records, plan = RunFolder.open(out).metrics(), RunFolder.open(out).plan()
     for site, shown in summary.epsilon.items():
         summed = [r.kind for r in records if r.sites[site].status == "ok"]

@@ -77,7 +77,7 @@ def check(folder: Path, crashes: int) -> None:
     outbox = folder / "outbox"
     assert not outbox.exists() or not list(outbox.iterdir())
     verdict = verify_path(folder / "ledger.jsonl", roster=ROSTER)
-    assert verdict.ok, verdict.problems
+    assert verdict.ok, verdict.findings
 
 
 def calls_of_a_run(folder: Path, rounds: int = ROUNDS) -> list[str]:

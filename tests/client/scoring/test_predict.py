@@ -10,16 +10,10 @@ import pytest
 import torch
 
 from cli import main as front
+from client.scoring.binary import best_threshold, binary_metrics
 from client.scoring.consumers import load_local, local_key
 from client.scoring.model import open_model
-from client.scoring.predict import (
-    available,
-    best_threshold,
-    binary_metrics,
-    check_intent,
-    intent_scores,
-    predict_next,
-)
+from client.scoring.predict import available, check_intent, intent_scores, predict_next
 from common.data.catalogue import catalogue_from_events, write_catalogue
 from common.data.events import EventLog
 from common.errors import BadInputError

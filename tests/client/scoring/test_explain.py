@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from cli import main as front
+from client.anomalies.likelihood import surprise
 from client.scoring.explain import GRADIENTS, OCCLUSION, explain
-from client.scoring.likelihood import surprise
 from client.scoring.model import open_model
 from client.scoring.picture import Bar, html, svg
 from client.scoring.predict import intent_scores, predict_next

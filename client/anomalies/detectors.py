@@ -1,4 +1,4 @@
-"""Anomalous stretches of behaviour: isolation forest and local outlier factor over profiles, and thresholds.
+"""Anomalous stretches of behaviour: isolation forest and local outlier factor over profiles.
 
 Everything here happens at the site with its own data and the released model: nothing leaves, nothing is charged.
 """
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from sklearn.ensemble import IsolationForest
 from sklearn.neighbors import LocalOutlierFactor
 
-from client.scoring.likelihood import surprise
+from client.anomalies.likelihood import surprise
+from client.anomalies.windows import Habits, Table, Windows, cut_windows, habits
 from client.scoring.model import SharedModel
-from client.scoring.windows import Habits, Table, Windows, cut_windows, habits
 from common.data.events import EventLog
 from common.data.sequences import ConsumerSequences
 from common.errors import BadInputError
@@ -24,7 +24,6 @@ ENOUGH_PAST = 20  # events before a consumer's own habits mean something
 FEWEST_WINDOWS = 20
 _REFERENCE_WINDOWS = 4_000
 _CAP = 10.0
-_DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True)
@@ -106,71 +105,3 @@ def per_consumer(windows: Windows, scores: Table, rows: int) -> tuple[Table, NDA
     order = np.argsort(scores, kind="stable")
     best[windows.row[order]], which[windows.row[order]] = scores[order], order
     return best, which
-
-
-def adaptive_thresholds(scores: Table, times: NDArray[np.int64], rate: float, days: float) -> Table:
-    """A threshold for each window: the ``1 - rate`` quantile of the ``days`` days before its day.
-
-    So it drifts with what is usual. Scores above twice the threshold of their own day are left out of later
-    quantiles, or an attack would make itself usual. Days with fewer than 20 windows behind them use the
-    quantile of all windows.
-    """
-    overall = float(np.quantile(scores, 1 - rate)) if len(scores) else np.inf
-    result, day = np.full(len(scores), overall), times // _DAY_US
-    clean = np.zeros(len(scores), dtype=np.bool_)
-    for today in np.unique(day):
-        recent = scores[clean & (day < today) & (day >= today - days)]
-        threshold = float(np.quantile(recent, 1 - rate)) if len(recent) >= FEWEST_WINDOWS else overall
-        result[day == today] = threshold
-        clean |= (day == today) & (scores < 2 * threshold)
-    return result
-
-
-@dataclass(frozen=True)
-class CrossValidated:
-    """A threshold from labels: the mean over folds, and the quality on consumers that it was not chosen on."""
-
-    threshold: float
-    precision: float
-    recall: float
-    f1: float
-
-
-def cross_validated(scores: Table, labels: NDArray[np.bool_], folds: int = 5) -> CrossValidated:
-    """Choose the threshold of best F1 on all folds but one, measure on that one; consumers are the units.
-
-    Raises: BadInputError where the labels have one class only.
-    """
-    from client.scoring.predict import best_threshold
-
-    if labels.all() or not labels.any():
-        which = "anomalous" if labels.all() else "normal"
-        raise BadInputError(
-            f"every consumer is labelled {which}: no threshold can be learnt",
-            hint="label consumers of both kinds, or use --threshold adaptive",
-        )
-    # both classes in every fold, as far as they reach
-    fold = np.empty(len(labels), dtype=np.int64)
-    for kind in (False, True):
-        fold[labels == kind] = np.arange((labels == kind).sum()) % folds
-    said, chosen = np.zeros(len(labels), dtype=np.bool_), []
-    for number in range(folds):
-        rest = fold != number
-        if not labels[rest].any() or labels[rest].all():
-            continue
-        chosen.append(best_threshold(scores[rest], labels[rest].astype(np.float64)))
-        said[~rest] = scores[~rest] >= chosen[-1]
-    if not chosen:
-        chosen = [best_threshold(scores, labels.astype(np.float64))]
-        said = scores >= chosen[0]
-    precision, recall, f1 = precision_recall(said, labels)
-    return CrossValidated(float(np.mean(chosen)), precision, recall, f1)
-
-
-def precision_recall(said: NDArray[np.bool_], labels: NDArray[np.bool_]) -> tuple[float, float, float]:
-    """Precision (NaN if nothing was said), recall (NaN if nothing was there), F1."""
-    hits = float((said & labels).sum())
-    precision = hits / said.sum() if said.any() else np.nan
-    recall = hits / labels.sum() if labels.any() else np.nan
-    total = said.sum() + labels.sum()
-    return float(precision), float(recall), float(2 * hits / total) if total else np.nan

@@ -1,7 +1,6 @@
 """Anomaly detection: likelihood profiles, windows, thresholds, feedback, quality on injected anomalies."""
 
 import json
-import stat
 
 import numpy as np
 import polars as pl
@@ -9,13 +8,12 @@ import pytest
 import torch
 
 from cli import main as front
-from client.scoring.anomaly import Detector, adaptive_thresholds, cross_validated, per_consumer, profile_log
+from client.anomalies.detection import Thresholding, detect, evaluate
+from client.anomalies.detectors import Detector, per_consumer, profile_log
+from client.anomalies.likelihood import surprise
+from client.anomalies.windows import FEWEST, OWN, WINDOW, cut_windows, habits
 from client.scoring.consumers import load_local
-from client.scoring.detection import Thresholding, detect, evaluate
-from client.scoring.feedback import Verdict, moved_threshold, recall, remember
-from client.scoring.likelihood import surprise
 from client.scoring.model import open_model
-from client.scoring.windows import FEWEST, OWN, WINDOW, cut_windows, habits
 from common.data.events import EventLog
 from common.errors import BadInputError
 from common.model.batch import Batcher
@@ -128,53 +126,6 @@ def test_scores_are_zero_for_the_usual_and_above_one_for_what_never_occurred(sco
     np.testing.assert_array_equal(usual, Detector(scored.windows.profile).score(scored.windows.profile))
     with pytest.raises(BadInputError, match="too few"):
         Detector(scored.windows.profile[:5])
-
-
-def test_adaptive_thresholds_follow_the_drift_and_are_not_moved_by_an_attack():
-    rng = np.random.default_rng(0)
-    day = np.repeat(np.arange(60), 50)
-    scores = rng.random(3000) + day / 120
-    times = day * 86_400_000_000
-    limits = adaptive_thresholds(scores, times, 0.05, 10)
-    assert limits[day == 20].mean() < limits[day == 40].mean() < limits[day == 59].mean()
-    assert abs(((scores >= limits)[day > 12]).mean() - 0.05) < 0.06  # it lags behind by half its days
-    attacked = np.where((day == 30) & (np.arange(3000) % 2 == 0), 50.0, scores)
-    after = adaptive_thresholds(attacked, times, 0.05, 10)
-    assert after[day == 31].max() < 2
-    assert len(adaptive_thresholds(np.zeros(0), np.zeros(0, dtype=np.int64), 0.01, 30)) == 0
-
-
-def test_a_cross_validated_threshold_separates_what_can_be_separated():
-    labels = np.arange(40) % 4 == 0
-    found = cross_validated(np.where(labels, 2.0, 1.0), labels)
-    assert (found.threshold, found.f1) == (pytest.approx(1.5), 1.0)
-    for single in (np.zeros(40, dtype=bool), np.ones(40, dtype=bool)):
-        with pytest.raises(BadInputError, match="every consumer is labelled"):
-            cross_validated(np.arange(40.0), single)
-
-
-def test_verdicts_move_the_threshold_no_further_than_needed():
-    def verdicts(**said: bool) -> dict[int, Verdict]:
-        return {int(n[1:]): Verdict(int(n[1:]), odd, int(n[1:]) / 10) for n, odd in said.items()}
-
-    assert moved_threshold(0.5, {}, {}) == 0.5
-    assert moved_threshold(0.5, verdicts(s6=False), {}) == pytest.approx(0.6, abs=0.01)  # a false alarm: higher
-    assert moved_threshold(0.5, verdicts(s3=True), {}) == pytest.approx(0.3)  # a missed one: lower
-    assert moved_threshold(0.5, verdicts(s3=False, s7=True), {}) == 0.5  # all as it was said
-    assert moved_threshold(0.5, verdicts(s6=False), {6: 0.2}) == 0.5  # the score of now counts
-    unscored = {1: Verdict(1, True, float("nan"))}
-    assert moved_threshold(0.5, unscored, {}) == 0.5
-
-
-def test_verdicts_are_remembered_privately_and_the_latest_counts(tmp_path):
-    remember(tmp_path, [Verdict(7, True, 0.5), Verdict(9, False, float("nan"))])
-    remember(tmp_path, [Verdict(7, False, 0.6)])
-    known = recall(tmp_path)
-    assert (known[7].anomaly, known[7].score, known[9].anomaly) == (False, 0.6, False)
-    assert stat.S_IMODE((tmp_path / "feedback.jsonl").stat().st_mode) == 0o600
-    (tmp_path / "feedback.jsonl").write_text("{nonsense\n")
-    with pytest.raises(BadInputError, match="damaged"):
-        recall(tmp_path)
 
 
 def test_a_clock_that_jumps_back_or_a_short_log_gives_a_defined_result(shared):

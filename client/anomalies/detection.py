@@ -9,20 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from client.scoring.anomaly import (
-    ENOUGH_PAST,
-    Detector,
-    Scored,
-    adaptive_thresholds,
-    cross_validated,
-    per_consumer,
-    precision_recall,
-    profile_log,
-)
+from client.anomalies.detectors import ENOUGH_PAST, Detector, Scored, per_consumer, profile_log
+from client.anomalies.feedback import read_table
+from client.anomalies.thresholds import adaptive_thresholds, cross_validated
+from client.anomalies.windows import WINDOW, Table, habits
+from client.scoring.binary import precision_recall
 from client.scoring.consumers import LocalLog
-from client.scoring.feedback import read_table
 from client.scoring.model import SharedModel
-from client.scoring.windows import WINDOW, Table, habits
 from common.data.events import EventLog
 from common.errors import BadInputError
 

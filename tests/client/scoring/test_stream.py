@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from cli import main as front
+from client.anomalies.likelihood import surprise
 from client.scoring.follow import DriftingLevel, follow
-from client.scoring.likelihood import surprise
 from client.scoring.model import open_model
 from client.scoring.stream import StreamEvent, StreamScorer
 from common.data.events import EventLog, load_events

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from client.scoring.likelihood import Surprise
+from client.anomalies.likelihood import Surprise
 from common.data.formats import EVENT_TYPES
 from common.data.sequences import ConsumerSequences
 

@@ -76,7 +76,7 @@ def test_the_compared_loss_is_the_models_own_loss(shared):
     sequences = shared.sequences(EventLog(market().log.frame.head(300)))
     short = sequences.take(np.flatnonzero((sequences.lengths >= 2) & (sequences.lengths <= 40)))
     found = exporting.compare(shared, {"a": (exporting.torch_step(step_model(shared)), 1)}, short, repeats=1)[0]
-    from client.scoring.likelihood import surprise
+    from client.anomalies.likelihood import surprise
 
     nats = surprise(shared, short)
     column = nats.nats[:, nats.heads.index("next-item")]
