@@ -25,7 +25,7 @@ app = typer.Typer(
 )
 
 PathArgument = Annotated[
-    Path, typer.Argument(help="run folder, ledger, or folder of ledgers", show_default=False, metavar="PATH")
+    Path, typer.Argument(help="run folder, ledger, folder of ledgers, or kit", show_default=False, metavar="PATH")
 ]
 Json = Annotated[bool, typer.Option("--json", help="print everything as JSON")]
 

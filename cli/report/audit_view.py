@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from common.audit.records import Records, find_records
 from common.audit.statement import (
     LedgerRow,
     SiteBudget,
@@ -77,19 +78,20 @@ def read_audit(path: Path) -> Audit:
     Raises: BadInputError if there is nothing; VerificationError if no ledger of it can be read at all.
     """
     verdict = verify_path(path)
-    run = RunFolder(path) if RunFolder.is_one(path) else None
+    found = find_records(path)
+    run = found.run
     records = tuple(_records(run))
     attested = _attestations(records)
-    ledgers = {state.header.site: state for state in _ledgers(path, run) if state.header is not None}
-    sites = [_from_ledger(ledgers[name], attested.get(name, [])) for name in sorted(ledgers)]
+    ledgers = {state.header.site: state for state in _ledgers(found).values() if state.header is not None}
+    limits = {state.header.site: found.limit(file) for file, state in _ledgers(found).items() if state.header}
+    sites = [_from_ledger(ledgers[name], attested.get(name, []), limits[name]) for name in sorted(ledgers)]
     sites += [_from_attestations(attested[name]) for name in sorted(set(attested) - set(ledgers))]
     settings = _Settings.of(run)
     if not sites and settings.private:
         verdict.raise_if_broken()
         raise VerificationError(f"nothing in {path} says what was spent", hint="name a run folder or a ledger")
-    secure = bool(records) and all(r.aggregation == "secure" for r in records)
     statement = make_statement(
-        [s.budget for s in sites], secure=secure, private=settings.private, hardened=settings.hardened
+        [s.budget for s in sites], secure=found.secure, private=settings.private, hardened=settings.hardened
     )
     name = settings.name or path.resolve().stem
     return Audit(path, name, tuple(sites), statement, verdict, records)
@@ -157,18 +159,17 @@ def _records(run: RunFolder | None) -> list[RoundRecord]:
         return []  # named by the verification already
 
 
-def _ledgers(path: Path, run: RunFolder | None) -> list[Replay]:
-    """Every ledger that can be replayed; what cannot is in the verdict."""
-    folder = run.ledgers if run is not None else path
-    files = sorted(folder.glob("*.jsonl")) if folder.is_dir() else [folder]
-    found = []
-    for file in files:
+def _ledgers(records: Records) -> dict[Path, Replay]:
+    """Every ledger that can be replayed; what cannot is in the report of the verification."""
+    replayed = {}
+    for file in records.ledgers:
         try:
             states = [state for _, _, state in replay_lines(split_lines(file.read_bytes())[0])]
         except (FedcartError, OSError):
             continue
-        found += states[-1:]
-    return found
+        if states:
+            replayed[file] = states[-1]
+    return replayed
 
 
 def _attestations(records: Iterable[RoundRecord]) -> dict[str, list[SignedAttestation]]:
@@ -182,8 +183,9 @@ def _attestations(records: Iterable[RoundRecord]) -> dict[str, list[SignedAttest
     return found
 
 
-def _from_ledger(state: Replay, attested: list[SignedAttestation]) -> SiteAudit:
-    limit = attested[-1].attestation.limit if attested else None
+def _from_ledger(state: Replay, attested: list[SignedAttestation], limit: float | None) -> SiteAudit:
+    """``limit``: of the policy beside the ledger; what the site attested last counts before it."""
+    limit = attested[-1].attestation.limit if attested else limit
     return SiteAudit(budget_of_ledger(state, limit), tuple(ledger_rows(state)), "ledger")
 
 

@@ -106,11 +106,11 @@ class LedgerRow:
 
 
 def make_statement(
-    budgets: Sequence[SiteBudget], *, secure: bool, private: bool = True, hardened: bool = False
+    budgets: Sequence[SiteBudget], *, secure: bool | None, private: bool = True, hardened: bool = False
 ) -> Statement:
     """Assemble the claim for these sites.
 
-    ``secure``: contributions were summed under masks; ``private`` False: trained without noise, or with the
+    ``secure``: contributions were summed under masks, None if nothing says so; ``private`` False: trained without noise, or with the
     seeded test stream.
     """
     simulated = any(budget.simulated for budget in budgets)
@@ -179,13 +179,15 @@ def _worst(budgets: Iterable[SiteBudget]) -> float | None:
     return max((budget.epsilon for budget in budgets), default=None)
 
 
-def _adversaries(budgets: Sequence[SiteBudget], *, secure: bool) -> tuple[Adversary, ...]:
+def _adversaries(budgets: Sequence[SiteBudget], *, secure: bool | None) -> tuple[Adversary, ...]:
     worst = _worst(budgets)
     local = "every site adds its full noise before anything leaves, so this needs no trust in anybody else"
     server_sees = (
         "the sum over the surviving sites of each round, and who took part"
         if secure
         else "every site's noised contribution alone (plain aggregation)"
+        if secure is False
+        else "noised contributions; a ledger does not record whether each alone or their sum"
     )
     return (
         Adversary("recipient of the final model", "the model of the last round", worst, local),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from common.audit.records import Records, find_records
 from common.errors import BadInputError, FedcartError, VerificationError
 from common.privacy.accountant import FINE, PldAccountant, RdpAccountant, Reading, ScopeAccountant
 from common.privacy.attestation import SignedAttestation, check_attestation, read_head
@@ -71,31 +72,28 @@ class VerifyReport:
 
 
 def verify_path(path: Path, *, every_round: bool = False, roster: Roster | None = None) -> VerifyReport:
-    """Verify a run folder, a ledger file, or a folder of ledgers.
+    """Verify a run folder, a ledger file, a folder of ledgers, or a kit, with what lies beside it.
 
-    ``roster`` pins the sites' keys from outside; without it a run folder's own ``roster.json`` is used, and
-    a lone ledger is checked against the key that it names itself.
+    ``roster`` pins the sites' keys from outside; without it the roster beside the records is used, and a ledger
+    without one is checked against the key that it names itself.
     **Raises** BadInputError if there is nothing to verify.
     """
-    if RunFolder.is_one(path):
-        return verify_run(RunFolder(path), every_round=every_round, roster=roster)
-    files = ledger_files(path)
-    verdict = VerifyReport(str(path))
-    for file in files:
-        _LedgerCheck(file, verdict, roster, every_round=every_round).run()
-    return verdict
+    records = find_records(path)
+    if records.run is not None:
+        return verify_run(records.run, every_round=every_round, roster=roster)
+    report = VerifyReport(str(path))
+    pinned = roster or _roster_beside(records, report)
+    for file in records.ledgers:
+        _LedgerCheck(file, report, pinned, every_round=every_round).run()
+    return report
 
 
-def ledger_files(path: Path) -> list[Path]:
-    """The ledgers at a path: the file itself, a site's ``ledger.jsonl``, or every one in a folder of ledgers.
-
-    **Raises** BadInputError if there is none.
-    """
-    own = path / "ledger.jsonl"  # a site's state folder holds other files of lines too
-    files = ([own] if own.is_file() else sorted(path.glob("*.jsonl"))) if path.is_dir() else [path]
-    if not files or not all(file.is_file() for file in files):
-        raise BadInputError(f"no ledger at {path}", hint="name a run folder, a ledger, or a folder of ledgers")
-    return files
+def _roster_beside(records: Records, report: VerifyReport) -> Roster | None:
+    try:
+        return records.roster
+    except FedcartError as error:
+        report.findings.append(Finding(ROSTER_FILE, error.message))
+        return None
 
 
 def verify_run(run: RunFolder, *, every_round: bool = False, roster: Roster | None = None) -> VerifyReport:
