@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from cli import local, show
+from cli.options import Reading, Target
+from cli.stream import Limits
 from common.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -77,46 +78,63 @@ def detect(
     A score of 0 is usual behaviour, 1 is as odd as the oddest hundredth of the reference. Verdicts given with
     --feedback are remembered in the state folder and apply to later calls too.
     """
+    reading, thresholding = Reading(format, catalogue, site, state, with_ids), (threshold, at, rate, days)
     if follow:
         from cli.stream import follow_stream
 
-        follow_stream(model, events, (rate, consumers), (format, catalogue, site, state, with_ids))
+        follow_stream(model, events, Limits(rate, consumers), reading)
         return
     if events is None:
         raise BadInputError("no event log given", hint="name one, or use --follow to read events as they come")
     local.check_out(out, force)
-    shared, log = local.open_both(model, events, format, (catalogue, site, state, with_ids))
-    files = (reference, labels, feedback, state, format)
-    found, facts, verdicts = _detect(shared, log, (threshold, at, rate, days), files)
-    columns = _columns(shared, log, found, verdicts, per)
-    if out is not None:
-        local.write_rows(out, columns, private=with_ids)
-        facts["file"] = str(out)
-    if json:
-        show.print_json(facts | ({} if out else {"scores": local.lines_of(columns)}))
+    _report(model, events, reading, Asked(thresholding, reference, labels, feedback, per), Target(out, json))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be detected. ``thresholding``: the fields of ``client.anomalies.detection.Thresholding``."""
+
+    thresholding: tuple[str, float, float, float]
+    reference: Path | None
+    labels: Path | None
+    feedback: Path | None
+    per: str
+
+
+def _report(model: Path, events: Path, reading: Reading, asked: Asked, target: Target) -> None:
+    from client.anomalies import tables
+
+    shared, log = local.open_both(model, events, reading)
+    found, facts, verdicts = _detect(shared, log, asked, reading)
+    if asked.per == "event":
+        columns = tables.event_table(shared, log, found)
     else:
-        _print(facts, columns, per, out)
+        columns = tables.score_table(log, found, verdicts, per_window=asked.per == "window")
+    if target.out is not None:
+        local.write_rows(target.out, columns, private=reading.with_ids)
+        facts["file"] = str(target.out)
+    if target.json:
+        show.print_json(facts | ({} if target.out else {"scores": local.lines_of(columns)}))
+    else:
+        _print(facts, columns, asked.per, target.out)
 
 
 def _detect(
-    shared: SharedModel,
-    log: LocalLog,
-    asked: tuple[str, float, float, float],
-    files: tuple[Path | None, Path | None, Path | None, Path | None, str],
+    shared: SharedModel, log: LocalLog, asked: Asked, reading: Reading
 ) -> tuple[Detection, dict[str, Any], dict[int, Verdict]]:
-    from dataclasses import replace
-
     from client.anomalies import detection
     from client.anomalies.feedback import moved_threshold, read_verdicts, recall, remember
     from client.scoring.consumers import load_local, state_folder
 
-    reference, label_file, feedback, state, format_name = files
-    labels = detection.read_labels(label_file, log) if label_file else None
-    usual = load_local(reference, format_name, log.key).log if reference else None
-    found = detection.detect(shared, log.log, detection.Thresholding(*asked), reference=usual, labels=labels)
-    scores = found.score_of()
-    home = state_folder(state)
-    verdicts = remember(home, read_verdicts(feedback, log, scores)) if feedback else recall(home)
+    labels = detection.read_labels(asked.labels, log) if asked.labels else None
+    usual = load_local(asked.reference, reading.format, log.key).log if asked.reference else None
+    thresholding = detection.Thresholding(*asked.thresholding)
+    found = detection.detect(shared, log.log, thresholding, reference=usual, labels=labels)
+    scores, home = found.score_of(), state_folder(reading.state)
+    if asked.feedback:
+        verdicts = remember(home, read_verdicts(asked.feedback, log, scores))
+    else:
+        verdicts = recall(home)
     level = moved_threshold(found.level, verdicts, scores)
     notes = list(found.notes)
     if level != found.level:
@@ -128,69 +146,13 @@ def _detect(
         "consumers": len(found.best),
         "windows": len(found.scores),
         "alarms": int(found.alarms().sum()),
-        "threshold": {"kind": asked[0], "level": found.level},
+        "threshold": {"kind": thresholding.kind, "level": found.level},
         "verdicts": len(verdicts),
         "notes": notes,
     }
     if labels is not None:
         facts["quality"] = [asdict(row) for row in detection.evaluate(found, labels)]
     return found, facts, verdicts
-
-
-def _columns(
-    shared: SharedModel, log: LocalLog, found: Detection, verdicts: dict[int, Verdict], per: str
-) -> Columns:
-    if per == "event":
-        return _event_columns(shared, log, found)
-    windows, consumers = found.scored.windows, found.scored.sequences.consumers
-    alarms = found.alarms()
-    order = range(len(windows)) if per == "window" else [int(w) for w in found.which[found.which >= 0]]
-    names = (
-        "consumer",
-        "score",
-        "threshold",
-        "anomaly",
-        "begin",
-        "end",
-        "events",
-        "past",
-        "unlike_own_past",
-        "verdict",
-    )
-    columns: Columns = {name: [] for name in names}
-    for w in order:
-        row = int(windows.row[w])
-        who, verdict = int(consumers[row]), verdicts.get(int(consumers[row]))
-        over = bool(found.scores[w] >= found.thresholds[w]) if per == "window" else bool(alarms[row])
-        begin, end = int(windows.begin[w]), int(windows.end[w])
-        stamps = found.scored.sequences.timestamps
-        said = "" if verdict is None else "anomaly" if verdict.anomaly else "normal"
-        line = (log.shown(who), float(found.scores[w]), float(found.thresholds[w]), over, _when(stamps[begin]))
-        line2 = (_when(stamps[end - 1]), end - begin, int(windows.past[w]), float(windows.ratio[w]), said)
-        for column, value in zip(columns.values(), line + line2, strict=True):
-            column.append(value)
-    return columns
-
-
-def _event_columns(shared: SharedModel, log: LocalLog, found: Detection) -> Columns:
-    import numpy as np
-
-    sequences = found.scored.sequences
-    nats = found.scored.nats
-    owner = np.repeat(sequences.consumers, sequences.lengths)
-    types = ("", *shared.spec.event_types)
-    return {
-        "consumer": [log.shown(int(who)) for who in owner],
-        "time": [_when(t) for t in sequences.timestamps],
-        "event": [types[int(e)] for e in sequences.column("event")],
-        "item": [shared.item_name(int(i)) for i in sequences.column("item")],
-        "surprise": np.nansum(nats, axis=1).astype(float).tolist(),
-        **{name.replace("-", "_"): nats[:, i].astype(float).tolist() for i, name in enumerate(found.scored.heads)},
-    }
-
-
-def _when(stamp: Any) -> str:
-    return datetime.fromtimestamp(int(stamp) / 1e6, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _print(facts: dict[str, Any], columns: Columns, per: str, out: Path | None) -> None:

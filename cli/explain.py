@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cli import local, show
+from cli.options import Reading
 
 if TYPE_CHECKING:
     from client.scoring.explain import Explanation
@@ -50,7 +51,7 @@ def explain(
 ) -> None:
     """Show which events drove an answer. A picture shows a consumer's events: it is written with mode 0600."""
     local.check_out(out, force, PICTURES)
-    shared, log = local.open_both(model, events, format, (catalogue, site, state, with_ids))
+    shared, log = local.open_both(model, events, Reading(format, catalogue, site, state, with_ids))
 
     from client.scoring import explain as explaining
     from client.scoring.predict import available

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli import local, show
+from cli.options import Reading
 from common.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -42,14 +44,16 @@ def forecast(
 
     Nothing leaves this machine. The shared model was learnt from noised series; your own are read exactly here.
     """
+    from client.scoring.forecast import forecast_table
+
     local.check_out(out, force)
     local.check_out(plot, force, PICTURES)
-    found, shared = _forecast(model, events, (format, state), (until, holidays))
+    found, shared = _forecast(model, events, Reading(format, state=state), Calendar(until, holidays))
     if category and category not in found.categories:
         raise BadInputError(
             f"the model knows no category {category!r}", hint=f"known: {', '.join(found.categories[:_SHOWN])}"
         )
-    columns = _columns(found, category)
+    columns = forecast_table(found, category)
     if out is not None:
         local.write_rows(out, columns, private=False)
     if plot is not None:
@@ -63,19 +67,25 @@ def forecast(
             typer.echo(f"written: {path}")
 
 
-def _forecast(
-    model: Path, events: Path, reading: tuple[str, Path | None], asked: tuple[str, Path | None]
-) -> tuple[Forecast, SharedSalesModel]:
+@dataclass(frozen=True)
+class Calendar:
+    """``until``: last whole day of the log, empty: its last; ``holidays``: file of dates."""
+
+    until: str
+    holidays: Path | None
+
+
+def _forecast(model: Path, events: Path, reading: Reading, asked: Calendar) -> tuple[Forecast, SharedSalesModel]:
     from dataclasses import replace
 
     from client.scoring import forecast as scoring
     from client.scoring.consumers import load_local, local_key, state_folder
 
-    until = _date(asked[0], "--until") if asked[0] else None
-    dates = _read_holidays(asked[1]) if asked[1] else frozenset()
+    until = _date(asked.until, "--until") if asked.until else None
+    dates = _read_holidays(asked.holidays) if asked.holidays else frozenset()
     shared = scoring.open_sales_model(model)
     shared = replace(shared, spec=replace(shared.spec, holidays=shared.spec.holidays | dates))
-    log = load_local(events, reading[0], local_key(state_folder(reading[1])))
+    log = load_local(events, reading.format, local_key(state_folder(reading.state)))
     if log.dropped:
         show.note(f"{log.dropped:,} unusable lines left out, `fedcart data check {events}` says why")
     series, spec = scoring.own_series(shared, log.log, until)
@@ -101,27 +111,6 @@ def _read_holidays(path: Path) -> frozenset[date]:
     if not found:
         raise BadInputError(f"{path} holds no date", hint="write dates as 2024-12-25")
     return found
-
-
-def _columns(found: Forecast, category: str) -> dict[str, list[Any]]:
-    """The forecast as a table, one line per category and period."""
-    import numpy as np
-
-    prices = found.prices()
-    names = ["category", "begins", "mean_price"]
-    for channel in ("quantity", "revenue"):
-        names += [channel, *(f"{channel}_{end}{level}" for level in (80, 95) for end in ("low", "high"))]
-    columns: dict[str, list[Any]] = {name: [] for name in names}
-    for place, name in enumerate(found.categories):
-        if category not in ("", name):
-            continue
-        for step, day in enumerate(found.periods):
-            row: list[Any] = [name, day.isoformat(), float(prices[place, step])]
-            for values, bands in zip(found.values, np.moveaxis(found.bands, 2, 0), strict=True):
-                row += [float(values[place, step]), *map(float, bands[:, :, place, step].ravel())]
-            for column, value in zip(columns.values(), row, strict=True):
-                column.append(value)
-    return columns
 
 
 def _facts(

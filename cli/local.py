@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli import show
+from cli.options import Reading
 from common.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -35,16 +36,14 @@ Force = Annotated[bool, typer.Option("--force", help="replace a file that exists
 Json = Annotated[bool, typer.Option("--json", help="print one JSON value")]
 
 
-def open_both(
-    model: Path, events: Path, format: str, options: tuple[Path | None, str, Path | None, bool]
-) -> tuple[SharedModel, LocalLog]:
-    """Open the model and load the log; ``options`` = (catalogue, site, state, with ids). Raises: BadInputError."""
+def open_both(model: Path, events: Path, reading: Reading) -> tuple[SharedModel, LocalLog]:
+    """Open the model and load the log. Raises: BadInputError."""
     from client.scoring.consumers import load_local, local_key, state_folder
     from client.scoring.model import open_model
 
-    catalogue, site, state, with_ids = options
-    shared = open_model(model, catalogue=catalogue, site=site)
-    local = load_local(events, format, local_key(state_folder(state)), with_ids=with_ids)
+    shared = open_model(model, catalogue=reading.catalogue, site=reading.site)
+    key = local_key(state_folder(reading.state))
+    local = load_local(events, reading.format, key, with_ids=reading.with_ids)
     if local.dropped:
         show.note(f"{local.dropped:,} unusable lines left out, `fedcart data check {events}` says why")
     return shared, local

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from cli import local, show
-from common.errors import BadInputError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from client.scoring.consumers import LocalLog
-    from client.scoring.model import SharedModel
+from cli.options import Reading
 
 app = typer.Typer(add_completion=False)
 _SHOWN_CONSUMERS, _SHOWN_CHOICES = 10, 5
@@ -54,11 +47,15 @@ def predict(
     Outputs carry pseudonyms, the same on every call, unless --with-ids (such files get mode 0600).
     """
     local.check_out(out, force)
-    shared, log = local.open_both(model, events, format, (catalogue, site, state, with_ids))
+    shared, log = local.open_both(model, events, Reading(format, catalogue, site, state, with_ids))
+    from client.scoring import tables
+
     if task == "intent":
-        columns, facts = _intent(shared, log, threshold, consumer)
+        columns, facts = tables.intent_table(shared, log, threshold=threshold, consumer=consumer)
     else:
-        columns, facts = _next(shared, log, (what, top, exclude_known), consumer)
+        kinds = tuple(word.strip() for word in what.split(",") if word.strip())
+        asked = tables.NextQuestion(kinds, top, exclude_known=exclude_known, consumer=consumer)
+        columns, facts = tables.next_table(shared, log, asked)
     if out is not None:
         local.write_rows(out, columns, private=with_ids)
         facts["file"] = str(out)
@@ -66,75 +63,6 @@ def predict(
         show.print_json(facts | ({"predictions": local.lines_of(columns)} if out is None else {}))
     else:
         _print(task, columns, facts, out)
-
-
-def _sequences(shared: SharedModel, log: LocalLog, consumer: str) -> Any:
-    chosen = log.at(log.find(consumer)) if consumer else log.log
-    return shared.sequences(chosen)
-
-
-def _next(
-    shared: SharedModel, log: LocalLog, asked: tuple[str, int, bool], consumer: str
-) -> tuple[dict[str, list[Any]], dict[str, Any]]:
-    from client.scoring import predict as scoring
-
-    wanted, top, exclude_known = asked
-    possible = scoring.available(shared)
-    kinds = [word.strip() for word in wanted.split(",") if word.strip()] or list(possible)
-    for kind in kinds:
-        if kind not in possible:
-            raise BadInputError(
-                f"this model cannot predict the next {kind!r}",
-                hint=f"it can: {', '.join(possible) or 'nothing next'}",
-            )
-    if not kinds:
-        raise BadInputError(
-            f"this model was trained for {', '.join(shared.heads)} only",
-            hint="use --task intent, or another model",
-        )
-    sequences = _sequences(shared, log, consumer)
-    columns: dict[str, list[Any]] = {
-        n: [] for n in ("consumer", "what", "rank", "choice", "category", "probability")
-    }
-    for kind in kinds:
-        found = scoring.predict_next(shared, sequences, kind, top, exclude_known=exclude_known)
-        for who, choices, shares in zip(found.consumers, found.choices, found.probabilities, strict=True):
-            name = log.shown(int(who))
-            for rank, (choice, share) in enumerate(zip(choices, shares, strict=True), start=1):
-                if choice == 0:
-                    break
-                row = (name, kind, rank, scoring.class_name(shared, kind, int(choice)))
-                category = shared.category_of(int(choice)) if kind == "item" else ""
-                for column, value in zip(columns.values(), (*row, category, float(share)), strict=True):
-                    column.append(value)
-    return columns, {"task": "next", "consumers": len(sequences), "what": kinds, "exclude_known": exclude_known}
-
-
-def _intent(
-    shared: SharedModel, log: LocalLog, threshold: float | None, consumer: str
-) -> tuple[dict[str, list[Any]], dict[str, Any]]:
-    from dataclasses import asdict
-
-    from client.scoring import predict as scoring
-    from common.model.targets import asked_now, row_targets
-
-    shared.need_head("purchase-intent")
-    past = shared.sequences(log.log, cut=shared.plan.config.intent.cut_us)
-    targets = row_targets(shared.plan.config, past)
-    assert targets is not None
-    check = scoring.check_intent(shared, past, targets, log.key)
-    used = check.threshold if threshold is None else threshold
-    sequences = _sequences(shared, log, consumer)
-    now = asked_now(shared.plan.config, sequences, int(past.timestamps.max(initial=0)))
-    scores: NDArray[np.float64] = scoring.intent_scores(shared, sequences, now)
-    columns = {
-        "consumer": [log.shown(int(who)) for who in sequences.consumers],
-        "probability": scores.tolist(),
-        "will_buy": [bool(score >= used) for score in scores],
-    }
-    question = shared.plan.config.intent.model_dump(mode="json")
-    facts = {"task": "intent", "consumers": len(sequences), "question": question, "threshold": used}
-    return columns, facts | {"check": asdict(check)}
 
 
 def _print(task: str, columns: dict[str, list[Any]], facts: dict[str, Any], out: Path | None) -> None:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from cli import show
+from cli.options import Reading
 from common.strict_json import one_line
 
-Sources = tuple[str, Path | None, str, Path | None, bool]
+
+@dataclass(frozen=True)
+class Limits:
+    """``rate``: share of recent behaviour to report; ``consumers``: how many are kept in memory."""
+
+    rate: float
+    consumers: int
 
 
-def follow_stream(model: Path, events: Path | None, limits: tuple[float, int], sources: Sources) -> None:
-    """Read JSON lines from stdin and answer each at once; ``limits`` = (rate, consumers in memory).
+def follow_stream(model: Path, events: Path | None, limits: Limits, reading: Reading) -> None:
+    """Read JSON lines from stdin and answer each at once.
 
     ``events`` says what came before: it warms up the memory and the threshold.
     """
@@ -21,16 +29,15 @@ def follow_stream(model: Path, events: Path | None, limits: tuple[float, int], s
     from client.scoring.model import open_model
     from client.scoring.stream import StreamScorer
 
-    rate, consumers = limits
-    format_name, catalogue, site, state, with_ids = sources
-    key = local_key(state_folder(state))
-    scorer = StreamScorer(open_model(model, catalogue=catalogue, site=site), consumers, key)
-    recent = scorer.warm(load_local(events, format_name, key).log) if events is not None else ()
-    level = DriftingLevel(rate, recent)
+    key = local_key(state_folder(reading.state))
+    shared = open_model(model, catalogue=reading.catalogue, site=reading.site)
+    scorer = StreamScorer(shared, limits.consumers, key)
+    recent = scorer.warm(load_local(events, reading.format, key).log) if events is not None else ()
+    level = DriftingLevel(limits.rate, recent)
     scored = wrong = 0
     if hasattr(sys.stdin, "reconfigure"):
         sys.stdin.reconfigure(errors="replace")  # a broken character must not end the stream
-    for answer in follow(sys.stdin, scorer, level, with_ids=with_ids):
+    for answer in follow(sys.stdin, scorer, level, with_ids=reading.with_ids):
         wrong += "error" in answer
         scored += "error" not in answer
         print(one_line(answer), flush=True)

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import multiprocessing as mp
 import os
+import sys
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
+from types import ModuleType
 from typing import Any
 
 from common.errors import FedcartError, WorkFailedError
@@ -25,7 +28,24 @@ PRELOAD = ("simulations.worker_modules",)
 def begin_imports() -> None:
     """Start the fork server and return at once: it imports the heavy modules while the caller does other things."""
     mp.get_context("forkserver").set_forkserver_preload(list(PRELOAD))
-    forkserver.ensure_running()
+    with _nobodys_main():
+        forkserver.ensure_running()
+
+
+@contextmanager
+def _nobodys_main() -> Iterator[None]:
+    """Processes started meanwhile do not run the caller's script again.
+
+    multiprocessing has each child import the parent's main module first, for functions that are defined there. Ours
+    are not; a script without a main guard, or a notebook, would begin anew in every worker.
+    """
+    own = sys.modules.get("__main__")
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        if own is not None:
+            sys.modules["__main__"] = own
 
 
 @dataclass(frozen=True)
@@ -127,7 +147,8 @@ class WorkerPool:
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_serve, args=(theirs,), daemon=True)
-        process.start()
+        with _nobodys_main():
+            process.start()
         theirs.close()
         return _Worker(process, ours)
 

@@ -7,9 +7,10 @@ from typing import Any
 
 from cli import show
 from cli.report.audit_view import Audit, SiteAudit, event_words, left_after
-from cli.report.page import EPSILON_LINES, Figure, Tile, templates
+from cli.report.page import EPSILON_LINES, Figure, Tile
 from common import VERSION
 from common.pages.charts import Axis, Series, column_chart, line_chart
+from common.pages.rendering import templates
 from common.privacy.mechanism import TRAIN
 
 ROWS_SHOWN = 2_000  # in the page; a longer history is in the CSV file

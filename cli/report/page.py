@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from markupsafe import Markup
 
@@ -15,11 +14,9 @@ from cli.verdict import LOWER_IS_BETTER, PRIMARY, SHOWN, Standing
 from common import VERSION
 from common.atomic import write_atomic
 from common.pages.charts import Axis, Series, column_chart, line_chart, participation
+from common.pages.rendering import templates
 from common.run.files import RunFolder
 from common.run.records import RoundRecord
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 GRID_SITES = 60
 BELOW = "trivial baseline"  # marks the remark that belongs beside the bars
@@ -100,19 +97,6 @@ def write_report(run_dir: Path) -> Path:
     path = RunFolder(run_dir).report_file
     write_atomic(path, render_report(run_dir).encode())
     return path
-
-
-@cache
-def templates() -> Environment:
-    """The templates of this package, escaping everything that is not marked as ours."""
-    from jinja2 import Environment, PackageLoader
-
-    return Environment(
-        loader=PackageLoader("cli.report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
 
 
 def banners(story: RunStory) -> list[tuple[str, str, str]]:

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -241,3 +242,22 @@ def _figures(values: Floats, truth: Floats, scale: float) -> dict[str, float]:
         "rmse": float(np.sqrt((wrong**2).mean())),
         "mase": float(wrong.mean()) / scale if scale else math.nan,
     }
+
+
+def forecast_table(found: Forecast, category: str = "") -> dict[str, list[Any]]:
+    """The forecast as a table, one line per category and period."""
+    prices = found.prices()
+    names = ["category", "begins", "mean_price"]
+    for channel in ("quantity", "revenue"):
+        names += [channel, *(f"{channel}_{end}{level}" for level in (80, 95) for end in ("low", "high"))]
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    for place, name in enumerate(found.categories):
+        if category not in ("", name):
+            continue
+        for step, day in enumerate(found.periods):
+            row: list[Any] = [name, day.isoformat(), float(prices[place, step])]
+            for values, bands in zip(found.values, np.moveaxis(found.bands, 2, 0), strict=True):
+                row += [float(values[place, step]), *map(float, bands[:, :, place, step].ravel())]
+            for column, value in zip(columns.values(), row, strict=True):
+                column.append(value)
+    return columns

@@ -10,11 +10,11 @@ import pytest
 
 from cli.main import main
 from cli.screen import columns, fitting, header
-from cli.simulate import scenario_names
 from common.atomic import write_atomic
 from common.config import RunConfig, load_config
 from common.run.files import RunFolder
 from common.run.records import RoundRecord, SiteRound
+from simulations.jobs import scenario_names
 from tests.cli.fake_run import make_facts, make_record, make_summary
 
 
@@ -73,7 +73,7 @@ def test_without_arguments_the_marketplace_runs_into_a_dated_folder_and_latest_p
 
 
 def scenario_file(name):
-    from cli.simulate import scenario_path
+    from simulations.jobs import scenario_path
 
     return str(scenario_path(name))
 

@@ -1,0 +1,124 @@
+"""From what somebody asks for (a scenario, an event log, a few settings) to a run's settings and its folder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from common.config import RunConfig, build_config, read_toml
+from common.errors import BadInputError, ConfigError
+from common.run.files import RunFolder
+
+DEFAULT_SCENARIO = "marketplace"
+RUNS = Path("runs")  # where run folders go that nobody has named
+RESUME_ALLOWS = ("performance",)  # speed only; everything else is fixed before round 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be run, and where its files go."""
+
+    config: RunConfig
+    out: Path
+    resume: bool = False
+    latest: Path | None = None  # link to make to the run folder
+
+
+def coherent(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by key as somebody chose them, with what follows from them. Raises: BadInputError, ConfigError."""
+    wanted, split_by = dict(chosen), chosen.get("data.split_by")
+    if chosen.get("data.sites") is not None and split_by not in (None, "consumers", "items"):
+        raise ConfigError(
+            f"{chosen['data.sites']} sites and a split by {split_by} contradict each other",
+            hint="a column makes its own sites; a number of sites goes with a split by consumers or items",
+        )
+    for key in ("data.events", "data.catalogue"):
+        if key in wanted:
+            wanted[key] = _existing(Path(wanted[key]))
+    if "data.sites" in wanted and "data.events" in wanted:
+        wanted.setdefault("data.split_by", "consumers")
+    return wanted
+
+
+def scenario_names() -> list[str]:
+    """Names of the shipped scenarios."""
+    folder = resources.files("simulations") / "scenarios"
+    return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def scenario_path(scenario: str) -> Path:
+    """The file of a scenario given by path or by the name of a shipped one. Raises: BadInputError."""
+    path = Path(scenario)
+    if path.suffix == ".toml" or path.is_file():
+        return path
+    if scenario in scenario_names():
+        return Path(str(resources.files("simulations") / "scenarios" / f"{scenario}.toml"))
+    raise BadInputError(
+        f"no such scenario: {scenario}", hint=f"a TOML file, or one of: {', '.join(scenario_names())}"
+    )
+
+
+def new_job(
+    scenario: str | None, chosen: Mapping[str, Any], overrides: Sequence[str] = (), out: Path | None = None
+) -> Job:
+    """A new run of a scenario, or of the event log that ``chosen`` names, in a folder of its own.
+
+    Raises: BadInputError, ConfigError.
+    """
+    if scenario is None and "data.events" in chosen:
+        tree: dict[str, Any] = {"name": _name_of(Path(chosen["data.events"]))}
+    else:
+        tree = read_toml(scenario_path(scenario or DEFAULT_SCENARIO))
+    for key, value in chosen.items():
+        _put(tree, key, value)
+    config = build_config(tree, overrides)
+    if out is not None:
+        return Job(config, out)
+    folder = free_folder(RUNS / f"{config.name}-{datetime.now():%Y%m%d-%H%M%S}")
+    return Job(config, folder, latest=RUNS / "latest")
+
+
+def resumed_job(folder: Path, chosen: Mapping[str, Any], overrides: Sequence[str] = ()) -> Job:
+    """The rest of an interrupted run. Raises: ConfigError if anything but speed is to change; BadInputError."""
+    for key in [*chosen, *(text.partition("=")[0].strip() for text in overrides)]:
+        if key.split(".")[0] not in RESUME_ALLOWS:
+            raise ConfigError(
+                f"{key} cannot change on --resume: the settings of a run are fixed before its first round",
+                hint="only --workers, --engine and --trainer may differ; start a new run for anything else",
+            )
+    tree = RunFolder.open(folder).settings_as_written()
+    for key, value in chosen.items():
+        _put(tree, key, value)
+    return Job(build_config(tree, overrides), folder, resume=True)
+
+
+def _put(tree: dict[str, Any], key: str, value: object) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+    tree[last] = value
+
+
+def _existing(path: Path) -> str:
+    if not path.is_file():
+        raise BadInputError(f"no such file: {path}", hint="check the path")
+    return str(path.resolve())
+
+
+def _name_of(path: Path) -> str:
+    stem = path.name.partition(".")[0]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:64] or "events"
+
+
+def free_folder(path: Path) -> Path:
+    """The path, or one like it where nothing lies yet."""
+    candidate, count = path, 1
+    while candidate.exists():
+        count += 1
+        candidate = path.with_name(f"{path.name}-{count}")
+    return candidate
