@@ -38,6 +38,7 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
     "Try it on one machine": (
         Entry("simulate", "cli.simulate", "Run a whole federation here: what does privacy cost?"),
         Entry("report", "cli.report_command", "Write the report of a run folder as one HTML page."),
+        Entry("compare", "cli.compare", "Runs side by side: settings, quality, epsilon, time."),
         Entry("demo", "cli.demo", "A server and four sites as processes, from keys to audit."),
     ),
     "Prepare data": (Entry("data", "cli.data", "Check, describe, synthesise event logs; build a catalogue."),),
@@ -206,15 +207,18 @@ def _usage_hint(error: click.ClickException) -> str:
 
 
 def _check_house() -> None:
-    """Refuse to run with a foreign package named ``common``, as a PYTHONPATH could bring in."""
+    """Refuse to run beside foreign packages of our names, as a PYTHONPATH or the current folder could bring in."""
     import common
 
     ours = Path(__file__).resolve().parent.parent
-    found = Path(common.__file__ or "").resolve().parent.parent
-    if found != ours:
-        click.echo(f"error: the package `common` comes from {found}, not from {ours}", err=True)
-        click.echo("hint: unset PYTHONPATH, or remove the other `common`", err=True)
+    found = Path(common.__file__ or next(iter(common.__path__))).resolve()
+    if ours not in found.parents:
+        click.echo(f"error: the package `common` comes from {found.parent}, not from {ours}", err=True)
+        click.echo("hint: unset PYTHONPATH, leave that folder, or give fedcart its own environment", err=True)
         raise SystemExit(BAD_USAGE)
+    from common.house import require_own_packages  # that it is ours is known now
+
+    require_own_packages()
 
 
 if __name__ == "__main__":

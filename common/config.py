@@ -162,7 +162,11 @@ class AggregationSettings(Section):
 class StrategySettings(Section):
     """The server's optimizer on the mean update."""
 
-    name: Literal["fedavg", "fedavgm", "fedadam"] = "fedavg"
+    name: str = Field(
+        "fedavg",
+        pattern=r"^(fedavg|fedavgm|fedadam|custom:[A-Za-z0-9][A-Za-z0-9-]*)$",
+        description="fedavg, fedavgm, fedadam, or custom:NAME for one that a program has registered",
+    )
     learning_rate: Positive = 1.0
     momentum: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.99, ge=0, lt=1)

@@ -6,16 +6,34 @@ an exponential moving average of the model, which costs no epsilon: it is post-p
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.config import StrategySettings
+from common.errors import ConfigError
 from server.state import ServerState
 
 Vector = NDArray[np.float32]
 _ADAM_EPS = 1e-3  # Reddi et al. 2021, section 5: larger than on one machine, updates are small
+
+
+CUSTOM = "custom:"  # before the name of a strategy that a program has registered
+CustomStrategy = Callable[[ServerState, Vector], ServerState]
+_custom: dict[str, CustomStrategy] = {}
+
+
+def register(name: str, strategy: CustomStrategy) -> None:
+    """Make ``strategy.name = "custom:NAME"`` mean ``strategy(state, mean_update) -> state`` in this process.
+
+    Raises: ConfigError for a name that is no word.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]*", name):
+        raise ConfigError(f"{name!r} is not a name for a strategy", hint="letters, digits and hyphens only")
+    _custom[name] = strategy
 
 
 def apply(state: ServerState, mean_update: Vector, settings: StrategySettings, private_steps: int) -> ServerState:
@@ -24,13 +42,35 @@ def apply(state: ServerState, mean_update: Vector, settings: StrategySettings, p
     Shapes: ``mean_update: float32[d]``. ``private_steps``: local steps the update stands for; the moving
     average decays by ``ema ** private_steps``.
     """
-    step, moments = _STEPS[settings.name](mean_update, dict(state.moments), settings)
-    parameters = (state.parameters + np.float32(settings.learning_rate) * step).astype(np.float32)
+    if settings.name.startswith(CUSTOM):
+        moved = _apply_custom(settings.name.removeprefix(CUSTOM), state, mean_update)
+        parameters, moments = moved.parameters, moved.moments
+    else:
+        step, moments = _STEPS[settings.name](mean_update, dict(state.moments), settings)
+        parameters = (state.parameters + np.float32(settings.learning_rate) * step).astype(np.float32)
     decay = np.float32(settings.ema**private_steps) if settings.ema else np.float32(0)
     # Early rounds would remember the random start: the usual bias-free warm-up keeps the average recent.
     decay = min(decay, np.float32((1 + state.round) / (10 + state.round)))
     average = (decay * state.average + (1 - decay) * parameters).astype(np.float32)
     return replace(state, round=state.round + 1, parameters=parameters, average=average, moments=moments)
+
+
+def _apply_custom(name: str, state: ServerState, update: Vector) -> ServerState:
+    """The state that a registered strategy gives. Raises: ConfigError if it is unknown, or gives no usable state."""
+    if name not in _custom:
+        known = ", ".join(sorted(_custom)) or "none"
+        raise ConfigError(
+            f"no strategy {name!r} is registered in this process",
+            hint=f"register it before the run: fedcart.register_strategy; registered: {known}",
+        )
+    moved = _custom[name](state, update)
+    shape = getattr(getattr(moved, "parameters", None), "shape", None)
+    if shape != state.parameters.shape:
+        raise ConfigError(
+            f"strategy {name!r} gave parameters of shape {shape}, they are {state.parameters.shape}",
+            hint="return dataclasses.replace(state, parameters=...)",
+        )
+    return replace(moved, parameters=moved.parameters.astype(np.float32))
 
 
 def _fedavg(update: Vector, moments: dict[str, Vector], _: StrategySettings) -> tuple[Vector, dict[str, Vector]]:

@@ -48,3 +48,14 @@ def test_a_run_from_another_folder_is_made_and_verified(program, tmp_path):
     subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)
     assert json.loads((tmp_path / "r" / "summary.json").read_text())["status"] == "completed"
     subprocess.run([program, "audit", "verify", "r"], cwd=tmp_path, check=True, capture_output=True)
+
+
+def test_a_script_without_a_main_guard_simulates(program, tmp_path):
+    settings = dict(s.split("=") for s in SMALL)
+    (tmp_path / "try.py").write_text(
+        f"import fedcart\nrun = fedcart.simulate(rounds=1, settings={settings!r}, out='r')\n"
+        "fedcart.verify('r').raise_if_broken()\nprint(len(run.metrics))\n"
+    )
+    done = subprocess.run([program.with_name("python"), "try.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) >= 1

@@ -1,0 +1,159 @@
+"""fedcart for Python: simulate a federation, open what it left, use the model, verify the record.
+
+    import fedcart
+
+    run = fedcart.simulate("events.csv", epsilon=3, split_by="country")
+    run.epsilon                          # a table: round x site
+    model = fedcart.open_model(run)
+    model.predict("events.csv")
+    fedcart.verify(run).raise_if_broken()
+
+Everything is imported when it is first used: ``import fedcart`` itself loads nothing heavy. Paths may be strings, and
+events may be a path, or any data frame. docs/python.md is a tour.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from common import VERSION
+
+if TYPE_CHECKING:
+    from common.audit.verify import Finding, LedgerReport, VerifyReport, verify_path
+    from common.config import RunConfig, build_config, load_config
+    from common.data.cleaning import CleaningReport
+    from common.data.events import EventLog
+    from common.errors import (
+        BadInputError,
+        BudgetExhaustedError,
+        ConfigError,
+        FedcartError,
+        PolicyRefusedError,
+        RefusedError,
+        RollbackError,
+        RoundAbortedError,
+        VerificationError,
+        WorkFailedError,
+    )
+    from common.plan import RunPlan
+    from common.privacy.accountant import epsilon_of
+    from common.privacy.calibration import calibrate_noise
+    from common.privacy.mechanism import PrivacyEvent
+    from common.run.facts import RunFacts, SiteFacts
+    from common.run.observer import Observer
+    from common.run.records import RoundRecord, SiteRound
+    from common.run.summary import Summary
+    from fedcart.comparison import Comparison, compare
+    from fedcart.events import load_events, register_dataset
+    from fedcart.model import BehaviourModel, SalesForecaster, open_model
+    from fedcart.picture import Picture
+    from fedcart.run import Run, Sweep, open_run
+    from fedcart.simulation import resume, simulate
+    from fedcart.strategies import register_strategy
+    from fedcart.verification import verify
+    from server.state import ServerState
+    from simulations.jobs import scenario_names
+
+__version__ = VERSION
+
+_PLACES = {
+    "common.audit.verify": ("Finding", "LedgerReport", "VerifyReport", "verify_path"),
+    "common.config": ("RunConfig", "build_config", "load_config"),
+    "common.data.cleaning": ("CleaningReport",),
+    "common.data.events": ("EventLog",),
+    "common.errors": (
+        "BadInputError",
+        "BudgetExhaustedError",
+        "ConfigError",
+        "FedcartError",
+        "PolicyRefusedError",
+        "RefusedError",
+        "RollbackError",
+        "RoundAbortedError",
+        "VerificationError",
+        "WorkFailedError",
+    ),
+    "common.plan": ("RunPlan",),
+    "common.privacy.accountant": ("epsilon_of",),
+    "common.privacy.calibration": ("calibrate_noise",),
+    "common.privacy.mechanism": ("PrivacyEvent",),
+    "common.run.facts": ("RunFacts", "SiteFacts"),
+    "common.run.observer": ("Observer",),
+    "common.run.records": ("RoundRecord", "SiteRound"),
+    "common.run.summary": ("Summary",),
+    "fedcart.comparison": ("Comparison", "compare"),
+    "fedcart.events": ("load_events", "register_dataset"),
+    "fedcart.model": ("BehaviourModel", "SalesForecaster", "open_model"),
+    "fedcart.picture": ("Picture",),
+    "fedcart.run": ("Run", "Sweep", "open_run"),
+    "fedcart.simulation": ("resume", "simulate"),
+    "fedcart.strategies": ("register_strategy",),
+    "fedcart.verification": ("verify",),
+    "server.state": ("ServerState",),
+    "simulations.jobs": ("scenario_names",),
+}
+_PLACE_OF = {name: module for module, names in _PLACES.items() for name in names}
+
+__all__ = [
+    "BadInputError",
+    "BehaviourModel",
+    "BudgetExhaustedError",
+    "CleaningReport",
+    "Comparison",
+    "ConfigError",
+    "EventLog",
+    "FedcartError",
+    "Finding",
+    "LedgerReport",
+    "Observer",
+    "Picture",
+    "PolicyRefusedError",
+    "PrivacyEvent",
+    "RefusedError",
+    "RollbackError",
+    "RoundAbortedError",
+    "RoundRecord",
+    "Run",
+    "RunConfig",
+    "RunFacts",
+    "RunPlan",
+    "SalesForecaster",
+    "ServerState",
+    "SiteFacts",
+    "SiteRound",
+    "Summary",
+    "Sweep",
+    "VerificationError",
+    "VerifyReport",
+    "WorkFailedError",
+    "__version__",
+    "build_config",
+    "calibrate_noise",
+    "compare",
+    "epsilon_of",
+    "load_config",
+    "load_events",
+    "open_model",
+    "open_run",
+    "register_dataset",
+    "register_strategy",
+    "resume",
+    "scenario_names",
+    "simulate",
+    "verify",
+    "verify_path",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is first used."""
+    if name not in _PLACE_OF:
+        raise AttributeError(f"module 'fedcart' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_PLACE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,129 @@
+"""``compare``: runs side by side: the settings that differ, quality, epsilon, time."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common.errors import BadInputError
+from common.strict_json import finite
+from fedcart.run import Run, open_run
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_NOT_COMPARED = ("name", "data.events")  # names of runs and of files say nothing of what was done
+KINDS = ("released", "oracle")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs side by side. ``settings``: key -> values in the order of ``names``, only of keys that differ.
+
+    ``metrics``: (kind, name) -> values, None where a run did not measure it; ``epsilon``: at the worst site, public.
+    """
+
+    names: tuple[str, ...]
+    settings: dict[str, tuple[Any, ...]]
+    metrics: dict[tuple[str, str], tuple[float | None, ...]]
+    epsilon: tuple[float | None, ...]
+    seconds: tuple[float, ...]
+    status: tuple[str, ...]
+
+    @property
+    def table(self) -> pl.DataFrame:
+        """A line per run."""
+        import polars as pl
+
+        columns: dict[str, Any] = {"run": self.names, "status": self.status}
+        columns |= {key: [_cell(value) for value in values] for key, values in self.settings.items()}
+        columns |= {f"{kind}_{name}": values for (kind, name), values in self.metrics.items()}
+        return pl.DataFrame(columns | {"epsilon_worst": self.epsilon, "seconds": self.seconds}, strict=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        plain = [
+            {
+                "run": name,
+                "status": self.status[i],
+                "settings": {key: values[i] for key, values in self.settings.items()},
+                "metrics": {
+                    kind: {n: values[i] for (k, n), values in self.metrics.items() if k == kind} for kind in KINDS
+                },
+                "epsilon": self.epsilon[i],
+                "seconds": self.seconds[i],
+            }
+            for i, name in enumerate(self.names)
+        ]
+        return {"runs": finite(plain)}
+
+    def to_html(self) -> str:
+        """A page of its own."""
+        from common.pages.rendering import templates
+
+        return templates().get_template("compare.html.j2").render(comparison=self, rows=self.rows())
+
+    def rows(self) -> list[tuple[str, str, list[str]]]:
+        """(kind, name, a cell per run): kind is setting, released, oracle or public."""
+        rows = [("setting", key, [_cell(value) for value in values]) for key, values in self.settings.items()]
+        rows += [(kind, name, [_number(v) for v in values]) for (kind, name), values in self.metrics.items()]
+        rows.append(("public", "ε at the worst site", [_number(value) for value in self.epsilon]))
+        rows.append(("public", "seconds", [f"{value:.1f}" for value in self.seconds]))
+        return [*rows, ("public", "status", list(self.status))]
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        head = "".join(f"<th>{escape(name)}</th>" for name in self.names)
+        body = "".join(
+            f"<tr><td>{escape(kind)}</td><td>{escape(name)}</td>{''.join(f'<td>{escape(c)}</td>' for c in cells)}</tr>"
+            for kind, name, cells in self.rows()
+        )
+        return f"<table><tr><th></th><th></th>{head}</tr>{body}</table>"
+
+
+def compare(*runs: Run | str | os.PathLike[str]) -> Comparison:
+    """Compare runs by their folders. Raises: BadInputError for fewer than two, or what is not a run.
+
+    Example:
+        >>> compare("runs/first", "runs/second").table  # doctest: +SKIP
+    """
+    opened = [run if isinstance(run, Run) else open_run(Path(run)) for run in runs]
+    if len(opened) < 2:
+        raise BadInputError(f"{len(opened)} run is nothing to compare", hint="name two runs or more")
+    settings, summaries = [run.settings for run in opened], [run.summary for run in opened]
+    keys = sorted(set().union(*settings) - set(_NOT_COMPARED))
+    asked = {key: tuple(one.get(key) for one in settings) for key in keys}
+    different = {key: values for key, values in asked.items() if len({repr(value) for value in values}) > 1}
+    metrics: dict[tuple[str, str], tuple[float | None, ...]] = {}
+    for kind in KINDS:
+        known = dict.fromkeys(name for s in summaries for name in s.metrics.get(kind, {}))
+        metrics |= {(kind, name): tuple(s.metrics.get(kind, {}).get(name) for s in summaries) for name in known}
+    return Comparison(
+        names=_names(opened),
+        settings=different,
+        metrics=metrics,
+        epsilon=tuple(max(s.epsilon.values(), default=None) for s in summaries),
+        seconds=tuple(s.seconds for s in summaries),
+        status=tuple(s.status for s in summaries),
+    )
+
+
+def _names(runs: list[Run]) -> tuple[str, ...]:
+    """The shortest ends of the paths that tell the runs apart."""
+    paths = [run.path.resolve() for run in runs]
+    for depth in range(1, max(len(path.parts) for path in paths) + 1):
+        names = ["/".join(path.parts[-depth:]) for path in paths]
+        if len(set(names)) == len(set(paths)):
+            return tuple(names)
+    return tuple(str(path) for path in paths)
+
+
+def _cell(value: Any) -> str:
+    return "–" if value is None else str(value)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None or value != value else f"{value:.3f}"

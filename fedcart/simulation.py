@@ -1,0 +1,159 @@
+"""``simulate`` and ``resume``: a whole federation on this machine, from a notebook or a script without a main guard."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from common.errors import ConfigError
+from fedcart.events import file_of, recognised
+from fedcart.run import Run, Sweep, open_run
+from fedcart.watching import Lines
+
+if TYPE_CHECKING:
+    from common.run.observer import Observer
+    from simulations.jobs import Job
+
+KEYS = {
+    "epsilon": "privacy.epsilon",
+    "split_by": "data.split_by",
+    "sites": "data.sites",
+    "rounds": "training.rounds",
+    "aggregation": "aggregation.mode",
+    "catalogue": "data.catalogue",
+    "seed": "seed",
+    "baselines": "baselines",
+    "workers": "performance.workers",
+}
+"""Keyword -> the setting that it stands for; ``settings={...}`` takes every other one by its key."""
+
+
+@overload
+def simulate(events: Any = None, *, epsilon: float | None = None, **options: Any) -> Run: ...
+
+
+@overload
+def simulate(events: Any = None, *, epsilon: Sequence[float], **options: Any) -> Sweep: ...
+
+
+def simulate(  # type: ignore[misc]  # the overloads only say when a list gives a Sweep
+    events: Any = None,
+    *,
+    epsilon: float | Sequence[float] | None = None,
+    rounds: int | Sequence[int] | None = None,
+    sites: int | Sequence[int] | None = None,
+    split_by: str | None = None,
+    trust: str | None = None,
+    recipe: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    seed: int | Sequence[int] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    scenario: str | os.PathLike[str] | None = None,
+    format: str = "",  # noqa: A002 the word of the command line
+    catalogue: str | os.PathLike[str] | None = None,
+    aggregation: str | None = None,
+    baselines: bool | None = None,
+    workers: int | None = None,
+    progress: bool | Observer = True,
+) -> Run | Sweep:
+    """Run a private federation on this machine; return it when it has ended.
+
+    ``events``: a path, a data frame (polars, pandas, a dict of columns) or a registered dataset; left out: a synthetic
+    marketplace. ``epsilon=None`` keeps the scenario's; ``epsilon=math.inf`` trains without privacy. ``settings`` takes
+    every setting by its key, as in ``{"model.hidden": 64}``. A list for epsilon, rounds, sites or seed sweeps: one run
+    for each combination, in folders below ``out``. ``progress``: lines on stderr, or an Observer of your own.
+    Ctrl-C leaves a run that ``resume(path)`` continues.
+    Raises: ConfigError, BadInputError before the work; WorkFailedError if it cannot be finished.
+
+    Example:
+        >>> run = simulate(epsilon=[8, 3, 1], rounds=4)  # doctest: +SKIP
+    """
+    _check_words(trust, recipe)
+    single = {"split_by": split_by, "aggregation": aggregation, "baselines": baselines, "workers": workers}
+    single |= {"catalogue": None if catalogue is None else str(catalogue)}
+    swept = {"epsilon": epsilon, "rounds": rounds, "sites": sites, "seed": seed}
+    lists = {name: list(value) for name, value in swept.items() if isinstance(value, Sequence)}
+    fixed = {name: value for name, value in {**single, **swept}.items() if value is not None and name not in lists}
+    combinations = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
+    named = None if scenario is None else str(scenario)
+    with _Given(events, format) as given:
+        jobs = [
+            _job(named, given | fixed | chosen, settings or {}, _place(out, chosen)) for chosen in combinations
+        ]  # all settings are checked before the first run starts
+        runs = [_run(job, progress) for job in jobs]
+    return Sweep(runs) if lists else runs[0]
+
+
+def resume(path: str | os.PathLike[str], *, progress: bool | Observer = True) -> Run:
+    """Go on with an interrupted simulation; one that has ended is shown again.
+
+    Raises: BadInputError if it is not a run folder; WorkFailedError if it cannot be finished.
+    """
+    from simulations.jobs import resumed_job
+
+    return _run(resumed_job(Path(path), {}), progress)
+
+
+def _check_words(trust: str | None, recipe: str | None) -> None:
+    """What later versions may offer is refused by name, not taken silently."""
+    if trust not in (None, "local"):
+        raise ConfigError(
+            f"trust={trust!r} is not part of this version", hint="trust='local': each site's own noise"
+        )
+    if recipe not in (None, "quick"):
+        raise ConfigError(f"recipe={recipe!r} is not part of this version", hint="recipe='quick': the defaults")
+
+
+class _Given:
+    """The events as settings, their temporary file for as long as the runs last."""
+
+    def __init__(self, events: Any, format_name: str) -> None:
+        self._file = None if events is None else file_of(events)
+        self._format = format_name
+
+    def __enter__(self) -> dict[str, Any]:
+        if self._file is None:
+            return {}
+        path = self._file.__enter__()
+        return {
+            "data.events": str(path),
+            "data.format": self._format or (recognised(path) if path.is_file() else "fedcart"),
+        }
+
+    def __exit__(self, *error: Any) -> None:
+        if self._file is not None:
+            self._file.__exit__(*error)
+
+
+def _job(scenario: str | None, chosen: Mapping[str, Any], settings: Mapping[str, Any], out: Path | None) -> Job:
+    from simulations.jobs import coherent, new_job
+
+    by_key = {KEYS.get(name, name): value for name, value in chosen.items()}
+    if by_key.get("privacy.epsilon") == float("inf"):
+        del by_key["privacy.epsilon"]
+        by_key["privacy.enabled"] = False
+    return new_job(scenario, coherent(by_key | dict(settings)), (), out)
+
+
+def _place(out: str | os.PathLike[str] | None, chosen: Mapping[str, Any]) -> Path | None:
+    if out is None or not chosen:
+        return None if out is None else Path(out)
+    return Path(out) / "-".join(f"{name}-{value}" for name, value in chosen.items())
+
+
+def _run(job: Job, progress: bool | Observer) -> Run:
+    from common.run.observer import Observer
+    from simulations.run import simulate as run_simulation
+
+    job.out.parent.mkdir(parents=True, exist_ok=True)
+    watcher = progress if isinstance(progress, Observer) else Lines(job) if progress else Observer()
+    try:
+        run_simulation(job.config, job.out, watcher, resume=job.resume)
+    except KeyboardInterrupt:
+        print(f"interrupted; to go on: fedcart.resume({str(job.out)!r})", file=sys.stderr)  # noqa: T201
+        raise
+    return open_run(job.out)

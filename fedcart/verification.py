@@ -1,0 +1,31 @@
+"""``verify``: is the record of a run, a site or a collection of ledgers complete and unchanged?"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from common.audit.verify import VerifyReport, verify_path
+
+if TYPE_CHECKING:
+    from fedcart.run import Run
+
+
+def verify(
+    path: str | os.PathLike[str] | Run, *, every_round: bool = False, roster: str | Path | None = None
+) -> VerifyReport:
+    """Verify a run, a run folder, a kit, a ledger or a folder of ledgers, offline.
+
+    The report lists every finding; ``report.ok`` is whether there is none, ``report.raise_if_broken()`` raises.
+    ``roster``: the sites' keys from a source you trust, in place of those beside the record.
+    Raises: BadInputError if there is nothing to verify.
+
+    Example:
+        >>> verify("runs/latest").raise_if_broken()  # doctest: +SKIP
+    """
+    from common.trust.identity import Roster
+
+    place = path if isinstance(path, str | os.PathLike) else path.path
+    pinned = None if roster is None else Roster.load(Path(roster))
+    return verify_path(Path(place), every_round=every_round, roster=pinned)

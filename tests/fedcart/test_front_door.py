@@ -1,0 +1,177 @@
+"""``import fedcart``: light, typed, complete; and what it gives without a run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+import fedcart
+from common.config import StrategySettings
+from common.errors import BadInputError, ConfigError
+from common.house import require_own_packages
+from fedcart.events import as_frame, file_of
+from server.state import ServerState
+from server.strategy import apply
+from tests.cli.fake_run import make_run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_importing_it_loads_nothing_heavy():
+    heavy = ("torch", "flwr", "polars", "opacus", "sklearn", "scipy", "dp_accounting", "pydantic", "numpy")
+    code = f"import sys, fedcart; dir(fedcart); sys.exit(str([m for m in {heavy!r} if m in sys.modules] or ''))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr.strip() == ""
+
+
+@pytest.mark.parametrize("name", fedcart.__all__)
+def test_every_promised_name_is_there_and_documented(name):
+    value = getattr(fedcart, name)
+    assert name == "__version__" or (value.__doc__ and value.__doc__.strip())
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'simulatte'"):
+        _ = fedcart.simulatte
+
+
+@pytest.mark.parametrize("words", [{"trust": "quorum"}, {"recipe": "quality"}])
+def test_what_this_version_cannot_do_is_refused_not_ignored(words):
+    with pytest.raises(ConfigError, match="not part of this version"):
+        fedcart.simulate(**words)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"settings": {"model.hiden": 3}}, "unknown setting: model.hiden"),
+        ({"sites": 3, "split_by": "country"}, "contradict"),
+        ({"events": "no-such-file.csv"}, "no such file"),
+        ({"events": 17}, "cannot read events from int"),
+        ({"epsilon": [3, -1]}, "epsilon"),
+    ],
+)
+def test_bad_input_is_named_before_anything_runs(options, match, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInputError, match=match):
+        fedcart.simulate(**options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_frames_of_either_library_and_columns_are_read():
+    wanted = {"consumer": ["a", "b"], "price": [1.5, None]}
+    assert as_frame(pl.DataFrame(wanted)).to_dict(as_series=False) == wanted
+    assert as_frame(pl.LazyFrame(wanted)).to_dict(as_series=False) == wanted
+    assert as_frame(wanted).to_dict(as_series=False) == wanted
+
+
+def test_missing_values_of_pandas_are_missing():
+    class Column(list):
+        def tolist(self):
+            return list(self)
+
+    frame = type(
+        "Frame",
+        (),
+        {"columns": ["price"], "to_dict": None, "__getitem__": lambda _s, _n: Column([1.5, float("nan")])},
+    )
+    assert as_frame(frame())["price"].to_list() == [1.5, None]
+
+
+def test_a_registered_dataset_is_taken_by_name_and_its_file_is_gone_afterwards():
+    fedcart.register_dataset("test-frame", lambda: {"consumer": ["a"], "timestamp": [1], "event": ["view"]})
+    with file_of("test-frame") as path:
+        assert pl.read_parquet(path).height == 1
+        assert path.stat().st_mode & 0o077 == 0 or path.parent.stat().st_mode & 0o077 == 0
+    assert not path.exists()
+    with pytest.raises(BadInputError, match="not a name"):
+        fedcart.register_dataset("a/b.csv", lambda: None)
+
+
+def state() -> ServerState:
+    return ServerState.initial(np.zeros(3, dtype=np.float32), b"")
+
+
+def test_a_registered_strategy_moves_the_parameters_and_the_average_follows():
+    word = fedcart.register_strategy("test-half", lambda s, u: replace(s, parameters=s.parameters + u / 2))
+    after = apply(state(), np.ones(3, dtype=np.float32), StrategySettings(name=word, ema=0.0), 1)
+    assert after.parameters.tolist() == after.average.tolist() == [0.5, 0.5, 0.5]
+    assert after.round == 1
+
+
+def test_an_unregistered_or_wrong_strategy_is_an_error_with_a_hint():
+    with pytest.raises(ConfigError, match="no strategy 'unknown'"):
+        apply(state(), np.ones(3, dtype=np.float32), StrategySettings(name="custom:unknown"), 1)
+    word = fedcart.register_strategy("test-wrong", lambda s, u: replace(s, parameters=u[:2]))
+    with pytest.raises(ConfigError, match=r"shape \(2,\)"):
+        apply(state(), np.ones(3, dtype=np.float32), StrategySettings(name=word), 1)
+
+
+def test_foreign_packages_of_our_names_are_refused(tmp_path):
+    for name in ("client", "server", "simulations", "fedcart"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("")
+        code = f"import sys; import cli.main as m; sys.path.insert(0, {str(tmp_path)!r}); sys.exit(m.main(['--version']))"
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 2
+        assert f"error: the package `{name}` comes from" in done.stderr
+        assert "own environment" in done.stderr
+        (tmp_path / name / "__init__.py").unlink()
+        (tmp_path / name).rmdir()
+
+
+def test_our_own_packages_are_accepted():
+    require_own_packages()
+    with pytest.raises(BadInputError, match="not installed"):
+        require_own_packages(("no_such_package_of_ours",))
+
+
+@pytest.fixture
+def two(tmp_path):
+    return make_run(tmp_path / "a" / "run", rounds=3), make_run(tmp_path / "b" / "run", rounds=4, private=False)
+
+
+def test_a_run_gives_tables(two):
+    run = fedcart.open_run(str(two[0]))
+    assert run.status == "completed"
+    assert run.metrics["round"].to_list() == [1, 2, 3, 4]
+    assert {"released_loss", "oracle_recall@20", "epsilon_worst", "seconds"} <= set(run.metrics.columns)
+    assert run.epsilon.columns[:2] == ["round", "merchant-1"]
+    assert run.settings["training.rounds"] == 3
+    assert "<svg" in run.plot().svg
+    assert run.plot("epsilon").title.startswith("epsilon")
+    with pytest.raises(BadInputError, match="has not measured 'beauty'"):
+        run.plot("beauty")
+
+
+def test_comparison_shows_what_differs_and_nothing_else(two):
+    comparison = fedcart.compare(*two)
+    assert comparison.names == ("a/run", "b/run")
+    assert comparison.settings == {"training.rounds": (3, 4), "privacy.enabled": (True, False)}
+    assert comparison.table.height == 2
+    assert comparison.epsilon[1] is None
+    assert "<td>training.rounds</td>" in comparison.to_html()
+    with pytest.raises(BadInputError, match="nothing to compare"):
+        fedcart.compare(two[0])
+
+
+def test_compare_on_the_command_line(two, tmp_path, capsys):
+    import json
+
+    from cli.main import main
+
+    assert main(["compare", *map(str, two), "--html", str(tmp_path / "c.html")]) == 0
+    out = capsys.readouterr().out
+    assert "training.rounds (setting)" in out
+    assert "recall@20 (oracle)" in out
+    assert main(["compare", *map(str, two), "--json"]) == 0
+    plain = json.loads(capsys.readouterr().out)
+    assert [run["settings"]["training.rounds"] for run in plain["runs"]] == [3, 4]
+    assert main(["compare", str(two[0])]) == 2
+    assert main(["compare", str(tmp_path), str(two[0])]) == 2
