@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import BadInputError
+from common.run.files import RunFolder
+from common.run.records import INTERRUPTED
+from common.run.summary import Summary
 from common.strict_json import finite
-from fedcart.run import Run, open_run
+from fedcart.places import Place, flat, path_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -84,16 +85,17 @@ class Comparison:
         return f"<table><tr><th></th><th></th>{head}</tr>{body}</table>"
 
 
-def compare(*runs: Run | str | os.PathLike[str]) -> Comparison:
+def compare(*runs: Place) -> Comparison:
     """Compare runs by their folders. Raises: BadInputError for fewer than two, or what is not a run.
 
     Example:
         >>> compare("runs/first", "runs/second").table  # doctest: +SKIP
     """
-    opened = [run if isinstance(run, Run) else open_run(Path(run)) for run in runs]
+    opened = [RunFolder.open(path_of(run)) for run in runs]
     if len(opened) < 2:
         raise BadInputError(f"{len(opened)} run is nothing to compare", hint="name two runs or more")
-    settings, summaries = [run.settings for run in opened], [run.summary for run in opened]
+    settings = [flat(run.settings_as_written()) for run in opened]
+    summaries = [run.summary() or Summary(INTERRUPTED) for run in opened]
     keys = sorted(set().union(*settings) - set(_NOT_COMPARED))
     asked = {key: tuple(one.get(key) for one in settings) for key in keys}
     different = {key: values for key, values in asked.items() if len({repr(value) for value in values}) > 1}
@@ -111,7 +113,7 @@ def compare(*runs: Run | str | os.PathLike[str]) -> Comparison:
     )
 
 
-def _names(runs: list[Run]) -> tuple[str, ...]:
+def _names(runs: list[RunFolder]) -> tuple[str, ...]:
     """The shortest ends of the paths that tell the runs apart."""
     paths = [run.path.resolve() for run in runs]
     for depth in range(1, max(len(path.parts) for path in paths) + 1):

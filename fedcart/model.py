@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import BadInputError, ConfigError
 from fedcart.events import local_log
-from fedcart.run import Run
+from fedcart.places import Place, path_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -156,7 +155,7 @@ class SalesForecaster:
 
 
 def open_model(
-    model: str | os.PathLike[str] | Run, *, catalogue: str | Path | None = None, site: str = ""
+    model: Place, *, catalogue: str | Path | None = None, site: str = ""
 ) -> BehaviourModel | SalesForecaster:
     """Open the model of a run, a run folder, or a model's file.
 
@@ -168,7 +167,7 @@ def open_model(
     from client.scoring import model as scoring
     from client.scoring.forecast import open_sales_model
 
-    path = Path(model) if isinstance(model, str | os.PathLike) else model.path
+    path = path_of(model)
     folder = path if path.is_dir() else path.parent
     if not folder.is_dir():
         raise BadInputError(f"no such model: {path}", hint="name a run folder, or its model.safetensors")

@@ -13,6 +13,7 @@ from common.errors import BadInputError
 from common.run.files import RunFolder
 from common.run.records import INTERRUPTED, RoundRecord
 from common.run.summary import Summary
+from fedcart.places import flat
 
 if TYPE_CHECKING:
     import polars as pl
@@ -167,14 +168,6 @@ def open_run(path: str | os.PathLike[str]) -> Run:
         >>> open_run("runs/latest").epsilon  # doctest: +SKIP
     """
     return Run(RunFolder.open(Path(path)).path)
-
-
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as ``section.key`` -> value."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
 
 
 def _line(record: RoundRecord) -> dict[str, Any]:

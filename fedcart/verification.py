@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from common.audit.verify import VerifyReport, verify_path
-
-if TYPE_CHECKING:
-    from fedcart.run import Run
+from fedcart.places import Place, path_of
 
 
-def verify(
-    path: str | os.PathLike[str] | Run, *, every_round: bool = False, roster: str | Path | None = None
-) -> VerifyReport:
+def verify(path: Place, *, every_round: bool = False, roster: str | Path | None = None) -> VerifyReport:
     """Verify a run, a run folder, a kit, a ledger or a folder of ledgers, offline.
 
     The report lists every finding; ``report.ok`` is whether there is none, ``report.raise_if_broken()`` raises.
@@ -26,6 +20,5 @@ def verify(
     """
     from common.trust.identity import Roster
 
-    place = path if isinstance(path, str | os.PathLike) else path.path
     pinned = None if roster is None else Roster.load(Path(roster))
-    return verify_path(Path(place), every_round=every_round, roster=pinned)
+    return verify_path(path_of(path), every_round=every_round, roster=pinned)
