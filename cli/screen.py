@@ -23,6 +23,7 @@ from common.run.files import REPORT_FILE, RunFolder
 from common.run.observer import Observer
 from common.run.records import FAILED, RoundRecord
 from common.run.summary import Summary
+from common.tasks.metrics import IN_ROUNDS, in_order, metric_named
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,25 +41,7 @@ PHASES = {
     "close": "telling the sites that it is over",
     "plain": "training at the sites",
 }
-KNOWN_METRICS = (
-    "wape", "loss", "recall@20", "intent_auc", "mrr@20", "mase", "rmse", "intent_ap", "squared_error", "event_accuracy", "category_accuracy",
-)  # fmt: skip
-SHORT = {
-    "recall@20": "R@20",
-    "mrr@20": "MRR@20",
-    "intent_auc": "AUC",
-    "squared_error": "sq.err",
-    "wape": "WAPE",
-    "revenue_wape": "rev.WAPE",
-    "mase": "MASE",
-    "rmse": "RMSE",
-    "intent_ap": "AP",
-    "intent_f1": "F1",
-    "event_accuracy": "event",
-    "category_accuracy": "categ.",
-    "epsilon": "ε worst",
-    "signal": "signal/noise",
-}
+OTHER_COLUMNS = {"epsilon": "ε worst", "signal": "signal/noise"}
 
 
 @dataclass(frozen=True)
@@ -247,16 +230,16 @@ def columns(record: RoundRecord, config: RunConfig) -> list[Column]:
     """The columns that this run can fill, in reading order."""
     found = [Column("round", "", 5, 99, _round_name)]
     for group, values, keep in (("released", record.released, 50), ("oracle", record.oracle, 60)):
-        names = [name for name in KNOWN_METRICS if name in values][:3]
+        names = [name for name in (*IN_ROUNDS, *in_order(set(values) - set(IN_ROUNDS))) if name in values][:3]
         for rank, name in enumerate(names):
             importance = keep + (5 if rank == 1 else -rank)
-            found.append(Column(SHORT.get(name, name), group, 6, importance, _metric(group, name)))
+            found.append(Column(metric_named(name).short, group, 6, importance, _metric(group, name)))
     if "clip_fraction" in record.oracle:
         found.append(Column("clipped", "oracle", 7, 40, _metric("oracle", "clip_fraction", percent=True)))
     if "signal_to_noise" in record.oracle:
-        found.append(Column(SHORT["signal"], "oracle", 12, 45, _metric("oracle", "signal_to_noise")))
+        found.append(Column(OTHER_COLUMNS["signal"], "oracle", 12, 45, _metric("oracle", "signal_to_noise")))
     if config.privacy.enabled:
-        found.append(Column(SHORT["epsilon"], "public", 7, 90, lambda r: show.epsilon(r.worst_epsilon)))
+        found.append(Column(OTHER_COLUMNS["epsilon"], "public", 7, 90, lambda r: show.epsilon(r.worst_epsilon)))
     return [
         *found,
         Column("sites", "public", 7, 80, _answered),
@@ -346,7 +329,7 @@ def _result_lines(rows: list[Standing]) -> list[str]:
         return []
     names = list(rows[0].values)[:METRICS_SHOWN]
     width = max(len(row.name) for row in rows) + 2
-    head = " " * width + "".join(f"{SHORT.get(name, name):>9}" for name in names)
+    head = " " * width + "".join(f"{metric_named(name).short:>9}" for name in names)
     test = "the last periods of each site's exact series" if "wape" in names else "held-out consumers"
     lines = [f"[dim]{head}   (oracle: the simulation's own test on {test})[/]"]
     for row in rows:

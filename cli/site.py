@@ -199,7 +199,7 @@ def _show_request(request: Request) -> None:
         ("learning rate", f"{training.learning_rate:g}" if training.learning_rate else "the recipe's own"),
         ("features", _features(plan)),
         ("held out", f"{config.privacy.holdout:g} of the consumers, for evaluation"),
-        *(_sales_rows(plan) if plan.forecasts else ()),
+        *plan.task.approval_rows(config),
         *_privacy_rows(plan),
         ("settings", request.digest),
     ]
@@ -216,27 +216,13 @@ def _features(plan: RunPlan) -> str:
     return ", ".join([f"last {plan.config.features.max_events} events of a consumer", *found])
 
 
-def _sales_rows(plan: RunPlan) -> list[tuple[str, str]]:
-    """What is summed over all consumers, held-out ones included, and released once, in round 0."""
-    sales = plan.config.sales
-    categories = ", ".join(sales.categories) or "all together"
-    return [
-        ("released", f"quantity and revenue of {sales.periods} {sales.granularity}s from {sales.start}, once"),
-        ("categories", categories),
-        ("bounds", f"{sales.quantity_bound:g} pieces, {sales.revenue_bound:g} revenue per consumer, jointly"),
-    ]
-
-
 def _privacy_rows(plan: RunPlan) -> list[tuple[str, str]]:
     from common.privacy.accountant import show_epsilon
 
     privacy = plan.config.privacy
     if not privacy.enabled:
         return [("privacy", "NONE: the policy will refuse this run")]
-    noise = f"evaluation: noise multiplier {plan.evaluation_noise:.4f}"
-    if plan.forecasts:
-        noise = "training reads the released series only and costs nothing more"
-    rate = 1.0 if plan.forecasts else privacy.sampling_rate
+    noise, rate = plan.task.evaluation_words(plan), plan.task.sampling_rate(plan.config)
     rows = [
         (
             "privacy",

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from common.config import DEFAULT_TASK
+from common.tasks.metrics import in_order, metric_named
+from common.tasks.registry import TASKS
+
 MODEL = "this model"
 TRIVIAL = (
     "popularity",
@@ -16,18 +20,6 @@ TRIVIAL = (
     "mean-of-four",
     "seasonal-naive",
 )
-LOWER_IS_BETTER = ("loss", "squared_error", "wape", "revenue_wape", "mase", "rmse")
-SHOWN = (
-    "recall@20", "mrr@20", "intent_auc", "intent_ap", "intent_f1", "intent_precision", "intent_recall",
-    "intent_accuracy", "event_accuracy", "category_accuracy", "squared_error",
-    "wape", "revenue_wape", "mase", "rmse", "loss",
-)  # fmt: skip
-PRIMARY = {
-    "next-behaviour": "recall@20",
-    "multi-task": "recall@20",
-    "purchase-intent": "intent_auc",
-    "sales": "wape",
-}
 
 
 @dataclass(frozen=True)
@@ -54,14 +46,14 @@ def standings(
     oracle: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]], task: str
 ) -> list[Standing]:
     """The model first, then the baselines, best first by the task's primary metric; metrics in a fixed order."""
-    primary = PRIMARY.get(task, "recall@20")
+    primary = metric_named(TASKS[task].primary if task in TASKS else TASKS[DEFAULT_TASK].primary)
     known = {name for values in (oracle, *baselines.values()) for name in values}
-    names = [name for name in SHOWN if name in known]
+    names = in_order(known)
 
     def row(name: str, values: Mapping[str, float], *, is_model: bool = False) -> Standing:
-        return Standing(name, {key: values[key] for key in names if key in values}, primary, is_model)
+        return Standing(name, {key: values[key] for key in names if key in values}, primary.name, is_model)
 
-    sign = 1 if primary in LOWER_IS_BETTER else -1
+    sign = -1 if primary.higher_is_better else 1
     others = sorted(
         (row(name, values) for name, values in baselines.items()),
         key=lambda standing: (standing.score is None, sign * (standing.score or 0.0), standing.name),

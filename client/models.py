@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.site import Site
+from client.tasks.half import half_of
 from common.config import PerformanceSettings, RunConfig
 from common.errors import ConfigError
 from common.plan import RunPlan
+from common.tasks.registry import task_named
 
 if TYPE_CHECKING:
     from client.training.gradients import GradientEngine
@@ -61,9 +63,9 @@ def site_model(site: Site, plan: RunPlan) -> SiteModel:
 def make_batcher(sequences: ConsumerSequences, config: RunConfig) -> Batcher:
     """Batches of rows with every target that the run's task asks for."""
     from common.model.batch import Batcher
-    from common.model.targets import row_targets
 
-    return Batcher(sequences, list(config.model.heads), row_targets(config, sequences), config.model.targets)
+    targets = half_of(task_named(config.task)).row_targets(config, sequences)
+    return Batcher(sequences, list(config.model.heads), targets, config.model.targets)
 
 
 def localize(sequences: ConsumerSequences, rows: ItemRows) -> ConsumerSequences:

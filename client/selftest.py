@@ -32,11 +32,11 @@ from common.data.catalogue import DECLARED, Catalogue
 from common.data.events import EVENT_TYPES, EventLog
 from common.data.features import FeatureSpec, feature_spec
 from common.model.batch import Batcher
-from common.model.metric_sums import metric_sensitivity
 from common.model.network import ModelShape, SequenceModel, build_model
 from common.model.parameters import FlatParameters
 from common.privacy.accountant import PldAccountant, epsilon_of
 from common.privacy.mechanism import PrivacyEvent
+from common.tasks.metric_sums import metric_sensitivity
 from common.trust.identity import Identity
 from common.trust.randomness import PrivateStream
 

@@ -17,15 +17,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from client.answers import Question, answer
+from client.answers import answer
 from client.guard.guard import Guard, Reservation
 from client.guard.journal import FileJournal
 from client.guard.policy import Proposal, SitePolicy
+from client.question import Question
 from client.runtime.approval import require_approval
 from client.site import Site
 from common import wire
 from common.config import PerformanceSettings
-from common.contribution import STATISTICS, TRAIN, Query
+from common.contribution import TRAIN, Query
 from common.errors import LocalProtocolError, PolicyRefusedError, RemoteProtocolError, VerificationError
 from common.plan import FAREWELL, PROPOSAL, RunPlan, model_digest
 from common.privacy.attestation import SignedAttestation
@@ -143,7 +144,8 @@ def propose(site: Site, request: Values) -> None:
 
 def _first_proposal(site: Site, plan: RunPlan) -> Proposal:
     """The first charged round of a plan with all its sites, as the policy will meet it."""
-    kind, number = (STATISTICS, 0) if plan.forecasts else (TRAIN, 1)
+    opening = plan.task.opening
+    kind, number = (opening, 0) if opening else (TRAIN, 1)
     query = Query(kind, plan.run, number, plan.to_json(), b"")
     question = Question(query, plan, np.zeros(0, dtype=np.float32))
     cohort = min(len(plan.sites), plan.config.aggregation.max_cohort)
@@ -171,8 +173,7 @@ def verified_question(site: Site, request: Values, speed: PerformanceSettings) -
     plan = RunPlan.from_json(query.settings)
     if plan.run != query.run or model.size != plan.parameters:
         raise RemoteProtocolError("query, plan and model do not belong together")
-    first = plan.forecasts and query.round == 0
-    if not (first or 1 <= query.round <= plan.config.training.rounds + 1) or first != (query.kind == STATISTICS):
+    if not plan.task.accepts(query.kind, query.round, plan.config.training.rounds):
         raise RemoteProtocolError(f"round {query.round} ({query.kind}) is not one of the plan")
     if not np.isfinite(model).all():
         raise RemoteProtocolError("the model holds a value that is not finite")
@@ -287,13 +288,13 @@ def _ring(site: Site, memory: Memory) -> NDArray[np.uint32]:
 
 
 def _plan_to_keep(question: Question) -> str:
-    return question.query.settings if question.query.kind == STATISTICS else ""
+    return question.query.settings if question.query.kind == question.plan.task.opening else ""
 
 
 def _keep(site: Site, memory: Memory, ring: NDArray[np.uint32]) -> None:
     """Keep what is about to leave where the run goes on with it; without its COMMIT the file is worth nothing."""
     if memory.plan:
-        from client.training.statistics import keep_release
+        from client.tasks.series import keep_release
 
         keep_release(site.kit.state, RunPlan.from_json(memory.plan), ring.tobytes())
 

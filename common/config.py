@@ -18,10 +18,11 @@ import tomli_w
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from common.errors import ConfigError
-from common.tasks.heads import INTENT, ROW_HEADS, SALES, STEP_HEADS
+from common.tasks.heads import ROW_HEADS
+from common.tasks.registry import TASKS
 from common.tasks.settings import Count, IntentSettings, Positive, SalesSettings, Section
 
-Task = Literal["next-behaviour", "purchase-intent", "multi-task", "sales"]
+DEFAULT_TASK = "next-behaviour"
 Rate = Annotated[float, Field(gt=0, le=1)]
 
 CONTEXT = ("event", "category", "price", "gap", "hour", "weekday", "month")
@@ -110,15 +111,6 @@ class ModelSettings(Section):
         return dict(sorted(heads.items()))
 
 
-TASK_HEADS: Mapping[str, Mapping[str, float]] = {
-    "next-behaviour": {"next-item": 1.0, "next-event": 0.1},
-    "purchase-intent": {INTENT: 1.0},
-    "multi-task": {"next-item": 1.0, "next-event": 0.1, INTENT: 1.0},
-    SALES: {SALES: 1.0},
-}
-"""Heads of a task where ``model.heads`` says nothing else."""
-
-
 class TrainingSettings(Section):
     """What a site does in one round, and how many rounds there are."""
 
@@ -191,7 +183,7 @@ class RunConfig(Section):
     """
 
     name: str = Field("marketplace", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-    task: Task = "next-behaviour"
+    task: str = Field(DEFAULT_TASK, description="what is learnt: " + ", ".join(TASKS))
     seed: int = Field(1, ge=0, lt=2**63, description="data, initialisation and order only; never noise")
     drop: float = Field(0.0, ge=0, lt=1, description="simulation: share of sites lost per round at a random phase")
     start_from: str = Field(
@@ -209,15 +201,23 @@ class RunConfig(Section):
     strategy: StrategySettings = Field(default_factory=StrategySettings)
     performance: PerformanceSettings = Field(default_factory=PerformanceSettings)
 
+    @field_validator("task")
+    @classmethod
+    def _known_task(cls, name: str) -> str:
+        if name not in TASKS:
+            raise ValueError(f"no such task, there are: {', '.join(TASKS)}")
+        return name
+
     @model_validator(mode="before")
     @classmethod
     def _heads_of_the_task(cls, tree: Any) -> Any:
         """Give a task its usual heads unless the settings name some."""
         if not isinstance(tree, dict) or not isinstance(tree.get("model", {}), dict):
             return tree
-        heads = TASK_HEADS.get(str(tree.get("task", "next-behaviour")), {})
-        if "heads" in tree.get("model", {}) or not heads:
+        task = TASKS.get(str(tree.get("task", DEFAULT_TASK)))
+        if "heads" in tree.get("model", {}) or task is None:
             return tree
+        heads = task.heads
         return {**tree, "model": {**tree.get("model", {}), "heads": dict(heads)}}
 
     @model_validator(mode="after")
@@ -226,24 +226,12 @@ class RunConfig(Section):
             raise ValueError("aggregation.threshold must be 0 or at least 2: one site alone would be seen")
         if not self.model.heads or any(weight < 0 for weight in self.model.heads.values()):
             raise ValueError("model.heads must name at least one head, weights must not be negative")
-        self._check_heads()
-        if self.task == SALES and self.start_from:
+        TASKS[self.task].check_heads(self.model.heads, ROW_HEADS)
+        if TASKS[self.task].network == "sales" and self.start_from:
             raise ValueError(
                 "start_from begins from a model of behaviour; a sales run begins from the seasonal mean"
             )
         return self
-
-    def _check_heads(self) -> None:
-        rows = sorted(set(self.model.heads) & set(ROW_HEADS))
-        steps = sorted(set(self.model.heads) & set(STEP_HEADS))
-        needed = {"next-behaviour": [], SALES: [SALES]}.get(self.task, [INTENT])
-        if rows != needed or (steps and self.task in ("purchase-intent", SALES)):
-            raise ValueError(
-                f"task {self.task} does not fit model.heads {sorted(self.model.heads)}, its usual heads are "
-                f"{sorted(TASK_HEADS[self.task])}"
-            )
-        if self.task == "multi-task" and not steps:
-            raise ValueError("task multi-task needs a head of the next behaviour beside purchase-intent")
 
     def public_json(self) -> str:
         """Canonical JSON of what every party of a run must agree on: no paths, no speed, no data source."""

@@ -185,6 +185,6 @@ def _forecasts(folder: Path) -> bool:
     from common.strict_json import one_line
 
     try:
-        return RunPlan.from_json(one_line(load_model(folder)[2]["plan"])).forecasts
+        return RunPlan.from_json(one_line(load_model(folder)[2]["plan"])).task.network == "sales"
     except (KeyError, ConfigError):
         return False

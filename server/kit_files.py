@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from common.deployment import Federation, FederationPins, SiteEntry
+from common.tasks.registry import TASKS
 
 
 def site_toml(site: SiteEntry, federation: Federation, pins: FederationPins) -> str:
@@ -73,7 +74,7 @@ min_stockists = 3
 min_consumers = 100
 
 # ---- purpose
-allowed_tasks = ["next-behaviour", "purchase-intent", "multi-task", "sales"]
+allowed_tasks = [{tasks}]
 # Release noised metric sums on held-out consumers; release noised statistics for preprocessing.
 evaluation = true
 statistics = true
@@ -84,7 +85,7 @@ plain_aggregation = false
 
 def policy_toml(site: str, approve: str = "ask") -> str:
     """``policy.toml`` with safe defaults, every rule explained. A test compares it with ``SitePolicy``."""
-    return _POLICY.format(site=site, approve=approve)
+    return _POLICY.format(site=site, approve=approve, tasks=", ".join(f'"{name}"' for name in TASKS))
 
 
 def site_readme(site: str, federation: str, *, own_keys: bool) -> str:

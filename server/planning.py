@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,9 @@ import numpy as np
 from common.config import RunConfig
 from common.deployment import CoordinatorKit
 from common.errors import BadInputError, ConfigError
-from common.model.sales_series import catalogue_categories
 from common.run.files import RunFolder
-from common.tasks.heads import SALES
+from common.tasks.registry import task_named
+from common.tasks.sales_series import catalogue_categories
 from common.trust.identity import Roster
 from server.run_setup import make_plan
 from server.state import ServerState, save_checkpoint
@@ -40,9 +41,9 @@ def prepare_run(kit: CoordinatorKit, config: RunConfig, *, base: Path) -> RunFol
     _check_sites(config, len(settings.sites))
     roster = Roster.load(kit.roster)
     catalogue = _catalogue(config, base)
-    if config.task == SALES and catalogue is not None and not config.sales.categories:
-        names = catalogue_categories(catalogue.categories, catalogue.item_category)
-        config = config.model_copy(update={"sales": config.sales.model_copy(update={"categories": names})})
+    if catalogue is not None:
+        names = partial(catalogue_categories, catalogue.categories, catalogue.item_category)
+        config = task_named(config.task).with_catalogue(config, names)
     spec = feature_spec(catalogue, item_buckets=config.features.item_buckets)
     initial = _initial_model(config, spec, base, catalogue.names if catalogue else ())
     plan = make_plan(config, tuple(settings.sites.items()), spec, initial[0].size)

@@ -92,7 +92,8 @@ def run_federation(run: Run) -> Outcome:
     Raises: WorkFailedError if rounds keep failing or the disk is full; the last checkpoint is then intact.
     """
     state = _after_cut_off(run, resume_state(run))
-    if run.plan.forecasts and not any(record.kind == STATISTICS for record in run.folder.metrics()):
+    opening = run.plan.task.opening
+    if opening and not any(record.kind == opening for record in run.folder.metrics()):
         release_series(run, state)
     status, reason, aborted = COMPLETED, "", 0
     while state.round < run.plan.config.training.rounds:

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from common.config import RunConfig
-from common.model.sales_series import SalesSpec
 from common.plan import RunPlan
 from common.privacy.calibration import calibrate_noise
-from common.tasks.heads import SALES
+from common.tasks.registry import task_named
 
 if TYPE_CHECKING:
     from common.data.features import FeatureSpec
@@ -23,8 +22,6 @@ def make_plan(
 
     Raises: ConfigError if the target cannot be met.
     """
-    if config.task == SALES:
-        SalesSpec.of(config)  # dates that are missing, or a series that is too short, are said here
     noise, evaluation = noise_of(config)
     run = f"{config.name}-{uuid4().hex[:12]}"
     return RunPlan(run, config.public_json(), populations, spec.canonical(), parameters, noise, evaluation)
@@ -35,17 +32,9 @@ def noise_of(config: RunConfig) -> tuple[float, float]:
 
     A process that asks again gets the answer without the work. Raises: ConfigError if the target cannot be met.
     """
-    privacy, training = config.privacy, config.training
-    if not privacy.enabled:
+    if not config.privacy.enabled:
         return 0.0, 0.0
-    if config.task == SALES:
-        return privacy.noise_multiplier or _calibrated(privacy.epsilon, privacy.delta, 1.0, 1), 0.0
-    steps = training.rounds * training.local_steps
-    noise = privacy.noise_multiplier or _calibrated(privacy.epsilon, privacy.delta, privacy.sampling_rate, steps)
-    if privacy.holdout == 0:
-        return noise, 0.0
-    releases = training.rounds + 1  # one a round, one that closes the run
-    return noise, privacy.evaluation_noise or _calibrated(privacy.epsilon, privacy.delta, 1.0, releases)
+    return task_named(config.task).calibrate(config, _calibrated)
 
 
 _calibrated = lru_cache(maxsize=64)(calibrate_noise)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,8 @@ from typing import Any
 from common.config import RunConfig
 from common.plan import RunPlan
 from common.run.facts import RunFacts, SiteFacts
-from common.run.records import RoundRecord
-from common.tasks.heads import SALES
-from simulations import sales
-
-_NEXT_ITEM = "recall@20"
+from common.tasks.registry import task_named
+from simulations.tasks.half import oracle_of
 
 
 def run_facts(
@@ -23,7 +19,7 @@ def run_facts(
 ) -> RunFacts:
     """Everything that is known before round 1."""
     privacy, training = config.privacy, config.training
-    signal = math.inf if plan.forecasts else plan.signal
+    signal, half = plan.task.signal(plan), oracle_of(plan.task)
     steps = training.rounds * training.local_steps
     return RunFacts(
         out=out,
@@ -35,9 +31,9 @@ def run_facts(
         noise_multiplier=plan.noise_multiplier,
         epsilon_target=privacy.epsilon,
         delta=privacy.delta,
-        sampling_rate=1.0 if plan.forecasts else privacy.sampling_rate,
+        sampling_rate=plan.task.sampling_rate(config),
         expected_signal=signal,
-        expectation=sales.noise_words(plan) if plan.forecasts else expectation(signal, steps),
+        expectation=half.expectation(plan, signal, steps),
         parameters=plan.parameters,
         data=data,
         assumptions=assumptions(config),
@@ -58,8 +54,7 @@ def assumptions(config: RunConfig) -> tuple[str, ...]:
         stated.append(
             "the catalogue was built from the event log: an uncharged release, declare one in a deployment"
         )
-    if config.task == SALES and (config.data.events or not config.data.catalogue):
-        stated.append("dates and categories of the series follow the log: declare them in a deployment")
+    stated += oracle_of(task_named(config.task)).assumptions(config)
     if config.start_from:
         stated.append(
             "started from an earlier model: what that run cost the same consumers adds up, and is not in these figures"
@@ -69,27 +64,6 @@ def assumptions(config: RunConfig) -> tuple[str, ...]:
     if config.aggregation.mode == "plain":
         stated.append("aggregation is plain: the server sees each site's contribution")
     return tuple(stated)
-
-
-def expectation(signal: float, steps: int) -> str:
-    """What to expect of a run at this signal.
-
-    A rule of thumb, not a measurement: the steps follow the design's figures for the next item of eight sites
-    with 100 private steps in all, and other data will differ.
-    """
-    if math.isinf(signal):
-        return "no noise: quality is bounded by the data only"
-    scaled = signal * math.sqrt(steps / 100)
-    for limit, verdict in (
-        (200, "very weak: little more than the model gives untrained, through its copy path"),
-        (430, "weak: a small part of what training without noise would gain"),
-        (1_000, "fair: about half of what training without noise would gain"),
-        (2_000, "useful: most of what training without noise would gain"),
-        (5_000, "good: close to training without noise"),
-    ):
-        if scaled < limit:
-            return verdict
-    return "very good: hardly to be told from training without noise"
 
 
 def diagnostics(kits: Mapping[str, Path], round_number: int) -> dict[str, float]:
@@ -110,17 +84,3 @@ def _last_notes(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text().splitlines()[-6:][::-1]]
-
-
-def remarks(record: RoundRecord, baselines: dict[str, dict[str, float]]) -> list[str]:
-    """What the oracle's comparison of the last record with the baselines asks to be said."""
-    notes = list(sales.verdict(record.oracle, baselines))
-    model = record.oracle.get(_NEXT_ITEM, math.nan)
-    better = {n: m[_NEXT_ITEM] for n, m in baselines.items() if m.get(_NEXT_ITEM, -1.0) > model}
-    if better:
-        best = max(better, key=better.__getitem__)
-        notes.append(
-            f"the model ({_NEXT_ITEM} {model:.3f}) is below the trivial baseline {best} ({better[best]:.3f}): "
-            "more consumers, a larger epsilon or more rounds are needed"
-        )
-    return notes

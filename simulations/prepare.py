@@ -16,7 +16,6 @@ import tomli_w
 from numpy.typing import NDArray
 
 from client.guard.policy import SitePolicy
-from client.site import prepared_path, store_sequences
 from common.atomic import write_atomic
 from common.config import RunConfig
 from common.deployment import SiteKit
@@ -24,9 +23,9 @@ from common.errors import BadInputError
 from common.plan import RunPlan
 from common.run.facts import SiteFacts
 from common.run.files import RunFolder
-from common.tasks.heads import SALES
+from common.tasks.registry import task_named
 from common.trust.identity import COORDINATOR, SITE, Identity, Party, Roster
-from simulations.sales import store_site
+from simulations.tasks.half import oracle_of
 
 if TYPE_CHECKING:
     from common.data.catalogue import Catalogue
@@ -75,20 +74,8 @@ def make_world(config: RunConfig) -> World:
     catalogue = _catalogue(config, catalogue, dealt)
     spec = feature_spec(catalogue, item_buckets=config.features.item_buckets)
     masks = shared_item_masks(spec, catalogue, dealt.names, config.aggregation.min_stockists)
-    rows = {} if config.task == SALES else _encoded(config, dealt, spec, catalogue)
+    rows = oracle_of(task_named(config.task)).encoded(config, dealt, spec, catalogue)
     return World(dealt, catalogue, spec, masks, data | {"notes": list(dealt.notes)}, rows)
-
-
-def _encoded(
-    config: RunConfig, dealt: Partition, spec: FeatureSpec, catalogue: Catalogue | None
-) -> dict[str, ConsumerSequences]:
-    """The consumers of each site as the model sees them."""
-    from common.data.sequences import build_sequences
-
-    longest, cut = config.features.max_events, config.intent.cut_us
-    return {
-        site.name: build_sequences(site.log, spec, catalogue, max_events=longest, cut=cut) for site in dealt.sites
-    }
 
 
 def _events(config: RunConfig) -> tuple[Any, Catalogue | None, dict[str, Any]]:
@@ -190,10 +177,7 @@ def make_federation(
     for part in world.partition.sites:
         name, mask = kit_name(part.name), world.masks[part.name]
         kit = _make_kit(folder, plan, roster, identities[name])
-        if plan.forecasts:
-            store_site(kit.state, plan, part.log)
-        else:
-            store_sequences(prepared_path(kit, plan), world.sequences[part.name], mask)
+        oracle_of(plan.task).store(kit.state, plan, part, world.sequences.get(part.name), mask)
         kits[name] = kit.path
         facts.append(SiteFacts(name, part.population, int(mask.sum()), part.note))
     folder.write_plan(plan)

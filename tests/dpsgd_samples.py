@@ -18,7 +18,7 @@ from common.model.network import ModelShape, SequenceModel, build_model
 from tests.intent_samples import asked_rows
 
 SIZES = {"item": 15, "event": 4, "category": 6}
-HEADS = {"next-item": 1.0, "next-event": 0.3, "next-category": 0.2, "purchase-intent": 0.5, "sales": 0.1}
+HEADS = {"next-item": 1.0, "next-event": 0.3, "next-category": 0.2, "purchase-intent": 0.5}
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
 
 
@@ -39,8 +39,8 @@ def batcher_of(
     offsets = np.concatenate([[0], np.cumsum(events)]).astype(np.int64)
     features = [rng.integers(0, size, offsets[-1]) for size in {**SIZES, "item": items}.values()]
     n = len(events)
-    values = {"purchase-intent": rng.integers(0, 2, n).astype(float), "sales": rng.normal(size=n)}
-    values["sales"][:: max(2, n)] = np.nan
+    values = {"purchase-intent": rng.integers(0, 2, n).astype(float)}
+    values["purchase-intent"][:: max(2, n)] = np.nan
     lengths = np.maximum(np.array(events, dtype=np.int64) - 1, 0)
     rows = Rows(offsets, np.stack(features, axis=1).astype(np.int32))
     return Batcher(rows, tuple(HEADS), asked_rows(lengths, values, SIZES["event"] - 1), targets)

@@ -10,31 +10,21 @@ from markupsafe import Markup
 
 from cli import show
 from cli.report.facts import RunStory, flat_settings, read_story
-from cli.verdict import LOWER_IS_BETTER, PRIMARY, SHOWN, Standing
+from cli.verdict import Standing
 from common import VERSION
 from common.atomic import write_atomic
+from common.config import DEFAULT_TASK
 from common.pages.charts import Axis, Series, column_chart, line_chart, participation
 from common.pages.rendering import templates
 from common.run.files import RunFolder
 from common.run.records import RoundRecord
+from common.tasks.metrics import METRICS, in_order, metric_named
+from common.tasks.registry import TASKS
 
 GRID_SITES = 60
 BELOW = "trivial baseline"  # marks the remark that belongs beside the bars
 EPSILON_LINES = 8
-METRIC_WORDS = {
-    "recall@20": "Recall@20",
-    "mrr@20": "MRR@20",
-    "loss": "Loss",
-    "intent_auc": "Purchase intent, AUC",
-    "intent_ap": "Purchase intent, AP",
-    "event_accuracy": "Next event, accuracy",
-    "category_accuracy": "Next category, accuracy",
-    "squared_error": "Sales, squared error",
-    "wape": "Sales, WAPE of quantity",
-    "revenue_wape": "Sales, WAPE of revenue",
-    "mase": "Sales, MASE of quantity",
-}
-COMPARED = ("recall@20", "intent_auc", "squared_error", "wape")  # one group of bars each, where measured
+NO_CURVE = ("rmse", "intent_f1", "intent_precision", "intent_recall", "intent_accuracy")  # the table has them
 STATUS_WORDS = {"ok": "in the sum", "not-invited": "not invited"}
 
 
@@ -141,12 +131,12 @@ def banners(story: RunStory) -> list[tuple[str, str, str]]:
 
 
 def _primary(story: RunStory) -> str:
-    return PRIMARY.get(story.task, "recall@20")
+    return TASKS[story.task].primary if story.task in TASKS else TASKS[DEFAULT_TASK].primary
 
 
 def _tiles(story: RunStory) -> list[Tile]:
     primary = _primary(story)
-    words = METRIC_WORDS.get(primary, primary)
+    words = metric_named(primary).words
     tiles = []
     for kind, text in (
         ("oracle", "the final model, on held-out consumers"),
@@ -175,8 +165,8 @@ def _tiles(story: RunStory) -> list[Tile]:
 
 def _quality(story: RunStory) -> list[Figure]:
     """Curves per metric. A released value of round r is of the model before it, an oracle value after it."""
-    names = [n for n in METRIC_WORDS if any(n in r.oracle or n in r.released for r in story.records)]
-    return [_metric_figure(story, name) for name in names]
+    measured = {name for r in story.records for name in (*r.oracle, *r.released)}
+    return [_metric_figure(story, name) for name in in_order(measured) if name not in NO_CURVE]
 
 
 def _metric_figure(story: RunStory, name: str) -> Figure:
@@ -184,13 +174,13 @@ def _metric_figure(story: RunStory, name: str) -> Figure:
     oracle = [(float(r.round), r.oracle[name]) for r in story.rounds if name in r.oracle]
     series = [Series("oracle", "oracle", oracle), Series("released", "released", released)]
     levels = [(s.name, s.values[name]) for s in story.standings[1:] if s.trivial and name in s.values]
-    pick = min if name in LOWER_IS_BETTER else max
+    metric = metric_named(name)
+    pick = max if metric.higher_is_better else min
     best = [pick(levels, key=lambda level: level[1])] if levels else []
-    bounded = name not in ("loss", "squared_error")
-    axis = Axis(ceiling=1.0, floor=0.0) if bounded else Axis(floor=0.0)
+    axis = Axis(ceiling=metric.ceiling, floor=0.0)
     kinds = tuple(line.name for line in series if line.points)
     text = "dashed level: the best baseline that needs no training" if best else ""
-    title = METRIC_WORDS[name]
+    title = f"{metric.words}, {metric.unit}" if metric.unit else metric.words
     return Figure(title, kinds, line_chart(series, axis, references=best, label=f"{title} over rounds"), text)
 
 
@@ -198,14 +188,15 @@ def _bars(story: RunStory) -> list[tuple[str, list[Bar]]]:
     """A group of bars per compared metric: the model first, then the baselines, best first."""
     rows = story.standings
     groups = []
-    for name in COMPARED:
+    for metric in METRICS:
+        name = metric.name if metric.compared else ""
         found = [(row, row.values[name]) for row in rows if name in row.values]
         if len(found) < 2 or not found[0][0].is_model:
             continue
         longest = max(abs(value) for _, value in found) or 1.0
-        sign = 1 if name in LOWER_IS_BETTER else -1
+        sign = -1 if metric.higher_is_better else 1
         ordered = [found[0], *sorted(found[1:], key=lambda pair: sign * pair[1])]
-        groups.append((METRIC_WORDS[name], [_bar(row, value, longest) for row, value in ordered]))
+        groups.append((metric.words, [_bar(row, value, longest) for row, value in ordered]))
     return groups
 
 
@@ -217,7 +208,7 @@ def _bar(row: Standing, value: float, longest: float) -> Bar:
 def _comparison(story: RunStory) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """All metrics of the model and of its baselines, as a table."""
     rows = story.standings
-    names = [name for name in SHOWN if any(name in row.values for row in rows)]
+    names = in_order({name for row in rows for name in row.values})
     return names, [(row.name, [show.number(row.values.get(name)) for name in names]) for row in rows]
 
 

@@ -15,8 +15,8 @@ from common.atomic import write_atomic
 from common.contribution import EVALUATE, STATISTICS
 from common.errors import ConfigError, PolicyRefusedError
 from common.privacy.mechanism import HOLDOUT, TRAIN, PrivacyEvent
+from common.tasks.registry import TASKS
 
-TASKS = ("next-behaviour", "purchase-intent", "multi-task", "sales")
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Refusal = tuple[str, str]
 
@@ -86,7 +86,9 @@ class SitePolicy(BaseModel):
     min_threshold_fraction: float = Field(
         0.5, gt=0, le=1, description="survivors needed, as a share of the cohort"
     )
-    allowed_tasks: tuple[str, ...] = Field(TASKS, description="tasks this site takes part in")
+    allowed_tasks: tuple[str, ...] = Field(
+        default_factory=lambda: tuple(TASKS), description="tasks this site takes part in"
+    )
     evaluation: bool = Field(True, description="release noised metric sums on the hold-out")
     statistics: bool = Field(True, description="release noised statistics for preprocessing")
     plain_aggregation: bool = Field(False, description="let the server see this site's noised contribution")

@@ -28,7 +28,6 @@ from common.model.parameters import (
     layout_of,
     load_model,
 )
-from common.model.sales_accuracy import MEAN_OF_FOUR, MODEL, SEASONAL_NAIVE
 from common.model.sales_network import (
     OwnPart,
     SalesModel,
@@ -40,9 +39,10 @@ from common.model.sales_network import (
     make_windows,
     own_part,
 )
-from common.model.sales_series import CHANNELS, Floats, SalesSpec, mean_of_four, seasonal_naive, shortest, trend
 from common.plan import RunPlan
 from common.run.files import RunFolder
+from common.tasks.sales_accuracy import MEAN_OF_FOUR, MODEL, SEASONAL_NAIVE
+from common.tasks.sales_series import CHANNELS, Floats, SalesSpec, mean_of_four, seasonal_naive, shortest, trend
 
 LEVELS = (0.8, 0.95)
 TOTAL = "all together"
@@ -99,7 +99,7 @@ def open_sales_model(path: Path) -> SharedSalesModel:
             f"{folder / METADATA_FILE} is of another version: {error}",
             hint="use the version that trained the model",
         ) from None
-    if not plan.forecasts:
+    if plan.task.network != "sales":
         raise BadInputError(
             f"this model was trained for {plan.config.task}, it does not forecast sales",
             hint="train one with `fedcart simulate sales`, or use `fedcart predict`",

@@ -9,7 +9,7 @@ from html import escape
 import numpy as np
 
 from client.scoring.forecast import Forecast
-from common.model.sales_series import Floats
+from common.tasks.sales_series import Floats
 
 MOST_CHARTS = 24
 _WIDTH, _HEIGHT, _GAP, _TOP, _COLUMNS = 420, 190, 24, 84, 2

@@ -124,7 +124,7 @@ def open_model(path: Path, *, catalogue: Path | None = None, site: str = "") -> 
         raise BadInputError(f"no such model: {path}", hint="name a run folder, or its model.safetensors")
     vector, layout, metadata = load_model(folder)
     plan, spec = _plan_of(folder, metadata)
-    if plan.forecasts:
+    if plan.task.network != "sequence":
         raise BadInputError(
             "this model forecasts sales, it does not read consumers", hint="use it with `fedcart forecast`"
         )

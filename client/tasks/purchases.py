@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from common.data.events import EventLog
-from common.model.sales_series import CHANNELS, OTHER, Floats, SalesSpec
+from common.tasks.sales_series import CHANNELS, OTHER, Floats, SalesSpec
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from client.training.mechanism import GaussianMechanism, Noise
 from common.contribution import METRICS, Release
 from common.errors import ConfigError
 from common.model.batch import Batcher
-from common.model.metric_sums import metric_names, metric_sensitivity
 from common.model.metrics import consumer_metrics
 from common.model.network import SequenceModel
 from common.privacy.mechanism import HOLDOUT
+from common.tasks.metric_sums import metric_names, metric_sensitivity
 from common.trust.randomness import RandomStream
 
 

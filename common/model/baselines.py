@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from common.model.batch import Batch, Batcher, Sequences
-from common.model.metric_sums import TOP_K
 from common.model.metrics import expected_ranks, mean_over_steps, rank_metrics
 from common.tasks.heads import STEP_HEADS
+from common.tasks.metric_sums import TOP_K
 
 BACKOFF = 2.0  # pseudo-counts of popularity in each Markov row
 Floats = NDArray[np.float32]

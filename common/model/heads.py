@@ -112,38 +112,38 @@ class ItemHead(ClassHead):
 
 
 class RowHead(nn.Module):
-    """One number per consumer from the pooled row: a logit (``binary``) or a regression value.
+    """An answer per consumer from the pooled row: the logit of a yes, or with ``classes`` above 1 a logit of each.
 
     With ``history`` that many counts of the consumer's past are added up beside it: a linear way past the encoder,
     which begins at zero.
     """
 
-    def __init__(self, dim: int, *, binary: bool, history: int = 0) -> None:
+    def __init__(self, dim: int, *, classes: int = 1, history: int = 0) -> None:
         super().__init__()
-        self.linear = nn.Linear(dim, 1)
-        self.history = nn.Linear(history, 1, bias=False) if history else None
-        self.binary = binary
+        self.linear = nn.Linear(dim, classes)
+        self.history = nn.Linear(history, classes, bias=False) if history else None
+        self.classes = classes
 
     def values(self, pooled: Tensor, history: Tensor | None = None) -> Tensor:
-        """Shapes: ``pooled: [B, dim]``, ``history: [B, K]`` -> ``[B]``.
+        """Shapes: ``pooled: [B, dim]``, ``history: [B, K]`` -> ``[B]``, or ``[B, classes]`` for several.
 
         Raises: ConfigError if the head reads a history and there is none.
         """
-        values: Tensor = self.linear(pooled)[:, 0]
+        values: Tensor = self.linear(pooled)
         if self.history is None:
-            return values
+            return values[:, 0] if self.classes == 1 else values
         if history is None:
             raise ConfigError(
                 "this head reads a history, which the batch lacks", hint="make its targets with asks"
             )
-        counted: Tensor = self.history(history.to(pooled.dtype))
-        return values + counted[:, 0]
+        values = values + self.history(history.to(pooled.dtype))
+        return values[:, 0] if self.classes == 1 else values
 
     def losses(self, values: Tensor, target: Tensor) -> Tensor:
-        """Binary cross-entropy or squared error of answers. Shapes: ``[B]``."""
-        if self.binary:
+        """Cross-entropy of answers. Shapes: ``values`` as above, ``target: [B]`` (0 or 1, or the class) -> ``[B]``."""
+        if self.classes == 1:
             return functional.binary_cross_entropy_with_logits(values, target, reduction="none")
-        return (values - target) ** 2
+        return functional.cross_entropy(values, target.long(), reduction="none")
 
 
 def without_unknown(logits: Tensor) -> Tensor:

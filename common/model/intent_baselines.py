@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from common.data.formats import EVENT_TYPES
 from common.data.sequences import ConsumerSequences
-from common.model.metric_sums import INTENT_BINS, intent_metrics
 from common.model.targets import INTENT, RowTargets
+from common.tasks.metric_sums import INTENT_BINS, intent_metrics
 
 Table = NDArray[np.float64]
 _RECENT = 3  # events whose type, price and gap are columns of their own

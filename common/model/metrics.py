@@ -15,9 +15,9 @@ from torch.nn import functional
 from common.errors import ConfigError
 from common.model.batch import Batch
 from common.model.heads import ClassHead, ItemHead, RowHead
-from common.model.metric_sums import INTENT_BINS, LOSS_BOUND, TOP_K, metric_names
 from common.model.network import SequenceModel
 from common.model.targets import STEP_HEADS
+from common.tasks.metric_sums import INTENT_BINS, LOSS_BOUND, TOP_K, metric_names
 
 
 def consumer_metrics(model: SequenceModel, batch: Batch) -> NDArray[np.float64]:
@@ -107,8 +107,8 @@ def _row_metrics(head: RowHead, values: Tensor, batch: Batch, name: str) -> tupl
     known = batch.weights[name].double()[:, None]
     target = batch.targets[name]
     loss = head.losses(values, target)[:, None] * known
-    if not head.binary:
-        return loss, ((values - target) ** 2).double()[:, None].clamp_max(1.0) * known
+    if head.classes > 1:
+        return loss, (values.argmax(1) == target.long()).double()[:, None] * known
     score = torch.sigmoid(values).nan_to_num(0.0)
     place = (score * INTENT_BINS).long().clamp(0, INTENT_BINS - 1) + INTENT_BINS * (target > 0.5).long()
     return loss, functional.one_hot(place, 2 * INTENT_BINS).double() * known

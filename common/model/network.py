@@ -75,9 +75,8 @@ class SequenceModel(nn.Module):
                 return CategoryHead(d, sizes["category"], self.settings.copy_bonus)
             return ClassHead(d, sizes[STEP_HEADS[name]])
         if name in ROW_HEADS:
-            intent = name == INTENT
-            counts = history_width(sizes.get("event", 1) - 1) if intent and self.settings.history else 0
-            return RowHead(d, binary=intent, history=counts)
+            counts = history_width(sizes.get("event", 1) - 1) if name == INTENT and self.settings.history else 0
+            return RowHead(d, classes=ROW_HEADS[name], history=counts)
         known = ", ".join([*STEP_HEADS, *ROW_HEADS])
         raise ConfigError(f"no head named {name!r} for these features", hint=f"model.heads may name: {known}")
 
@@ -204,7 +203,7 @@ def initialise(model: SequenceModel, seed: int) -> None:
                 parameter.normal_(0.0, scale, generator=generator)
             elif name.startswith("encoder."):
                 parameter.uniform_(-(h**-0.5), h**-0.5, generator=generator)
-            elif parameter.dim() == 2 and "sales" not in name and not name.endswith("history.weight"):
+            elif parameter.dim() == 2 and not name.endswith("history.weight"):
                 parameter.normal_(0.0, 0.5 * parameter.shape[1] ** -0.5, generator=generator)
             else:
-                parameter.zero_()  # biases, counts, and the sales head: it starts as its baseline
+                parameter.zero_()  # biases and counts

@@ -13,12 +13,12 @@ from common.data.features import FeatureSpec
 from common.model.network import ModelShape, SequenceModel, build_model
 from common.model.parameters import item_index, layout_of
 from common.model.sales_network import SalesModel, build_sales_model
-from common.tasks.heads import SALES
+from common.tasks.registry import task_named
 
 
 def run_model(config: RunConfig, features: str) -> SequenceModel | SalesModel:
     """The shared model of a run at its initial parameters; ``features`` is the plan's JSON of the feature spec."""
-    if config.task == SALES:
+    if task_named(config.task).network == "sales":
         return build_sales_model(config.model, config.sales.horizon, config.seed)
     return build_model(config.model, ModelShape(FeatureSpec.from_json(json.loads(features)).sizes), config.seed)
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from common.config import ModelSettings, RunConfig
 from common.errors import BadInputError
-from common.model.sales_series import (
+from common.tasks.sales_series import (
     CALENDAR_FEATURES,
     CHANNELS,
     SEASONS,

@@ -9,7 +9,5 @@ STEP_HEADS: Mapping[str, str] = {"next-item": "item", "next-event": "event", "ne
 
 INTENT = "purchase-intent"
 
-SALES = "sales"
-
-ROW_HEADS = (INTENT, SALES)
-"""Heads that answer once for a whole row: a probability, a number."""
+ROW_HEADS: dict[str, int] = {INTENT: 1}
+"""Heads that answer once for a whole row -> number of classes; 1: the logit of a yes. A task brings its own."""

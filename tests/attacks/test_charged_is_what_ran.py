@@ -16,8 +16,9 @@ import torch
 
 from client import answers, session
 from client.site import Site
+from client.tasks import series
 from client.tasks.purchases import Purchases
-from client.training import evaluation, statistics, trainer
+from client.training import evaluation, trainer
 from client.training.dpsgd.engine import TapeEngine
 from client.training.mechanism import GaussianMechanism, Noise
 from common.contribution import METRICS, UPDATE
@@ -177,13 +178,13 @@ def test_a_batch_larger_than_expected_is_used_whole(monkeypatch: pytest.MonkeyPa
 def test_noise_of_the_series_follows_the_clip(clip: float) -> None:
     plan = make_plan(task="sales", privacy__clip=clip, sales__start="2024-01-01", sales__periods=200)
     nothing = Purchases(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros((0, 2)))
-    release = statistics.noised_series(nothing, plan, PrivateStream())
+    release = series.noised_series(nothing, plan, PrivateStream())
     spread = plan.noise_multiplier * clip
     assert release.vector.std() == pytest.approx(spread, rel=5 / np.sqrt(2 * release.vector.size))
     assert release.events == plan.events("statistics")
-    other = statistics.noised_series(nothing, plan, PrivateStream()).vector
+    other = series.noised_series(nothing, plan, PrivateStream()).vector
     assert (other != release.vector).all()
-    assert statistics.noised_series(nothing, plan, SeededStream(1)).events == ()
+    assert series.noised_series(nothing, plan, SeededStream(1)).events == ()
 
 
 def test_candidates_of_a_sampled_softmax_are_public() -> None:

@@ -14,6 +14,7 @@ from cli.report.page import epsilon_lines
 from common.pages.charts import Axis, Series, line_chart, participation, ticks
 from common.run.files import RunFolder
 from common.run.records import RoundRecord
+from common.tasks.metrics import metric_named
 from tests.cli.fake_run import make_run
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
@@ -212,3 +213,19 @@ def test_whether_budgets_are_real_is_what_the_attestations_say(tmp_path, ledgers
     assert (">simulated<" in page) == simulated
     assert ("no budget carries over" in page) == simulated
     assert (f">{real}<" in page) == (real is not None)
+
+
+def test_values_above_one_are_drawn_apart_where_the_metric_can_be_above_one(tmp_path):
+    def page(name: str, mase: float) -> str:
+        run = RunFolder(make_run(tmp_path / name, rounds=2, done=1))
+        run.append_round(replace(run.metrics()[0], round=2, oracle={"mase": mase}, released={}))
+        return render_report(run.path)
+
+    drawn = [
+        set(re.findall(r"cy=\"([0-9.]+)\"|y=\"([0-9.]+)\"", page(f"m{i}", m))) for i, m in enumerate((1.6, 1.3))
+    ]
+    assert metric_named("mase").ceiling > 1.6
+    assert drawn[0] != drawn[1]
+    two = line_chart([Series("a", "oracle", [(1.0, 1.6), (2.0, 1.3)])], Axis(ceiling=metric_named("mase").ceiling))
+    heights = re.findall(r"<circle[^>]*cy=\"([0-9.]+)\"", str(two))
+    assert len(set(heights)) == 2

@@ -13,7 +13,7 @@ import pytest
 
 from client import answers, session
 from client.site import Site, load_site
-from client.training.statistics import (
+from client.tasks.series import (
     kept_release,
     noised_series,
     purchases_at,
@@ -25,12 +25,12 @@ from common.audit import verify
 from common.config import PerformanceSettings, RunConfig, build_config
 from common.contribution import EVALUATE, STATISTICS, TRAIN, Query
 from common.errors import BadInputError, ConfigError, FedcartError, RemoteProtocolError, VerificationError
-from common.model.sales_series import SalesSpec
 from common.plan import RunPlan, model_bytes, model_digest
 from common.privacy.accountant import epsilon_of
 from common.privacy.mechanism import HOLDOUT
 from common.privacy.mechanism import TRAIN as TRAIN_SCOPE
 from common.run.files import RunFolder
+from common.tasks.sales_series import SalesSpec
 from common.trust.identity import Identity
 from common.trust.randomness import PrivateStream
 from simulations.run import simulate

@@ -6,6 +6,7 @@ Gram form), Bu et al. 2023 (choice between Gram and direct form by cost).
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from client.training.dpsgd.rows import RowMap
 _FAST_STEPS, _DIRECT_SPEED, _SQUARE_SPEED = 60, 50.0, 8.0  # steps; multiplications and numbers per ns
 _CALL_NS = 8_000.0  # what a batched Gram form saves per consumer in calls
 _LARGEST_INPUT = 1e4
+_LARGEST = torch.finfo(torch.float32).max
 _REFINE_BELOW = 1 / 32  # share of the rows' squares under which cancellation is worth doubles
 
 
@@ -47,7 +49,8 @@ def _squared_norms(records: list[Record], consumers: int, like: Tensor) -> Tenso
     if like.dtype == torch.float32:
         doubtful = (squares < rows * _REFINE_BELOW) | _far_out(records, consumers)
         for b in torch.nonzero(doubtful).flatten().tolist():
-            squares[b] = _in_doubles(records, b)
+            exact = float(_in_doubles(records, b))
+            squares[b] = exact if exact <= _LARGEST else math.inf  # such a consumer is dropped
     unit = torch.finfo(like.dtype).eps / 2
     return torch.maximum(squares, rows * (4e5 * unit) ** 2)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from client.tasks.purchases import purchases_of
 from common.config import build_config
 from common.data.events import EventLog
-from common.model.sales_series import SalesSpec
+from common.tasks.sales_series import SalesSpec
 
 START = datetime(2024, 1, 1)
 CONFIG = build_config(

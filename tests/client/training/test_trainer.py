@@ -95,12 +95,14 @@ def test_removing_one_consumer_changes_the_sum_by_at_most_the_clipping_norm(vari
 
 def test_a_consumer_with_a_broken_gradient_adds_nothing_and_breaks_nobody():
     sequences = random_sequences(10)
-    variant = {"heads": {"next-item": 1.0, "sales": 1.0}}
+    variant = {"heads": {"next-item": 1.0, "purchase-intent": 1.0}, "history": False}
     lengths = np.maximum(sequences.lengths - 1, 0)
     broken = int(np.argmax(lengths))
     values = np.zeros(10)
     values[broken] = 3e38  # its gradient is infinite, and times zero not a number
-    batcher = Batcher(sequences, ("next-item", "sales"), RowTargets(lengths, {"sales": values}))
+    batcher = Batcher(
+        sequences, ("next-item", "purchase-intent"), RowTargets(lengths, {"purchase-intent": values})
+    )
     engine = OpacusEngine(small_model(**variant), batcher, clip=0.1)
     rows = np.arange(10)
     whole = engine.clipped_sum(rows)[0].clone()

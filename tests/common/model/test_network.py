@@ -21,7 +21,7 @@ VARIANTS = [
     {"tied": False, "copy_bonus": 0.0},
     {"heads": {"next-item": 1.0, "next-event": 0.3, "next-category": 0.2}},
     {"sampled_negatives": 4},
-    {"heads": {"next-item": 1.0, "purchase-intent": 0.5, "sales": 0.1}, "pooling": "attention"},
+    {"heads": {"next-item": 1.0, "purchase-intent": 0.5}, "pooling": "attention"},
     {"heads": {"purchase-intent": 1.0}},
 ]
 
@@ -31,9 +31,7 @@ def batcher_for(sequences, variant):
     targets = None
     if "purchase-intent" in heads:
         lengths = np.maximum(sequences.lengths - 1, 0)
-        values = {
-            h: (np.arange(len(sequences)) % 2).astype(float) for h in heads if h in ("purchase-intent", "sales")
-        }
+        values = {h: (np.arange(len(sequences)) % 2).astype(float) for h in heads if h == "purchase-intent"}
         targets = asked_rows(lengths, values, SIZES["event"] - 1)
     return Batcher(sequences, heads, targets)
 

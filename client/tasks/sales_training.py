@@ -16,7 +16,6 @@ from torch.nn import functional
 from client.training.optimizer import make_optimizer
 from common.config import RunConfig
 from common.model.parameters import FlatParameters, Vector
-from common.model.sales_accuracy import LOSS_BOUND, accuracy_sums
 from common.model.sales_network import (
     SalesModel,
     Windows,
@@ -29,7 +28,8 @@ from common.model.sales_network import (
     own_bias,
     own_part,
 )
-from common.model.sales_series import Floats, SalesSpec, mean_of_four, seasonal_naive
+from common.tasks.sales_accuracy import LOSS_BOUND, accuracy_sums
+from common.tasks.sales_series import Floats, SalesSpec, mean_of_four, seasonal_naive
 
 BATCH = 256  # windows of one local step
 _OWN_SPREAD = 0.4  # what normalised sales vary by themselves, about

@@ -9,15 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import ConfigError
-
-if TYPE_CHECKING:
-    from common.config import RunConfig
 
 Floats = NDArray[np.float64]
 CHANNELS = ("quantity", "revenue")
@@ -47,7 +44,7 @@ class SalesSpec:
     yearly: bool = False
 
     @staticmethod
-    def of(config: RunConfig) -> SalesSpec:
+    def of(config: Any) -> SalesSpec:
         """The spec of a run. Raises: ConfigError where dates or length are left to the data, or too short."""
         sales = config.sales
         if not sales.start or not sales.periods:

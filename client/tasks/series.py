@@ -21,9 +21,9 @@ from client.training.mechanism import GaussianMechanism, Noise
 from common.atomic import write_atomic
 from common.contribution import SERIES, STATISTICS, Release
 from common.errors import BadInputError, ConfigError, VerificationError
-from common.model.sales_series import Floats, SalesSpec
 from common.plan import RunPlan
 from common.privacy.mechanism import HOLDOUT, TRAIN
+from common.tasks.sales_series import Floats, SalesSpec
 from common.trust.randomness import RandomStream
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What only a simulation of a sales run does: settings from the log, and *oracle* figures from the exact series."""
+"""The oracle's half of sales forecasts: settings from the log, and figures from the exact series."""
 
 from __future__ import annotations
 
@@ -12,16 +12,20 @@ import polars as pl
 
 from common.config import RunConfig
 from common.errors import BadInputError
-from common.model.sales_series import ALL, Floats, SalesSpec, catalogue_categories
 from common.plan import RunPlan
+from common.run.records import RoundRecord
+from common.tasks.sales_series import ALL, Floats, SalesSpec, catalogue_categories
 
 if TYPE_CHECKING:
-    from client.training.sales import SalesData
+    from client.tasks.sales_training import SalesData
     from common.data.catalogue import Catalogue
     from simulations.partition import Partition
 
 
-def with_public_series(config: RunConfig, dealt: Partition, known: Catalogue | None) -> RunConfig:
+NOISED_REFERENCE = False
+
+
+def fill_in(config: RunConfig, dealt: Partition, known: Catalogue | None) -> RunConfig:
     """Fill in what a deployment declares: first day and length from the log, categories from the catalogue.
 
     The last day of a log may be cut short and is left out. Of many categories those with most items in the
@@ -50,24 +54,29 @@ def _dates(config: RunConfig, dealt: Partition) -> dict[str, Any]:
     return {"start": start, "periods": config.sales.periods or max((last - first).days // days, 1)}
 
 
-def store_site(kit_state: Path, plan: RunPlan, log: Any) -> None:
-    """Leave a simulated site's summed purchases in its state folder."""
-    from client.training.statistics import purchases_in, purchases_path, store_purchases
+def encoded(_config: RunConfig, _dealt: Any, _spec: Any, _catalogue: Any) -> dict[str, Any]:
+    """Nothing: no consumer is a row of this task."""
+    return {}
 
-    store_purchases(purchases_path(kit_state, plan), purchases_in(log, plan))
+
+def store(kit_state: Path, plan: RunPlan, part: Any, _encoded: Any, _mask: Any) -> None:
+    """Leave a simulated site's summed purchases in its state folder."""
+    from client.tasks.series import purchases_in, purchases_path, store_purchases
+
+    store_purchases(purchases_path(kit_state, plan), purchases_in(part.log, plan))
 
 
 def exact_series(kit: str, plan: RunPlan) -> Floats:
     """A site's winsorized series, without clip and noise, in units of the bounds. ORACLE."""
     from client.site import load_site
-    from client.training.statistics import purchases_at
+    from client.tasks.series import purchases_at
 
     return purchases_at(load_site(Path(kit), simulated=True), plan).series(SalesSpec.of(plan.config))
 
 
-def exact_sums(kit: str, plan: RunPlan, vector: np.ndarray[Any, np.dtype[np.float32]]) -> list[float]:
+def hold_out_sums(kit: str, plan: RunPlan, vector: np.ndarray[Any, np.dtype[np.float32]]) -> list[float]:
     """Accuracy of a model that one site uses on its own exact series: ORACLE, in the order of ``SALES_SUMS``."""
-    from client.training.sales import flat_model, measure
+    from client.tasks.sales_training import flat_model, measure
 
     model, flat = flat_model(plan.config)
     flat.load(vector)
@@ -75,24 +84,24 @@ def exact_sums(kit: str, plan: RunPlan, vector: np.ndarray[Any, np.dtype[np.floa
 
 
 def _data(kit: str, plan: RunPlan) -> SalesData:
-    from client.training.sales import SalesData
+    from client.tasks.sales_training import SalesData
 
     return SalesData.of(exact_series(kit, plan), plan.config)
 
 
-def trivial_forecasts(kits: list[str], plan: RunPlan) -> dict[str, dict[str, float]]:
+def baselines(kits: list[str], plan: RunPlan) -> dict[str, dict[str, float]]:
     """Seasonal naive and mean of four on the exact series of all sites."""
-    from client.training.sales import flat_model
-    from common.model.sales_accuracy import trivial_figures
+    from client.tasks.sales_training import flat_model
+    from common.tasks.sales_accuracy import trivial_figures
 
     start = flat_model(plan.config)[1].numpy()
-    sums = np.sum([exact_sums(kit, plan, start) for kit in kits], axis=0)
+    sums = np.sum([hold_out_sums(kit, plan, start) for kit in kits], axis=0)
     return trivial_figures(sums, plan.config.sales.quantity_bound)
 
 
-def train_alone(kits: list[str], plan: RunPlan) -> list[float]:
+def train_alone(kits: list[str], plan: RunPlan, _noise_multiplier: float = 0.0) -> list[float]:
     """Train on the exact series of some sites in one place, without noise; accuracy sums over those sites."""
-    from client.training.sales import flat_model, train_sales
+    from client.tasks.sales_training import flat_model, train_sales
     from server.state import ServerState
     from server.strategy import apply
 
@@ -107,10 +116,10 @@ def train_alone(kits: list[str], plan: RunPlan) -> list[float]:
             updates.append(train_sales(flat, model, series, state.parameters, config, seed))
         mean = np.mean(updates, axis=0).astype(np.float32)
         state = apply(state, mean, config.strategy, config.training.local_steps)
-    return [float(x) for x in np.sum([exact_sums(kit, plan, state.average) for kit in kits], axis=0)]
+    return [float(x) for x in np.sum([hold_out_sums(kit, plan, state.average) for kit in kits], axis=0)]
 
 
-def noise_words(plan: RunPlan) -> str:
+def expectation(plan: RunPlan, _signal: float = 0.0, _steps: int = 0) -> str:
     """How loud the noise of a release is: public, known before anything is released."""
     if not plan.noise_multiplier:
         return "no noise: quality is bounded by the data only"
@@ -122,10 +131,17 @@ def noise_words(plan: RunPlan) -> str:
     )
 
 
-def verdict(oracle: dict[str, float], baselines: dict[str, dict[str, float]]) -> list[str]:
+def assumptions(config: RunConfig) -> list[str]:
+    """What a deployment declares instead."""
+    if config.data.events or not config.data.catalogue:
+        return ["dates and categories of the series follow the log: declare them in a deployment"]
+    return []
+
+
+def remarks(record: RoundRecord, others: dict[str, dict[str, float]]) -> list[str]:
     """A note where a trivial forecast is better than the model."""
-    model = oracle.get("wape", math.nan)
-    better = {n: m["wape"] for n, m in baselines.items() if m.get("wape", math.inf) < model}
+    model = record.oracle.get("wape", math.nan)
+    better = {n: m["wape"] for n, m in others.items() if m.get("wape", math.inf) < model}
     trivial = {n: wape for n, wape in better.items() if n in ("mean-of-four", "seasonal-naive")}
     if not trivial:
         return []

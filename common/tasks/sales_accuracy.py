@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from common.model.sales_series import CHANNELS, Floats
+from common.tasks.sales_series import CHANNELS, Floats
 
 MODEL, MEAN_OF_FOUR, SEASONAL_NAIVE = "this model", "mean-of-four", "seasonal-naive"
 FORECASTS = ("error", "mean_error", "naive_error")  # of the model and of the two trivial forecasts

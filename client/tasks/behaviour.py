@@ -1,0 +1,58 @@
+"""The site's half of tasks on consumers: private training on one part of them, noised metrics on the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from client.models import engine_of, holdout_of
+from client.question import Question
+from client.site import Site
+from common.contribution import EVALUATE, METRICS, TRAIN, UPDATE, Release
+
+if TYPE_CHECKING:
+    from common.trust.randomness import RandomStream
+
+
+def train(site: Site, question: Question) -> Sequence[Release]:
+    """The local steps of a round from the incoming model, and the metrics of that model."""
+    from client.training.trainer import local_plan, train_locally
+    from common.trust.randomness import PrivateStream
+
+    plan, config = question.plan, question.plan.config
+    rows, engine = engine_of(site, plan, question.speed)
+    constants = local_plan(config, plan.population(site.name), len(plan.sites), plan.noise_multiplier, plan.signal)
+    stream = PrivateStream() if constants.private else _seeded(site, question)
+    result = train_locally(engine, rows.restrict(question.model), constants, stream)
+    site.note_locally({"round": question.query.round, "kind": TRAIN, **result.diagnostics.summary()})
+    update = Release(UPDATE, rows.expand(result.update).astype(np.float64), result.events)
+    return [update.scaled(plan.weight(site.name)), *evaluate(site, question)]
+
+
+def evaluate(site: Site, question: Question) -> Sequence[Release]:
+    """Bounded metric sums of the incoming model on the hold-out, noised if the run is private; zeros without one."""
+    from client.training import evaluation
+    from common.trust.randomness import PrivateStream
+
+    plan, config = question.plan, question.plan.config
+    if config.privacy.holdout <= 0:
+        return [Release(METRICS, np.zeros(len(plan.metrics)), ())]
+    model, holdout = holdout_of(site, plan, question.model)
+    noise = plan.evaluation_noise if config.privacy.enabled else 0.0
+    hardened = config.privacy.noise == "hardened"
+    return [evaluation.evaluate(model, holdout, noise, PrivateStream(), hardened=hardened)]
+
+
+def row_targets(_config: Any, _sequences: Any) -> None:
+    """Every target is a step's own next event."""
+
+
+ANSWERS = {TRAIN: train, EVALUATE: evaluate}
+
+
+def _seeded(site: Site, question: Question) -> RandomStream:
+    from client.training.trainer import seeded_stream
+
+    return seeded_stream(question.plan.config.seed, site.name, question.query.round)

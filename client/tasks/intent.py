@@ -1,0 +1,21 @@
+"""The site's half of purchase intent, alone or beside the next behaviour: as behaviour, with an answer per row."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from client.tasks import behaviour
+
+if TYPE_CHECKING:
+    from common.config import RunConfig
+    from common.data.sequences import ConsumerSequences
+    from common.model.targets import RowTargets
+
+ANSWERS = behaviour.ANSWERS
+
+
+def row_targets(config: RunConfig, sequences: ConsumerSequences) -> RowTargets | None:
+    """Whether each consumer buys, asked at several moments. See ``common.model.targets``."""
+    from common.model import targets
+
+    return targets.row_targets(config, sequences)

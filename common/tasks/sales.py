@@ -1,0 +1,109 @@
+"""Sales per category and day or week: every site releases its noised series once, all else is post-processing of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.contribution import EVALUATE, SERIES, STATISTICS, TRAIN, Block
+from common.privacy.mechanism import HOLDOUT, PrivacyEvent
+from common.privacy.mechanism import TRAIN as TRAIN_SCOPE
+from common.tasks.sales_accuracy import SALES_SUMS, released_figures
+from common.tasks.sales_series import SalesSpec
+from common.tasks.task import Calibrate, Task, bits, cohort_and_largest
+
+_NOISE_TAIL = 8.0  # standard deviations of a released cell that fit into its place of the sum
+
+
+@dataclass(frozen=True)
+class SalesTask(Task):
+    """One release of the series in round 0, charged to all consumers; training and accuracy read nothing else."""
+
+    network = "sales"
+    opening = STATISTICS
+
+    def check_heads(self, heads: Mapping[str, float], known_rows: Mapping[str, int]) -> None:  # noqa: ARG002
+        """Return if the only head is the model's own. Raises: ValueError."""
+        if set(heads) != set(self.heads):
+            raise ValueError(
+                f"task {self.name} does not fit model.heads {sorted(heads)}, its usual heads are {sorted(self.heads)}"
+            )
+
+    def with_catalogue(self, config: Any, categories: Callable[[], tuple[str, ...]]) -> Any:
+        """The catalogue's categories where the settings name none."""
+        if config.sales.categories:
+            return config
+        return config.model_copy(update={"sales": config.sales.model_copy(update={"categories": categories()})})
+
+    def calibrate(self, config: Any, noise_for: Calibrate) -> tuple[float, float]:
+        """Noise of the one release; nothing else is released. Raises: ConfigError for dates or a target that cannot be."""
+        SalesSpec.of(config)  # dates that are missing, or a series that is too short, are said here
+        privacy = config.privacy
+        return privacy.noise_multiplier or noise_for(privacy.epsilon, privacy.delta, 1.0, 1), 0.0
+
+    def derived(self, kind: str) -> bool:
+        """Training and accuracy read the released series only."""
+        return kind in (TRAIN, EVALUATE)
+
+    def evaluates(self, config: Any) -> bool:  # noqa: ARG002
+        """Always: on the last periods of the released series."""
+        return True
+
+    def events(self, plan: Any, kind: str) -> tuple[PrivacyEvent, ...]:
+        """The release: all consumers are read, so both sub-scopes are charged; nothing for what follows from it."""
+        if kind != STATISTICS:
+            return ()
+        scopes = (TRAIN_SCOPE, HOLDOUT) if plan.config.privacy.holdout > 0 else (TRAIN_SCOPE,)
+        return tuple(PrivacyEvent(plan.noise_multiplier, 1.0, 1, scope) for scope in scopes)
+
+    def total_events(self, plan: Any) -> tuple[PrivacyEvent, ...]:
+        """The one release."""
+        events: tuple[PrivacyEvent, ...] = plan.events(STATISTICS)
+        return events
+
+    def sampling_rate(self, config: Any) -> float:  # noqa: ARG002
+        """Everybody is read."""
+        return 1.0
+
+    def signal(self, plan: Any) -> float:  # noqa: ARG002
+        """Infinite: how loud the release is depends on what is sold, see the oracle's half."""
+        return math.inf
+
+    def blocks(self, plan: Any, kind: str) -> tuple[Block, ...]:
+        """The series in round 0, then as for every task."""
+        if kind != STATISTICS:
+            return super().blocks(plan, kind)
+        cohort, largest = cohort_and_largest(plan)
+        bound = plan.config.privacy.clip * (2 * largest + _NOISE_TAIL * plan.noise_multiplier)
+        return (Block(SERIES, SalesSpec.of(plan.config).cells, bound, bits(cohort, bound)),)
+
+    def metrics(self, config: Any) -> tuple[str, ...]:  # noqa: ARG002
+        """The accuracy sums."""
+        return SALES_SUMS
+
+    def summarise(self, config: Any, sums: NDArray[np.float64]) -> dict[str, float]:
+        """WAPE, MASE and RMSE of the model and of the trivial forecasts."""
+        return released_figures(sums, config.sales.quantity_bound)
+
+    def approval_rows(self, config: Any) -> list[tuple[str, str]]:
+        """What is summed over all consumers, held-out ones included, and released once, in round 0."""
+        sales = config.sales
+        return [
+            ("released", f"quantity and revenue of {sales.periods} {sales.granularity}s from {sales.start}, once"),
+            ("categories", ", ".join(sales.categories) or "all together"),
+            ("bounds", f"{sales.quantity_bound:g} pieces, {sales.revenue_bound:g} revenue per consumer, jointly"),
+        ]
+
+    def evaluation_words(self, plan: Any) -> str:  # noqa: ARG002
+        """Nothing more is charged."""
+        return "training reads the released series only and costs nothing more"
+
+
+SALES_FORECAST = SalesTask("sales", "sales", {"sales": 1.0}, "wape")
+
+TASKS = (SALES_FORECAST,)

@@ -1,0 +1,180 @@
+"""``Task``: what a run asks its sites, in which order, what that costs, and what comes back. No torch.
+
+A task is a room with three parts of one name: ``common/tasks/NAME.py`` (this), ``client/tasks/NAME.py`` (the site's half:
+what it computes from its own consumers) and ``simulations/tasks/NAME.py`` (the oracle's half). One line in
+``common/tasks/registry.py`` opens it. Nothing else asks which task a run has.
+
+Settings are a ``RunConfig`` and plans a ``RunPlan``; both stand above this file, so they are ``Any`` here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.contribution import EVALUATE, METRICS, TRAIN, UPDATE, Block
+from common.errors import ConfigError
+from common.privacy.mechanism import HOLDOUT, PrivacyEvent
+from common.privacy.mechanism import TRAIN as TRAIN_SCOPE
+from common.tasks.heads import STEP_HEADS
+from common.tasks.metric_sums import metric_names, summarise
+
+Calibrate = Callable[[float, float, float, int], float]
+"""(epsilon, delta, sampling rate, steps) -> noise multiplier."""
+
+_RING = 2**31
+_UPDATE_CLIP = 4.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task whose rows are consumers: each round trains on one part of them and measures on the other.
+
+    ``heads``: the usual ones with their weights; ``row_heads``: those that answer once for a whole row -> number of
+    classes (1: yes or no). ``primary``: the metric that decides between models. ``room``: the module of its halves.
+    ``step_heads``: whether heads that answer at every step may, must, or must not be beside them.
+    """
+
+    name: str
+    room: str
+    heads: Mapping[str, float]
+    primary: str
+    row_heads: Mapping[str, int] = field(default_factory=dict)
+    step_heads: str = "may"
+
+    network = "sequence"
+    """Which class the model is: see ``common.model.run_model``."""
+    opening = ""
+    """Kind of a question that is asked once before round 1; empty: none."""
+
+    # settings
+
+    def check_heads(self, heads: Mapping[str, float], known_rows: Mapping[str, int]) -> None:
+        """Return if these heads fit the task. Raises: ValueError."""
+        rows, steps = sorted(set(heads) & set(known_rows)), sorted(set(heads) & set(STEP_HEADS))
+        if rows != sorted(self.row_heads) or (steps and self.step_heads == "none"):
+            raise ValueError(
+                f"task {self.name} does not fit model.heads {sorted(heads)}, its usual heads are {sorted(self.heads)}"
+            )
+        if self.step_heads == "some" and not steps:
+            raise ValueError(f"task {self.name} needs a head of the next behaviour beside {', '.join(rows)}")
+
+    def with_catalogue(self, config: Any, categories: Callable[[], tuple[str, ...]]) -> Any:  # noqa: ARG002
+        """The settings with what a public catalogue fills in; ``categories`` are its own, the largest first."""
+        return config
+
+    def calibrate(self, config: Any, noise_for: Calibrate) -> tuple[float, float]:
+        """Noise multipliers of training and of evaluation that meet the target; 0 for what is not released.
+
+        Raises: ConfigError if the target cannot be met.
+        """
+        privacy, training = config.privacy, config.training
+        steps = training.rounds * training.local_steps
+        rate = privacy.sampling_rate
+        noise = privacy.noise_multiplier or noise_for(privacy.epsilon, privacy.delta, rate, steps)
+        if privacy.holdout == 0:
+            return noise, 0.0
+        releases = training.rounds + 1  # one a round, one that closes the run
+        return noise, privacy.evaluation_noise or noise_for(privacy.epsilon, privacy.delta, 1.0, releases)
+
+    # what is asked, and what it costs
+
+    def accepts(self, kind: str, round_number: int, rounds: int) -> bool:
+        """Whether a question of this kind belongs to this round of a run. Round 0 is the opening."""
+        if round_number == 0:
+            return bool(self.opening) and kind == self.opening
+        return 1 <= round_number <= rounds + 1 and kind in (TRAIN, EVALUATE)
+
+    def derived(self, kind: str) -> bool:  # noqa: ARG002
+        """Whether an answer reads nothing but what the site has released in this run."""
+        return False
+
+    def evaluates(self, config: Any) -> bool:
+        """Whether contributions carry metric sums."""
+        return bool(config.privacy.holdout > 0)
+
+    def events(self, plan: Any, kind: str) -> tuple[PrivacyEvent, ...]:
+        """All events of one answer to a question of this kind, with privacy on."""
+        training = (plan.training_event(),) if kind == TRAIN else ()
+        evaluation = (plan.evaluation_event(),) if plan.config.privacy.holdout > 0 else ()
+        return training + evaluation
+
+    def total_events(self, plan: Any) -> tuple[PrivacyEvent, ...]:
+        """All that a whole run may cost a site: every round, and the evaluation that closes it."""
+        rounds, closing = plan.config.training.rounds, plan.events(EVALUATE)
+        return tuple(
+            replace(
+                event, steps=rounds * event.steps + sum(e.steps for e in closing if e.sub_scope == event.sub_scope)
+            )
+            for event in plan.events(TRAIN)
+        )
+
+    def training_event(self, plan: Any) -> PrivacyEvent:
+        """What one training contribution costs."""
+        config = plan.config
+        steps, rate = config.training.local_steps, config.privacy.sampling_rate
+        return PrivacyEvent(plan.noise_multiplier, rate, steps, TRAIN_SCOPE)
+
+    def evaluation_event(self, plan: Any) -> PrivacyEvent:
+        """What the metric sums of one contribution cost."""
+        return PrivacyEvent(plan.evaluation_noise, 1.0, 1, HOLDOUT)
+
+    def sampling_rate(self, config: Any) -> float:
+        """Share of the consumers that one noised sum reads."""
+        return float(config.privacy.sampling_rate)
+
+    def signal(self, plan: Any) -> float:
+        """``S`` of docs/simulate.md, infinite where noise is not what limits training."""
+        return float(plan.signal)
+
+    # what comes back
+
+    def blocks(self, plan: Any, kind: str) -> tuple[Block, ...]:
+        """Layout of a contribution: the finest fixed point that cannot wrap, the same for every cohort of a run."""
+        cohort, largest = cohort_and_largest(plan)
+        length = plan.parameters if kind == TRAIN else 0
+        update = Block(UPDATE, length, _UPDATE_CLIP, bits(cohort, _UPDATE_CLIP))
+        bound = float(2 * largest)
+        metrics = Block(METRICS, len(self.metrics(plan.config)), bound, bits(cohort, bound))
+        return tuple(block for block in (update, metrics) if block.length)
+
+    def metrics(self, config: Any) -> tuple[str, ...]:
+        """Names of the metric sums."""
+        return metric_names(list(config.model.heads))
+
+    def summarise(self, config: Any, sums: NDArray[np.float64]) -> dict[str, float]:
+        """Readable metrics of metric sums: name -> value."""
+        return summarise(list(config.model.heads), sums)
+
+    # words for people
+
+    def approval_rows(self, config: Any) -> list[tuple[str, str]]:  # noqa: ARG002
+        """What an operator must see before saying yes, beside what holds for every task: (name, text)."""
+        return []
+
+    def evaluation_words(self, plan: Any) -> str:
+        """What measuring costs, for the operator."""
+        return f"evaluation: noise multiplier {plan.evaluation_noise:.4f}"
+
+
+def cohort_and_largest(plan: Any) -> tuple[int, int]:
+    """Sites in the largest cohort, and the largest declared population."""
+    cohort = min(len(plan.populations), plan.config.aggregation.max_cohort)
+    return cohort, max(population for _, population in plan.populations)
+
+
+def bits(cohort: int, clip: float) -> int:
+    """Most fractional bits with ``cohort * clip * 2**bits < 2**31``. Raises: ConfigError if none fit."""
+    if cohort * clip >= _RING:
+        raise ConfigError(
+            f"sums of {cohort} sites up to {clip:g} do not fit 32 bits",
+            hint="declare populations below 2**30 / sites",
+        )
+    fractional = 0
+    while cohort * clip * 2 ** (fractional + 1) < _RING:
+        fractional += 1
+    return fractional

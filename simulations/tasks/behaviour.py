@@ -1,0 +1,175 @@
+"""The oracle's half of tasks on consumers: exact metrics on all hold-outs, baselines, reference runs."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from common.plan import RunPlan
+from common.run.files import RunFolder
+from common.run.records import RoundRecord
+
+if TYPE_CHECKING:
+    from common.config import RunConfig
+    from common.data.catalogue import Catalogue
+    from common.data.features import FeatureSpec
+    from common.data.sequences import ConsumerSequences
+    from common.model.network import SequenceModel
+    from simulations.partition import Partition
+
+NOISED_REFERENCE = True
+_NEXT_ITEM = "recall@20"
+
+
+def fill_in(config: RunConfig, _dealt: Any, _known: Any) -> RunConfig:
+    """Nothing is left to the log."""
+    return config
+
+
+def encoded(
+    config: RunConfig, dealt: Partition, spec: FeatureSpec, catalogue: Catalogue | None
+) -> dict[str, ConsumerSequences]:
+    """The consumers of each site as the model sees them."""
+    from common.data.sequences import build_sequences
+
+    longest, cut = config.features.max_events, config.intent.cut_us
+    return {
+        site.name: build_sequences(site.log, spec, catalogue, max_events=longest, cut=cut) for site in dealt.sites
+    }
+
+
+def store(kit_state: Path, plan: RunPlan, _part: Any, rows: ConsumerSequences, mask: Any) -> None:
+    """Leave a simulated site's encoded consumers in its state folder."""
+    from client.site import prepared_path, store_sequences
+    from common.deployment import SiteKit
+
+    store_sequences(prepared_path(SiteKit(kit_state.parent), plan), rows, mask)
+
+
+def hold_out_sums(kit: str, plan: RunPlan, vector: np.ndarray[Any, np.dtype[np.float32]]) -> list[float]:
+    """Exact metric sums of a model on one site's hold-out."""
+    from client.models import holdout_of
+    from client.site import load_site
+    from client.training.evaluation import metric_sums
+
+    sums = metric_sums(*holdout_of(load_site(Path(kit), simulated=True), plan, vector))
+    return [float(value) for value in sums]
+
+
+def baselines(kits: list[str], plan: RunPlan) -> dict[str, dict[str, float]]:
+    """Popularity, Markov, item-kNN, repeat-last and majority, fitted on all training rows of all sites."""
+    from client.models import make_batcher
+    from common.data.features import FeatureSpec
+    from common.model.baselines import evaluate_baselines, fit
+
+    if "next-item" not in plan.config.model.heads:
+        return {}
+    sizes = FeatureSpec.from_json(json.loads(plan.features)).sizes
+    train, held = joined_parts(kits, plan)
+    return evaluate_baselines(fit(train, sizes["item"]), make_batcher(held, plan.config))
+
+
+def train_alone(kits: list[str], plan: RunPlan, noise_multiplier: float) -> list[float]:
+    """Train on the pooled training rows of some sites; exact metric sums over those sites' hold-outs."""
+    from client.models import make_batcher
+    from client.site import load_site
+    from client.training.engines import make_engine
+    from client.training.trainer import local_plan, seeded_stream, train_locally
+    from common.trust.randomness import PrivateStream
+    from server.state import ServerState
+    from server.strategy import apply
+
+    private = noise_multiplier > 0
+    privacy = plan.config.privacy.model_copy(update={"enabled": private})
+    config = plan.config.model_copy(update={"privacy": privacy})
+    names = "+".join(Path(kit).name for kit in kits)
+    train = joined_rows([load_site(Path(kit), simulated=True).prepared(plan).train for kit in kits])
+    population = sum(plan.population(Path(kit).name) for kit in kits)
+    constants = local_plan(config, population, 1, noise_multiplier, plan.signal)
+    engine = make_engine(whole_model(plan), make_batcher(train, config), config, "fast", 256)
+    state = ServerState.initial(RunFolder(Path(kits[0]).parents[1]).initial(), b"")
+    for number in range(1, config.training.rounds + 1):
+        stream = PrivateStream() if private else seeded_stream(config.seed, names, number)
+        update = train_locally(engine, state.parameters, constants, stream).update
+        state = apply(state, update, config.strategy, constants.steps)
+    sums = np.sum([hold_out_sums(kit, plan, state.average) for kit in kits], axis=0)
+    return [float(value) for value in sums]
+
+
+def expectation(_plan: RunPlan, signal: float, steps: int) -> str:
+    """What to expect of a run at this signal, see ``words_of_signal``."""
+    return words_of_signal(signal, steps)
+
+
+def assumptions(_config: RunConfig) -> list[str]:
+    """None of its own."""
+    return []
+
+
+def remarks(record: RoundRecord, others: dict[str, dict[str, float]]) -> list[str]:
+    """A note where a trivial baseline is better than the model."""
+    model = record.oracle.get(_NEXT_ITEM, math.nan)
+    better = {n: m[_NEXT_ITEM] for n, m in others.items() if m.get(_NEXT_ITEM, -1.0) > model}
+    if not better:
+        return []
+    best = max(better, key=better.__getitem__)
+    return [
+        f"the model ({_NEXT_ITEM} {model:.3f}) is below the trivial baseline {best} ({better[best]:.3f}): "
+        "more consumers, a larger epsilon or more rounds are needed"
+    ]
+
+
+def words_of_signal(signal: float, steps: int) -> str:
+    """What to expect of a run at this signal.
+
+    A rule of thumb, not a measurement: the steps follow the design's figures for the next item of eight sites
+    with 100 private steps in all, and other data will differ.
+    """
+    if math.isinf(signal):
+        return "no noise: quality is bounded by the data only"
+    scaled = signal * math.sqrt(steps / 100)
+    for limit, verdict in (
+        (200, "very weak: little more than the model gives untrained, through its copy path"),
+        (430, "weak: a small part of what training without noise would gain"),
+        (1_000, "fair: about half of what training without noise would gain"),
+        (2_000, "useful: most of what training without noise would gain"),
+        (5_000, "good: close to training without noise"),
+    ):
+        if scaled < limit:
+            return verdict
+    return "very good: hardly to be told from training without noise"
+
+
+def whole_model(plan: RunPlan) -> SequenceModel:
+    """The shared sequence model with every item row, at its initial parameters."""
+    from common.data.features import FeatureSpec
+    from common.model.network import ModelShape, build_model
+
+    config = plan.config
+    shape = ModelShape(FeatureSpec.from_json(json.loads(plan.features)).sizes)
+    return build_model(config.model, shape, config.seed)
+
+
+def joined_parts(kits: list[str], plan: RunPlan) -> tuple[ConsumerSequences, ConsumerSequences]:
+    """Training and held-out rows of several sites."""
+    from client.site import load_site
+
+    parts = [load_site(Path(kit), simulated=True).prepared(plan) for kit in kits]
+    return joined_rows([part.train for part in parts]), joined_rows([part.holdout for part in parts])
+
+
+def joined_rows(parts: list[ConsumerSequences]) -> ConsumerSequences:
+    """Rows of several sites one after another; a consumer seen at two sites is two rows."""
+    from common.data.sequences import ConsumerSequences
+
+    lengths = np.concatenate([part.lengths for part in parts])
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    joined: dict[str, Any] = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in ("consumers", "integers", "numeric", "timestamps")
+    }
+    return ConsumerSequences(offsets=offsets, **joined)
