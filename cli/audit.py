@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import show
+import cli.show as show
 
 if TYPE_CHECKING:
     from cli.report.audit_view import Audit, SiteAudit

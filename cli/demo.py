@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli import show
+import cli.show as show
 
 if TYPE_CHECKING:
     from simulations.processes import LocalFederation

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cli import local, show
-from cli.options import Reading, Target
+import cli.options as options
+import cli.show as show
 from cli.stream import Limits
 from common.errors import BadInputError
 
@@ -52,7 +52,7 @@ Kept = Annotated[int, typer.Option(metavar="N", help="--follow: consumers kept i
 
 @app.command(epilog="Example: fedcart detect runs/latest shop.csv --out alarms.csv --feedback verdicts.csv")
 def detect(
-    model: local.Model,
+    model: options.Model,
     events: Past = None,
     reference: Reference = None,
     threshold: Threshold = "adaptive",
@@ -64,21 +64,21 @@ def detect(
     per: Per = "consumer",
     follow: Follow = False,
     consumers: Kept = 100_000,
-    format: local.Format = "",
-    catalogue: local.CatalogueFile = None,
-    site: local.SiteName = "",
-    out: local.Out = None,
-    with_ids: local.WithIds = False,
-    state: local.State = None,
-    force: local.Force = False,
-    json: local.Json = False,
+    format: options.Format = "",
+    catalogue: options.CatalogueFile = None,
+    site: options.SiteName = "",
+    out: options.Out = None,
+    with_ids: options.WithIds = False,
+    state: options.State = None,
+    force: options.Force = False,
+    json: options.Json = False,
 ) -> None:
     """Find bots, takeovers, brushing and fake reviews in your own log. Nothing leaves this machine.
 
     A score of 0 is usual behaviour, 1 is as odd as the oddest hundredth of the reference. Verdicts given with
     --feedback are remembered in the state folder and apply to later calls too.
     """
-    reading, thresholding = Reading(format, catalogue, site, state, with_ids), (threshold, at, rate, days)
+    reading, thresholding = options.Reading(format, catalogue, site, state, with_ids), (threshold, at, rate, days)
     if follow:
         from cli.stream import follow_stream
 
@@ -86,8 +86,14 @@ def detect(
         return
     if events is None:
         raise BadInputError("no event log given", hint="name one, or use --follow to read events as they come")
-    local.check_out(out, force)
-    _report(model, events, reading, Asked(thresholding, reference, labels, feedback, per), Target(out, json))
+    options.check_out(out, force)
+    _report(
+        model,
+        events,
+        reading,
+        Asked(thresholding, reference, labels, feedback, per),
+        options.Target(out, json, "scores"),
+    )
 
 
 @dataclass(frozen=True)
@@ -101,26 +107,21 @@ class Asked:
     per: str
 
 
-def _report(model: Path, events: Path, reading: Reading, asked: Asked, target: Target) -> None:
+def _report(model: Path, events: Path, reading: options.Reading, asked: Asked, target: options.Target) -> None:
     from client.anomalies import tables
 
-    shared, log = local.open_both(model, events, reading)
+    shared, log = options.open_both(model, events, reading)
     found, facts, verdicts = _detect(shared, log, asked, reading)
     if asked.per == "event":
         columns = tables.event_table(shared, log, found)
     else:
         columns = tables.score_table(log, found, verdicts, per_window=asked.per == "window")
-    if target.out is not None:
-        local.write_rows(target.out, columns, private=reading.with_ids)
-        facts["file"] = str(target.out)
-    if target.json:
-        show.print_json(facts | ({} if target.out else {"scores": local.lines_of(columns)}))
-    else:
+    if not options.delivered(columns, facts, target, private=reading.with_ids):
         _print(facts, columns, asked.per, target.out)
 
 
 def _detect(
-    shared: SharedModel, log: LocalLog, asked: Asked, reading: Reading
+    shared: SharedModel, log: LocalLog, asked: Asked, reading: options.Reading
 ) -> tuple[Detection, dict[str, Any], dict[int, Verdict]]:
     from client.anomalies import detection
     from client.anomalies.feedback import moved_threshold, read_verdicts, recall, remember

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cli import local, show
-from cli.options import Reading
+import cli.options as options
+import cli.show as show
 
 if TYPE_CHECKING:
     from client.scoring.explain import Explanation
@@ -35,23 +35,23 @@ Picture = Annotated[Path | None, typer.Option(metavar="FILE", help="write a pict
 @app.command(epilog="Example: fedcart explain c1042 runs/latest shop.csv --about item --out why.svg")
 def explain(
     consumer: Consumer,
-    model: local.Model,
-    events: local.Events,
+    model: options.Model,
+    events: options.Events,
     about: About = None,
     choice: Choice = "",
     method: Method = "gradients",
-    format: local.Format = "",
-    catalogue: local.CatalogueFile = None,
-    site: local.SiteName = "",
+    format: options.Format = "",
+    catalogue: options.CatalogueFile = None,
+    site: options.SiteName = "",
     out: Picture = None,
-    with_ids: local.WithIds = False,
-    state: local.State = None,
-    force: local.Force = False,
-    json: local.Json = False,
+    with_ids: options.WithIds = False,
+    state: options.State = None,
+    force: options.Force = False,
+    json: options.Json = False,
 ) -> None:
     """Show which events drove an answer. A picture shows a consumer's events: it is written with mode 0600."""
-    local.check_out(out, force, PICTURES)
-    shared, log = local.open_both(model, events, Reading(format, catalogue, site, state, with_ids))
+    options.check_out(out, force, PICTURES)
+    shared, log = options.open_both(model, events, options.Reading(format, catalogue, site, state, with_ids))
 
     from client.scoring import explain as explaining
     from client.scoring.predict import available

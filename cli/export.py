@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli import local, show
+import cli.options as options
+import cli.show as show
 from common.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -19,18 +20,18 @@ app = typer.Typer(add_completion=False)
 
 @app.command(epilog="Example: fedcart export runs/latest small --events shop.csv --onnx")
 def export(
-    model: local.Model,
+    model: options.Model,
     folder: Annotated[Path, typer.Argument(metavar="OUT", help="folder for the files")],
     events: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="your event log: measure size, speed and quality lost on it"),
     ] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="ONNX files too (needs the extra onnx)")] = False,
-    format: local.Format = "",
-    catalogue: local.CatalogueFile = None,
-    site: local.SiteName = "",
+    format: options.Format = "",
+    catalogue: options.CatalogueFile = None,
+    site: options.SiteName = "",
     force: Annotated[bool, typer.Option("--force", help="write into a folder that is not empty")] = False,
-    json: local.Json = False,
+    json: options.Json = False,
 ) -> None:
     """Write the model as one step, event in, state carried: int8 weights for torch, and ONNX."""
     if folder.exists() and not folder.is_dir():

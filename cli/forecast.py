@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import local, show
-from cli.options import Reading
+import cli.options as options
+import cli.show as show
 from common.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ _SHOWN = 24
 
 @app.command(epilog="Example: fedcart forecast runs/latest shop.csv --out next-week.csv --plot next-week.svg")
 def forecast(
-    model: local.Model,
-    events: local.Events,
+    model: options.Model,
+    events: options.Events,
     category: Annotated[str, typer.Option(metavar="NAME", help="only this category, period by period")] = "",
     until: Annotated[
         str,
@@ -33,12 +33,12 @@ def forecast(
     holidays: Annotated[
         Path | None, typer.Option(metavar="FILE", help="dates (YYYY-MM-DD), one a line or in CSV or TOML")
     ] = None,
-    format: local.Format = "",
-    out: local.Out = None,
+    format: options.Format = "",
+    out: options.Out = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="draw a picture: .svg or .html")] = None,
-    state: local.State = None,
-    force: local.Force = False,
-    json: local.Json = False,
+    state: options.State = None,
+    force: options.Force = False,
+    json: options.Json = False,
 ) -> None:
     """Forecast quantity, revenue and mean price per category, with intervals and the accuracy on your own past.
 
@@ -46,16 +46,16 @@ def forecast(
     """
     from client.scoring.forecast import forecast_table
 
-    local.check_out(out, force)
-    local.check_out(plot, force, PICTURES)
-    found, shared = _forecast(model, events, Reading(format, state=state), Calendar(until, holidays))
+    options.check_out(out, force)
+    options.check_out(plot, force, PICTURES)
+    found, shared = _forecast(model, events, options.Reading(format, state=state), Calendar(until, holidays))
     if category and category not in found.categories:
         raise BadInputError(
             f"the model knows no category {category!r}", hint=f"known: {', '.join(found.categories[:_SHOWN])}"
         )
     columns = forecast_table(found, category)
     if out is not None:
-        local.write_rows(out, columns, private=False)
+        options.write_rows(out, columns, private=False)
     if plot is not None:
         _draw(plot, found, shared)
     if json:
@@ -75,7 +75,9 @@ class Calendar:
     holidays: Path | None
 
 
-def _forecast(model: Path, events: Path, reading: Reading, asked: Calendar) -> tuple[Forecast, SharedSalesModel]:
+def _forecast(
+    model: Path, events: Path, reading: options.Reading, asked: Calendar
+) -> tuple[Forecast, SharedSalesModel]:
     from dataclasses import replace
 
     from client.scoring import forecast as scoring

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cli import local, show
-from cli.options import Reading
+import cli.options as options
+import cli.show as show
 
 app = typer.Typer(add_completion=False)
 _SHOWN_CONSUMERS, _SHOWN_CHOICES = 10, 5
@@ -18,8 +18,8 @@ _SHOWN_CONSUMERS, _SHOWN_CHOICES = 10, 5
     epilog="Example: fedcart predict runs/latest shop.csv --task next --top 20 --exclude-known --out next.parquet"
 )
 def predict(
-    model: local.Model,
-    events: local.Events,
+    model: options.Model,
+    events: options.Events,
     task: Annotated[Literal["next", "intent"], typer.Option(help="next behaviour, or purchase intent")] = "next",
     top: Annotated[int, typer.Option(metavar="K", help="choices per consumer", min=1, max=1000)] = 20,
     what: Annotated[
@@ -33,21 +33,21 @@ def predict(
         typer.Option(help="intent: will buy from this probability on; left out: chosen on your log", min=0, max=1),
     ] = None,
     consumer: Annotated[str, typer.Option(metavar="ID", help="only this consumer")] = "",
-    format: local.Format = "",
-    catalogue: local.CatalogueFile = None,
-    site: local.SiteName = "",
-    out: local.Out = None,
-    with_ids: local.WithIds = False,
-    state: local.State = None,
-    force: local.Force = False,
-    json: local.Json = False,
+    format: options.Format = "",
+    catalogue: options.CatalogueFile = None,
+    site: options.SiteName = "",
+    out: options.Out = None,
+    with_ids: options.WithIds = False,
+    state: options.State = None,
+    force: options.Force = False,
+    json: options.Json = False,
 ) -> None:
     """Predict what each consumer does next, or whether they will buy. Nothing leaves this machine.
 
     Outputs carry pseudonyms, the same on every call, unless --with-ids (such files get mode 0600).
     """
-    local.check_out(out, force)
-    shared, log = local.open_both(model, events, Reading(format, catalogue, site, state, with_ids))
+    options.check_out(out, force)
+    shared, log = options.open_both(model, events, options.Reading(format, catalogue, site, state, with_ids))
     from client.scoring import tables
 
     if task == "intent":
@@ -56,12 +56,7 @@ def predict(
         kinds = tuple(word.strip() for word in what.split(",") if word.strip())
         asked = tables.NextQuestion(kinds, top, exclude_known=exclude_known, consumer=consumer)
         columns, facts = tables.next_table(shared, log, asked)
-    if out is not None:
-        local.write_rows(out, columns, private=with_ids)
-        facts["file"] = str(out)
-    if json:
-        show.print_json(facts | ({"predictions": local.lines_of(columns)} if out is None else {}))
-    else:
+    if not options.delivered(columns, facts, options.Target(out, json, "predictions"), private=with_ids):
         _print(task, columns, facts, out)
 
 
@@ -81,7 +76,7 @@ def _print_next(columns: dict[str, list[Any]]) -> None:
         *(columns[name] for name in ("consumer", "what", "rank", "choice", "probability")), strict=True
     ):
         if rank <= _SHOWN_CHOICES and who in shown:
-            cells.setdefault((who, kind), []).append(f"{choice} {local.share(probability)}")
+            cells.setdefault((who, kind), []).append(f"{choice} {options.share(probability)}")
     rows = [(who, kind, *(cells.get((who, kind)) or ["–"])) for who, kind in cells]
     width = max((len(row) for row in rows), default=2)
     padded = [row + ("",) * (width - len(row)) for row in rows]
@@ -112,5 +107,5 @@ def _print_intent(columns: dict[str, list[Any]], facts: dict[str, Any]) -> None:
     show.table(
         "most likely",
         ("consumer", "probability"),
-        [(columns["consumer"][i], local.share(columns["probability"][i])) for i in order],
+        [(columns["consumer"][i], options.share(columns["probability"][i])) for i in order],
     )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli import show
+import cli.show as show
 
 app = typer.Typer(add_completion=False)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from cli import show
+import cli.show as show
 from cli.verdict import Standing, standings
 from common.atomic import link_atomic
 from common.config import RunConfig

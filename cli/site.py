@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli import show
+import cli.show as show
 from common.errors import BadInputError
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli import show
-from cli.options import Reading
+import cli.options as options
+import cli.show as show
 from common.strict_json import one_line
 
 
@@ -19,7 +19,7 @@ class Limits:
     consumers: int
 
 
-def follow_stream(model: Path, events: Path | None, limits: Limits, reading: Reading) -> None:
+def follow_stream(model: Path, events: Path | None, limits: Limits, reading: options.Reading) -> None:
     """Read JSON lines from stdin and answer each at once.
 
     ``events`` says what came before: it warms up the memory and the threshold.

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from common.config import DEFAULT_TASK
 from common.tasks.metrics import in_order, metric_named
-from common.tasks.registry import TASKS
+from common.tasks.registry import primary_metric
 
 MODEL = "this model"
 TRIVIAL = (
@@ -46,7 +45,7 @@ def standings(
     oracle: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]], task: str
 ) -> list[Standing]:
     """The model first, then the baselines, best first by the task's primary metric; metrics in a fixed order."""
-    primary = metric_named(TASKS[task].primary if task in TASKS else TASKS[DEFAULT_TASK].primary)
+    primary = metric_named(primary_metric(task))
     known = {name for values in (oracle, *baselines.values()) for name in values}
     names = in_order(known)
 

@@ -19,7 +19,7 @@ def answer(site: Site, question: Question) -> Contribution:
     Raises: ConfigError for a kind of query that this version does not know.
     """
     query, plan = question.query, question.plan
-    function = half_of(plan.task).ANSWERS.get(query.kind)
+    function = half_of(plan.task.name).ANSWERS.get(query.kind)
     if function is None:
         raise ConfigError(f"query kind {query.kind!r} is unknown", hint="both sides need the same version")
     return Contribution.of(query, plan.blocks(query.kind), function(site, question))

@@ -17,10 +17,11 @@ from typing import Any
 from flwr.app import ConfigRecord, Context, Message
 from flwr.clientapp import ClientApp
 
-from client import session
+import client.session as session
+import common.flower as flower
 from client.session import Memory
 from client.site import Site, load_site
-from common import VERSION, flower
+from common import VERSION
 from common.config import PerformanceSettings
 from common.deployment import SITE_VARIABLE
 from common.errors import BadInputError, FedcartError, PolicyRefusedError

@@ -19,7 +19,6 @@ from client.tasks.half import half_of
 from common.config import PerformanceSettings, RunConfig
 from common.errors import ConfigError
 from common.plan import RunPlan
-from common.tasks.registry import task_named
 
 if TYPE_CHECKING:
     from client.training.gradients import GradientEngine
@@ -64,7 +63,7 @@ def make_batcher(sequences: ConsumerSequences, config: RunConfig) -> Batcher:
     """Batches of rows with every target that the run's task asks for."""
     from common.model.batch import Batcher
 
-    targets = half_of(task_named(config.task)).row_targets(config, sequences)
+    targets = half_of(config.task).row_targets(config, sequences)
     return Batcher(sequences, list(config.model.heads), targets, config.model.targets)
 
 

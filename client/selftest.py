@@ -20,14 +20,16 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from client.guard import guard as guards
+import client.guard.guard as guards
+import client.training.engines as engines
+import client.training.evaluation as evaluation
+import client.training.trainer as trainer
+import common.data.sequences as rows_of
 from client.guard.policy import Proposal, SitePolicy
 from client.one_run_audit import OneRunAudit, audit_scores
-from client.training import engines, evaluation, trainer
 from client.training.gradients import GradientDiagnostics, GradientEngine, clip_factors, empty
 from client.training.trainer import LocalPlan
 from common.config import RunConfig, build_config
-from common.data import sequences as rows_of
 from common.data.catalogue import DECLARED, Catalogue
 from common.data.events import EVENT_TYPES, EventLog
 from common.data.features import FeatureSpec, feature_spec

@@ -17,6 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import common.secagg.fixedpoint as fixedpoint
+import common.secagg.messages as messages
+import common.wire as wire
 from client.answers import answer
 from client.guard.guard import Guard, Reservation
 from client.guard.journal import FileJournal
@@ -24,14 +27,12 @@ from client.guard.policy import Proposal, SitePolicy
 from client.question import Question
 from client.runtime.approval import require_approval
 from client.site import Site
-from common import wire
 from common.config import PerformanceSettings
 from common.contribution import TRAIN, Query
 from common.errors import LocalProtocolError, PolicyRefusedError, RemoteProtocolError, VerificationError
 from common.plan import FAREWELL, PROPOSAL, RunPlan, model_digest
 from common.privacy.attestation import SignedAttestation
 from common.privacy.mechanism import PrivacyEvent
-from common.secagg import fixedpoint, messages
 from common.secagg.client import ClientProtocol, CohortPolicy, LocalSite
 from common.secagg.messages import Params, default_threshold
 from common.trust.crypto import sha256, uniform_words

@@ -19,10 +19,9 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from common.errors import ConfigError
 from common.tasks.heads import ROW_HEADS
-from common.tasks.registry import TASKS
+from common.tasks.registry import DEFAULT_TASK, TASKS
 from common.tasks.settings import Count, IntentSettings, Positive, SalesSettings, Section
 
-DEFAULT_TASK = "next-behaviour"
 Rate = Annotated[float, Field(gt=0, le=1)]
 
 CONTEXT = ("event", "category", "price", "gap", "hour", "weekday", "month")

@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from common import wire
+import common.wire as wire
 from common.config import RunConfig, build_config
 from common.contribution import Block
 from common.errors import ConfigError

@@ -15,45 +15,9 @@ events may be a path, or any data frame. docs/python.md is a tour.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from common import VERSION
-
-if TYPE_CHECKING:
-    from common.audit.verify import Finding, LedgerReport, VerifyReport, verify_path
-    from common.config import RunConfig, build_config, load_config
-    from common.data.cleaning import CleaningReport
-    from common.data.events import EventLog
-    from common.errors import (
-        BadInputError,
-        BudgetExhaustedError,
-        ConfigError,
-        FedcartError,
-        PolicyRefusedError,
-        RefusedError,
-        RollbackError,
-        RoundAbortedError,
-        VerificationError,
-        WorkFailedError,
-    )
-    from common.plan import RunPlan
-    from common.privacy.accountant import epsilon_of
-    from common.privacy.calibration import calibrate_noise
-    from common.privacy.mechanism import PrivacyEvent
-    from common.run.facts import RunFacts, SiteFacts
-    from common.run.observer import Observer
-    from common.run.records import RoundRecord, SiteRound
-    from common.run.summary import Summary
-    from fedcart.comparison import Comparison, compare
-    from fedcart.events import load_events, register_dataset
-    from fedcart.model import BehaviourModel, SalesForecaster, open_model
-    from fedcart.picture import Picture
-    from fedcart.run import Run, Sweep, open_run
-    from fedcart.simulation import resume, simulate
-    from fedcart.strategies import register_strategy
-    from fedcart.verification import verify
-    from server.state import ServerState
-    from simulations.jobs import scenario_names
 
 __version__ = VERSION
 

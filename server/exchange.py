@@ -14,7 +14,7 @@ from typing import Any
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from common import flower
+import common.flower as flower
 from common.flower import Parts
 
 LOST = "lost"

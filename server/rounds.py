@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common import wire
+import common.wire as wire
+import server.strategy as strategy
 from common.contribution import EVALUATE, METRICS, SERIES, STATISTICS, TRAIN, UPDATE, Query
 from common.errors import BadInputError, WorkFailedError
 from common.flower import Parts
@@ -28,7 +29,6 @@ from common.run.records import COMPLETED, FAILED, INTERRUPTED, STOPPED, RoundRec
 from common.run.summary import checked_status
 from common.secagg.messages import MIN_SITES, Member, Params, Session, default_threshold
 from common.trust.identity import Identity, Roster
-from server import strategy
 from server.admission import Admission, HeadsBook
 from server.cohort import ItemRows, choose_cohort, mean_update
 from server.exchange import Exchange

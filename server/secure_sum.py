@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+import common.secagg.fixedpoint as fixedpoint
+import common.secagg.messages as messages
 from common.config import AggregationSettings
 from common.contribution import Block
 from common.errors import FedcartError, RemoteProtocolError, RoundAbortedError
 from common.flower import Parts
 from common.run.records import SiteRound
-from common.secagg import fixedpoint, messages
 from common.secagg.messages import Params
 from common.secagg.server import ADVERTISE, MASK, ServerProtocol
 from server.admission import Admission

@@ -8,7 +8,7 @@ from typing import Any
 
 from flwr.serverapp import ServerApp
 
-from common import flower
+import common.flower as flower
 from common.config import RunConfig
 from simulations.grid import InProcessGrid, LossPlan, Node, nothing_lost
 from simulations.workers import WorkerPool

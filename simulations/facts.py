@@ -10,7 +10,6 @@ from typing import Any
 from common.config import RunConfig
 from common.plan import RunPlan
 from common.run.facts import RunFacts, SiteFacts
-from common.tasks.registry import task_named
 from simulations.tasks.half import oracle_of
 
 
@@ -19,7 +18,7 @@ def run_facts(
 ) -> RunFacts:
     """Everything that is known before round 1."""
     privacy, training = config.privacy, config.training
-    signal, half = plan.task.signal(plan), oracle_of(plan.task)
+    signal, half = plan.task.signal(plan), oracle_of(plan.task.name)
     steps = training.rounds * training.local_steps
     return RunFacts(
         out=out,
@@ -54,7 +53,7 @@ def assumptions(config: RunConfig) -> tuple[str, ...]:
         stated.append(
             "the catalogue was built from the event log: an uncharged release, declare one in a deployment"
         )
-    stated += oracle_of(task_named(config.task)).assumptions(config)
+    stated += oracle_of(config.task).assumptions(config)
     if config.start_from:
         stated.append(
             "started from an earlier model: what that run cost the same consumers adds up, and is not in these figures"

@@ -16,7 +16,7 @@ from uuid import uuid4
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from common import flower
+import common.flower as flower
 from simulations.workers import Done, WorkerPool
 
 NODE_LOST = 1

@@ -48,16 +48,16 @@ def write_model(folder: str, plan_json: str, vector: bytes, facts: dict[str, Any
 def hold_out_sums(kit: str, plan_json: str, vector: bytes) -> list[float]:
     """Exact metric sums of a model at one site, in the order of ``RunPlan.metrics``."""
     plan, parameters = RunPlan.from_json(plan_json), np.frombuffer(vector, dtype=np.float32).copy()
-    return oracle_of(plan.task).hold_out_sums(kit, plan, parameters)
+    return oracle_of(plan.task.name).hold_out_sums(kit, plan, parameters)
 
 
 def trivial_baselines(kits: list[str], plan_json: str) -> dict[str, dict[str, float]]:
     """What needs no training, fitted on all training rows of all sites."""
     plan = RunPlan.from_json(plan_json)
-    return oracle_of(plan.task).baselines(kits, plan)
+    return oracle_of(plan.task.name).baselines(kits, plan)
 
 
 def train_alone(kits: list[str], plan_json: str, noise_multiplier: float) -> list[float]:
     """Train on the pooled data of some sites; exact metric sums over those sites' hold-outs."""
     plan = RunPlan.from_json(plan_json)
-    return oracle_of(plan.task).train_alone(kits, plan, noise_multiplier)
+    return oracle_of(plan.task.name).train_alone(kits, plan, noise_multiplier)

@@ -23,7 +23,6 @@ from common.errors import BadInputError
 from common.plan import RunPlan
 from common.run.facts import SiteFacts
 from common.run.files import RunFolder
-from common.tasks.registry import task_named
 from common.trust.identity import COORDINATOR, SITE, Identity, Party, Roster
 from simulations.tasks.half import oracle_of
 
@@ -74,7 +73,7 @@ def make_world(config: RunConfig) -> World:
     catalogue = _catalogue(config, catalogue, dealt)
     spec = feature_spec(catalogue, item_buckets=config.features.item_buckets)
     masks = shared_item_masks(spec, catalogue, dealt.names, config.aggregation.min_stockists)
-    rows = oracle_of(task_named(config.task)).encoded(config, dealt, spec, catalogue)
+    rows = oracle_of(config.task).encoded(config, dealt, spec, catalogue)
     return World(dealt, catalogue, spec, masks, data | {"notes": list(dealt.notes)}, rows)
 
 
@@ -177,7 +176,7 @@ def make_federation(
     for part in world.partition.sites:
         name, mask = kit_name(part.name), world.masks[part.name]
         kit = _make_kit(folder, plan, roster, identities[name])
-        oracle_of(plan.task).store(kit.state, plan, part, world.sequences.get(part.name), mask)
+        oracle_of(plan.task.name).store(kit.state, plan, part, world.sequences.get(part.name), mask)
         kits[name] = kit.path
         facts.append(SiteFacts(name, part.population, int(mask.sum()), part.note))
     folder.write_plan(plan)

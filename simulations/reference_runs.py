@@ -40,7 +40,7 @@ def reference_runs(
     wanted: list[tuple[str, list[str], float]] = []
     if CENTRAL in names:
         wanted.append((CENTRAL, everyone, 0.0))
-    if CENTRAL_DP in names and noise and oracle_of(plan.task).NOISED_REFERENCE:
+    if CENTRAL_DP in names and noise and oracle_of(plan.task.name).NOISED_REFERENCE:
         wanted.append((CENTRAL_DP, everyone, noise))
     if LOCAL_ONLY in names:
         wanted += [(LOCAL_ONLY, [kit], 0.0) for kit in everyone]

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+import simulations.facts as facts_of
+import simulations.oracle as oracle
 from client.site import load_site
 from common.config import RunConfig
 from common.errors import BadInputError
@@ -26,14 +28,11 @@ from common.run.files import RunFolder
 from common.run.observer import Observer
 from common.run.records import FAILED, INTERRUPTED, RoundRecord
 from common.run.summary import Summary
-from common.tasks.registry import task_named
 from server.app import make_app
 from server.result import model_facts, summarise_run
 from server.rounds import Outcome
 from server.run_setup import make_plan, noise_of
 from server.state import ServerState, latest_checkpoint, save_checkpoint
-from simulations import facts as facts_of
-from simulations import oracle
 from simulations.engines import run_apps
 from simulations.prepare import declared, make_federation, make_world
 from simulations.reference_runs import reference_runs
@@ -76,7 +75,7 @@ def _prepare(config: RunConfig, out: Path, pool: WorkerPool, observer: Observer)
     RunFolder.require_free(out)
     observer.progress(0, "events", 0, 3)
     world = make_world(config)
-    config = oracle_of(task_named(config.task)).fill_in(config, world.partition, world.catalogue)
+    config = oracle_of(config.task).fill_in(config, world.partition, world.catalogue)
     noise_of(config)  # make_plan finds it done: there is time, the workers are still importing
     observer.progress(0, "model", 1, 3)
     names = world.catalogue.names if world.catalogue else ()
@@ -164,7 +163,7 @@ def _finish(run: _Simulation, outcome: Outcome, seconds: float) -> Summary:
         say = partial(run.observer.progress, 0, "references")
         baselines |= reference_runs(run.pool, run.kits, plan, say)
     last = folder.metrics()[-1:]
-    remarks = oracle_of(plan.task).remarks(last[0], baselines) if last else []
+    remarks = oracle_of(plan.task.name).remarks(last[0], baselines) if last else []
     summary = replace(summarise_run(folder, plan, outcome, seconds, remarks), baselines=baselines)
     folder.write_summary(summary)
     run.observer.finished(summary)

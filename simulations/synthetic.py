@@ -14,10 +14,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+import simulations.anomalies as anomalies
+import simulations.market as market
 from common.data.catalogue import Catalogue
 from common.data.events import EVENT_TYPES, EventLog, pseudonym
 from common.errors import ConfigError
-from simulations import anomalies, market
 from simulations.market import World
 
 SOURCE = "synthetic (public)"

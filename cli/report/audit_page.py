@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from cli import show
+import cli.show as show
 from cli.report.audit_view import Audit, SiteAudit, event_words, left_after
 from cli.report.page import EPSILON_LINES, Figure, Tile
 from common import VERSION

@@ -8,18 +8,17 @@ from typing import Any
 
 from markupsafe import Markup
 
-from cli import show
+import cli.show as show
 from cli.report.facts import RunStory, flat_settings, read_story
 from cli.verdict import Standing
 from common import VERSION
 from common.atomic import write_atomic
-from common.config import DEFAULT_TASK
 from common.pages.charts import Axis, Series, column_chart, line_chart, participation
 from common.pages.rendering import templates
 from common.run.files import RunFolder
 from common.run.records import RoundRecord
 from common.tasks.metrics import METRICS, in_order, metric_named
-from common.tasks.registry import TASKS
+from common.tasks.registry import primary_metric
 
 GRID_SITES = 60
 BELOW = "trivial baseline"  # marks the remark that belongs beside the bars
@@ -131,7 +130,7 @@ def banners(story: RunStory) -> list[tuple[str, str, str]]:
 
 
 def _primary(story: RunStory) -> str:
-    return TASKS[story.task].primary if story.task in TASKS else TASKS[DEFAULT_TASK].primary
+    return primary_metric(story.task)
 
 
 def _tiles(story: RunStory) -> list[Tile]:

@@ -11,9 +11,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+import common.data.reading as reading
 from client.scoring.consumers import LocalLog
 from common.atomic import write_atomic
-from common.data import reading
 from common.errors import BadInputError
 
 FILE = "feedback.jsonl"

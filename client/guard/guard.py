@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import common.privacy.entries as entries
 from client.guard.budget import Projection, check_run_total, check_split, gate, project
 from client.guard.ledger import Ledger
 from client.guard.outbox import Outbox
@@ -25,7 +26,6 @@ from client.guard.policy import Proposal, SitePolicy
 from client.guard.remains import gather
 from common.atomic import sync_directory
 from common.errors import BadInputError, LocalProtocolError, PolicyRefusedError
-from common.privacy import entries
 from common.privacy.accountant import Reading, ScopeAccountant, epsilon_of, round_up
 from common.privacy.attestation import Attestation, SignedAttestation
 from common.privacy.calibration import rounds_left

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+import common.data.cleaning as cleaning
+import common.data.formats as formats
+import common.data.reading as reading
 from common.atomic import create_atomic
-from common.data import cleaning, formats, reading
 from common.data.events import EventLog, load_events, mappings_of, pseudonym
 from common.errors import BadInputError
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from client.scoring import predict as scoring
+import client.scoring.predict as scoring
 from client.scoring.consumers import LocalLog
 from client.scoring.model import SharedModel
 from common.data.sequences import ConsumerSequences

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from common.contribution import Release
-from common.tasks.task import Task
+from common.tasks.registry import task_named
 
 if TYPE_CHECKING:
     from client.question import Question
@@ -32,6 +32,6 @@ class SiteHalf(Protocol):
         """
 
 
-def half_of(task: Task) -> SiteHalf:
-    """The site's half of a task."""
-    return cast(SiteHalf, importlib.import_module(f"client.tasks.{task.room}"))
+def half_of(task: str) -> SiteHalf:
+    """The site's half of a task by its name. Raises: ConfigError."""
+    return cast(SiteHalf, importlib.import_module(f"client.tasks.{task_named(task).room}"))

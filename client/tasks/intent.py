@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from client.tasks import behaviour
+import client.tasks.behaviour as behaviour
 
 if TYPE_CHECKING:
     from common.config import RunConfig

@@ -17,8 +17,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+import common.data.reading as reading
 from common.atomic import write_atomic
-from common.data import reading
 from common.data.events import EventLog
 from common.errors import BadInputError
 

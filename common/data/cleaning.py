@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from common.data import reading
+import common.data.reading as reading
 from common.data.formats import COLUMNS, EVENT_TYPES, ITEM_EVENTS, Mapping
 from common.errors import BadInputError
 

@@ -16,7 +16,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from common.data import cleaning, formats, reading
+import common.data.cleaning as cleaning
+import common.data.formats as formats
+import common.data.reading as reading
 from common.data.cleaning import CleaningReport
 from common.data.formats import EVENT_TYPES, Mapping
 from common.errors import BadInputError, ConfigError

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from common import wire
+import common.wire as wire
 from common.data.catalogue import Catalogue
 from common.data.events import EventLog
 from common.data.formats import EVENT_TYPES

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
-from common.data import reading
+import common.data.reading as reading
 from common.data.events import mappings_of
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
-from common.data import formats
+import common.data.formats as formats
 from common.errors import BadInputError
 
 _SNIFF_BYTES = 1 << 16

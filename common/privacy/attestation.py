@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from common import wire
+import common.wire as wire
 from common.errors import BadInputError, VerificationError
 from common.privacy.accountant import epsilon_of, round_up
 from common.privacy.mechanism import PrivacyEvent

@@ -13,9 +13,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from common import wire
+import common.secagg.journal as journal
+import common.secagg.masks as masks
+import common.secagg.shamir as shamir
+import common.wire as wire
 from common.errors import LocalProtocolError, PolicyRefusedError, RemoteProtocolError, VerificationError
-from common.secagg import journal, masks, shamir
 from common.secagg.checks import check_advertisement, check_confirmations, check_pinned, check_sites
 from common.secagg.fixedpoint import check_ring
 from common.secagg.journal import Journal

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common import wire
+import common.wire as wire
 from common.errors import BadInputError, ProtocolError, VerificationError
 from common.secagg.checks import check_advertisement, check_confirmations, check_pinned
 from common.secagg.messages import Advertisement, Confirmation, ConfirmationList, Params, SurvivorList

@@ -24,7 +24,7 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from common import wire
+import common.wire as wire
 from common.contribution import Block
 from common.errors import ConfigError, RemoteProtocolError
 from common.secagg.fixedpoint import check_blocks, vector_length

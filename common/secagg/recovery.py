@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
+import common.secagg.masks as masks
+import common.secagg.shamir as shamir
 from common.errors import RoundAbortedError, VerificationError
-from common.secagg import masks, shamir
 from common.secagg.messages import Advertisement, Params, RevealedShares, SurvivorList, cut, seed_commitment
 from common.trust.crypto import Mask, x25519_agreement, x25519_public
 

@@ -20,8 +20,9 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+import common.secagg.fixedpoint as fixedpoint
+import common.secagg.messages as messages
 from common.errors import FedcartError, LocalProtocolError, RemoteProtocolError, RoundAbortedError
-from common.secagg import fixedpoint, messages
 from common.secagg.checks import check_advertisement, check_signed
 from common.secagg.evidence import Evidence, digest_sum
 from common.secagg.messages import (

@@ -16,6 +16,7 @@ ROOMS = (
 """Modules of this package, each with ``TASKS``."""
 
 TASKS: dict[str, Task] = {}
+DEFAULT_TASK = "next-behaviour"
 
 
 def open_task(task: Task) -> None:
@@ -31,6 +32,11 @@ def task_named(name: str) -> Task:
     if name not in TASKS:
         raise ConfigError(f"no task named {name!r}", hint=f"one of: {', '.join(TASKS)}")
     return TASKS[name]
+
+
+def primary_metric(name: str) -> str:
+    """The metric that decides between models of a task; of an unknown task, that of the usual one."""
+    return TASKS.get(name, TASKS[DEFAULT_TASK]).primary
 
 
 for _room in ROOMS:

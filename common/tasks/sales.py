@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.contribution import EVALUATE, SERIES, STATISTICS, TRAIN, Block
-from common.privacy.mechanism import HOLDOUT, PrivacyEvent
-from common.privacy.mechanism import TRAIN as TRAIN_SCOPE
+from common.privacy.mechanism import HOLDOUT, TRAIN as TRAIN_SCOPE, PrivacyEvent
 from common.tasks.sales_accuracy import SALES_SUMS, released_figures
 from common.tasks.sales_series import SalesSpec
 from common.tasks.task import Calibrate, Task, bits, cohort_and_largest

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from common.contribution import EVALUATE, METRICS, TRAIN, UPDATE, Block
 from common.errors import ConfigError
-from common.privacy.mechanism import HOLDOUT, PrivacyEvent
-from common.privacy.mechanism import TRAIN as TRAIN_SCOPE
+from common.privacy.mechanism import HOLDOUT, TRAIN as TRAIN_SCOPE, PrivacyEvent
 from common.tasks.heads import STEP_HEADS
 from common.tasks.metric_sums import metric_names, summarise
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from common.tasks.task import Task
+from common.tasks.registry import task_named
 
 if TYPE_CHECKING:
     from common.config import RunConfig
@@ -54,6 +54,6 @@ class OracleHalf(Protocol):
         """What the comparison with the baselines asks to be said."""
 
 
-def oracle_of(task: Task) -> OracleHalf:
-    """The oracle's half of a task."""
-    return cast(OracleHalf, importlib.import_module(f"simulations.tasks.{task.room}"))
+def oracle_of(task: str) -> OracleHalf:
+    """The oracle's half of a task by its name. Raises: ConfigError."""
+    return cast(OracleHalf, importlib.import_module(f"simulations.tasks.{task_named(task).room}"))

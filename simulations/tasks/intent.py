@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import simulations.tasks.behaviour as behaviour
 from client.tasks.intent import row_targets
 from common.plan import RunPlan
 from common.tasks.heads import INTENT
-from simulations.tasks import behaviour
 from simulations.tasks.behaviour import (
     NOISED_REFERENCE,
     assumptions,

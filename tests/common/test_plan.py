@@ -5,15 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from common.config import build_config
 from common.contribution import EVALUATE, METRICS, TRAIN, UPDATE
 from common.errors import ConfigError
 from common.plan import RunPlan
-from common.privacy.mechanism import HOLDOUT
-from common.privacy.mechanism import TRAIN as TRAIN_SCOPE
+from common.privacy.mechanism import HOLDOUT, TRAIN as TRAIN_SCOPE
 
 
 def make_plan(populations: tuple[tuple[str, int], ...] = (("a", 1024), ("b", 256)), **settings: object) -> RunPlan:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import cbor2
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from common import wire
 from common.errors import RemoteProtocolError

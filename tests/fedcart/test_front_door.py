@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -34,6 +35,11 @@ def test_importing_it_loads_nothing_heavy():
 def test_every_promised_name_is_there_and_documented(name):
     value = getattr(fedcart, name)
     assert name == "__version__" or (value.__doc__ and value.__doc__.strip())
+
+
+def test_the_stub_for_type_checkers_names_the_same():
+    stub = (ROOT / "fedcart" / "__init__.pyi").read_text()
+    assert set(re.findall(r"(\w+) as \1\b", stub)) | {"__version__"} == set(fedcart.__all__)
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error():

@@ -17,8 +17,7 @@ CASES = [(4.0, 0.01, 1_000), (1.5, 0.04, 450), (1.0, 0.0256, 400)]
 def test_renyi_is_the_same_and_the_loss_distribution_agrees_with_prv(
     sigma: float, rate: float, steps: int
 ) -> None:
-    from opacus.accountants import PRVAccountant
-    from opacus.accountants import RDPAccountant as TheirRdp
+    from opacus.accountants import PRVAccountant, RDPAccountant as TheirRdp
 
     theirs = {}
     with warnings.catch_warnings():

@@ -27,8 +27,7 @@ from common.contribution import EVALUATE, STATISTICS, TRAIN, Query
 from common.errors import BadInputError, ConfigError, FedcartError, RemoteProtocolError, VerificationError
 from common.plan import RunPlan, model_bytes, model_digest
 from common.privacy.accountant import epsilon_of
-from common.privacy.mechanism import HOLDOUT
-from common.privacy.mechanism import TRAIN as TRAIN_SCOPE
+from common.privacy.mechanism import HOLDOUT, TRAIN as TRAIN_SCOPE
 from common.run.files import RunFolder
 from common.tasks.sales_series import SalesSpec
 from common.trust.identity import Identity

@@ -10,7 +10,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
-from client.training.dpsgd import gru_kernel, lstm_kernel
+import client.training.dpsgd.gru_kernel as gru_kernel
+import client.training.dpsgd.lstm_kernel as lstm_kernel
 from client.training.dpsgd.leaves import TapedLeaf
 from client.training.dpsgd.records import Outer
 from client.training.dpsgd.rows import RowMap
