@@ -21,7 +21,7 @@ from common.trust.certificates import certificate_facts, load_node_key, verify_i
 
 OK, WARNING, FAILED = "ok", "warning", "failed"
 WARN_DAYS = 30.0
-FLOWER = "1.41."
+FLOWER = ((1, 41), (1, 43))  # from, below: the versions whose private names common/flower.py knows
 FREE_BYTES_NEEDED, FREE_BYTES_WISHED = 200_000_000, 2_000_000_000
 AHEAD_S, BEHIND_S = 5.0, 300.0  # what Flower's node authentication forgives
 SECRET_FILES = ("identity.key", "node.key")
@@ -173,11 +173,19 @@ def _clock(subject: Subject) -> Row:
     return Row("clock", OK, what)
 
 
+def flower_fits(version: str) -> bool:
+    """Whether a version of Flower is one of those that are supported."""
+    parts = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
+    return len(parts) == 2 and FLOWER[0] <= parts < FLOWER[1]
+
+
 def _versions(subject: Subject) -> Row:  # noqa: ARG001
     flower = metadata.version("flwr")
     found = f"fedcart {metadata.version('fedcart')}, flwr {flower}, torch {metadata.version('torch')}"
-    if not flower.startswith(FLOWER):
-        return Row("versions", FAILED, f"{found}; flwr {FLOWER}x is needed", "install with constraints.txt")
+    if not flower_fits(flower):
+        first, below = (".".join(map(str, part)) for part in FLOWER)
+        needed = f"flwr from {first}, below {below}, is needed"
+        return Row("versions", FAILED, f"{found}; {needed}", "install with constraints.txt")
     return Row("versions", OK, found)
 
 
