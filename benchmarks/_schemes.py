@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from common.config import build_config
+from common.deployment import Kits
 from common.run.files import RunFolder
 from simulations.reference_runs import CENTRAL, LOCAL_ONLY, reference_runs
 from simulations.run import simulate
@@ -35,7 +36,7 @@ def trained_schemes(tree: Mapping[str, Any], without: Mapping[str, Any]) -> dict
         plain = simulate(build_config(plain_tree), out)
         plan = RunFolder.open(out).plan()
         with WorkerPool(os.cpu_count() or 1) as pool:
-            kits = {site: out / "sites" / site for site in plan.sites}
+            kits = {site: Kits(out).site(site).path for site in plan.sites}
             references = reference_runs(pool, kits, plan, names=(CENTRAL, LOCAL_ONLY))
         private = simulate(build_config({**tree, "privacy": {"epsilon": EPSILON}}), Path(folder) / "private")
     return {

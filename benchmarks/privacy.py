@@ -7,6 +7,8 @@
 * ``accounting``: add one round and read epsilon by both accountants at rounds 1, 50, 500 (target 20 ms);
 * ``noise``: ``fill_gaussian`` in float32 and float64, plain and hardened, against ``torch.normal``, taken in
   turn on one thread, the least of each (target: float32 at most 2x);
+* ``rounding``: by how much more than the clipping norm one of many aligned consumers moves a float32 sum, beside
+  ``trainer.rounding_slack``, by which the noise is larger for it (target: below the slack);
 * ``verify``: ``verify_path`` on a ledger of 10,000 entries in a fresh process (target 5 s).
 """
 
@@ -27,13 +29,13 @@ from client.guard.guard import Guard, open_guard
 from client.guard.policy import Proposal, SitePolicy
 from common.privacy.accountant import ScopeAccountant, round_up
 from common.privacy.entries import Commit, Open, Replay, Reserve, make_line, parse_line
-from common.privacy.mechanism import HOLDOUT, PrivacyEvent
+from common.privacy.mechanism import HOLDOUT_SIDE, PrivacyEvent
 from common.trust.identity import Identity
 from common.trust.randomness import PrivateStream
 
-DELTA = 1e-5
+DELTA, ORDER = 1e-5, 8.0
 TRAINING = PrivacyEvent(1.5, 0.04, 5)
-EVALUATION = PrivacyEvent(20.0, 1.0, 1, HOLDOUT)
+EVALUATION = PrivacyEvent(20.0, 1.0, 1, HOLDOUT_SIDE)
 VERIFY = """
 import json, sys, time
 start = time.perf_counter()
@@ -57,6 +59,8 @@ def main(smoke: bool = False) -> None:
             measure_accounting(number, 3 if smoke else 11)
         for size in (100_000,) if smoke else (100_000, 1_000_000, 10_000_000):
             measure_noise(size, 3 if smoke else 9)
+        for consumers in (2_000,) if smoke else (2_000, 20_000, 100_000):
+            measure_rounding(consumers)
         measure_verify(folder, 200 if smoke else 10_000)
 
 
@@ -67,7 +71,7 @@ def measure_ledger(folder: Path, count: int) -> None:
     for number in range(count // 2):
         start = time.perf_counter()
         with guard.ledger.transaction():
-            sequence = guard.ledger.append(_reserve(number))
+            sequence = guard.ledger.append(_reserve(number, first=number == 0))
         middle = time.perf_counter()
         with guard.ledger.transaction():
             guard.ledger.append(Commit(reserve=sequence, outbox="ef" * 32))
@@ -141,6 +145,27 @@ def measure_noise(size: int, repeats: int) -> None:
     _say("noise", parameters=size, torch_normal_ms=_ms(best["torch_normal"]), **ratios, target_ratio=2.0)
 
 
+def measure_rounding(consumers: int) -> None:
+    """Everybody's row is the same, so that every gradient points the same way; the last one leaves."""
+    import torch
+
+    from client.training.dpsgd.engine import TapeEngine
+    from client.training.trainer import rounding_slack
+    from tests.dpsgd_samples import aligned_batcher, model_of
+
+    clip, everybody = 1e-3, np.arange(consumers)
+    engine = TapeEngine(model_of(torch.float32, 1), aligned_batcher(consumers), clip)
+    whole = engine.clipped_sum(everybody)[0].clone()
+    moved = float((whole - engine.clipped_sum(everybody[:-1])[0]).norm()) / clip
+    slack = rounding_slack(consumers)
+    _say(
+        "rounding",
+        consumers=consumers,
+        above_the_norm=float(f"{moved - 1:.2g}"),
+        target_below=float(f"{slack:.2g}"),
+    )
+
+
 def measure_verify(folder: Path, entries: int) -> None:
     """Write a ledger of so many entries, and verify it in a process of its own."""
     path = folder / "benchmark.jsonl"
@@ -156,7 +181,11 @@ def _long_ledger(entries: int) -> bytes:
         site="benchmark", scope="consumers", delta=DELTA, public_key=identity.public_key.hex(), simulated=False
     )
     for number in range(entries):
-        body = _reserve(number) if number % 2 else Commit(reserve=max(0, number - 1), outbox="ef" * 32)
+        body = (
+            _reserve(number, first=number == 1)
+            if number % 2
+            else Commit(reserve=max(0, number - 1), outbox="ef" * 32)
+        )
         line = make_line(
             body if number else header,
             sequence=number,
@@ -174,10 +203,11 @@ def _guard(folder: Path) -> Guard:
     return open_guard(folder, Identity.generate("benchmark"), policy, "consumers", code="benchmark")
 
 
-def _reserve(number: int) -> Reserve:
+def _reserve(number: int, *, first: bool) -> Reserve:
+    """One round of the same run; the first charge of a scope fixes the order at which it is accounted for."""
     return Reserve(
         run="benchmark", round=number, attempt=0, query="ab" * 32, config="cd" * 32, code="benchmark",
-        events=(TRAINING, EVALUATION),
+        events=(TRAINING, EVALUATION), order=ORDER if first else None,
     )  # fmt: skip
 
 

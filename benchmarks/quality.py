@@ -22,6 +22,7 @@ from typing import Any
 
 from benchmarks._schemes import WITHOUT_PRIVACY
 from common.config import build_config
+from common.deployment import Kits
 from common.run.files import RunFolder
 from simulations.reference_runs import CENTRAL, CENTRAL_DP, LOCAL_ONLY, reference_runs
 from simulations.run import simulate
@@ -101,7 +102,7 @@ def _one_seed(name: str, data: DataSet, seed: int, done: Set[str]) -> Iterator[d
 def _references(out: Path, names: tuple[str, ...]) -> dict[str, dict[str, float]]:
     plan = RunFolder.open(out).plan()
     with WorkerPool(os.cpu_count() or 1) as pool:
-        return reference_runs(pool, {site: out / "sites" / site for site in plan.sites}, plan, names=names)
+        return reference_runs(pool, {site: Kits(out).site(site).path for site in plan.sites}, plan, names=names)
 
 
 def _table(name: str, scores: list[dict[str, float]]) -> None:

@@ -3,7 +3,7 @@
 ``python -m benchmarks.secagg [--smoke]`` prints one JSON object per line:
 
 * ``limit``: what AES-256-CTR plus addition reaches here, the bound of any protocol with such masks;
-* ``round``: sites x coordinates x fraction lost after exchange 2. ``site_ms`` is the site that was least
+* ``round``: sites x coordinates x fraction lost after exchange 3. ``site_ms`` is the site that was least
   disturbed by other processes: all five answers from request bytes to answer bytes, with quantization;
   ``mask_share_of_limit`` = time of its keystreams at the limit / time of its ``mask`` step;
   ``server_ms`` is the whole round, the least of three replays;
@@ -92,7 +92,7 @@ def add_masks_share(length: int, limit: float) -> float:
 
 
 def first_half(sites: int, length: int) -> Run:
-    """Advertise, share and mask at every site; the masked vectors are kept as bytes."""
+    """Everything up to mask at every site; the masked vectors are kept as bytes."""
     federation = build(sites, length=length)
     federation.sites = {n: replace(s, journal=ForgetfulJournal()) for n, s in federation.sites.items()}
     federation.clients = {n: ClientProtocol(s, federation.params) for n, s in federation.sites.items()}
@@ -102,7 +102,7 @@ def first_half(sites: int, length: int) -> Run:
         federation, site_s=dict.fromkeys(federation.names, quantize_s), bytes_up=dict.fromkeys(federation.names, 0)
     )
     server = federation.server
-    for phase in ("advertise", "share", "mask"):
+    for phase in ("advertise", "share", "accept", "mask"):
         run.answers[phase] = {n: answered(run, n, request) for n, request in server.requests().items()}
         for name, answer in run.answers[phase].items():
             server.receive(name, answer)
@@ -119,7 +119,7 @@ def answered(run: Run, name: str, request: messages.Request) -> bytes:
     decoded = messages.decode(type(request), raw)
     inner = time.process_time()
     answer = ask(client, decoded, vector, contribution)
-    if isinstance(request, messages.ShareDelivery):
+    if isinstance(request, messages.AcceptedList):
         run.mask_s[name] = time.process_time() - inner
     encoded = messages.encode(answer)
     run.site_s[name] += time.process_time() - start
@@ -128,7 +128,7 @@ def answered(run: Run, name: str, request: messages.Request) -> bytes:
 
 
 def second_half(run: Run, fraction: float, limit: float) -> dict[str, float]:
-    """Finish the round with some sites lost after exchange 2."""
+    """Finish the round with some sites lost after exchange 3."""
     federation, before, sizes = run.federation, dict(run.site_s), dict(run.bytes_up)
     sites, length = len(federation.names), federation.params.vector_length
     gone = set(federation.names[: round(fraction * sites)])

@@ -19,6 +19,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from common.config import RunConfig, build_config
+from common.deployment import Kits
 from common.run.files import RunFolder
 from common.run.observer import Observer
 from common.trust.identity import Roster
@@ -71,7 +72,7 @@ def _time_greetings(out: Path, config: RunConfig, repeats: int = 7) -> float:
             exchange.ask("hello", {site: {"run": plan.run} for site in nodes}, deadline_s=600, group="hello")
             times.append(1000 * (time.perf_counter() - started))
 
-    kits = {site: {"site": str(out / "sites" / site)} for site in plan.sites}
+    kits = {site: {"site": str(Kits(out).site(site).path)} for site in plan.sites}
     with WorkerPool(2) as pool:
         run_apps(app, kits, {}, config, pool)
     return statistics.median(times[1:])

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import cli.show as show
+from cli.history import print_terms, show_account
+from common.errors import BadInputError
 
 if TYPE_CHECKING:
     from cli.report.audit_view import Audit, SiteAudit
@@ -32,15 +34,29 @@ Json = Annotated[bool, typer.Option("--json", help="print everything as JSON")]
 
 @app.command("show")
 def show_command(
-    path: PathArgument,
-    html: Annotated[Path | None, typer.Option(help="write a page with plots", metavar="FILE")] = None,
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            help="run folder, ledger, folder of ledgers, or kit; several: one account", metavar="PATH..."
+        ),
+    ],
+    html: Annotated[Path | None, typer.Option(help="write a page with plots, of one path", metavar="FILE")] = None,
     csv: Annotated[Path | None, typer.Option(help="write every site and round", metavar="FILE")] = None,
     json: Json = False,
 ) -> None:
     """Show what was spent on whom, what is left, and exactly what is promised.
 
+    Several paths are one account: what adds up per scope, and what a consumer has lost who is in several scopes.
     Verifies the record first; exit code 1 if it is not intact.
     """
+    if len(paths) > 1:
+        if html is not None:
+            raise BadInputError("a page is of one path", hint="--csv and --json take several")
+        raise typer.Exit(show_account(paths, csv, as_json=json))
+    _show_one(paths[0], html, csv, json)
+
+
+def _show_one(path: Path, html: Path | None, csv: Path | None, json: bool) -> None:
     from cli.report.audit_view import as_csv, as_json, read_audit
     from common.atomic import write_atomic
 
@@ -72,18 +88,23 @@ def verify_command(
     roster: Annotated[
         Path | None, typer.Option(help="the sites' keys from a source you trust [the run's own]", metavar="FILE")
     ] = None,
+    ledger: Annotated[
+        list[Path] | None,
+        typer.Option(help="a site's own ledger, to compare with what the run says of it", metavar="SITE.jsonl"),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Check offline that the record is complete and unchanged; name the first entry that is not.
 
-    Chains, signatures, signed ends, attestations, epsilon by both accountants, aggregation evidence.
+    Chains, signatures, signed ends, attestations, epsilon by both accountants, aggregation evidence, and that rounds,
+    plan, model, result and what the sites signed at the end belong together.
     """
     from common.audit.verify import verify_path
     from common.trust.identity import Roster
 
     with show.working("verifying"):
         pinned = None if roster is None else Roster.load(roster)
-        verdict = verify_path(path, every_round=every_round, roster=pinned)
+        verdict = verify_path(path, every_round=every_round, roster=pinned, ledgers=ledger or [])
     if json:
         show.print_json(_plain_verdict(verdict))
     else:
@@ -91,6 +112,33 @@ def verify_command(
     if not verdict.ok:
         if json:
             raise typer.Exit(FAILED)
+        verdict.raise_if_broken()
+
+
+@app.command("export")
+def export_command(
+    run: Annotated[Path, typer.Argument(help="run folder", metavar="RUN")],
+    out: Annotated[Path, typer.Argument(help="new folder for the records", metavar="FOLDER")],
+    json: Json = False,
+) -> None:
+    """Copy what an auditor may have: rounds, ledgers, keys, evidence and plan; no consumer's data, no private key.
+
+    Hand over this folder, never the run folder: a simulation's holds the sites' encoded consumers.
+    """
+    from common.audit.export import export_records
+    from common.audit.verify import verify_path
+
+    made = export_records(run, out)
+    verdict = verify_path(out)
+    if json:
+        show.print_json({"folder": str(out), "files": made.files, "intact": verdict.ok})
+    else:
+        typer.echo(f"{show.count(len(made.files), 'file')}: {out}")
+        if made.oracle_left_out:
+            show.note(
+                f"{show.count(made.oracle_left_out, 'oracle figure')} left out: a simulation knows them, no server does"
+            )
+    if not verdict.ok:
         verdict.raise_if_broken()
 
 
@@ -122,6 +170,7 @@ def _print_audit(audit: Audit) -> None:
     for finding in audit.verdict.findings:
         show.warning(f"NOT INTACT: {finding}")
     _print_rounds(audit)
+    _print_not_attested(audit)
     show.table(
         "Totals per site: ε of one consumer, against everybody outside the site",
         ("site", "charged", "ε so far", "limit", "left", "rounds left", "δ", "source"),
@@ -145,14 +194,18 @@ def _print_audit(audit: Audit) -> None:
                 (f"known at all {cross.sites} sites", show.epsilon(cross.everywhere)),
             ],
         )
-    for title, sentences in (
-        *((section.title, section.sentences) for section in statement.sections),
-        ("Assumed", statement.assumptions),
-        ("Not covered", statement.not_covered),
-    ):
-        typer.echo(f"\n{title}")
-        for sentence in sentences:
-            typer.echo(f"  - {sentence}")
+    print_terms(statement)
+
+
+def _print_not_attested(audit: Audit) -> None:
+    if audit.not_attested:
+        show.table(
+            "Not attested: invited, and nothing here says what these rounds cost the site",
+            ("site", "round", "what it did"),
+            [(one.site, str(one.round), one.what) for one in audit.not_attested],
+            words=("what it did",),
+        )
+        typer.echo()
 
 
 def _print_rounds(audit: Audit) -> None:
@@ -224,6 +277,8 @@ def _print_verdict(verdict: VerifyReport) -> None:
         )
     for finding in verdict.notes:
         show.note(f"note: {finding}")
+    for fault in verdict.faults if verdict.ok else ():
+        typer.echo(f"proven fault, {fault}")
     if verdict.ok:
         checked = (
             show.count(len(verdict.ledgers), "ledger"),
@@ -231,9 +286,11 @@ def _print_verdict(verdict: VerifyReport) -> None:
             f"{show.count(verdict.evidence, 'round')} with aggregation evidence",
         )
         typer.echo(f"intact: {', '.join(checked)}")
+        if verdict.countersigned:
+            show.line(f"last record countersigned by {', '.join(verdict.countersigned)}")
     else:
         for finding in verdict.findings:
-            typer.echo(f"NOT INTACT: {finding}")
+            show.line(f"NOT INTACT: {finding}")
 
 
 def _plain_verdict(verdict: VerifyReport) -> dict[str, Any]:
@@ -257,14 +314,14 @@ def _print_result(result: SelfTestResult) -> None:
         words=("",),
     )
     typer.echo()
-    found = result.audit
+    audit = result.audit
     show.table(
-        f"An attack with {found.canaries} canaries, δ = {found.delta:g}, confidence {found.confidence:g}",
+        f"An attack with {audit.canaries} canaries, δ = {audit.delta:g}, confidence {audit.confidence:g}",
         ("ε", ""),
         [
-            ("proven by the attack (lower bound)", f"{found.lower:.3f}"),
-            ("promised by the accountant (upper bound)", show.epsilon(found.upper)),
-            ("right guesses", f"{found.correct} of {found.guesses}"),
+            ("proven by the attack (lower bound)", f"{audit.lower:.3f}"),
+            ("promised by the accountant (upper bound)", show.epsilon(audit.upper)),
+            ("right guesses", f"{audit.correct} of {audit.guesses}"),
         ],
     )
     typer.echo()

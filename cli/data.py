@@ -106,8 +106,8 @@ def _write_market(spec: SyntheticSpec, seed: int, files: tuple[Path, Path, Path]
     write_frame(_with_text_ids(market.labels), files[1])
     write_catalogue(market.catalogue, files[2])
     consumers = len(market.log.consumers)
-    found = {"events": len(market.log), "consumers": consumers, "sites": spec.sites}
-    return {**found, "anomalies": market.labels.height}
+    facts = {"events": len(market.log), "consumers": consumers, "sites": spec.sites}
+    return {**facts, "anomalies": market.labels.height}
 
 
 @app.command(epilog="Example: fedcart data catalogue online_retail.csv.gz --split-by country --out retail.json")

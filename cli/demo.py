@@ -45,7 +45,7 @@ def demo(
 
 
 def _run(folder: Path, sites: int, rounds: int, *, as_json: bool) -> int:
-    from cli.server import submit_and_follow
+    from cli.attend import Manner, submit_and_follow
     from common.config import load_config
     from server.planning import prepare_run
     from simulations.demo import site_names, write_demo
@@ -64,7 +64,7 @@ def _run(folder: Path, sites: int, rounds: int, *, as_json: bool) -> int:
         local.wait_online(names)
         show.note(f"server and {sites} sites are up after {time.monotonic() - began:.1f} s, each its own process")
         run = prepare_run(local.coordinator, load_config(files.run), base=files.run.parent)
-        code = submit_and_follow(local.coordinator, run, as_json=as_json, patient=False)
+        code = submit_and_follow(local.coordinator, run, Manner(as_json, patient=False))
         local.stop()
     return max(code, _audit(local, run.path, names))
 
@@ -75,7 +75,7 @@ def _audit(federation: LocalFederation, run: Path, sites: Sequence[str]) -> int:
 
     roster = Roster.load(federation.coordinator.roster)
     verdicts = [verify_path(run, roster=roster)]
-    verdicts += [verify_path(federation.site(name).state / "ledger.jsonl", roster=roster) for name in sites]
+    verdicts += [verify_path(federation.site(name).ledger, roster=roster) for name in sites]
     problems = [problem for verdict in verdicts for problem in verdict.findings]
     for verdict in verdicts[1:]:
         for ledger in verdict.ledgers:

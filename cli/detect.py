@@ -15,7 +15,7 @@ from common.errors import BadInputError
 
 if TYPE_CHECKING:
     from client.anomalies.detection import Detection
-    from client.anomalies.feedback import Verdict
+    from client.anomalies.feedback import Label
     from client.scoring.consumers import LocalLog
     from client.scoring.model import SharedModel
 
@@ -78,7 +78,7 @@ def detect(
     A score of 0 is usual behaviour, 1 is as odd as the oddest hundredth of the reference. Verdicts given with
     --feedback are remembered in the state folder and apply to later calls too.
     """
-    reading, thresholding = options.Reading(format, catalogue, site, state, with_ids), (threshold, at, rate, days)
+    reading = options.ReadOptions(format, catalogue, site, state, with_ids)
     if follow:
         from cli.stream import follow_stream
 
@@ -91,13 +91,13 @@ def detect(
         model,
         events,
         reading,
-        Asked(thresholding, reference, labels, feedback, per),
+        DetectOptions((threshold, at, rate, days), reference, labels, feedback, per),
         options.Target(out, json, "scores"),
     )
 
 
 @dataclass(frozen=True)
-class Asked:
+class DetectOptions:
     """What is to be detected. ``thresholding``: the fields of ``client.anomalies.detection.Thresholding``."""
 
     thresholding: tuple[str, float, float, float]
@@ -107,22 +107,24 @@ class Asked:
     per: str
 
 
-def _report(model: Path, events: Path, reading: options.Reading, asked: Asked, target: options.Target) -> None:
+def _report(
+    model: Path, events: Path, reading: options.ReadOptions, asked: DetectOptions, target: options.Target
+) -> None:
     from client.anomalies import tables
 
     shared, log = options.open_both(model, events, reading)
-    found, facts, verdicts = _detect(shared, log, asked, reading)
+    detected, facts, verdicts = _detect(shared, log, asked, reading)
     if asked.per == "event":
-        columns = tables.event_table(shared, log, found)
+        columns = tables.event_table(shared, log, detected)
     else:
-        columns = tables.score_table(log, found, verdicts, per_window=asked.per == "window")
+        columns = tables.score_table(log, detected, verdicts, per_window=asked.per == "window")
     if not options.delivered(columns, facts, target, private=reading.with_ids):
         _print(facts, columns, asked.per, target.out)
 
 
 def _detect(
-    shared: SharedModel, log: LocalLog, asked: Asked, reading: options.Reading
-) -> tuple[Detection, dict[str, Any], dict[int, Verdict]]:
+    shared: SharedModel, log: LocalLog, asked: DetectOptions, reading: options.ReadOptions
+) -> tuple[Detection, dict[str, Any], dict[int, Label]]:
     from client.anomalies import detection
     from client.anomalies.feedback import moved_threshold, read_verdicts, recall, remember
     from client.scoring.consumers import load_local, state_folder
@@ -130,30 +132,30 @@ def _detect(
     labels = detection.read_labels(asked.labels, log) if asked.labels else None
     usual = load_local(asked.reference, reading.format, log.key).log if asked.reference else None
     thresholding = detection.Thresholding(*asked.thresholding)
-    found = detection.detect(shared, log.log, thresholding, reference=usual, labels=labels)
-    scores, home = found.score_of(), state_folder(reading.state)
+    detected = detection.detect(shared, log.log, thresholding, reference=usual, labels=labels)
+    scores, home = detected.score_of(), state_folder(reading.state)
     if asked.feedback:
         verdicts = remember(home, read_verdicts(asked.feedback, log, scores))
     else:
         verdicts = recall(home)
-    level = moved_threshold(found.level, verdicts, scores)
-    notes = list(found.notes)
-    if level != found.level:
+    level = moved_threshold(detected.level, verdicts, scores)
+    notes = list(detected.notes)
+    if level != detected.level:
         notes.append(
-            f"{len(verdicts):,} remembered verdicts move the threshold from {found.level:.3f} to {level:.3f}"
+            f"{len(verdicts):,} remembered verdicts move the threshold from {detected.level:.3f} to {level:.3f}"
         )
-        found = replace(found, thresholds=found.thresholds + level - found.level, level=level)
+        detected = replace(detected, thresholds=detected.thresholds + level - detected.level, level=level)
     facts: dict[str, Any] = {
-        "consumers": len(found.best),
-        "windows": len(found.scores),
-        "alarms": int(found.alarms().sum()),
-        "threshold": {"kind": thresholding.kind, "level": found.level},
+        "consumers": len(detected.best),
+        "windows": len(detected.scores),
+        "alarms": int(detected.alarms().sum()),
+        "threshold": {"kind": thresholding.kind, "level": detected.level},
         "verdicts": len(verdicts),
         "notes": notes,
     }
     if labels is not None:
-        facts["quality"] = [asdict(row) for row in detection.evaluate(found, labels)]
-    return found, facts, verdicts
+        facts["quality"] = [asdict(row) for row in detection.evaluate(detected, labels)]
+    return detected, facts, verdicts
 
 
 def _print(facts: dict[str, Any], columns: Columns, per: str, out: Path | None) -> None:

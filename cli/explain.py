@@ -51,7 +51,7 @@ def explain(
 ) -> None:
     """Show which events drove an answer. A picture shows a consumer's events: it is written with mode 0600."""
     options.check_out(out, force, PICTURES)
-    shared, log = options.open_both(model, events, options.Reading(format, catalogue, site, state, with_ids))
+    shared, log = options.open_both(model, events, options.ReadOptions(format, catalogue, site, state, with_ids))
 
     from client.scoring import explain as explaining
     from client.scoring.predict import available
@@ -61,17 +61,17 @@ def explain(
     asked = about or (available(shared)[0] if available(shared) else "intent")
     # a question about days is asked at the log's last event, as by `predict`
     now = int(log.log.frame["timestamp"].to_physical().to_numpy().max())
-    found = explaining.explain(shared, sequences, asked, choice, method, now_us=now)
-    lines = _lines(shared, sequences, found)
-    name, title = log.shown(who), _title(found)
+    explanation = explaining.explain(shared, sequences, asked, choice, method, now_us=now)
+    lines = _lines(shared, sequences, explanation)
+    name, title = log.shown(who), _title(explanation)
     if out is not None:
-        _draw(out, f"consumer {name}: {title}", found, lines)
+        _draw(out, f"consumer {name}: {title}", explanation, lines)
     if json:
         show.print_json(
-            {"consumer": name, **_facts(found), "events": lines, **({"file": str(out)} if out else {})}
+            {"consumer": name, **_facts(explanation), "events": lines, **({"file": str(out)} if out else {})}
         )
         return
-    _print(f"consumer {name}: {title}", found, lines)
+    _print(f"consumer {name}: {title}", explanation, lines)
     if out is not None:
         typer.echo(f"picture: {out}")
 
@@ -134,11 +134,12 @@ def _print(title: str, found: Explanation, lines: list[dict[str, Any]]) -> None:
 
 
 def _draw(out: Path, title: str, found: Explanation, lines: list[dict[str, Any]]) -> None:
-    from client.scoring.picture import Bar, html, svg
+    from client.scoring.picture import AttributionBar, svg
     from common.atomic import write_atomic
+    from common.pages.drawing import html_page
 
     bars = [
-        Bar(
+        AttributionBar(
             " · ".join(part for part in (line["time"], line["event"], line["item"] or line["category"]) if part),
             line["contribution"],
             line.get("attention"),
@@ -147,5 +148,5 @@ def _draw(out: Path, title: str, found: Explanation, lines: list[dict[str, Any]]
     ]
     words = {"gradients": "integrated gradients", "occlusion": "leaving each event out", "surprise": "surprise"}
     picture = svg(title, f"{words[found.method]}, in nats", bars)
-    content = html(title, picture) if out.suffix == ".html" else picture
+    content = html_page(title, picture) if out.suffix == ".html" else picture
     write_atomic(out, content.encode(), mode=0o600)

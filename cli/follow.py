@@ -8,10 +8,8 @@ from dataclasses import replace
 
 from cli.screen import Screen
 from common.contribution import STATISTICS
-from common.run.facts import RunFacts, SiteFacts
 from common.run.files import RunFolder
-from common.run.records import INTERRUPTED, RUNNING
-from common.run.summary import Summary
+from common.run.records import INTERRUPTED, RUNNING, RunFacts, SiteFacts, Summary
 
 POLL_S = 0.2
 ENDED_WORDS = ("finished", "failed", "stopped")
@@ -84,6 +82,7 @@ def deployed_facts(folder: RunFolder) -> RunFacts:
         assumptions=(
             "populations are declared by the sites, not counted",
             "consumers of different sites are different people unless stated otherwise",
+            *facts_of.of_schedule(plan),
         ),
         budget="enforced by each site: its own policy and ledger decide",
     )

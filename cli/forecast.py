@@ -48,20 +48,20 @@ def forecast(
 
     options.check_out(out, force)
     options.check_out(plot, force, PICTURES)
-    found, shared = _forecast(model, events, options.Reading(format, state=state), Calendar(until, holidays))
-    if category and category not in found.categories:
+    result, shared = _forecast(model, events, options.ReadOptions(format, state=state), Calendar(until, holidays))
+    if category and category not in result.categories:
         raise BadInputError(
-            f"the model knows no category {category!r}", hint=f"known: {', '.join(found.categories[:_SHOWN])}"
+            f"the model knows no category {category!r}", hint=f"known: {', '.join(result.categories[:_SHOWN])}"
         )
-    columns = forecast_table(found, category)
+    columns = forecast_table(result, category)
     if out is not None:
         options.write_rows(out, columns, private=False)
     if plot is not None:
-        _draw(plot, found, shared)
+        _draw(plot, result, shared)
     if json:
-        show.print_json(_facts(found, shared, columns, out, plot))
+        show.print_json(_facts(result, shared, columns, out, plot))
         return
-    _print(found, shared, category)
+    _print(result, shared, category)
     for path in (out, plot):
         if path is not None:
             typer.echo(f"written: {path}")
@@ -76,7 +76,7 @@ class Calendar:
 
 
 def _forecast(
-    model: Path, events: Path, reading: options.Reading, asked: Calendar
+    model: Path, events: Path, reading: options.ReadOptions, asked: Calendar
 ) -> tuple[Forecast, SharedSalesModel]:
     from dataclasses import replace
 
@@ -109,10 +109,10 @@ def _read_holidays(path: Path) -> frozenset[date]:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInputError(f"cannot read {path}: {error}", hint="give a text file with one date a line") from None
-    found = frozenset(_date(word, path.name) for word in re.findall(r"\b\d{4}-\d\d-\d\d\b", text))
-    if not found:
+    dates = frozenset(_date(word, path.name) for word in re.findall(r"\b\d{4}-\d\d-\d\d\b", text))
+    if not dates:
         raise BadInputError(f"{path} holds no date", hint="write dates as 2024-12-25")
-    return found
+    return dates
 
 
 def _facts(
@@ -139,12 +139,12 @@ def _facts(
 
 def _draw(path: Path, found: Forecast, shared: SharedSalesModel) -> None:
     from client.scoring.forecast_picture import draw
-    from client.scoring.picture import html
     from common.atomic import write_atomic
+    from common.pages.drawing import html_page
 
     title = f"sales of the next {show.count(len(found.periods), shared.spec.granularity)}"
     picture = draw(found, title)
-    write_atomic(path, (html(title, picture) if path.suffix == ".html" else picture).encode(), mode=0o644)
+    write_atomic(path, (html_page(title, picture) if path.suffix == ".html" else picture).encode(), mode=0o644)
 
 
 def _print(found: Forecast, shared: SharedSalesModel, category: str) -> None:

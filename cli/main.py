@@ -26,7 +26,7 @@ BAD_USAGE = 2
 
 
 @dataclass(frozen=True)
-class Entry:
+class CommandEntry:
     """One command: its name, the module whose ``app`` (a typer app) it is, and its line in the overview."""
 
     name: str
@@ -34,28 +34,30 @@ class Entry:
     summary: str
 
 
-SECTIONS: dict[str, tuple[Entry, ...]] = {
+SECTIONS: dict[str, tuple[CommandEntry, ...]] = {
     "Try it on one machine": (
-        Entry("simulate", "cli.simulate", "Run a whole federation here: what does privacy cost?"),
-        Entry("report", "cli.report_command", "Write the report of a run folder as one HTML page."),
-        Entry("compare", "cli.compare", "Runs side by side: settings, quality, epsilon, time."),
-        Entry("demo", "cli.demo", "A server and four sites as processes, from keys to audit."),
+        CommandEntry("simulate", "cli.simulate", "Run a whole federation here: what does privacy cost?"),
+        CommandEntry("report", "cli.report_command", "Write the report of a run folder as one HTML page."),
+        CommandEntry("compare", "cli.compare", "Runs side by side: settings, quality, epsilon, time."),
+        CommandEntry("demo", "cli.demo", "A server and four sites as processes, from keys to audit."),
     ),
-    "Prepare data": (Entry("data", "cli.data", "Check, describe, synthesise event logs; build a catalogue."),),
+    "Prepare data": (
+        CommandEntry("data", "cli.data", "Check, describe, synthesise event logs; build a catalogue."),
+    ),
     "Run a federation": (
-        Entry("provision", "cli.provision", "Make the kits of a new federation: roster, keys, settings."),
-        Entry("site", "cli.site", "Operate a site: keys, check, start, status, recovery."),
-        Entry("server", "cli.server", "Coordinate: start, run, resume, status."),
+        CommandEntry("provision", "cli.provision", "Make the kits of a new federation: roster, keys, settings."),
+        CommandEntry("site", "cli.site", "Operate a site: keys, check, start, status, recovery."),
+        CommandEntry("server", "cli.server", "Coordinate: start, run, resume, status."),
     ),
     "Use the model on your own data": (
-        Entry("predict", "cli.predict", "Predict next behaviour or purchase intent."),
-        Entry("detect", "cli.detect", "Find anomalous behaviour: bots, takeovers, brushing."),
-        Entry("forecast", "cli.forecast", "Forecast sales per category."),
-        Entry("explain", "cli.explain", "Show which events led to a prediction, as a picture."),
-        Entry("export", "cli.export", "Write a small, quantized model for real-time scoring."),
+        CommandEntry("predict", "cli.predict", "Predict next behaviour or purchase intent."),
+        CommandEntry("detect", "cli.detect", "Find anomalous behaviour: bots, takeovers, brushing."),
+        CommandEntry("forecast", "cli.forecast", "Forecast sales per category."),
+        CommandEntry("explain", "cli.explain", "Show which events led to a prediction, as a picture."),
+        CommandEntry("export", "cli.export", "Write a small, quantized model for real-time scoring."),
     ),
     "Trust, but verify": (
-        Entry("audit", "cli.audit", "What was spent, is the record intact, does the noise hold?"),
+        CommandEntry("audit", "cli.audit", "What was spent, is the record intact, does the noise hold?"),
     ),
 }
 
@@ -94,11 +96,11 @@ class FrontDoor(click.Group):
                     formatter.write_dl(rows, col_spacing=3)
 
 
-def _exists(entry: Entry) -> bool:
+def _exists(entry: CommandEntry) -> bool:
     return importlib.util.find_spec(entry.module) is not None
 
 
-def _load(entry: Entry) -> click.Command:
+def _load(entry: CommandEntry) -> click.Command:
     import typer.core
     from typer.main import get_command
 
@@ -189,9 +191,11 @@ def _explain(error: Exception) -> int:
 
 
 def _say(message: str, hint: str, code: int) -> int:
-    click.echo(f"error: {message}", err=True)
+    from common.plain_text import shown
+
+    click.echo(f"error: {shown(message)}", err=True)
     if hint:
-        click.echo(f"hint: {hint}", err=True)
+        click.echo(f"hint: {shown(hint)}", err=True)
     return code
 
 
@@ -211,9 +215,9 @@ def _check_house() -> None:
     import common
 
     ours = Path(__file__).resolve().parent.parent
-    found = Path(common.__file__ or next(iter(common.__path__))).resolve()
-    if ours not in found.parents:
-        click.echo(f"error: the package `common` comes from {found.parent}, not from {ours}", err=True)
+    place = Path(common.__file__ or next(iter(common.__path__))).resolve()
+    if ours not in place.parents:
+        click.echo(f"error: the package `common` comes from {place.parent}, not from {ours}", err=True)
         click.echo("hint: unset PYTHONPATH, leave that folder, or give fedcart its own environment", err=True)
         raise SystemExit(BAD_USAGE)
     from common.house import require_own_packages  # that it is ours is known now

@@ -37,7 +37,7 @@ Json = Annotated[bool, typer.Option("--json", help="print one JSON value")]
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadOptions:
     """How a local command reads model and event log.
 
     ``format`` "" recognises the preset by its columns; ``site``: only items that this site stocks; ``state``: folder of
@@ -60,7 +60,7 @@ class Target:
     key: str
 
 
-def open_both(model: Path, events: Path, reading: Reading) -> tuple[SharedModel, LocalLog]:
+def open_both(model: Path, events: Path, reading: ReadOptions) -> tuple[SharedModel, LocalLog]:
     """Open the model and load the log. Raises: BadInputError."""
     from client.scoring.consumers import load_local, local_key, state_folder
     from client.scoring.model import open_model

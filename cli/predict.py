@@ -47,7 +47,7 @@ def predict(
     Outputs carry pseudonyms, the same on every call, unless --with-ids (such files get mode 0600).
     """
     options.check_out(out, force)
-    shared, log = options.open_both(model, events, options.Reading(format, catalogue, site, state, with_ids))
+    shared, log = options.open_both(model, events, options.ReadOptions(format, catalogue, site, state, with_ids))
     from client.scoring import tables
 
     if task == "intent":

@@ -34,17 +34,21 @@ def provision(
 
 
 def _explain(made: Provisioned) -> None:
+    from common.deployment import Kits
+
     rows = []
     for site in made.sites:
         keys = "made here: trial only" if site in made.keys_made_here else "the site's own"
-        rows.append((site, "new" if site in made.added else "kept", keys, str(made.kits / "sites" / site)))
+        rows.append((site, "new" if site in made.added else "kept", keys, str(Kits(made.kits).site(site).path)))
     show.table("", ("site", "kit", "private keys", "folder"), rows)
-    typer.echo(f"coordinator   {made.kits / 'coordinator'}, certificate until {made.certificate_until}")
+    typer.echo(f"coordinator   {Kits(made.kits).coordinator.path}, certificate until {made.certificate_until}")
     typer.echo(f"app bundle    {made.bundle[:16]} (pinned by every site)")
     if made.added and len(made.added) < len(made.sites):
         show.note("new parties: give every older site the new roster.json; nothing else of theirs changed")
     if made.removed:
         show.note(f"no longer admitted: {', '.join(made.removed)}; restart the server to disconnect them")
+    for site, delta in made.deltas.items():
+        show.note(f"{site}: delta {delta:g} in its policy, for its many consumers; a run must state it or less")
     if made.keys_made_here:
         show.warning(
             f"private keys of {len(made.keys_made_here)} sites were made here; for real data each site makes its own "

@@ -18,11 +18,9 @@ from common.atomic import link_atomic
 from common.config import RunConfig
 from common.contribution import STATISTICS
 from common.model.files import WEIGHTS_FILE
-from common.run.facts import RunFacts
 from common.run.files import REPORT_FILE, RunFolder
 from common.run.observer import Observer
-from common.run.records import FAILED, RoundRecord
-from common.run.summary import Summary
+from common.run.records import ENDED, FAILED, RoundRecord, RunFacts, Summary
 from common.tasks.metrics import IN_ROUNDS, in_order, metric_named
 
 if TYPE_CHECKING:
@@ -35,6 +33,7 @@ METRICS_SHOWN = 5  # in the final box; the report has all
 PHASES = {
     "advertise": "training at the sites",
     "share": "exchanging key shares",
+    "accept": "checking key shares",
     "mask": "collecting masked updates",
     "confirm": "confirming who is in the sum",
     "unmask": "removing masks",
@@ -122,7 +121,7 @@ class Screen(Observer):
     def round_done(self, record: RoundRecord) -> None:
         """One line of the table."""
         self._said = (time.monotonic(), "")
-        self.refusals = sum(site.status in ("refused", "stopped") for site in record.sites.values())
+        self.refusals = sum(site.status in ENDED for site in record.sites.values())
         if record.kind == STATISTICS:
             self._line(released_line(record))
             return
@@ -228,20 +227,20 @@ def progress_words(round_number: int, rounds: int, phase: str) -> str:
 
 def columns(record: RoundRecord, config: RunConfig) -> list[Column]:
     """The columns that this run can fill, in reading order."""
-    found = [Column("round", "", 5, 99, _round_name)]
+    columns = [Column("round", "", 5, 99, _round_name)]
     for group, values, keep in (("released", record.released, 50), ("oracle", record.oracle, 60)):
         names = [name for name in (*IN_ROUNDS, *in_order(set(values) - set(IN_ROUNDS))) if name in values][:3]
         for rank, name in enumerate(names):
             importance = keep + (5 if rank == 1 else -rank)
-            found.append(Column(metric_named(name).short, group, 6, importance, _metric(group, name)))
+            columns.append(Column(metric_named(name).short, group, 6, importance, _metric(group, name)))
     if "clip_fraction" in record.oracle:
-        found.append(Column("clipped", "oracle", 7, 40, _metric("oracle", "clip_fraction", percent=True)))
+        columns.append(Column("clipped", "oracle", 7, 40, _metric("oracle", "clip_fraction", percent=True)))
     if "signal_to_noise" in record.oracle:
-        found.append(Column(OTHER_COLUMNS["signal"], "oracle", 12, 45, _metric("oracle", "signal_to_noise")))
+        columns.append(Column(OTHER_COLUMNS["signal"], "oracle", 12, 45, _metric("oracle", "signal_to_noise")))
     if config.privacy.enabled:
-        found.append(Column(OTHER_COLUMNS["epsilon"], "public", 7, 90, lambda r: show.epsilon(r.worst_epsilon)))
+        columns.append(Column(OTHER_COLUMNS["epsilon"], "public", 7, 90, lambda r: show.epsilon(r.worst_epsilon)))
     return [
-        *found,
+        *columns,
         Column("sites", "public", 7, 80, _answered),
         Column("bytes", "public", 7, 46, lambda r: show.size(r.bytes_up + r.bytes_down)),
         Column("time", "public", 6, 70, lambda r: show.duration(r.seconds)),
@@ -357,5 +356,5 @@ def _round_name(record: RoundRecord) -> str:
 
 
 def _answered(record: RoundRecord) -> str:
-    invited = sum(site.status != "not-invited" for site in record.sites.values())
+    invited = len(record.sites)
     return f"{record.answered}/{invited}"

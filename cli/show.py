@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from common.plain_text import shown
 from common.strict_json import readable
 
 if TYPE_CHECKING:
@@ -51,15 +52,20 @@ def _console(*, stderr: bool) -> Console:
     return Console(stderr=stderr, width=width, highlight=False, soft_wrap=not stream.isatty())
 
 
+def line(text: str = "") -> None:
+    """One line to stdout, with words of others in it: see ``common.plain_text``."""
+    typer.echo(shown(text))
+
+
 def note(message: str) -> None:
     """One line to stderr."""
-    typer.echo(message, err=True)
+    typer.echo(shown(message), err=True)
 
 
 def warning(message: str) -> None:
     """One line to stderr that must not be overlooked."""
     label = typer.style("warning:", fg="yellow", bold=True) if sys.stderr.isatty() else "warning:"
-    typer.echo(f"{label} {message}", err=True)
+    typer.echo(f"{label} {shown(message)}", err=True)
 
 
 def print_json(value: object) -> None:
@@ -77,7 +83,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, 
         wordy = index == 0 or column in words
         out.add_column(column, justify="left" if wordy else "right", header_style="dim", no_wrap=not wordy)
     for row in rows:
-        out.add_row(*(Text(cell) for cell in row))
+        out.add_row(*(Text(shown(cell)) for cell in row))
     results().print(out)
 
 

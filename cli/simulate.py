@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,7 +13,7 @@ from common.errors import ConfigError
 
 if TYPE_CHECKING:
     from cli.screen import Screen
-    from common.run.summary import Summary
+    from common.run.records import Summary
     from simulations.jobs import Job
 
 INTERRUPTED = 130
@@ -52,22 +52,65 @@ Out = Annotated[Path | None, typer.Option(help="run folder to make [runs/NAME-TI
 Resume = Annotated[Path | None, typer.Option(help="continue an interrupted run", metavar="DIR")]
 Json = Annotated[bool, typer.Option("--json", help="only the summary, as JSON, on stdout")]
 
-SETTING_OF_OPTION = {
-    "seed": "seed",
-    "drop": "drop",
-    "baselines": "baselines",
-    "events": "data.events",
-    "format": "data.format",
-    "catalogue": "data.catalogue",
-    "sites": "data.sites",
-    "split_by": "data.split_by",
-    "rounds": "training.rounds",
-    "epsilon": "privacy.epsilon",
-    "aggregation": "aggregation.mode",
-    "engine": "performance.engine",
-    "workers": "performance.workers",
-    "trainer": "performance.trainer",
-}
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which consumers, and how they are dealt to sites. None: as the settings say."""
+
+    events: Path | None = None
+    format: str | None = None
+    catalogue: Path | None = None
+    sites: int | None = None
+    split_by: str | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """By key, None where nothing was chosen. Raises: ConfigError."""
+        if self.sites is not None and self.split_by not in (None, "consumers", "items"):
+            raise ConfigError(
+                f"--sites {self.sites} and --split-by {self.split_by} contradict each other",
+                hint="a column makes its own sites; --sites goes with --split-by consumers or items",
+            )
+        return {f"data.{field.name}": getattr(self, field.name) for field in fields(self)}
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What is learnt, and under which promise."""
+
+    rounds: int | None = None
+    epsilon: float | None = None
+    no_privacy: bool = False
+    aggregation: str | None = None
+    drop: float | None = None
+    baselines: bool = False
+    seed: int | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """By key, None where nothing was chosen. Raises: ConfigError."""
+        if self.epsilon is not None and self.no_privacy:
+            raise ConfigError("--epsilon and --no-privacy contradict each other", hint="leave one of them out")
+        return {
+            "training.rounds": self.rounds,
+            "privacy.epsilon": self.epsilon,
+            "privacy.enabled": False if self.no_privacy else None,
+            "aggregation.mode": self.aggregation,
+            "drop": self.drop,
+            "baselines": True if self.baselines else None,
+            "seed": self.seed,
+        }
+
+
+@dataclass(frozen=True)
+class SpeedOptions:
+    """Who computes, and how fast."""
+
+    engine: str | None = None
+    workers: int | None = None
+    trainer: str | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """By key, None where nothing was chosen."""
+        return {f"performance.{field.name}": getattr(self, field.name) for field in fields(self)}
 
 
 @app.command(
@@ -101,7 +144,11 @@ def simulate(
     """
     from simulations.jobs import new_job, resumed_job
 
-    chosen = chosen_settings(locals())
+    chosen = chosen_settings(
+        DataOptions(events, format, catalogue, sites, split_by),
+        RunOptions(rounds, epsilon, no_privacy, aggregation, drop, baselines, seed),
+        SpeedOptions(engine, workers, trainer),
+    )
     if resume is None:
         job = new_job(scenario, chosen, set_ or [], out)
     elif scenario is None and out is None:
@@ -111,23 +158,12 @@ def simulate(
     raise typer.Exit(run_job(job, as_json=json))
 
 
-def chosen_settings(options: Mapping[str, Any]) -> dict[str, Any]:
+def chosen_settings(*options: DataOptions | RunOptions | SpeedOptions) -> dict[str, Any]:
     """The settings that options of the command line change, by key. Raises: BadInputError, ConfigError."""
     from simulations.jobs import coherent
 
-    epsilon, sites, split_by = options["epsilon"], options["sites"], options["split_by"]
-    if epsilon is not None and options["no_privacy"]:
-        raise ConfigError("--epsilon and --no-privacy contradict each other", hint="leave one of them out")
-    if sites is not None and split_by not in (None, "consumers", "items"):
-        raise ConfigError(
-            f"--sites {sites} and --split-by {split_by} contradict each other",
-            hint="a column makes its own sites; --sites goes with --split-by consumers or items",
-        )
-    given = {key: options[name] for name, key in SETTING_OF_OPTION.items()}
-    chosen = {key: value for key, value in given.items() if value is not None and value is not False}
-    if options["no_privacy"]:
-        chosen["privacy.enabled"] = False
-    return coherent(chosen)
+    given = [item for group in options for item in group.settings().items()]
+    return coherent({key: value for key, value in given if value is not None})
 
 
 def run_job(job: Job, *, as_json: bool) -> int:

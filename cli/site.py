@@ -10,14 +10,13 @@ import typer
 
 import cli.show as show
 from common.errors import BadInputError
+from common.plain_text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from client.runtime.approval import Request
     from client.runtime.check import Row
     from client.runtime.status import SiteStatus
-    from common.plan import RunPlan
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Operate a site: your data, keys and budget.")
 
@@ -56,9 +55,9 @@ def check(kit: KitArgument, json: JsonOption = False) -> None:
         show.print_json({"status": status, "checks": [asdict(row) for row in rows]})
     else:
         for row in rows:
-            typer.echo(f"{_mark(row.status)}  {row.name:<19} {row.found}")
+            typer.echo(f"{_mark(row.status)}  {row.name:<19} {shown(row.found)}")
             if row.todo:
-                typer.echo(f"{'':9}{'':<19} -> {row.todo}")
+                typer.echo(f"{'':9}{'':<19} -> {shown(row.todo)}")
         typer.echo(f"\n{_verdict(rows)}")
     raise typer.Exit(1 if status == FAILED else 0)
 
@@ -66,11 +65,13 @@ def check(kit: KitArgument, json: JsonOption = False) -> None:
 @app.command()
 def start(kit: KitArgument) -> None:
     """Connect to the server and answer until SIGTERM or Ctrl-C; starts again by itself after a lost session."""
-    from client.runtime.supervisor import start_site
+    from client.runtime.kit_check import require_sound_kit
+    from client.runtime.start import start_site
     from client.site import load_site
     from common.deployment import open_site_kit
 
     opened = open_site_kit(kit)
+    require_sound_kit(opened)
     site = load_site(opened.path)
 
     def close_leftovers() -> None:
@@ -82,45 +83,99 @@ def start(kit: KitArgument) -> None:
 
 
 @app.command()
+def unit(
+    kit: KitArgument,
+    user: Annotated[str, typer.Option(help="who runs the site; you, if left out", metavar="NAME")] = "",
+) -> None:
+    """Write the systemd unit of this site on stdout, with this machine's paths. Kits bring no unit and no script."""
+    from client.runtime.kit_check import require_sound_kit
+    from client.runtime.unit import systemd_unit
+    from common.deployment import open_site_kit
+
+    opened = open_site_kit(kit)
+    require_sound_kit(opened)
+    typer.echo(systemd_unit(opened, user), nl=False)
+
+
+@app.command("move-ledger")
+def move_ledger(
+    kit: KitArgument,
+    folder: Annotated[
+        str, typer.Argument(help="folder outside the kit, or user for your state directory", metavar="FOLDER")
+    ],
+    scope: Annotated[
+        str,
+        typer.Option(
+            help="name of the consumers, the same in every kit about them; kept if left out", metavar="NAME"
+        ),
+    ] = "",
+    json: JsonOption = False,
+) -> None:
+    """Keep the account of this kit's consumers in a ledger that other kits about the same consumers use too.
+
+    What the kit's own ledger holds is charged there; the file stays in the kit as evidence, under another name.
+    """
+    from client.runtime.ledgers import move
+    from common.deployment import open_site_kit
+
+    moved = move(open_site_kit(kit), folder, scope)
+    if json:
+        show.print_json(asdict(moved))
+        return
+    show.line(f"ledger        {moved.ledger}")
+    show.line(
+        f"scope         {moved.scope}: epsilon {show.epsilon(moved.epsilon, 4)} is charged, {moved.left_in_kit or 'nothing was in the kit'}"
+    )
+
+
+@app.command()
 def status(kit: KitArgument, json: JsonOption = False) -> None:
     """Show whether the site runs, what is spent and left, and which runs wait for your word."""
     from client.runtime.status import site_status
     from common.deployment import open_site_kit
 
-    found = site_status(open_site_kit(kit))
+    current = site_status(open_site_kit(kit))
     if json:
-        show.print_json(asdict(found))
+        show.print_json(asdict(current))
     else:
-        _show_status(found)
+        _show_status(current)
 
 
 @app.command()
 def approve(
     kit: KitArgument,
-    run: Annotated[str, typer.Argument(help="name of the run; without it: show what is asked")] = "",
+    plan: Annotated[
+        str,
+        typer.Argument(
+            help="digest of the plan as shown; a run's name if only one plan has it; without: show what is asked"
+        ),
+    ] = "",
     reject: Annotated[bool, typer.Option("--reject", help="say no instead of yes")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Show the settings of runs that wait, and say yes (or no) to one of them."""
-    from client.runtime.approval import WAITING, decide, requests
+    """Show the settings of runs that wait, and say yes (or no) to one of them, by the digest of its plan."""
+    from cli.request import plain_request, show_request
+    from client.runtime.approval import LEAST_PREFIX, WAITING, decide, requests
     from common.deployment import open_site_kit
 
     opened = open_site_kit(kit)
-    if run:
-        answers = [decide(opened, run, approve=not reject)]
+    if plan:
+        answers = [decide(opened, plan, approve=not reject)]
     elif reject:
-        raise BadInputError("--reject needs the name of a run", hint="fedcart site approve KIT RUN --reject")
+        raise BadInputError("--reject needs the digest of a plan", hint="fedcart site approve KIT PLAN --reject")
     else:
         answers = [request for request in requests(opened) if request.status == WAITING]
     if json:
-        show.print_json([_plain_request(answer) for answer in answers])
+        show.print_json([plain_request(opened, answer) for answer in answers])
         return
     for answer in answers:
-        _show_request(answer)
+        show_request(opened, answer)
     if not answers:
-        typer.echo("no run waits for an answer")
-    elif not run:
-        show.note(f"yes: fedcart site approve {kit} {answers[-1].run}    no: the same with --reject")
+        show.line("no run waits for an answer")
+    elif not plan:
+        show.note(
+            f"yes: fedcart site approve {kit} {answers[-1].digest[:LEAST_PREFIX]}    no: the same with --reject"
+        )
 
 
 @app.command()
@@ -139,14 +194,14 @@ def recover(
     json: JsonOption = False,
 ) -> None:
     """Begin a new ledger after a loss: it charges all that this site has attested to the server."""
-    from client.runtime.recovery import recover_site
+    from client.runtime.ledgers import recover_site
     from common.deployment import open_site_kit
 
     budget = recover_site(open_site_kit(kit), attestation, old_keys)
     if json:
         show.print_json(asdict(budget))
         return
-    typer.echo(
+    show.line(
         f"scope {budget.scope}: epsilon {show.epsilon(budget.epsilon, 4)} of {budget.limit:g} is charged, "
         f"{show.budget_left(budget.left, 4)} left"
     )
@@ -167,94 +222,20 @@ def _mark(status: str) -> str:
 
 def _show_status(found: SiteStatus) -> None:
     budget = found.budget
-    typer.echo(f"site          {found.site}")
-    typer.echo(f"running       {f'yes, process {found.pid}' if found.pid else 'no'}, server {found.server}")
-    typer.echo(f"budget        epsilon {show.epsilon(budget.epsilon, 4)} of {budget.limit:g} spent, "
+    show.line(f"site          {found.site}")
+    show.line(f"roster        {found.roster}")
+    show.line(f"running       {f'yes, process {found.pid}' if found.pid else 'no'}, server {found.server}")
+    show.line(f"budget        epsilon {show.epsilon(budget.epsilon, 4)} of {budget.limit:g} spent, "
                f"{show.budget_left(budget.left, 4)} left "
                f"(delta {budget.delta:g}, scope {budget.scope})")  # fmt: skip
-    typer.echo(
+    show.line(
         f"ledger        {show.count(budget.committed, 'release')}, {budget.open} open, {budget.forfeit} failed, "
         f"{budget.void} given back"
     )
+    for run in budget.paused:
+        show.line(f"paused        {run}: an answer failed here after it was charged; put right what the log says. The site "
+                   "takes part in the next run, or in this one again if failures_max in policy.toml allows it")  # fmt: skip
     for request in found.requests:
-        typer.echo(f"run           {request.run}: {request.status}")
+        show.line(f"run           {request.run}: {request.status}, plan {request.digest[:16]}")
     for line in found.log:
-        typer.echo(f"log           {line}")
-
-
-def _show_request(request: Request) -> None:
-    """What the operator says yes to: every figure here follows from the plan, none is the coordinator's word."""
-    from common.plan import RunPlan
-
-    plan = RunPlan.from_json(request.plan)
-    config = plan.config
-    training, heads = config.training, config.model.heads
-    rows = [
-        ("run", f"{request.run}: {request.status}"),
-        ("task", f"{config.task}, {training.rounds} rounds of {training.local_steps} steps"),
-        ("heads", ", ".join(f"{name} (weight {weight:g})" for name, weight in heads.items())),
-        ("sites", ", ".join(f"{name} ({declared} consumers)" for name, declared in plan.populations)),
-        ("weights", config.aggregation.weights),
-        ("aggregation", config.aggregation.mode),
-        ("learning rate", f"{training.learning_rate:g}" if training.learning_rate else "the recipe's own"),
-        ("features", _features(plan)),
-        ("held out", f"{config.privacy.holdout:g} of the consumers, for evaluation"),
-        *plan.task.approval_rows(config),
-        *_privacy_rows(plan),
-        ("settings", request.digest),
-    ]
-    for name, text in rows:
-        typer.echo(f"{name:<13} {text}")
-
-
-def _features(plan: RunPlan) -> str:
-    from json import loads
-
-    spec = loads(plan.features)
-    named = {key: spec[key] for key in ("catalogue_items", "item_buckets", "category_buckets") if spec.get(key)}
-    found = [f"{value} {key.replace('_', ' ')}" for key, value in named.items()]
-    return ", ".join([f"last {plan.config.features.max_events} events of a consumer", *found])
-
-
-def _privacy_rows(plan: RunPlan) -> list[tuple[str, str]]:
-    from common.privacy.accountant import show_epsilon
-
-    privacy = plan.config.privacy
-    if not privacy.enabled:
-        return [("privacy", "NONE: the policy will refuse this run")]
-    noise, rate = plan.task.evaluation_words(plan), plan.task.sampling_rate(plan.config)
-    rows = [
-        (
-            "privacy",
-            f"noise multiplier {plan.noise_multiplier:.4f}, sampling rate {rate:g}, "
-            f"clip {privacy.clip:g}; {noise}",
-        ),
-        (
-            "epsilon",
-            f"{show_epsilon(_run_epsilon(plan))} for all rounds and the closing evaluation (delta {privacy.delta:g}), "
-            f"computed here; the coordinator says {privacy.epsilon:g} at most",
-        ),
-    ]
-    if _exceeds(plan):
-        rows.append(("WARNING", "the settings cost more than the coordinator says"))
-    return rows
-
-
-def _run_epsilon(plan: RunPlan) -> float:
-    """What the whole run can cost one consumer, from its events: ``Guard.reserve`` lets it take no more."""
-    from common.privacy.accountant import epsilon_of
-
-    return epsilon_of(plan.total_events(), plan.config.privacy.delta)
-
-
-def _exceeds(plan: RunPlan) -> bool:
-    return _run_epsilon(plan) > plan.config.privacy.epsilon
-
-
-def _plain_request(request: Request) -> dict[str, object]:
-    from common.plan import RunPlan
-    from common.privacy.accountant import round_up
-
-    plan = RunPlan.from_json(request.plan)
-    said = {"epsilon_said": plan.config.privacy.epsilon, "exceeds": _exceeds(plan)}
-    return {**asdict(request), "epsilon": round_up(_run_epsilon(plan)), **said}
+        show.line(f"log           {line}")

@@ -19,13 +19,13 @@ class Limits:
     consumers: int
 
 
-def follow_stream(model: Path, events: Path | None, limits: Limits, reading: options.Reading) -> None:
+def follow_stream(model: Path, events: Path | None, limits: Limits, reading: options.ReadOptions) -> None:
     """Read JSON lines from stdin and answer each at once.
 
     ``events`` says what came before: it warms up the memory and the threshold.
     """
     from client.scoring.consumers import load_local, local_key, state_folder
-    from client.scoring.follow import DriftingLevel, follow
+    from client.scoring.lines import DriftingLevel, follow
     from client.scoring.model import open_model
     from client.scoring.stream import StreamScorer
 

@@ -7,10 +7,12 @@ trains and by no other. Whatever goes wrong, only a fixed word leaves the site; 
 
 from __future__ import annotations
 
+import logging
+import math
 import os
+import time
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,11 @@ import common.flower as flower
 from client.session import Memory
 from client.site import Site, load_site
 from common import VERSION
+from common.bounds import check_run
 from common.config import PerformanceSettings
 from common.deployment import SITE_VARIABLE
 from common.errors import BadInputError, FedcartError, PolicyRefusedError
+from common.local_log import local_log
 
 app = ClientApp()
 MEMORY = "round"
@@ -35,19 +39,39 @@ Handler = Callable[[Site, dict[str, Any], Memory, PerformanceSettings], Answer]
 
 
 def _handle(message: Message, context: Context, handler: Handler) -> Message:
-    """Answer one message; an error becomes a code, never a text."""
+    """Answer one message; an error becomes a code, never a text, with the attestation if something was charged."""
     site = None
     try:
         site = _open(context)
         parts, memory = handler(site, flower.parts_of(message.content), _remembered(context), _speed(context))
         context.state[MEMORY] = ConfigRecord(memory.__dict__ | {})
         return flower.reply(message, parts)
+    except session.ChargedError as error:
+        _log(site, message, error.cause)
+        return flower.reply(message, _code_of(error.cause) | {"attestation": session.attested(error.attestation)})
     except Exception as error:  # nothing of an exception may reach the server
         _log(site, message, error)
-        parts = {"error": error.code if isinstance(error, FedcartError) else "failed"}
-        if isinstance(error, PolicyRefusedError):
-            parts["rule"] = error.rule
-        return flower.reply(message, parts)
+        return flower.reply(message, _code_of(error))
+
+
+def _code_of(error: Exception) -> dict[str, Any]:
+    parts = {"error": error.code if isinstance(error, FedcartError) else "failed"}
+    if isinstance(error, PolicyRefusedError):
+        parts["rule"] = error.rule
+    return parts
+
+
+def _handle_in_full_seconds(message: Message, context: Context, handler: Handler) -> Message:
+    """As ``_handle``; the answer of a real site waits for the next full second, whatever it is.
+
+    How long training takes says how many consumers there are, to a few milliseconds each.
+    """
+    began = time.monotonic()
+    answer = _handle(message, context, handler)
+    if not context.node_config.get("simulated", False):
+        spent = time.monotonic() - began
+        time.sleep(math.ceil(spent) - spent)
+    return answer
 
 
 def _open(context: Context) -> Site:
@@ -74,14 +98,11 @@ def _log(site: Site | None, message: Message, error: Exception) -> None:
     """The story in the site's own log: our own words, or else type and place; a foreign text could quote data."""
     ours = f"{error.message}; {error.hint}" if isinstance(error, FedcartError) else type(error).__name__
     places = "" if isinstance(error, FedcartError) else "".join(traceback.format_tb(error.__traceback__))
-    text = f"{message.metadata.message_type} {message.metadata.group_id}: {ours}\n{places}"
-    if site is None:
-        print(text, flush=True)  # noqa: T201 - without a site there is no log file; the launcher keeps this
-        return
-    with suppress(OSError):  # on a full disk the server still gets its one word
-        site.kit.state.mkdir(parents=True, exist_ok=True)
-        with site.kit.log.open("a", encoding="utf-8") as file:
-            file.write(text)
+    text = f"{message.metadata.message_type} {message.metadata.group_id}: {ours}\n{places}".rstrip()
+    if site is None:  # there is no log file; whoever started this process keeps what it says
+        logging.getLogger("fedcart").error(text)
+    else:
+        local_log(site.kit.log).error(text)
 
 
 @app.query("hello")
@@ -89,10 +110,16 @@ def hello(message: Message, context: Context) -> Message:
     """Say who we are, proven for this run and node."""
 
     def greet(site: Site, request: dict[str, Any], _: Memory, __: PerformanceSettings) -> Answer:
-        statement = HELLO + f"{request['run']}/{message.metadata.dst_node_id}".encode()
+        statement = HELLO + f"{_run_of(request)}/{message.metadata.dst_node_id}".encode()
         return {"site": site.name, "version": VERSION, "signature": site.identity.sign(statement)}, Memory()
 
     return _handle(message, context, greet)
+
+
+def _run_of(request: dict[str, Any]) -> str:
+    run = session.part(request, "run", str)
+    check_run(run)
+    return run
 
 
 @app.query("propose")
@@ -109,7 +136,9 @@ def propose(message: Message, context: Context) -> Message:
 @app.query("advertise")
 def advertise(message: Message, context: Context) -> Message:
     """Exchange 1, the one that trains."""
-    return _handle(message, context, lambda site, request, _, speed: session.advertise(site, request, speed))
+    return _handle_in_full_seconds(
+        message, context, lambda site, request, _, speed: session.advertise(site, request, speed)
+    )
 
 
 @app.query("share")
@@ -118,38 +147,43 @@ def share(message: Message, context: Context) -> Message:
     return _handle(message, context, lambda site, request, memory, _: session.share(site, request, memory))
 
 
+@app.query("accept")
+def accept(message: Message, context: Context) -> Message:
+    """Exchange 3."""
+    return _handle(message, context, lambda site, request, memory, _: session.accept(site, request, memory))
+
+
 @app.query("mask")
 def mask(message: Message, context: Context) -> Message:
-    """Exchange 3."""
+    """Exchange 4."""
     return _handle(message, context, lambda site, request, memory, _: session.mask(site, request, memory))
 
 
 @app.query("confirm")
 def confirm(message: Message, context: Context) -> Message:
-    """Exchange 4."""
+    """Exchange 5."""
     return _handle(message, context, lambda site, request, memory, _: session.confirm(site, request, memory))
 
 
 @app.query("unmask")
 def unmask(message: Message, context: Context) -> Message:
-    """Exchange 5."""
+    """Exchange 6."""
     return _handle(message, context, lambda site, request, memory, _: session.unmask(site, request, memory))
 
 
 @app.query("contribute")
 def contribute(message: Message, context: Context) -> Message:
     """The one exchange of plain aggregation (simulations)."""
-    return _handle(
+    return _handle_in_full_seconds(
         message, context, lambda site, request, _, speed: (session.contribute(site, request, speed), Memory())
     )
 
 
 @app.query("close")
 def close(message: Message, context: Context) -> Message:
-    """The run has ended."""
+    """The run has ended: forget it, and sign its record."""
 
     def forget(site: Site, request: dict[str, Any], _: Memory, __: PerformanceSettings) -> Answer:
-        session.close(site, request)
-        return {}, Memory()
+        return session.close(site, request), Memory()
 
     return _handle(message, context, forget)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from client.site import Site
+from client.site import PreparedConsumers, Site
 from client.tasks.half import half_of
 from common.config import PerformanceSettings, RunConfig
 from common.errors import ConfigError
@@ -25,24 +25,26 @@ if TYPE_CHECKING:
     from common.data.sequences import ConsumerSequences
     from common.model.batch import Batcher
     from common.model.network import SequenceModel
-    from common.model.parameters import FlatParameters, ItemRows
+    from common.model.parameters import FlatParameters, StockedModel
 
 Vector = NDArray[np.float32]
-SiteModel = tuple["ItemRows", "SequenceModel", "FlatParameters"]
+SiteModel = tuple["StockedModel", "SequenceModel", "FlatParameters"]
 
 # Work that a process need not do twice. Nothing in here is state: every entry follows from its key.
+# They hold the sites that a worker of a simulation serves in turn: one more than fit would mean none is ever found.
 _engines: dict[tuple[object, ...], GradientEngine] = {}
-_ENGINES_KEPT = 64
+_holdouts: dict[tuple[object, ...], tuple[PreparedConsumers, Batcher]] = {}
+_ENGINES_KEPT = 256
+_HOLDOUTS_KEPT = 1_024
 
 
-def engine_of(site: Site, plan: RunPlan, speed: PerformanceSettings) -> tuple[ItemRows, GradientEngine]:
+def engine_of(site: Site, plan: RunPlan, speed: PerformanceSettings) -> tuple[StockedModel, GradientEngine]:
     """The gradient engine over the site's training rows, and how its model sits in the global vector."""
     prepared = site.prepared(plan)
     rows, _, _ = site_model(site, plan)
     key = (site.kit.path, plan, speed.trainer, speed.micro_batch)
     if key not in _engines:
-        while len(_engines) >= _ENGINES_KEPT:
-            _engines.pop(next(iter(_engines)))
+        _make_room(_engines, _ENGINES_KEPT)
         _engines[key] = _make_engine(plan, speed, localize(prepared.train, rows), len(rows.rows))
     return rows, _engines[key]
 
@@ -51,7 +53,16 @@ def holdout_of(site: Site, plan: RunPlan, parameters: Vector) -> tuple[SequenceM
     """The site's model with these global parameters ``float32[d]``, and its hold-out."""
     rows, model, flat = site_model(site, plan)
     flat.load(rows.restrict(parameters))
-    return model, make_batcher(localize(site.prepared(plan).holdout, rows), plan.config)
+    prepared, key = site.prepared(plan), (site.kit.path, plan)
+    if key not in _holdouts or _holdouts[key][0] is not prepared:  # other rows: the log or its key changed
+        _make_room(_holdouts, _HOLDOUTS_KEPT)
+        _holdouts[key] = prepared, make_batcher(localize(prepared.holdout, rows), plan.config)
+    return model, _holdouts[key][1]
+
+
+def _make_room(kept: dict[tuple[object, ...], Any], most: int) -> None:
+    while len(kept) >= most:
+        kept.pop(next(iter(kept)))
 
 
 def site_model(site: Site, plan: RunPlan) -> SiteModel:
@@ -67,7 +78,7 @@ def make_batcher(sequences: ConsumerSequences, config: RunConfig) -> Batcher:
     return Batcher(sequences, list(config.model.heads), targets, config.model.targets)
 
 
-def localize(sequences: ConsumerSequences, rows: ItemRows) -> ConsumerSequences:
+def localize(sequences: ConsumerSequences, rows: StockedModel) -> ConsumerSequences:
     """Sequences with item ids of the site's smaller model; items outside its catalogue become unknown."""
     integers = sequences.integers.copy()
     column = sequences.integer_names.index("item")
@@ -75,7 +86,7 @@ def localize(sequences: ConsumerSequences, rows: ItemRows) -> ConsumerSequences:
     return replace(sequences, integers=integers)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=256)
 def _cached_model(plan: RunPlan, mask: bytes) -> SiteModel:
     from common.data.features import FeatureSpec
     from common.model.network import ModelShape, build_model
@@ -97,7 +108,6 @@ def _cached_model(plan: RunPlan, mask: bytes) -> SiteModel:
 def _make_engine(
     plan: RunPlan, speed: PerformanceSettings, train: ConsumerSequences, items: int
 ) -> GradientEngine:
-    from client.training.engines import make_engine
     from common.data.features import FeatureSpec
     from common.model.network import ModelShape, build_model
 
@@ -105,3 +115,23 @@ def _make_engine(
     sizes = FeatureSpec.from_json(json.loads(plan.features)).sizes
     model = build_model(config.model, ModelShape(sizes | {"item": items}), config.seed)
     return make_engine(model, make_batcher(train, config), config, speed.trainer, speed.micro_batch)
+
+
+def make_engine(
+    model: SequenceModel, batcher: Batcher, config: RunConfig, trainer: str, micro_batch: int
+) -> GradientEngine:
+    """Make the engine over training consumers: plain without privacy; the fast tape, or stock Opacus hooks, with it.
+
+    ``trainer`` and ``micro_batch`` change speed only.
+    """
+    if not config.privacy.enabled:
+        from client.training.gradients import PlainEngine
+
+        return PlainEngine(model, batcher, micro_batch)
+    if trainer == "opacus":
+        from client.training.dpsgd.opacus_path import OpacusEngine
+
+        return OpacusEngine(model, batcher, config.privacy.clip, micro_batch)
+    from client.training.dpsgd.engine import TapeEngine
+
+    return TapeEngine(model, batcher, config.privacy.clip, micro_batch)

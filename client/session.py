@@ -1,7 +1,7 @@
 """One round at a site: verify what is asked, reserve, compute, and let one masked vector leave.
 
     advertise   signature, policy, budget and RESERVE -> local training -> outbox -> fresh keys
-    share, mask, confirm, unmask   the secure-aggregation machine; COMMIT before the masked vector leaves
+    share, accept, mask, confirm, unmask   the secure-aggregation machine; COMMIT before the masked vector leaves
 
 Nothing here knows Flower: requests and replies are named values, and what must live until the next
 message of the round is a ``Memory`` that the caller keeps (secrets included, never on disk).
@@ -10,9 +10,10 @@ message of the round is a ``Memory`` that the caller keeps (secrets included, ne
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,22 +22,31 @@ import common.secagg.fixedpoint as fixedpoint
 import common.secagg.messages as messages
 import common.wire as wire
 from client.answers import answer
-from client.guard.guard import Guard, Reservation
+from client.guard.guard import Grant, Guard, ReservationKey
 from client.guard.journal import FileJournal
 from client.guard.policy import Proposal, SitePolicy
 from client.question import Question
-from client.runtime.approval import require_approval
+from client.runtime.approval import ASK, require_approval, was_asked
 from client.site import Site
 from common.config import PerformanceSettings
-from common.contribution import TRAIN, Query
+from common.contribution import DIGEST_BYTES, MAX_QUERY_BYTES, TRAIN, Query
 from common.errors import LocalProtocolError, PolicyRefusedError, RemoteProtocolError, VerificationError
-from common.plan import FAREWELL, PROPOSAL, RunPlan, model_digest
+from common.plan import COUNTERSIGNED, FAREWELL, PROPOSAL, Closing, RunPlan, model_digest
 from common.privacy.attestation import SignedAttestation
 from common.privacy.mechanism import PrivacyEvent
 from common.secagg.client import ClientProtocol, CohortPolicy, LocalSite
-from common.secagg.messages import Params, default_threshold
+from common.secagg.messages import Params, PlainParams, default_threshold, invitation
 from common.trust.crypto import sha256, uniform_words
 
+T = TypeVar("T")
+Asked = TypeVar(
+    "Asked",
+    messages.AdvertisementList,
+    messages.ShareDelivery,
+    messages.AcceptedList,
+    messages.SurvivorList,
+    messages.ConfirmationList,
+)
 Values = Mapping[str, Any]
 RECIPE_RATE = 1.0  # for the policy: a rate left to the recipe is this program's own, and below this
 
@@ -55,14 +65,32 @@ class Memory:
     plan: str = ""
 
 
+class ChargedError(Exception):
+    """An answer failed after its RESERVE: what went wrong, and what the server must hear of the charge."""
+
+    def __init__(self, cause: Exception, attestation: SignedAttestation) -> None:
+        super().__init__(str(cause))
+        self.cause, self.attestation = cause, attestation
+
+
+def part(request: Values, name: str, kind: type[T]) -> T:
+    """A named value of a request. Raises: RemoteProtocolError if it is missing or of another type."""
+    value = request.get(name)
+    if type(value) is not kind:
+        raise RemoteProtocolError(f"the request's {name} is missing, or no {kind.__name__}")
+    return value
+
+
 def advertise(site: Site, request: Values, speed: PerformanceSettings) -> tuple[dict[str, Any], Memory]:
     """Exchange 1: answer the signed query into the outbox and publish fresh keys of this session.
 
-    Raises: VerificationError (signature, digests), PolicyRefusedError, BudgetExhaustedError, RollbackError.
+    Raises: VerificationError (signature, digests), PolicyRefusedError, BudgetExhaustedError, RollbackError,
+    PausedError; ChargedError for whatever goes wrong after the RESERVE.
     """
     question = verified_question(site, request, speed)
     _require_approval(site, question.plan)
-    params = messages.decode(Params, request["message"])
+    params = messages.decode(Params, part(request, "message", bytes))
+    _check_invitation(site, question, params, request)
     _check_params(question, params)
     machine = ClientProtocol(_local_site(site), params)
     published = machine.advertise()  # refuses foreign cohorts and used sessions before anything is charged
@@ -74,35 +102,45 @@ def advertise(site: Site, request: Values, speed: PerformanceSettings) -> tuple[
 def share(site: Site, request: Values, memory: Memory) -> tuple[dict[str, Any], Memory]:
     """Exchange 2: deal encrypted shares of this session's secrets."""
     machine = _machine(site, memory)
-    bundle = machine.share(messages.decode(messages.AdvertisementList, request["message"]))
+    bundle = machine.share(_asked(messages.AdvertisementList, request, machine))
     return {"message": messages.encode(bundle)}, replace(memory, machine=machine.to_state())
 
 
+def accept(site: Site, request: Values, memory: Memory) -> tuple[dict[str, Any], Memory]:
+    """Exchange 3: check what was dealt, or show everybody which dealer signed a wrong share; nothing has left yet."""
+    machine = _machine(site, memory)
+    receipt = machine.accept(_asked(messages.ShareDelivery, request, machine))
+    if receipt.accused:
+        accused = [accusation.dealer for accusation in receipt.accused]
+        site.note_locally({"round": machine.params.session.round, "kind": "complaint", "accused": accused})
+    return {"message": messages.encode(receipt)}, replace(memory, machine=machine.to_state())
+
+
 def mask(site: Site, request: Values, memory: Memory) -> tuple[dict[str, Any], Memory]:
-    """Exchange 3: COMMIT, then the masked vector leaves; from here the contribution is dead."""
+    """Exchange 4: COMMIT, then the masked vector leaves; from here the contribution is dead."""
     machine = _machine(site, memory)
     ring = _ring(site, memory)
     # Without privacy the same seed gives the same ring again, so there the session is part of the name.
     again = b"" if memory.reservation else str(machine.params.session).encode()
     contribution = sha256(b"fedcart/contribution/1", again, ring.tobytes())
-    delivery = messages.decode(messages.ShareDelivery, request["message"])
-    masked = machine.mask(delivery, ring, contribution)
+    accepted = _asked(messages.AcceptedList, request, machine)
+    masked = machine.mask(accepted, ring, contribution)
     _keep(site, memory, ring)
     _commit(site, memory)
     return {"message": messages.encode(masked)}, Memory(machine.to_state())
 
 
 def confirm(site: Site, request: Values, memory: Memory) -> tuple[dict[str, Any], Memory]:
-    """Exchange 4: sign the survivor list, once."""
+    """Exchange 5: sign the survivor list, once."""
     machine = _machine(site, memory)
-    signed = machine.confirm(messages.decode(messages.SurvivorList, request["message"]))
+    signed = machine.confirm(_asked(messages.SurvivorList, request, machine))
     return {"message": messages.encode(signed)}, Memory(machine.to_state())
 
 
 def unmask(site: Site, request: Values, memory: Memory) -> tuple[dict[str, Any], Memory]:
-    """Exchange 5: reveal one share per site under t signatures; then forget everything."""
+    """Exchange 6: reveal one share per site under t signatures; then forget everything."""
     machine = _machine(site, memory)
-    revealed = machine.unmask(messages.decode(messages.ConfirmationList, request["message"]))
+    revealed = machine.unmask(_asked(messages.ConfirmationList, request, machine))
     return {"message": messages.encode(revealed)}, Memory()
 
 
@@ -113,21 +151,41 @@ def contribute(site: Site, request: Values, speed: PerformanceSettings) -> dict[
     """
     question = verified_question(site, request, speed)
     _require_approval(site, question.plan)
-    reply, memory = _prepare(site, question, request, None)
-    ring = _ring(site, memory)
-    _keep(site, memory, ring)
-    _commit(site, memory)
+    params = wire.decode(PlainParams, part(request, "message", bytes), messages.largest_bytes(PlainParams))
+    _check_invitation(site, question, params, request)
+    reply, memory = _prepare(site, question, request, params)
+    try:
+        ring = _ring(site, memory)
+        _keep(site, memory, ring)
+        _commit(site, memory)
+    except Exception as error:
+        if "attestation" in reply:
+            raise ChargedError(error, SignedAttestation.from_json(json.loads(reply["attestation"]))) from error
+        raise
     return reply | {"ring": ring.astype("<u4").tobytes()}
 
 
-def close(site: Site, request: Values) -> None:
-    """The coordinator says that the run is over: void what never left, so that it is not charged.
+def close(site: Site, request: Values) -> dict[str, Any]:
+    """The coordinator says that the run is over: void what never left, so that it is not charged; sign its last record.
 
-    Raises: VerificationError (signature).
+    A record that ends before this site's last release is not signed: then its tail is cut.
+    Raises: VerificationError (signature), RemoteProtocolError.
     """
-    run = str(request["run"])
-    site.roster.verify(site.roster.coordinator.name, FAREWELL + run.encode(), request["signature"])
-    _close_rounds(site.guard(), run, keep=-1)
+    closing = wire.decode(Closing, part(request, "closing", bytes))
+    site.roster.verify(
+        site.roster.coordinator.name, closing.statement(FAREWELL), part(request, "signature", bytes)
+    )
+    guard = site.guard()
+    _close_rounds(guard, closing.run, keep=-1)
+    with guard.ledger.transaction() as state:
+        left = [
+            r.body.round
+            for r in state.reservations.values()
+            if r.body.run == closing.run and r.state == "committed"
+        ]
+    if max(left, default=0) > closing.round:
+        raise RemoteProtocolError(f"the record ends with round {closing.round}, round {max(left)} left this site")
+    return {"signature": site.identity.sign(closing.statement(COUNTERSIGNED))}
 
 
 def propose(site: Site, request: Values) -> None:
@@ -135,30 +193,41 @@ def propose(site: Site, request: Values) -> None:
 
     Raises: VerificationError (signature), PolicyRefusedError naming the rule, ApprovalPendingError.
     """
-    plan = RunPlan.from_json(request["plan"])
-    site.roster.verify(site.roster.coordinator.name, PROPOSAL + plan.digest(), request["signature"])
+    plan = RunPlan.from_json(part(request, "plan", str))
+    site.roster.verify(site.roster.coordinator.name, PROPOSAL + plan.digest(), part(request, "signature", bytes))
     _check_plan(site, plan)
+    if plan.config.privacy.enabled:
+        plan.check_costs(plan.task.opening or TRAIN)
     if plan.config.privacy.enabled or not site.simulated:
         site.guard().check_proposal(_first_proposal(site, plan))
     _require_approval(site, plan)
+
+
+def budget_with(site: Site, plan: RunPlan, later: int = 0) -> tuple[float, float]:
+    """Epsilon of the site's scope now, and after the whole run of a plan and so many later ones like it."""
+    return site.guard().with_run(_first_proposal(site, plan), later)
 
 
 def _first_proposal(site: Site, plan: RunPlan) -> Proposal:
     """The first charged round of a plan with all its sites, as the policy will meet it."""
     opening = plan.task.opening
     kind, number = (opening, 0) if opening else (TRAIN, 1)
-    query = Query(kind, plan.run, number, plan.to_json(), b"")
+    query = Query(kind, plan.run, number, plan.to_json(), bytes(DIGEST_BYTES))
     question = Question(query, plan, np.zeros(0, dtype=np.float32))
     cohort = min(len(plan.sites), plan.config.aggregation.max_cohort)
     threshold = plan.config.aggregation.threshold or default_threshold(cohort)
     secure = plan.config.aggregation.mode == "secure"
-    return replace(proposal_of(site, question, 1, None), cohort=cohort, threshold=threshold, secure=secure)
+    return replace(proposal_of(site, question, None), cohort=cohort, threshold=threshold, secure=secure)
 
 
 def _require_approval(site: Site, plan: RunPlan) -> None:
-    if not site.simulated:
-        mode = SitePolicy.load(site.kit.policy).approve
-        require_approval(site.kit, mode, plan.run, plan.digest().hex(), plan.to_json())
+    """Nobody is asked about a plan that this site's rules or its budget refuse, by whichever message it comes."""
+    if site.simulated:
+        return
+    mode, digest = SitePolicy.load(site.kit.policy).approve, plan.digest().hex()
+    if mode == ASK and not was_asked(site.kit, digest):
+        site.guard().check_proposal(_first_proposal(site, plan))
+    require_approval(site.kit, mode, plan.run, digest, plan.to_json())
 
 
 def verified_question(site: Site, request: Values, speed: PerformanceSettings) -> Question:
@@ -166,12 +235,12 @@ def verified_question(site: Site, request: Values, speed: PerformanceSettings) -
 
     Raises: VerificationError, RemoteProtocolError.
     """
-    query = wire.decode(Query, request["query"])
-    site.roster.verify(site.roster.coordinator.name, query.digest(), request["signature"])
-    model = np.frombuffer(request["model"], dtype="<f4").astype(np.float32)
+    query = wire.decode(Query, part(request, "query", bytes), MAX_QUERY_BYTES)
+    site.roster.verify(site.roster.coordinator.name, query.digest(), part(request, "signature", bytes))
+    plan = RunPlan.from_json(query.settings)
+    model = _model(part(request, "model", bytes), plan)
     if model_digest(model) != query.model_digest:
         raise VerificationError("the model beside the query is not the one that was signed")
-    plan = RunPlan.from_json(query.settings)
     if plan.run != query.run or model.size != plan.parameters:
         raise RemoteProtocolError("query, plan and model do not belong together")
     if not plan.task.accepts(query.kind, query.round, plan.config.training.rounds):
@@ -179,7 +248,15 @@ def verified_question(site: Site, request: Values, speed: PerformanceSettings) -
     if not np.isfinite(model).all():
         raise RemoteProtocolError("the model holds a value that is not finite")
     _check_plan(site, plan)
+    if plan.config.privacy.enabled:
+        plan.check_costs(query.kind)
     return Question(query, plan, model, speed)
+
+
+def _model(raw: bytes, plan: RunPlan) -> NDArray[np.float32]:
+    if len(raw) != 4 * plan.parameters:
+        raise RemoteProtocolError(f"the model has {len(raw)} bytes, the plan says {plan.parameters} parameters")
+    return np.frombuffer(raw, dtype="<f4").astype(np.float32)
 
 
 def _check_plan(site: Site, plan: RunPlan) -> None:
@@ -213,13 +290,14 @@ def _expected_features(site: Site, plan: RunPlan) -> str:
     return feature_spec(catalogue, item_buckets=plan.config.features.item_buckets).canonical()
 
 
-def proposal_of(site: Site, question: Question, attempt: int, params: Params | None) -> Proposal:
-    """The query in the words of the site's policy."""
+def proposal_of(site: Site, question: Question, params: Params | PlainParams | None) -> Proposal:
+    """The query in the words of the site's policy; without ``params`` as it will come with all sites."""
     plan, config = question.plan, question.plan.config
+    secure = params if isinstance(params, Params) else None
     return Proposal(
         run=plan.run,
         round=question.query.round,
-        attempt=attempt,
+        attempt=params.session.attempt if params else 1,
         kind=question.query.kind,
         task=config.task,
         query=question.query.digest().hex(),
@@ -227,25 +305,26 @@ def proposal_of(site: Site, question: Question, attempt: int, params: Params | N
         events=plan.events(question.query.kind),
         delta=config.privacy.delta,
         clip=config.privacy.clip,
-        cohort=len(params.cohort) if params else len(plan.sites),
-        threshold=params.threshold if params else len(plan.sites),
+        cohort=len(secure.cohort) if secure else len(plan.sites),
+        threshold=secure.threshold if secure else len(plan.sites),
         population=site.file.site.population,
         min_stockists=config.aggregation.min_stockists,
-        secure=params is not None,
+        secure=secure is not None,
         holdout=config.privacy.holdout,
         split_key=site.split_key(),
         run_events=plan.total_events(),
         learning_rate=config.training.learning_rate or RECIPE_RATE,
         weight_ratio=max(declared for _, declared in plan.populations) / plan.population(site.name),
         derived=plan.derived(question.query.kind),
+        roster=params.roster.hex() if params else "",
+        witness=params.witness.hex() if params else "",
     )
 
 
 def _prepare(
-    site: Site, question: Question, request: Values, params: Params | None
+    site: Site, question: Question, request: Values, params: Params | PlainParams
 ) -> tuple[dict[str, Any], Memory]:
     """RESERVE, compute, quantize, store; or take the stored answer of an attempt that never left."""
-    attempt = int(request["attempt"])
     if not question.plan.config.privacy.enabled:
         if not site.simulated:
             raise PolicyRefusedError(
@@ -254,18 +333,37 @@ def _prepare(
         return {}, Memory(ring=_quantized(site, question)[0].tobytes(), plan=_plan_to_keep(question))
     guard = site.guard()
     _close_rounds(guard, question.query.run, keep=question.query.round)
-    grant = guard.reserve(proposal_of(site, question, attempt, params), _echoed(request))
-    if not grant.reused:
-        try:
-            ring, events = _quantized(site, question)
-            guard.store(grant, ring.tobytes(), events)
-        except Exception:
-            guard.fail(grant)  # that it failed may depend on the data, and the error code leaves: charged for good
-            raise
+    grant = guard.reserve(proposal_of(site, question, params), _echoed(request))
     memory = Memory(
         reservation=json.dumps(_reservation_to_json(grant), allow_nan=False), plan=_plan_to_keep(question)
     )
-    return {"attestation": json.dumps(grant.attestation.to_json(), allow_nan=False)}, memory
+    with _charged(grant):
+        if not grant.reused:
+            _compute(site, question, guard, grant)
+    return {"attestation": attested(grant.attestation)}, memory
+
+
+def _compute(site: Site, question: Question, guard: Guard, grant: Grant) -> None:
+    try:
+        ring, events = _quantized(site, question)
+        guard.store(grant, ring.tobytes(), events)
+    except Exception:
+        guard.fail(grant)  # that it failed may depend on the data, and the error code leaves: charged for good
+        raise
+
+
+@contextmanager
+def _charged(grant: Grant) -> Iterator[None]:
+    """Whatever goes wrong from here on, the server hears of the charge. Raises: ChargedError."""
+    try:
+        yield
+    except Exception as error:
+        raise ChargedError(error, grant.attestation) from error
+
+
+def attested(signed: SignedAttestation) -> str:
+    """An attestation as a message carries it."""
+    return json.dumps(signed.to_json(), allow_nan=False)
 
 
 def _quantized(site: Site, question: Question) -> tuple[NDArray[np.uint32], tuple[PrivacyEvent, ...]]:
@@ -305,6 +403,10 @@ def _commit(site: Site, memory: Memory) -> None:
         site.guard().commit(_reservation_from_json(memory.reservation))
 
 
+def _asked(kind: type[Asked], request: Values, machine: ClientProtocol) -> Asked:
+    return messages.decode(kind, part(request, "message", bytes), machine.params)
+
+
 def _machine(site: Site, memory: Memory) -> ClientProtocol:
     if not memory.machine:
         raise RemoteProtocolError("this site is in no session", hint="it was restarted, or the round is over")
@@ -318,15 +420,29 @@ def _local_site(site: Site) -> LocalSite:
     )
 
 
+def _check_invitation(site: Site, question: Question, params: Params | PlainParams, request: Values) -> None:
+    """The coordinator opened this very session, about this query, among the parties of this site's roster.
+
+    Raises: VerificationError.
+    """
+    site.roster.verify(site.roster.coordinator.name, invitation(params), part(request, "invitation", bytes))
+    if params.roster != site.roster.digest:
+        raise VerificationError(
+            "the session is of another roster than this site's",
+            hint="compare the six words of `fedcart site check` with another site, then take the kit again",
+        )
+    session, query = params.session, question.query
+    if params.query_digest != query.digest() or (session.run, session.round) != (query.run, query.round):
+        raise VerificationError("the session is not about the signed query")
+
+
 def _check_params(question: Question, params: Params) -> None:
-    """The session's parameters must be about the signed query: its model, its layout, its weights."""
+    """The session's parameters must follow from the signed query: its model, its layout, its weights."""
     plan = question.plan
     expected = {site: plan.weight(site) for site in params.sites}
     if (
-        params.query_digest != question.query.digest()
-        or params.model_digest != question.query.model_digest
+        params.model_digest != question.query.model_digest
         or params.blocks != plan.blocks(question.query.kind)
-        or (params.session.run, params.session.round) != (question.query.run, question.query.round)
         or any(member.weight != expected[member.site] for member in params.cohort)
     ):
         raise VerificationError("the session's parameters do not belong to the signed query")
@@ -334,7 +450,7 @@ def _check_params(question: Question, params: Params) -> None:
 
 def _echoed(request: Values) -> SignedAttestation | None:
     head = request.get("head", "")
-    return SignedAttestation.from_json(json.loads(head)) if head else None
+    return SignedAttestation.from_text(head) if head else None
 
 
 def _close_rounds(guard: Guard, run: str, *, keep: int) -> None:
@@ -344,9 +460,9 @@ def _close_rounds(guard: Guard, run: str, *, keep: int) -> None:
         guard.close_round(run, number)
 
 
-def _reservation_to_json(granted: Reservation) -> dict[str, Any]:
+def _reservation_to_json(granted: ReservationKey) -> dict[str, Any]:
     return {"sequence": granted.sequence, "head": granted.head, "run": granted.run, "round": granted.round}
 
 
-def _reservation_from_json(text: str) -> Reservation:
-    return Reservation(**json.loads(text))
+def _reservation_from_json(text: str) -> ReservationKey:
+    return ReservationKey(**json.loads(text))

@@ -22,13 +22,15 @@ from numpy.typing import NDArray
 
 from client.guard.guard import Guard, open_guard
 from client.guard.policy import SitePolicy
+from client.guard.shared_ledger import SharedLedger, shared_ledger
 from common import VERSION
 from common.atomic import create_atomic, write_atomic
 from common.deployment import SiteFile, SiteKit, open_site_kit
-from common.errors import BadInputError, ConfigError, WorkFailedError
+from common.errors import BadInputError, ConfigError, VerificationError, WorkFailedError
 from common.plan import RunPlan
 from common.strict_json import one_line
-from common.trust.identity import Identity, Roster
+from common.trust.identity import CONSUMERS_KEY, Identity, Roster
+from common.trust.private_files import require_private
 
 if TYPE_CHECKING:
     from common.data.events import EventLog
@@ -39,7 +41,7 @@ _ARRAYS = ("consumers", "offsets", "integers", "numeric", "timestamps")
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedConsumers:
     """A site's consumers, encoded for one feature spec: training rows, held-out rows, public item mask.
 
     Shapes: ``mask: bool[items + 1]``, entry 0 always False.
@@ -61,14 +63,21 @@ class Site:
     simulated: bool
     ledger_path: Path | None = None
 
+    def shared_ledger(self) -> SharedLedger | None:
+        """The ledger outside the kit that site.toml names, if it does. Raises: BadInputError."""
+        facts = self.file.site
+        return shared_ledger(facts.ledger, facts.scope, facts.name, self.kit.path)
+
     def guard(self) -> Guard:
         """The door through which everything leaves. Raises: BadInputError, VerificationError (ledger)."""
+        shared = self.shared_ledger()
         return open_guard(
             self.kit.state,
             self.identity,
             SitePolicy.load(self.kit.policy),
             self.file.site.scope,
-            ledger_path=self.ledger_path,
+            ledger_path=shared.file if shared else self.ledger_path,
+            ledger_key=shared.identity() if shared else None,
             simulated=self.simulated,
             code=VERSION,
         )
@@ -81,11 +90,13 @@ class Site:
     def secret(self) -> bytes:
         """The site's own 32-byte key for pseudonyms and for the choice of the hold-out; made once.
 
-        Raises: BadInputError if it is damaged, WorkFailedError (disk).
+        Raises: BadInputError if it is damaged or others can read it, WorkFailedError (disk).
         """
-        path = private_folder(self.kit.state) / "consumers.key"
+        shared = self.shared_ledger()
+        path = private_folder(shared.folder if shared else self.kit.state) / CONSUMERS_KEY
         if not path.exists():
             create_atomic(path, os.urandom(SECRET_BYTES), mode=0o600)
+        require_private([path])
         key = path.read_bytes()
         if len(key) != SECRET_BYTES:
             raise BadInputError(f"{path} has {len(key)} bytes, not {SECRET_BYTES}", hint="restore it from a copy")
@@ -95,7 +106,7 @@ class Site:
         """What a ledger records about the key that chooses the hold-out: hex, tells nothing about the key."""
         return hashlib.sha256(b"fedcart/holdout-key/1\0" + self.secret()).hexdigest()
 
-    def prepared(self, plan: RunPlan) -> Prepared:
+    def prepared(self, plan: RunPlan) -> PreparedConsumers:
         """Encoded consumers for a run, from the state folder or made from the event log.
 
         Raises: BadInputError for an unusable log, ConfigError if the site's catalogue is not the run's.
@@ -106,21 +117,28 @@ class Site:
         return _load_prepared(path, path.stat().st_mtime_ns, self.secret(), plan.config.privacy.holdout)
 
     def events(self) -> EventLog:
-        """The site's own event log, cleaned, ids pseudonymised. Raises: BadInputError for an unusable one."""
+        """The site's own event log, cleaned, ids pseudonymised; empty if no line of it is usable.
+
+        Raises: BadInputError for a file that cannot be read at all. Nothing about a single consumer decides that.
+        """
         from common.data.events import load_events
         from common.data.formats import load_mapping
 
         facts = self.file.site
         mapping = load_mapping(self.kit.resolve(facts.mapping)) if facts.mapping else None
-        return load_events(self.kit.resolve(facts.events), facts.format, mapping=mapping, secret=self.secret())[0]
+        path = self.kit.resolve(facts.events)
+        return load_events(path, facts.format, mapping=mapping, secret=self.secret(), tolerant=True)[0]
 
     def source_stamp(self) -> str:
-        """Changes when the operator replaces the event log; empty where there is none (a simulation)."""
+        """Changes with the event log, and with the key of the pseudonyms; empty where there is no log (a simulation).
+
+        Rows kept under an older key would be split by the new one: their consumers could change sides.
+        """
         try:
-            found = self.kit.resolve(self.file.site.events).stat()
+            status = self.kit.resolve(self.file.site.events).stat()
         except OSError:
             return ""
-        return f"{found.st_size}/{found.st_mtime_ns}"
+        return f"{status.st_size}/{status.st_mtime_ns}/{self.split_key()}"
 
     def note_locally(self, facts: dict[str, Any]) -> None:
         """Append one line to the site's private diagnostics, which never leave it."""
@@ -170,10 +188,34 @@ def load_site(folder: Path, *, simulated: bool = False, ledger_path: Path | None
 def _stamp(path: Path) -> tuple[int, ...]:
     """Changes with content, mode or identity of a file; empty where there is none."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return ()
-    return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _accept_roster(kit: SiteKit, roster: Roster) -> None:
+    """Remember the newest roster that this site has seen; an older one, or another of the same number, is refused.
+
+    Raises: VerificationError.
+    """
+    path = private_folder(kit.state) / "roster.accepted.json"
+    known = Roster.load(path) if path.exists() else None
+    if known is not None and known.digest == roster.digest:
+        return
+    if known is not None:
+        what = ""
+        if roster.federation != known.federation:
+            what = "roster.json is of another federation than the one that this kit has taken part in"
+        elif roster.version < known.version:
+            what = f"roster.json is version {roster.version}, this site has seen version {known.version} already"
+        elif roster.version == known.version:
+            what = f"this is a second roster of version {roster.version}: somebody was given other keys"
+        if what:
+            raise VerificationError(
+                what, hint="ask the coordinator, and compare the fingerprint with another site"
+            )
+    write_atomic(path, roster.to_json().encode(), mode=0o600)
 
 
 @lru_cache(maxsize=1_024)  # a worker of a large simulation serves a thousand kits, in turn
@@ -192,6 +234,8 @@ def _load_site(
         raise BadInputError(
             "roster and site.toml name different coordinators", hint="ask the coordinator for a new kit"
         )
+    if not simulated:
+        _accept_roster(kit, roster)  # last: what another check refuses must not be remembered
     return Site(kit, file, identity, roster, simulated, ledger_path)
 
 
@@ -222,8 +266,8 @@ def private_folder(path: Path) -> Path:
     return path
 
 
-@lru_cache(maxsize=64)
-def _load_prepared(path: Path, _changed: int, secret: bytes, fraction: float) -> Prepared:
+@lru_cache(maxsize=1_024)
+def _load_prepared(path: Path, _changed: int, secret: bytes, fraction: float) -> PreparedConsumers:
     from common.data.sequences import ConsumerSequences
 
     try:
@@ -233,4 +277,4 @@ def _load_prepared(path: Path, _changed: int, secret: bytes, fraction: float) ->
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise BadInputError(f"{path} is damaged", hint="remove it: it is made again from the event log") from error
     train, holdout = sequences.split_holdout(secret, fraction)
-    return Prepared(train, holdout, mask)
+    return PreparedConsumers(train, holdout, mask)

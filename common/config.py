@@ -11,6 +11,7 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,7 @@ import tomli_w
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from common.errors import ConfigError
+from common.extensions import OWN_ENCODERS, require_encoder, require_head
 from common.tasks.heads import ROW_HEADS
 from common.tasks.registry import DEFAULT_TASK, TASKS
 from common.tasks.settings import Count, IntentSettings, Positive, SalesSettings, Section
@@ -63,13 +65,13 @@ class FeatureSettings(Section):
 class ModelSettings(Section):
     """The shared sequence model."""
 
-    encoder: Literal["lstm", "gru"] = "lstm"
+    encoder: str = Field("lstm", description="`lstm`, `gru`, or one that a program or an installed package brings")
     dim: int = Field(48, ge=2, le=1_024, description="width of item embedding and residual stream")
     hidden: int = Field(
         48, ge=2, le=1_024, description="width of the recurrent state; projected to dim if it differs"
     )
     layers: int = Field(1, ge=1, le=3)
-    dropout: float = Field(0.0, ge=0, lt=1, description="between recurrent layers")
+    dropout: float = Field(0.0, ge=0, lt=1, description="between recurrent layers; without privacy only")
     pooling: Literal["last", "attention"] = Field("last", description="for heads that see a whole row")
     history: bool = Field(
         True, description="purchase intent: counts of a consumer's past go straight to the head, past the encoder"
@@ -103,10 +105,18 @@ class ModelSettings(Section):
             raise ValueError(f"no feature named {unknown[0]}, known are {', '.join(CONTEXT)}")
         return tuple(name for name in CONTEXT if name in context)
 
+    @field_validator("encoder")
+    @classmethod
+    def _known_encoder(cls, name: str) -> str:
+        require_encoder(name)
+        return name
+
     @field_validator("heads")
     @classmethod
     def _in_one_order(cls, heads: dict[str, float]) -> dict[str, float]:
         """Sorted: the order of heads is the order of parameters, and must survive JSON."""
+        for name in heads:
+            require_head(name)
         return dict(sorted(heads.items()))
 
 
@@ -164,6 +174,33 @@ class StrategySettings(Section):
     ema: float = Field(0.97, ge=0, lt=1, description="decay per private step of the averaged model; 0: off")
 
 
+class ScheduleSettings(Section):
+    """Runs one a period, each from the last one's model, by `fedcart server schedule`; epsilon is that of each run."""
+
+    every: Literal["day", "week", "month", "quarter", "year"] = "month"
+    periods: int = Field(0, ge=0, le=366, description="how many; 0: no schedule")
+    begins: str = Field("", description="first day of the first period (YYYY-MM-DD, UTC)")
+    period: int = Field(0, ge=0, description="which of them a run is: written by the schedule itself, 0 elsewhere")
+
+    @field_validator("begins", mode="before")
+    @classmethod
+    def _as_text(cls, begins: Any) -> Any:
+        """A date of TOML is a date, quoted or not."""
+        return begins.isoformat() if type(begins) is date else begins
+
+    @model_validator(mode="after")
+    def _dated(self) -> ScheduleSettings:
+        if self.periods and not self.begins:
+            raise ValueError("a schedule needs its first day: schedule.begins = 2026-01-01")
+        if self.begins:
+            begins = date.fromisoformat(self.begins)
+            if not 1970 <= begins.year <= 2200:
+                raise ValueError(f"schedule.begins {self.begins} is out of reach")
+        if self.period > self.periods:
+            raise ValueError(f"schedule.period {self.period} is beyond the {self.periods} of the schedule")
+        return self
+
+
 class PerformanceSettings(Section):
     """Speed only: nothing here changes the guarantee or what is learnt (in distribution)."""
 
@@ -171,6 +208,9 @@ class PerformanceSettings(Section):
     workers: int = Field(0, ge=0, le=256, description="processes; 0: one per core")
     trainer: Literal["fast", "opacus"] = "fast"
     micro_batch: int = Field(256, ge=1, description="consumers per physical batch")
+
+
+NOT_PUBLIC = ("data", "performance", "drop", "start_from", "baselines", "oracle_every")
 
 
 class RunConfig(Section):
@@ -189,6 +229,9 @@ class RunConfig(Section):
         "", description="run folder whose model begins this run, where names and shapes agree; its epsilon adds up"
     )
     baselines: bool = Field(False, description="simulation: also local-only, item-kNN and central runs")
+    oracle_every: int = Field(
+        0, ge=0, description="simulation: rounds between exact metrics; 0: such that a run has about twenty"
+    )
     data: DataSettings = Field(default_factory=DataSettings)
     features: FeatureSettings = Field(default_factory=FeatureSettings)
     model: ModelSettings = Field(default_factory=ModelSettings)
@@ -198,6 +241,7 @@ class RunConfig(Section):
     privacy: PrivacySettings = Field(default_factory=PrivacySettings)
     aggregation: AggregationSettings = Field(default_factory=AggregationSettings)
     strategy: StrategySettings = Field(default_factory=StrategySettings)
+    schedule: ScheduleSettings = Field(default_factory=ScheduleSettings)
     performance: PerformanceSettings = Field(default_factory=PerformanceSettings)
 
     @field_validator("task")
@@ -226,7 +270,14 @@ class RunConfig(Section):
         if not self.model.heads or any(weight < 0 for weight in self.model.heads.values()):
             raise ValueError("model.heads must name at least one head, weights must not be negative")
         TASKS[self.task].check_heads(self.model.heads, ROW_HEADS)
-        if TASKS[self.task].network == "sales" and self.start_from:
+        if self.privacy.enabled and self.model.dropout:
+            raise ValueError(
+                "model.dropout has no proof under privacy: its masks follow a consumer's place in the batch, so one "
+                "consumer more moves the others' gradients too; set it to 0, or privacy.enabled to false"
+            )
+        if TASKS[self.task].network == "sales" and self.model.encoder not in OWN_ENCODERS:
+            raise ValueError(f"a sales run reads its series with {' or '.join(OWN_ENCODERS)}")
+        if self.start_from and not TASKS[self.task].goes_on:
             raise ValueError(
                 "start_from begins from a model of behaviour; a sales run begins from the seasonal mean"
             )
@@ -234,7 +285,7 @@ class RunConfig(Section):
 
     def public_json(self) -> str:
         """Canonical JSON of what every party of a run must agree on: no paths, no speed, no data source."""
-        public = self.model_dump(mode="json", exclude={"data", "performance", "drop", "start_from", "baselines"})
+        public = self.model_dump(mode="json", exclude=set(NOT_PUBLIC))
         return json.dumps(public, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     def digest(self) -> bytes:
@@ -286,9 +337,9 @@ def _copy(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:
-    path, found, text = override.partition("=")
+    path, sign, text = override.partition("=")
     keys = path.strip().split(".")
-    if not found or not all(keys):
+    if not sign or not all(keys):
         raise ConfigError(f"override {override!r} is not KEY=VALUE", hint="for example: --set training.rounds=5")
     for key in keys[:-1]:
         tree = tree.setdefault(key, {})

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import LocalProtocolError
+from common.bounds import check_bytes, check_run, check_text, check_whole, check_word
+from common.errors import BadInputError, LocalProtocolError
 from common.privacy.mechanism import PrivacyEvent
 from common.wire import digest
 
@@ -21,6 +22,12 @@ STATISTICS = "statistics"
 UPDATE = "update"
 METRICS = "metrics"
 SERIES = "series"
+
+MAX_BLOCKS = 16
+MAX_BLOCK_NAME = 40
+MAX_PLAN_LENGTH = 1 << 22  # characters; 200 sites and a public catalogue's facts take some twenty thousand
+MAX_QUERY_BYTES = 4 * MAX_PLAN_LENGTH + 1_024
+DIGEST_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,9 @@ class Block:
     length: int
     clip: float
     fractional_bits: int
+
+    def __post_init__(self) -> None:
+        check_text(self.name, "name of a block", MAX_BLOCK_NAME)
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,16 @@ class Query:
     round: int
     settings: str
     model_digest: bytes
+
+    def __post_init__(self) -> None:
+        check_word(self.kind, "kind of a question")
+        check_run(self.run)
+        check_whole(self.round, "round")
+        check_bytes(self.model_digest, "model digest", DIGEST_BYTES)
+        if len(self.settings) > MAX_PLAN_LENGTH:
+            raise BadInputError(
+                f"settings have {len(self.settings)} characters, at most {MAX_PLAN_LENGTH} are read"
+            )
 
     def digest(self) -> bytes:
         """SHA-256 over the canonical bytes: ``bytes[32]``."""

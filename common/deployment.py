@@ -6,9 +6,11 @@ A **site kit** (``FEDCART_SITE`` names its folder for ``client/app.py``):
     policy.toml     what it allows (the operator's)
     roster.json     every party and its public key, the coordinator among them
     ca.crt          the federation's certificate authority
-    identity.key    Ed25519, signs (0600)        identity.pub
-    node.key        EC P-384, logs in (0600)     node.pub
+    identity.key    Ed25519, signs (0600)
+    node.key        EC P-384, logs in (0600)
     state/          ledger, outbox, journal, runtime files, log: never leaves the site
+
+Nothing else may lie in it but ``README.txt``, ``NAME.keys.json`` and the data that ``site.toml`` names: see ``kit_files``.
 
 A **coordinator kit** (``FEDCART_COORDINATOR`` for ``server/app.py``) has ``coordinator.toml`` in place of the
 first two, ``server.crt`` and ``server.key``, ``control.token``, ``bundle/``, ``nodes/NAME.pub`` and ``runs/``.
@@ -25,12 +27,14 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from common.children import child_environment
 from common.config import read_toml
 from common.errors import BadInputError, ConfigError
-from common.run.files import ROSTER_FILE
+from common.trust.identity import CONSUMERS_KEY, IDENTITY_KEY, NODE_KEY, ROSTER_FILE
 
 SITE_VARIABLE = "FEDCART_SITE"
 COORDINATOR_VARIABLE = "FEDCART_COORDINATOR"
+LEDGER_FILE = "ledger.jsonl"
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+):(?P<port>\d{1,5})")
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")]
@@ -43,10 +47,10 @@ class _Section(BaseModel):
 
 def split_address(address: str) -> tuple[str, int]:
     """Host (without brackets) and port of ``host:port``. Raises: ConfigError."""
-    found = _ADDRESS.fullmatch(address)
-    if found is None or not 1 <= int(found["port"]) <= 65535:
+    match = _ADDRESS.fullmatch(address)
+    if match is None or not 1 <= int(match["port"]) <= 65535:
         raise ConfigError(f"address {address[:80]!r} is not HOST:PORT", hint="for example fl.example.org:9443")
-    return found["host"].strip("[]"), int(found["port"])
+    return match["host"].strip("[]"), int(match["port"])
 
 
 def _checked_address(address: str) -> str:
@@ -110,7 +114,18 @@ class FederationPins(_Section):
     bundle: Hex32 = Field(description="SHA-256 of the only app bundle that may run")
 
 
-class SiteFacts(_Section):
+USER_LEDGER = "user"  # for ``ledger`` in site.toml: in the user's state directory
+
+
+def user_ledgers() -> Path:
+    """Where shared ledgers lie that are named ``user``: one folder per scope."""
+    home = os.environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(home):  # empty, or relative: the base directory specification says to ignore it
+        home = str(Path.home() / ".local" / "state")
+    return Path(home) / "fedcart" / "ledgers"
+
+
+class SiteSection(_Section):
     """The ``[site]`` table of ``site.toml``. Paths are relative to the kit folder unless absolute."""
 
     name: Name
@@ -120,6 +135,7 @@ class SiteFacts(_Section):
     format: str = "fedcart"
     mapping: str = ""
     catalogue: str = ""
+    ledger: str = Field("", description="folder of a ledger outside the kit, or user; empty: in the kit")
 
 
 class ServerAddress(_Section):
@@ -134,7 +150,7 @@ class SiteFile(_Section):
     """``site.toml``."""
 
     federation: FederationPins
-    site: SiteFacts
+    site: SiteSection
     server: ServerAddress
 
 
@@ -176,7 +192,7 @@ class Kit:
     @property
     def identity_key(self) -> Path:
         """Ed25519 signing key, 0600."""
-        return self.path / "identity.key"
+        return self.path / IDENTITY_KEY
 
     @property
     def state(self) -> Path:
@@ -187,6 +203,11 @@ class Kit:
     def flower_home(self) -> Path:
         """Flower's own files, apart from any other Flower on the machine."""
         return self.state / "flower"
+
+    @property
+    def work(self) -> Path:
+        """Where the programs of the kit stand: made anew, empty, at every start."""
+        return self.state / "work"
 
     @property
     def log(self) -> Path:
@@ -214,9 +235,24 @@ class SiteKit(Kit):
         return self.path / "policy.toml"
 
     @property
+    def ledger(self) -> Path:
+        """The kit's own ledger; a shared one stands elsewhere, as ``site.toml`` says."""
+        return self.state / LEDGER_FILE
+
+    @property
+    def consumers_key(self) -> Path:
+        """The key of the hold-out and of the pseudonyms; a shared ledger has its own beside it."""
+        return self.state / CONSUMERS_KEY
+
+    @property
     def node_key(self) -> Path:
         """EC P-384 key for Flower's node authentication, 0600."""
-        return self.path / "node.key"
+        return self.path / NODE_KEY
+
+    @property
+    def secrets(self) -> tuple[Path, ...]:
+        """What only the site may read."""
+        return (self.identity_key, self.node_key, self.consumers_key)
 
     def read(self) -> SiteFile:
         """The checked content of ``site.toml``. Raises: ConfigError."""
@@ -252,6 +288,11 @@ class CoordinatorKit(Kit):
         return self.path / "control.token"
 
     @property
+    def secrets(self) -> tuple[Path, ...]:
+        """What only the coordinator may read."""
+        return (self.identity_key, self.certificate_key, self.control_token)
+
+    @property
     def bundle(self) -> Path:
         """The thin app bundle."""
         return self.path / "bundle"
@@ -269,6 +310,22 @@ class CoordinatorKit(Kit):
     def read(self) -> CoordinatorFile:
         """The checked content of ``coordinator.toml``. Raises: ConfigError."""
         return read_settings(CoordinatorFile, self.settings)
+
+
+@dataclass(frozen=True)
+class Kits:
+    """The kits of one federation in one folder: what provisioning writes, and what a simulation keeps in its run."""
+
+    folder: Path
+
+    @property
+    def coordinator(self) -> CoordinatorKit:
+        """The coordinator's."""
+        return CoordinatorKit(self.folder / "coordinator")
+
+    def site(self, name: str) -> SiteKit:
+        """The kit of a site."""
+        return SiteKit(self.folder / "sites" / name)
 
 
 T = TypeVar("T", bound=BaseModel)
@@ -311,14 +368,15 @@ def open_coordinator_kit(path: Path) -> CoordinatorKit:
 
 
 def flower_environment(kit: Kit, variable: str) -> dict[str, str]:
-    """Settings for a Flower process of a kit: no calls home, nothing installed, own home folder."""
-    return {
-        **os.environ,
-        variable: str(kit.path),
-        "FLWR_HOME": str(kit.flower_home),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "PYTHONUNBUFFERED": "1",
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
-    }
+    """Settings for a Flower process of a kit: no calls home, nothing installed, own home folder, no foreign code."""
+    return child_environment(
+        {
+            variable: str(kit.path),
+            "FLWR_HOME": str(kit.flower_home),
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+            "PYTHONUNBUFFERED": "1",
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+        }
+    )

@@ -58,6 +58,12 @@ class BudgetExhaustedError(RefusedError):
     code = "budget"
 
 
+class PausedError(RefusedError):
+    """This site has failed in the run: it takes no further part until its operator has looked."""
+
+    code = "paused"
+
+
 class RollbackError(RefusedError):
     """The ledger on disk is older than a head this site has already signed."""
 

@@ -5,6 +5,7 @@ A test imports each name, so an upgrade of Flower that moves one fails here and 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
@@ -16,6 +17,8 @@ from flwr.common.serde import message_from_proto, message_to_proto, recorddict_f
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 from flwr.supercore.task_identity import TaskIdentity
+
+from common.errors import WorkFailedError
 
 SERVER_NODE_ID = 1
 BODY = "body"
@@ -35,6 +38,7 @@ PRIVATE = {
     "NodeStateFactory": "flwr.supernode.nodestate",
     "ObjectStoreFactory": "flwr.supercore.object_store",
     "PushAppMessagesResponse": "flwr.proto.runtime_pb2",
+    "PushMessagesRequest": "flwr.proto.fleet_pb2",
     "RegisterNodeRequest": "flwr.proto.control_pb2",
     "RunNotRunningException": "flwr.supercore.run",
     "RuntimeHttpClient": "flwr.supercore.runtime",
@@ -42,21 +46,31 @@ PRIVATE = {
     "StartRunRequest": "flwr.proto.control_pb2",
     "StopRunRequest": "flwr.proto.control_pb2",
     "SuperExecAuthHttpInterceptor": "flwr.supercore.interceptors",
+    "TIMESTAMP_HEADER": "flwr.common.constant",
     "TaskType": "flwr.supercore.constant",
+    "TransportError": "httpx",
     "UnregisterNodeRequest": "flwr.proto.control_pb2",
     "add_exit_handler": "flwr.supercore.exit",
     "build_fab_from_files": "flwr.cli.build",
+    "bytes_to_public_key": "flwr.supercore.primitives.asymmetric",
     "create_app": "flwr.supernode.main",
+    "disable_process_dumping": "flwr.supercore.utils",
     "fab_to_proto": "flwr.common.serde",
     "pull_objects": "flwr.supercore.inflatable.inflatable_utils",
     "get_fab_metadata": "flwr.cli.config_utils",
+    "make_simple_http_retry_invoker": "flwr.supercore.retry",
+    "mirror_output_to_queue": "flwr.supercore.logger",
+    "restore_output": "flwr.supercore.logger",
+    "run_serverapp": "flwr.superlink.runtime",
     "user_config_to_proto": "flwr.common.serde",
+    "verify_signature": "flwr.supercore.primitives.asymmetric",
 }
 PRIVATE_MODULES = {
     "flower_superlink": "flwr.superlink.cli.flower_superlink",
     "run_clientapp": "flwr.supernode.runtime.run_clientapp",
     "start_client_internal": "flwr.supernode.start_client_internal",
 }
+
 
 Parts = Mapping[str, bytes | str | int]
 
@@ -68,9 +82,49 @@ def private(name: str) -> Any:
     return getattr(import_module(PRIVATE[name]), name)
 
 
+def transport_errors() -> tuple[type[Exception], ...]:
+    """What Flower's grid raises while its server does not answer. Made only where one is caught: it costs an import."""
+    of_http: type[Exception] = private("TransportError")
+    return of_http, ConnectionError, TimeoutError
+
+
+# What we replace inside Flower's modules, one function each (``replaces``), and the parameters we count on.
+PATCHED: dict[tuple[str, str], tuple[str, ...]] = {
+    ("pull_objects", ""): (
+        "object_ids", "pull_object_fn", "max_concurrent_pulls", "max_time", "max_tries_per_object",
+        "initial_backoff", "backoff_cap",
+    ),
+    ("start_client_internal", "time.sleep"): (),
+    ("start_client_internal", "http_request_response"): (
+        "server_address", "insecure", "root_certificates", "authentication_keys", "max_retries", "max_wait_time",
+    ),
+    ("flower_superlink", "uvicorn.run"): ("app",),
+    ("run_clientapp", "log"): ("level", "msg", "args", "kwargs"),
+    ("run_clientapp", "Error"): ("code", "reason"),
+}  # fmt: skip
+
+
+def patched(name: str, attribute: str) -> Any:
+    """What ``PATCHED`` says is replaced, as it is now. Raises: WorkFailedError if this Flower has it otherwise."""
+    target = private(name)
+    for part in attribute.split(".") if attribute else ():
+        target = getattr(target, part, None)
+    expected = PATCHED[name, attribute]
+    try:
+        actual = tuple(inspect.signature(target).parameters)[: len(expected)] if expected else ()
+    except (TypeError, ValueError):
+        actual = ("nothing that can be called",)
+    if actual != expected or not callable(target):
+        raise WorkFailedError(
+            f"this Flower has another {name} {attribute}: {', '.join(actual)}",
+            hint="install a version that fedcart supports: pip install 'flwr>=1.41,<1.43'",
+        )
+    return target
+
+
 def retry_pulls_quickly() -> None:
     """Ask again soon for a part of a message that is still on its way: Flower waits a second, ten times a round."""
-    private("pull_objects").__kwdefaults__["initial_backoff"] = FIRST_RETRY_S
+    patched("pull_objects", "").__kwdefaults__["initial_backoff"] = FIRST_RETRY_S
 
 
 def set_task_identity(run_id: int, node_id: int = SERVER_NODE_ID) -> None:

@@ -15,21 +15,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 import common.wire as wire
+from common.bounds import (
+    MAX_SEQUENCE,
+    check_count,
+    check_distinct,
+    check_hex_digest,
+    check_real,
+    check_run,
+    check_whole,
+)
 from common.config import RunConfig, build_config
-from common.contribution import Block
-from common.errors import ConfigError
-from common.privacy.mechanism import PrivacyEvent
+from common.contribution import MAX_PLAN_LENGTH, Block
+from common.errors import BadInputError, ConfigError
+from common.plain_text import require_word
+from common.privacy.mechanism import MAX_NOISE, MIN_NOISE, PrivacyEvent
+from common.strict_json import read
 from common.tasks.registry import task_named
 from common.tasks.task import Task
+from common.trust.identity import check_name
 
 PROPOSAL = b"fedcart/proposal/1\0"  # before the digest of a plan, in what the coordinator signs
-FAREWELL = b"fedcart/farewell/1\0"
+FAREWELL = b"fedcart/farewell/2\0"
+COUNTERSIGNED = b"fedcart/countersigned/1\0"
+MAX_PARAMETERS = 1 << 28
+MAX_PLANNED_SITES = 100_000  # of a simulation in the clear; secure aggregation samples at most 100 of 200
 
 
 @lru_cache(maxsize=64)
 def _config_of(settings: str) -> RunConfig:
     """Validating takes a fifth of a millisecond, and a round asks dozens of times. Settings are frozen."""
-    return build_config(json.loads(settings))
+    tree = read(settings, largest=MAX_PLAN_LENGTH, what="the run's settings")
+    if not isinstance(tree, dict):
+        raise ConfigError("the run's settings are no object", hint="both sides need the same version")
+    return build_config(tree)
 
 
 @dataclass(frozen=True)
@@ -39,6 +57,7 @@ class RunPlan:
     ``populations``: declared consumers per site (never counted). ``features``: JSON of the ``FeatureSpec``,
     which names the public catalogue by its digest. ``parameters``: length d of the parameter vector.
     Units: ``noise_multiplier`` 0 means no privacy.
+    Raises: BadInputError for a field out of bounds.
     """
 
     run: str
@@ -48,6 +67,21 @@ class RunPlan:
     parameters: int
     noise_multiplier: float
     evaluation_noise: float
+
+    def __post_init__(self) -> None:
+        check_run(self.run)
+        check_whole(self.parameters, "number of parameters", high=MAX_PARAMETERS)
+        check_count(self.populations, "populations", MAX_PLANNED_SITES)
+        if not self.populations:
+            raise BadInputError("a plan names at least one site")
+        check_distinct((name for name, _ in self.populations), "list of sites")
+        for name, declared in self.populations:
+            check_name(name)
+            check_whole(declared, f"population of {name}", low=1, high=MAX_SEQUENCE)
+        for value, what in ((self.noise_multiplier, "noise"), (self.evaluation_noise, "noise of the evaluation")):
+            check_real(value, what, low=MIN_NOISE if value else 0.0, high=MAX_NOISE)
+        if not (isinstance(self.settings, str) and isinstance(self.features, str)):
+            raise BadInputError("settings and features of a plan are texts")
 
     @property
     def config(self) -> RunConfig:
@@ -134,17 +168,56 @@ class RunPlan:
 
     @staticmethod
     def from_json(text: str) -> RunPlan:
-        """Inverse of ``to_json``. Raises: ConfigError if it is not a plan."""
+        """Inverse of ``to_json``; the settings in it have been validated too. Raises: ConfigError if it is no plan."""
         try:
-            plain = json.loads(text)
-            plain["populations"] = tuple((str(name), int(declared)) for name, declared in plain["populations"])
-            return RunPlan(**plain)
-        except (ValueError, TypeError, KeyError) as error:
-            raise ConfigError("the run's plan cannot be read", hint="both sides need the same version") from error
+            plain = read(text, largest=MAX_PLAN_LENGTH, what="the run's plan")
+            plain["populations"] = tuple((name, declared) for name, declared in plain["populations"])
+            require_word("run", plain["run"])
+            plan = RunPlan(**plain)
+            _config_of(plan.settings)
+        except ConfigError:
+            raise
+        except (ValueError, TypeError, KeyError, BadInputError) as error:
+            raise ConfigError(
+                f"the run's plan cannot be read: {str(error)[:200]}", hint="both sides need the same version"
+            ) from error
+        return plan
+
+    def check_costs(self, kind: str) -> None:
+        """Return if what the run and such a query cost can be accounted for.
+
+        Raises: ConfigError for noise, rate or steps that no accountant takes.
+        """
+        try:
+            self.events(kind)
+            self.total_events()
+        except ValueError as error:
+            raise ConfigError(f"the run's costs cannot be accounted for: {error}") from error
 
     def digest(self) -> bytes:
         """SHA-256 of the plan: ``bytes[32]``."""
         return wire.digest(self, domain="plan")
+
+
+@dataclass(frozen=True)
+class Closing:
+    """The end of a run, as the coordinator states it and each site countersigns it.
+
+    ``round``: of the last record, ``last``: digest of that record (hex), which names all records before it.
+    """
+
+    run: str
+    round: int
+    last: str
+
+    def __post_init__(self) -> None:
+        check_run(self.run)
+        check_whole(self.round, "round")
+        check_hex_digest(self.last, "digest of the last record")
+
+    def statement(self, purpose: bytes) -> bytes:
+        """What is signed: by the coordinator for ``FAREWELL``, by a site for ``COUNTERSIGNED``."""
+        return purpose + wire.digest(self, domain="closing")
 
 
 def model_digest(parameters: NDArray[np.float32]) -> bytes:

@@ -16,10 +16,11 @@ from typing import Any, TypeVar
 
 import cbor2
 
-from common.errors import RemoteProtocolError
+from common.cbor import check_structure
+from common.errors import BadInputError, ConfigError, RemoteProtocolError
 
 FORMAT_VERSION = 1
-MAX_MESSAGE_BYTES = 1 << 30
+MAX_MESSAGE_BYTES = 1 << 18  # of a message for which the caller knows no closer limit
 
 T = TypeVar("T")
 _ATOMS = frozenset((type(None), bool, int, float, str, bytes))
@@ -33,14 +34,21 @@ def encode(value: object) -> bytes:
     return cbor2.dumps([FORMAT_VERSION, type(value).__name__, _to_plain(value)], canonical=True)
 
 
-def decode(cls: type[T], data: bytes) -> T:
-    """Rebuild a ``cls`` from its canonical bytes.
+def decode(cls: type[T], data: bytes, largest: int = MAX_MESSAGE_BYTES) -> T:
+    """Rebuild a ``cls`` from its canonical bytes, at most ``largest`` of them.
 
-    Raises: RemoteProtocolError if the bytes are not canonical, of another version or type, or a field
+    Guarantee: no object is made before size, number and kinds of the items, and their nesting, have been checked.
+    Raises: RemoteProtocolError if the bytes are too many, not canonical, of another version or type, or a field
     has the wrong type.
     """
-    if len(data) > MAX_MESSAGE_BYTES:
-        raise RemoteProtocolError(f"message of {len(data)} bytes is over the limit of {MAX_MESSAGE_BYTES}")
+    if not isinstance(data, bytes):
+        raise RemoteProtocolError(f"a message is bytes, got {type(data).__name__}")
+    if len(data) > largest:
+        raise RemoteProtocolError(f"{cls.__name__} of {len(data)} bytes is over the limit of {largest}")
+    try:
+        check_structure(data)
+    except RemoteProtocolError as error:
+        raise RemoteProtocolError(f"not a {cls.__name__} in CBOR: {error.message}") from None
     try:
         parts = cbor2.loads(data)
     except Exception as error:  # cbor2 raises a family of errors and plain ValueErrors on hostile input
@@ -49,7 +57,9 @@ def decode(cls: type[T], data: bytes) -> T:
         raise RemoteProtocolError("message is not a [version, type, fields] triple")
     version, name, fields = parts
     if version != FORMAT_VERSION or isinstance(version, bool):
-        raise RemoteProtocolError(f"message format {version!r} is unknown, this program speaks {FORMAT_VERSION}")
+        raise RemoteProtocolError(
+            f"message format {str(version)[:40]} is unknown, this program speaks {FORMAT_VERSION}"
+        )
     if name != cls.__name__:
         raise RemoteProtocolError(f"expected a {cls.__name__}, got {str(name)[:40]!r}")
     value: T = _from_plain(cls, fields, cls.__name__)
@@ -110,8 +120,12 @@ def _dataclass_from_plain(cls: type, plain: Any, where: str) -> Any:
     }
     try:
         return cls(**values)
-    except (ValueError, TypeError) as error:  # a __post_init__ check of the dataclass
-        raise RemoteProtocolError(f"{where}: {error}") from error
+    except ConfigError:  # no field is out of bounds, together they are impossible
+        raise
+    except BadInputError as error:
+        raise RemoteProtocolError(f"{where}: {error.message[:200]}", hint=error.hint) from error
+    except (ValueError, TypeError, ArithmeticError) as error:  # a __post_init__ check of the dataclass
+        raise RemoteProtocolError(f"{where}: {str(error)[:200]}") from error
 
 
 def _tuple_from_plain(arguments: tuple[Any, ...], plain: Any, where: str) -> Any:

@@ -19,14 +19,20 @@ from common.errors import (
     VerificationError as VerificationError,
     WorkFailedError as WorkFailedError,
 )
+from common.extensions import register_encoder as register_encoder, register_head as register_head
+from common.model.encoders import on_rows as on_rows
 from common.plan import RunPlan as RunPlan
 from common.privacy.accountant import epsilon_of as epsilon_of
 from common.privacy.calibration import calibrate_noise as calibrate_noise
 from common.privacy.mechanism import PrivacyEvent as PrivacyEvent
-from common.run.facts import RunFacts as RunFacts, SiteFacts as SiteFacts
 from common.run.observer import Observer as Observer
-from common.run.records import RoundRecord as RoundRecord, SiteRound as SiteRound
-from common.run.summary import Summary as Summary
+from common.run.records import (
+    RoundRecord as RoundRecord,
+    RunFacts as RunFacts,
+    SiteFacts as SiteFacts,
+    SiteRound as SiteRound,
+    Summary as Summary,
+)
 from fedcart.comparison import Comparison as Comparison, compare as compare
 from fedcart.events import load_events as load_events, register_dataset as register_dataset
 from fedcart.model import (

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.errors import BadInputError
 from common.run.files import RunFolder
-from common.run.records import INTERRUPTED
-from common.run.summary import Summary
+from common.run.records import INTERRUPTED, Summary
 from common.strict_json import finite
 from fedcart.places import Place, flat, path_of
 

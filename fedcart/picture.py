@@ -7,12 +7,6 @@ from pathlib import Path
 
 from common.atomic import write_atomic
 
-_STYLE = (
-    "svg{font:11px system-ui,sans-serif} .grid{stroke:#e4e7eb} .axis,.label,text{fill:#52606d} .released{stroke:#b8923a;"
-    "fill:none} .oracle{stroke:#1f5f8b;fill:none} .public{stroke:#3c703c;fill:none} .reference{stroke:#8a94a0;"
-    "stroke-dasharray:4 3}"
-)
-
 
 @dataclass(frozen=True)
 class Picture:
@@ -22,17 +16,17 @@ class Picture:
     svg: str
 
     def _repr_html_(self) -> str:
-        from html import escape
+        from markupsafe import Markup
 
-        return f"<figure><style>{_STYLE}</style><figcaption>{escape(self.title)}</figcaption>{self.svg}</figure>"
+        from common.pages.drawing import standing_alone
+
+        figure = Markup("<figure><figcaption>{}</figcaption>{}</figure>")
+        return str(figure.format(self.title, Markup(standing_alone(self.svg))))  # noqa: S704 - made by us, escaped
 
     def save(self, path: str | Path) -> Path:
         """Write an ``.svg`` or ``.html`` file and return its path. Raises: WorkFailedError (disk)."""
-        target = Path(path)
-        text = (
-            self.svg.replace(">", f"><style>{_STYLE}</style>", 1)
-            if target.suffix == ".svg"
-            else self._repr_html_()
-        )
-        write_atomic(target, text.encode())
+        from common.pages.drawing import html_page, standing_alone
+
+        target, drawing = Path(path), standing_alone(self.svg)
+        write_atomic(target, (drawing if target.suffix == ".svg" else html_page(self.title, drawing)).encode())
         return target

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from common.errors import BadInputError
 from common.run.files import RunFolder
-from common.run.records import INTERRUPTED, RoundRecord
-from common.run.summary import Summary
+from common.run.records import INTERRUPTED, RoundRecord, Summary
 from fedcart.places import flat
 
 if TYPE_CHECKING:

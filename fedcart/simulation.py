@@ -6,9 +6,11 @@ import itertools
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from common.atomic import link_atomic
 from common.errors import ConfigError
 from fedcart.events import file_of, recognised
 from fedcart.run import Run, Sweep, open_run
@@ -65,7 +67,7 @@ def simulate(  # type: ignore[misc]  # the overloads only say when a list gives 
     ``events``: a path, a data frame (polars, pandas, a dict of columns) or a registered dataset; left out: a synthetic
     marketplace. ``epsilon=None`` keeps the scenario's; ``epsilon=math.inf`` trains without privacy. ``settings`` takes
     every setting by its key, as in ``{"model.hidden": 64}``. A list for epsilon, rounds, sites or seed sweeps: one run
-    for each combination, in folders below ``out``. ``progress``: lines on stderr, or an Observer of your own.
+    for each combination, in folders below ``out`` (left out: ``runs/sweep-TIME``). ``progress``: lines on stderr, or an Observer of your own.
     Ctrl-C leaves a run that ``resume(path)`` continues.
     Raises: ConfigError, BadInputError before the work; WorkFailedError if it cannot be finished.
 
@@ -80,9 +82,10 @@ def simulate(  # type: ignore[misc]  # the overloads only say when a list gives 
     fixed = {name: value for name, value in {**single, **swept}.items() if value is not None and name not in lists}
     combinations = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
     named = None if scenario is None else str(scenario)
+    place = _sweep_folder() if lists and out is None else out
     with _Given(events, format) as given:
         jobs = [
-            _job(named, given | fixed | chosen, settings or {}, _place(out, chosen)) for chosen in combinations
+            _job(named, given | fixed | chosen, settings or {}, _place(place, chosen)) for chosen in combinations
         ]  # all settings are checked before the first run starts
         runs = [_run(job, progress) for job in jobs]
     return Sweep(runs) if lists else runs[0]
@@ -139,6 +142,13 @@ def _job(scenario: str | None, chosen: Mapping[str, Any], settings: Mapping[str,
     return new_job(scenario, coherent(by_key | dict(settings)), (), out)
 
 
+def _sweep_folder() -> Path:
+    """A folder for the runs of a sweep that nobody has named."""
+    from simulations.jobs import RUNS, free_folder
+
+    return free_folder(RUNS / f"sweep-{datetime.now():%Y%m%d-%H%M%S}")
+
+
 def _place(out: str | os.PathLike[str] | None, chosen: Mapping[str, Any]) -> Path | None:
     if out is None or not chosen:
         return None if out is None else Path(out)
@@ -156,4 +166,6 @@ def _run(job: Job, progress: bool | Observer) -> Run:
     except KeyboardInterrupt:
         print(f"interrupted; to go on: fedcart.resume({str(job.out)!r})", file=sys.stderr)  # noqa: T201
         raise
+    if job.latest is not None:
+        link_atomic(job.latest, job.out)
     return open_run(job.out)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, TextIO
 
-from common.run.facts import RunFacts
 from common.run.observer import Observer
-from common.run.records import RoundRecord
-from common.run.summary import Summary
+from common.run.records import RoundRecord, RunFacts, Summary
 
 if TYPE_CHECKING:
     from simulations.jobs import Job

@@ -7,20 +7,23 @@ checkpoint) and the coordinator's key, greets the sites, and runs what is left o
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+import common.wire as wire
 from common import VERSION
 from common.errors import FedcartError, WorkFailedError
 from common.flower import Parts
-from common.plan import FAREWELL, RunPlan
+from common.plain_text import word_or
+from common.plan import COUNTERSIGNED, FAREWELL, Closing, RunPlan
 from common.run.files import RunFolder
 from common.run.observer import Observer
 from common.trust.identity import Identity, Roster
 from server.admission import HeadsBook
-from server.cohort import ItemRows
+from server.cohort import ItemCoordinates
 from server.exchange import Exchange
 from server.rounds import Measure, Outcome, Run, run_federation
 
@@ -72,14 +75,27 @@ def run(federation: Run) -> Outcome:
 
 
 def say_goodbye(run: Run) -> None:
-    """Tell the sites that the run is over, so that what never left them is voided at once.
+    """Tell the sites that the run is over, so that what never left them is voided at once; keep their word on its record.
 
     After Ctrl-C nobody is told: the sites void it when the run goes on, or when they restart.
     """
-    signature = run.coordinator.sign(FAREWELL + run.plan.run.encode())
-    parts: Parts = {"run": run.plan.run, "signature": signature}
+    records = run.folder.metrics()
+    closing = Closing(run.plan.run, records[-1].round if records else 0, run.folder.last_record())
+    parts: Parts = {
+        "closing": wire.encode(closing),
+        "signature": run.coordinator.sign(closing.statement(FAREWELL)),
+    }
     farewell = {site: dict(parts) for site in run.exchange.nodes}
-    run.exchange.ask("close", farewell, deadline_s=CLOSING_S, group="close")
+    answers = run.exchange.ask("close", farewell, deadline_s=CLOSING_S, group="close")
+    signed = {}
+    for site, answer in answers.items():
+        signature = answer.parts.get("signature")
+        if not isinstance(signature, bytes):
+            continue
+        with suppress(FedcartError):  # who signs nothing true is missing in the record
+            run.roster.verify(site, closing.statement(COUNTERSIGNED), signature)
+            signed[site] = signature.hex()
+    run.folder.write_countersigned(closing.last, signed)
 
 
 def greet(grid: Grid, plan: RunPlan, roster: Roster, observer: Observer) -> dict[str, int]:
@@ -121,14 +137,16 @@ def _proven(parts: dict[str, object], plan: RunPlan, roster: Roster, node: int, 
         observer.note(f"a node says it is {site} and cannot prove it: ignored")
         return ""
     if parts.get("version") != VERSION:
-        observer.note(f"site {site} runs version {parts.get('version')}, this server {VERSION}")
+        observer.note(
+            f"site {site} runs version {word_or(parts.get('version'), 'unknown')}, this server {VERSION}"
+        )
     return site
 
 
-def read_item_rows(folder: RunFolder) -> ItemRows | None:
+def read_item_rows(folder: RunFolder) -> ItemCoordinates | None:
     """The sites' public item masks and which coordinate belongs to which item, if the run has a catalogue."""
     masks = folder.item_masks()
-    return ItemRows(folder.item_of(), masks) if masks else None
+    return ItemCoordinates(folder.item_of(), masks) if masks else None
 
 
 __all__ = ["Context", "Grid", "ServerApp", "app", "make_app", "run"]

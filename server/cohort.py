@@ -32,7 +32,7 @@ def choose_cohort(sites: Sequence[str], round_number: int, plan: RunPlan) -> tup
 
 
 @dataclass(frozen=True)
-class ItemRows:
+class ItemCoordinates:
     """Which coordinates of the parameter vector belong to which item, and which site stocks it.
 
     Shapes: ``item_of: int32[d]``, -1 where a coordinate belongs to no item; ``masks[site]: bool[items]``.
@@ -43,7 +43,7 @@ class ItemRows:
 
 
 def mean_update(
-    total: NDArray[np.float64], survivors: Sequence[str], plan: RunPlan, rows: ItemRows | None
+    total: NDArray[np.float64], survivors: Sequence[str], plan: RunPlan, rows: ItemCoordinates | None
 ) -> NDArray[np.float32]:
     """Weighted mean of the survivors' updates from their weighted sum.
 

@@ -6,6 +6,7 @@ late, and leaves progress, notes, model and summary in the run folder, where ``f
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -16,13 +17,14 @@ from typing import Any
 
 from common.deployment import COORDINATOR_VARIABLE, CoordinatorKit, open_coordinator_kit
 from common.errors import FedcartError, RefusedError, WorkFailedError
-from common.flower import Parts, retry_pulls_quickly
-from common.plan import PROPOSAL, RunPlan
+from common.flower import Parts, retry_pulls_quickly, transport_errors
+from common.plain_text import word_or
+from common.plan import PROPOSAL
 from common.run.files import HEADS_FILE, Progress, RunFolder
 from common.run.hold import hold_run, stop_is_asked
+from common.run.manifest import seal_run
 from common.run.observer import Observer
-from common.run.records import FAILED, INTERRUPTED, RUNNING, RoundRecord
-from common.run.summary import Summary
+from common.run.records import FAILED, INTERRUPTED, RUNNING, RoundRecord, Summary
 from common.trust.identity import Identity
 from server.admission import HeadsBook
 from server.app import Context, Grid, ServerApp, greet, read_item_rows, say_goodbye
@@ -52,7 +54,7 @@ def main(grid: Grid, context: Context) -> None:
         started = time.monotonic()
         deployment = Deployment(grid, kit, folder)
         outcome = deployment.run()
-        _finish(folder, deployment.plan, outcome, time.monotonic() - started)
+        _finish(deployment, outcome, time.monotonic() - started)
 
 
 @dataclass
@@ -84,6 +86,7 @@ class Deployment:
             HeadsBook.open(self.kit.state / HEADS_FILE),
             read_item_rows(self.folder),
             self.observer,
+            look_around=self.admit_late,
         )
         try:
             return run_federation(run)
@@ -121,15 +124,17 @@ class Deployment:
         if len(self.nodes) + len(self.refusals) >= len(self.plan.sites):
             return
         known = set(self.nodes.values())
-        if not any(node not in known for node in self.grid.get_node_ids()):
-            return
         try:
+            if not any(node not in known for node in self.grid.get_node_ids()):
+                return
             late = {
                 s: n
                 for s, n in greet(self.grid, self.plan, self.roster, self.observer).items()
                 if s in self._missing()
             }
         except WorkFailedError:
+            return
+        except transport_errors():
             return
         self.nodes.update(late)
         for site, word in self._propose(set(late)).items():
@@ -158,7 +163,7 @@ class Deployment:
         words = ", ".join(f"{site} ({word})" for site, word in sorted(self.refusals.items())) or "none refused"
         raise RefusedError(
             f"{len(agreed)} sites agree, {needed} are needed: {words}",
-            hint="a policy rule asks for other settings; approval is given with: fedcart site approve KIT RUN",
+            hint="a policy rule asks for other settings; approval is given with: fedcart site approve KIT",
         )
 
 
@@ -191,15 +196,19 @@ class FileObserver(Observer):
 
 
 def _word(error: str, parts: dict[str, Any]) -> str:
-    rule = str(parts.get("rule", ""))[:60]
+    rule = word_or(parts.get("rule"), "")
     return f"{error} {rule}".strip()
 
 
-def _finish(folder: RunFolder, plan: RunPlan, outcome: Outcome, seconds: float) -> None:
-    """Write the model, if there is one, and the summary."""
+def _finish(deployment: Deployment, outcome: Outcome, seconds: float) -> None:
+    """Write the model, if there is one, and the summary; sign all of it."""
+    folder, plan, coordinator = deployment.folder, deployment.plan, deployment.coordinator
     if outcome.status != FAILED:
-        write_model(folder.path, plan, outcome.state.average, model_facts(plan, outcome))
-    folder.write_summary(summarise_run(folder, plan, outcome, seconds))
+        write_model(folder.path, plan, outcome.state.average, model_facts(folder, plan, outcome), coordinator)
+    summary = summarise_run(folder, plan, outcome, seconds)
+    folder.write_summary(summary)
+    if outcome.status != INTERRUPTED:
+        seal_run(folder, summary, coordinator)
 
 
 @contextmanager
@@ -211,7 +220,9 @@ def _told(folder: RunFolder) -> Iterator[None]:
         _leave_word(folder, {"error": error.message, "hint": error.hint, "exit_code": error.exit_code})
         raise
     except (SystemExit, KeyboardInterrupt):
-        _leave_word(folder, {})  # told to stop at once: by the coordinator's second Ctrl-C, or with the server
+        # told to stop at once: by the coordinator's second Ctrl-C, or because the server has ended
+        ended = {"error": "the server has ended", "hint": "fedcart server start KIT, then resume", "exit_code": 1}
+        _leave_word(folder, {} if stop_is_asked(folder) else ended)
         raise
     except BaseException as error:
         what = f"unexpected {type(error).__name__}"
@@ -224,4 +235,4 @@ def _leave_word(folder: RunFolder, told: dict[str, Any]) -> None:
     try:
         folder.write_summary(Summary(INTERRUPTED, **told))
     except FedcartError as error:
-        print(f"{told.get('error', 'stopped')}; {error.message}", flush=True)  # noqa: T201
+        logging.getLogger("fedcart").error("%s; %s", told.get("error", "stopped"), error.message)

@@ -6,6 +6,7 @@ whose node failed is simply *lost*; a site that says no gives its code. Nobody w
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,9 +17,12 @@ from flwr.serverapp import Grid
 
 import common.flower as flower
 from common.flower import Parts
+from common.plain_text import word_or
 
 LOST = "lost"
 LATE = "late"
+MALFORMED = "malformed"
+FAILED = "failed"
 _POLL_S = 0.02
 _LONGEST_POLL_S = 0.3
 
@@ -27,7 +31,7 @@ Progress = Callable[[str, int, int], None]  # phase, sites done, sites asked
 
 @dataclass(frozen=True)
 class Answer:
-    """A site's reply: ``parts`` if it answered, else ``error`` (``lost``, ``late`` or the site's own code)."""
+    """A site's reply: ``parts`` if it answered, else ``error`` (``lost``, ``late``, ``malformed`` or the site's own code)."""
 
     site: str
     parts: dict[str, Any] = field(default_factory=dict)
@@ -57,6 +61,14 @@ class Exchange:
     bytes_down: int = 0
     bytes_up: int = 0
 
+    def reachable(self, sites: Iterable[str]) -> list[str]:
+        """Those of the sites whose node is connected now; none while the server itself does not answer."""
+        try:
+            there = set(self.grid.get_node_ids())
+        except flower.transport_errors():
+            return []
+        return [site for site in sites if self.nodes.get(site) in there]
+
     def ask(
         self, phase: str, requests: Mapping[str, Parts], *, deadline_s: float, group: str
     ) -> dict[str, Answer]:
@@ -65,31 +77,58 @@ class Exchange:
             flower.instruction(self.nodes[s], f"query.{phase}", parts, group) for s, parts in requests.items()
         ]
         self.bytes_down += sum(flower.payload_bytes(parts) for parts in requests.values())
-        ids = list(self.grid.push_messages(messages))
+        ids = self._push(messages)
         waiting = dict(zip(ids, requests, strict=False))
         answers: dict[str, Answer] = {}
         started = time.monotonic()
         self.progress(phase, 0, len(requests))
         while waiting and (elapsed := time.monotonic() - started) < deadline_s:
             for message in self._pull(waiting, elapsed):
-                site = waiting.pop(message.metadata.reply_to_message_id)
+                site = waiting[message.metadata.reply_to_message_id]
+                if not self._comes_from(self.nodes[site], message):
+                    continue
+                del waiting[message.metadata.reply_to_message_id]
                 answers[site] = self._read(site, message)
                 self.progress(phase, len(answers), len(requests))
-        return {site: answers.get(site, Answer(site, error=LATE)) for site in requests}
+        return {site: answers.get(site, Answer(site, error=LATE if ids else LOST)) for site in requests}
+
+    def _push(self, messages: list[Message]) -> list[str]:
+        """Ids of the messages; none if the server does not answer: then nothing has been asked."""
+        try:
+            return list(self.grid.push_messages(messages))
+        except flower.transport_errors():
+            return []
 
     def _pull(self, waiting: Iterable[str], elapsed_s: float) -> list[Message]:
         """Whatever has come. An empty look is followed by a pause that grows with the wait: asking costs."""
         known = set(waiting)
-        found = [m for m in self.grid.pull_messages(list(known)) if m.metadata.reply_to_message_id in known]
-        if not found:
+        try:
+            pulled = list(self.grid.pull_messages(list(known)))
+        except flower.transport_errors():  # it may come back before the deadline
+            pulled = []
+        except Exception as error:  # Flower could not read what a site pushed: what came with it is late
+            logging.getLogger("fedcart").error("a message could not be read: %s", type(error).__name__)
+            pulled = []
+        replies = [m for m in pulled if m.metadata.reply_to_message_id in known]
+        if not replies:
             time.sleep(min(_LONGEST_POLL_S, max(_POLL_S, 0.1 * elapsed_s)))
-        return found
+        return replies
+
+    @staticmethod
+    def _comes_from(node: int, message: Message) -> bool:
+        """Whether it is of the node that proved to be the site, or the SuperLink's own word that this node is gone."""
+        sender = message.metadata.src_node_id
+        return sender == node or (sender == flower.SERVER_NODE_ID and message.has_error())
 
     def _read(self, site: str, message: Message) -> Answer:
+        """What a message says; one that cannot be read is the fault of its site, and no other's."""
         if message.has_error():
             return Answer(site, error=LOST)
-        parts = flower.parts_of(message.content)
-        self.bytes_up += flower.payload_bytes(parts)
+        try:
+            parts = flower.parts_of(message.content)
+            self.bytes_up += flower.payload_bytes(parts)
+        except Exception:  # Flower's own types, filled by a stranger
+            return Answer(site, error=MALFORMED)
         if "error" in parts:
-            return Answer(site, parts, error=str(parts["error"])[:40] or "failed")
+            return Answer(site, parts, error=word_or(parts["error"], FAILED))
         return Answer(site, parts)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
+
+import tomli_w
 
 from common.deployment import Federation, FederationPins, SiteEntry
+from common.privacy.delta import USUAL_DELTA, delta_for
 from common.tasks.registry import TASKS
 
 
@@ -17,6 +20,9 @@ def site_toml(site: SiteEntry, federation: Federation, pins: FederationPins) -> 
 name = {_quote(site.name)}
 # The set of consumers that the privacy budget belongs to. Runs, models and restarts under one scope add up.
 scope = {_quote(site.scope or site.name)}
+# Where the account of that scope is kept. If these consumers take part elsewhere too, all kits about them must name one
+# ledger: a folder, or "user" for the user's state directory; and the same scope. Left out: in this kit's state folder.
+# ledger = "user"
 # Declared number of consumers, rounded, public: it sets sampling rate and weight. Do not follow the true count.
 population = {site.population}
 # Paths are relative to this folder unless they are absolute.
@@ -41,15 +47,16 @@ _POLICY = """\
 # What {site} lets itself be asked. Only the site edits this file; the coordinator never sees it. A run whose
 # settings break a rule is refused, naming the rule; nothing is ever silently changed.
 
-# "ask": nothing is computed before a person has seen the run's settings: fedcart site approve KIT RUN
+# "ask": nothing is computed before a person has seen the run's settings: fedcart site approve KIT
 # "auto": the rules below decide alone.
 approve = "{approve}"
 
 # ---- privacy budget: what all releases together may tell about one consumer of the scope, for ever
 # Limit of epsilon over all runs, models and restarts. Lower is safer; 8 is an upper end, 1 to 3 is strong.
 epsilon_max = 8.0
-# Chance that the promise fails, fixed when the ledger is made. Keep it below 1 / number of consumers.
-delta = 1e-5
+# Chance that the promise fails, fixed when the ledger is made: below 1 / (10 x consumers); above 1 / consumers nothing is
+# answered. A run must state this delta or a smaller one.
+delta = {delta}
 # Least noise of a training step, and of an evaluation.
 noise_multiplier_min = 0.5
 evaluation_noise_min = 1.0
@@ -80,12 +87,23 @@ evaluation = true
 statistics = true
 # true lets the server see this site's noised contribution alone: only for tests.
 plain_aggregation = false
+# Answers of a run that may fail here, each charged, before this site pauses for that run; and rounds of a run that may be
+# given back because nothing had left: how long computing took is seen, so more than these are charged.
+failures_max = 1
+voids_max = 2
 """
 
 
-def policy_toml(site: str, approve: str = "ask") -> str:
+def unusual_deltas(populations: Mapping[str, int]) -> dict[str, float]:
+    """The deltas in new policies of sites that have too many consumers for the usual one."""
+    found = {site: delta_for(population) for site, population in populations.items()}
+    return {site: delta for site, delta in found.items() if delta < USUAL_DELTA}
+
+
+def policy_toml(site: str, population: int, approve: str = "ask") -> str:
     """``policy.toml`` with safe defaults, every rule explained. A test compares it with ``SitePolicy``."""
-    return _POLICY.format(site=site, approve=approve, tasks=", ".join(f'"{name}"' for name in TASKS))
+    delta = f"{delta_for(population):.0e}".replace("e-0", "e-")
+    return _POLICY.format(site=site, approve=approve, delta=delta, tasks=", ".join(f'"{name}"' for name in TASKS))
 
 
 def site_readme(site: str, federation: str, *, own_keys: bool) -> str:
@@ -103,53 +121,17 @@ Site {site} of the federation {federation}
 2. Edit site.toml (where your events are) and policy.toml (what you allow).
 3. Compare the coordinator's key in site.toml with the coordinator over a second channel.
 4. fedcart site check .       every row must be ok
-5. fedcart site start .       or: ./start.sh, or the systemd unit fedcart-site.service
+5. fedcart site start .       or by systemd: fedcart site unit . writes the unit on your machine
 6. fedcart site approve .     shows the runs that wait for your yes, and how to say it
    fedcart site status .      running? spent? left?
+
+This folder holds data only, no program: a file that does not belong here fails `fedcart site check` and `start` by name.
 
 Keep state/ for as long as the consumers' data live: it holds the privacy ledger. A site that loses it must run
 `fedcart site recover .` before it can take part again.
 """
 
 
-def start_script() -> str:
-    """``start.sh``."""
-    return """\
-#!/bin/sh
-# Starts this site and keeps it running until it is stopped with SIGTERM or Ctrl-C.
-cd "$(dirname "$0")" || exit 1
-exec "${FEDCART:-fedcart}" site start . "$@"
-"""
-
-
-def systemd_unit(site: str) -> str:
-    """A systemd unit; the operator fills in user and paths."""
-    return f"""\
-# Copy to /etc/systemd/system/fedcart-{site}.service, adapt User, WorkingDirectory and ExecStart, then:
-#   systemctl enable --now fedcart-{site}
-[Unit]
-Description=fedcart site {site}
-Wants=network-online.target
-After=network-online.target
-
-[Service]
-User=fedcart
-WorkingDirectory=/srv/fedcart/{site}
-ExecStart=/srv/fedcart/venv/bin/fedcart site start .
-Restart=on-failure
-RestartSec=30
-TimeoutStopSec=30
-UMask=0077
-NoNewPrivileges=yes
-PrivateTmp=yes
-ProtectSystem=strict
-ProtectHome=yes
-ReadWritePaths=/srv/fedcart/{site}/state
-
-[Install]
-WantedBy=multi-user.target
-"""
-
-
 def _quote(text: str) -> str:
-    return json.dumps(text, allow_nan=False)
+    """A TOML string: JSON's would write a character beyond the BMP as two halves, which no TOML reader takes."""
+    return tomli_w.dumps({"value": text}).removeprefix("value = ").rstrip("\n")

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from common.config import RunConfig
+from common.config import RunConfig, build_config, read_toml
 from common.deployment import CoordinatorKit
 from common.errors import BadInputError, ConfigError
+from common.plan import RunPlan
+from common.privacy.delta import delta_for
 from common.run.files import RunFolder
 from common.tasks.registry import task_named
 from common.tasks.sales_series import catalogue_categories
@@ -25,7 +27,34 @@ if TYPE_CHECKING:
     from common.data.catalogue import Catalogue
     from common.data.features import FeatureSpec
 
+DEPLOYED_EPSILON = (
+    3.0  # where settings name none: a site's usual limit is 8, and should last for more than one run
+)
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def deployed_settings(kit: CoordinatorKit, file: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Settings of a deployed run, with what a deployment adds where they say nothing.
+
+    Epsilon: a part of a site's life, not all of it. Delta: what provisioning wrote for the site with most consumers.
+    Raises: ConfigError.
+    """
+    tree = read_toml(file)
+    privacy = tree.setdefault("privacy", {})
+    if isinstance(privacy, dict):
+        privacy.setdefault("epsilon", DEPLOYED_EPSILON)
+        privacy.setdefault("delta", delta_for(max(kit.read().sites.values(), default=1)))
+    return build_config(tree, overrides)
+
+
+def needed_sites(config: RunConfig) -> int:
+    """So many sites a deployed run needs at least: no sum is ever of fewer."""
+    return max(config.aggregation.min_sites, 3)
+
+
+def plan_of_run(kit: CoordinatorKit, config: RunConfig, *, base: Path) -> RunPlan:
+    """The plan that such a run would have; nothing is written. Raises: ConfigError, BadInputError."""
+    return _planned(kit, config, base)[0]
 
 
 def prepare_run(kit: CoordinatorKit, config: RunConfig, *, base: Path) -> RunFolder:
@@ -34,19 +63,10 @@ def prepare_run(kit: CoordinatorKit, config: RunConfig, *, base: Path) -> RunFol
     Paths in ``config`` are relative to ``base``.
     Raises: ConfigError, BadInputError before anything is written.
     """
-    from common.data.features import feature_spec
     from common.data.sharing import shared_item_masks
 
-    settings = kit.read()
-    _check_sites(config, len(settings.sites))
+    plan, config, spec, catalogue, initial = _planned(kit, config, base)
     roster = Roster.load(kit.roster)
-    catalogue = _catalogue(config, base)
-    if catalogue is not None:
-        names = partial(catalogue_categories, catalogue.categories, catalogue.item_category)
-        config = task_named(config.task).with_catalogue(config, names)
-    spec = feature_spec(catalogue, item_buckets=config.features.item_buckets)
-    initial = _initial_model(config, spec, base, catalogue.names if catalogue else ())
-    plan = make_plan(config, tuple(settings.sites.items()), spec, initial[0].size)
     folder = RunFolder.create(_fresh(kit.runs, config.name))
     folder.write_roster(roster)
     masks = shared_item_masks(spec, catalogue, plan.sites, config.aggregation.min_stockists)
@@ -55,6 +75,23 @@ def prepare_run(kit: CoordinatorKit, config: RunConfig, *, base: Path) -> RunFol
     folder.write_settings(config)
     save_checkpoint(folder.checkpoints, ServerState.initial(initial[0], plan.digest()))
     return folder
+
+
+def _planned(
+    kit: CoordinatorKit, config: RunConfig, base: Path
+) -> tuple[RunPlan, RunConfig, FeatureSpec, Catalogue | None, Any]:
+    from common.data.features import feature_spec
+
+    settings = kit.read()
+    _check_sites(config, len(settings.sites))
+    catalogue = _catalogue(config, base)
+    if catalogue is not None:
+        names = partial(catalogue_categories, catalogue.categories, catalogue.item_category)
+        config = task_named(config.task).with_catalogue(config, names)
+    spec = feature_spec(catalogue, item_buckets=config.features.item_buckets)
+    initial = _initial_model(config, spec, base, catalogue.names if catalogue else ())
+    plan = make_plan(config, tuple(settings.sites.items()), spec, initial[0].size)
+    return plan, config, spec, catalogue, initial
 
 
 def open_run(kit: CoordinatorKit, name: str) -> RunFolder:
@@ -75,9 +112,9 @@ def _check_sites(config: RunConfig, sites: int) -> None:
             "aggregation.mode = plain is for simulations: the server would see each site",
             hint='set mode = "secure"',
         )
-    if sites < max(config.aggregation.min_sites, 3):
+    if sites < needed_sites(config):
         raise ConfigError(
-            f"{sites} sites are in the federation, {max(config.aggregation.min_sites, 3)} are needed",
+            f"{sites} sites are in the federation, {needed_sites(config)} are needed",
             hint="add sites to federation.toml and provision again",
         )
 

@@ -25,19 +25,22 @@ from common.deployment import (
     Federation,
     FederationPins,
     Kit,
+    Kits,
     SiteEntry,
     SiteKit,
     read_settings,
     split_address,
 )
 from common.errors import BadInputError, VerificationError
+from common.kit_files import DELIVERED_ONCE, README_FILE
 from common.privacy.attestation import AttestedHeads, SignedAttestation
-from common.run.files import HEADS_FILE, ROSTER_FILE
+from common.run.files import HEADS_FILE
 from common.trust.certificates import Authority, certificate_facts, issue_server_certificate, make_authority
-from common.trust.identity import COORDINATOR, SITE, Identity, Party, Roster
-from common.trust.keyfiles import NODE_KEY, PublicKeys, make_site_keys, read_site_keys
+from common.trust.identity import NODE_KEY, ROSTER_FILE, Identity, Roster
+from common.trust.keyfiles import PublicKeys, make_site_keys, read_site_keys
+from common.trust.private_files import require_private
 from server.admission import HeadsBook
-from server.kit_files import policy_toml, site_readme, site_toml, start_script, systemd_unit
+from server.kit_files import policy_toml, site_readme, site_toml, unusual_deltas
 from server.runtime.bundle import bundle_text, write_bundle
 
 RENEW_DAYS = 30.0
@@ -45,12 +48,16 @@ RENEW_DAYS = 30.0
 
 @dataclass(frozen=True)
 class Provisioned:
-    """What was made: kits, new sites, sites whose private keys were made here, parties that left."""
+    """What was made: kits, new sites, sites whose private keys were made here, parties that left.
+
+    ``deltas``: of sites with so many consumers that the usual one is too large.
+    """
 
     kits: Path
     sites: tuple[str, ...]
     added: tuple[str, ...] = ()
     keys_made_here: tuple[str, ...] = ()
+    deltas: dict[str, float] = field(default_factory=dict)
     removed: tuple[str, ...] = ()
     certificate_until: str = ""
     bundle: str = ""
@@ -71,14 +78,14 @@ def provision(federation_file: Path, out: Path, *, bundle: str = "", approve: st
 
     ``bundle`` is the text of another app bundle and ``approve`` the first value in new policies, for the demo
     and tests.
-    **Raises**: ConfigError, BadInputError; nothing is written before the whole federation file is checked.
+    Raises: ConfigError, BadInputError; nothing is written before the whole federation file is checked.
     """
     federation = read_settings(Federation, federation_file)
     brought = {s.name: _brought_keys(s, federation_file.parent) for s in federation.sites if s.keys}
     for part in ("authority", "coordinator", "sites"):
         _make_folder(out / part)
     authority = _authority(out / "authority", federation.name)
-    coordinator = CoordinatorKit(out / "coordinator")
+    coordinator = Kits(out).coordinator
     for folder in (coordinator.state, coordinator.bundle, coordinator.nodes, coordinator.runs):
         folder.mkdir(exist_ok=True)
     before = {path.stem for path in coordinator.nodes.glob("*.pub")}
@@ -90,9 +97,11 @@ def provision(federation_file: Path, out: Path, *, bundle: str = "", approve: st
         FederationPins(name=federation.name, coordinator=identity.public_key.hex(), bundle=digest),
         approve,
     )
-    keys = {s.name: _site_kit(out / "sites" / s.name, s, texts, brought.get(s.name)) for s in federation.sites}
-    roster = _roster(identity, keys)
-    for kit in (coordinator, *(SiteKit(out / "sites" / name) for name in keys)):
+    keys = {
+        s.name: _site_kit(Kits(out).site(s.name).path, s, texts, brought.get(s.name)) for s in federation.sites
+    }
+    roster = Roster.signed_by(identity, [(name, one.identity) for name, one in keys.items()], _roster_before(out))
+    for kit in (coordinator, *(Kits(out).site(name) for name in keys)):
         _write_public(kit, roster, authority)
     roster.save(out / ROSTER_FILE)
     _retire_heads(coordinator, roster)
@@ -102,6 +111,7 @@ def provision(federation_file: Path, out: Path, *, bundle: str = "", approve: st
         kits=out,
         sites=tuple(keys),
         added=tuple(name for name in keys if name not in before),
+        deltas=unusual_deltas({site.name: site.population for site in federation.sites}),
         keys_made_here=tuple(name for name in keys if name not in brought),
         removed=tuple(sorted(before - set(keys))),
         certificate_until=until,
@@ -133,6 +143,7 @@ def _authority(folder: Path, federation: str) -> Authority:
         made = make_authority(federation)
         write_atomic(certificate, made.certificate_pem)
         write_atomic(key, made.key_pem, mode=0o600)
+    require_private([key])
     return Authority(certificate.read_bytes(), key.read_bytes())
 
 
@@ -165,14 +176,14 @@ def _site_kit(path: Path, site: SiteEntry, source: KitTexts, brought: PublicKeys
     kit.state.mkdir(exist_ok=True, mode=0o700)
     texts = {
         kit.settings: site_toml(site, source.federation, source.pins),
-        kit.policy: policy_toml(site.name, source.approve),
-        path / "README.txt": site_readme(site.name, source.federation.name, own_keys=bool(site.keys)),
-        path / "fedcart-site.service": systemd_unit(site.name),
+        kit.policy: policy_toml(site.name, site.population, source.approve),
+        path / README_FILE: site_readme(site.name, source.federation.name, own_keys=bool(site.keys)),
     }
     for file, text in texts.items():
         if not file.exists():
             write_atomic(file, text.encode())
-    write_atomic(path / "start.sh", start_script().encode(), mode=0o755)
+    for name in DELIVERED_ONCE:  # programs: a site writes its own
+        (path / name).unlink(missing_ok=True)
     if brought is not None:
         return brought
     if (path / NODE_KEY).exists():
@@ -180,9 +191,8 @@ def _site_kit(path: Path, site: SiteEntry, source: KitTexts, brought: PublicKeys
     return make_site_keys(path, site.name)
 
 
-def _roster(coordinator: Identity, keys: dict[str, PublicKeys]) -> Roster:
-    sites = tuple(Party(name, SITE, one.identity) for name, one in keys.items())
-    return Roster((Party(coordinator.name, COORDINATOR, coordinator.public_key), *sites))
+def _roster_before(out: Path) -> Roster | None:
+    return Roster.load(out / ROSTER_FILE) if (out / ROSTER_FILE).exists() else None
 
 
 def _write_public(kit: Kit, roster: Roster, authority: Authority) -> None:

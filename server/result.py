@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from common.contribution import TRAIN
 from common.plan import RunPlan
 from common.run.files import RunFolder
-from common.run.records import FAILED, RoundRecord
-from common.run.summary import Summary, sums_in, without_sum
+from common.run.records import FAILED, RoundRecord, Summary, sums_in, without_sum
+from common.trust.identity import Identity
 from server.rounds import Outcome
 
 
@@ -40,17 +41,22 @@ def summarise_run(
     )
 
 
-def write_model(folder: Path, plan: RunPlan, vector: NDArray[np.float32], facts: Mapping[str, Any]) -> None:
-    """Write the model of a run into a folder: parameters ``float32[d]``, and the plan and facts that explain them."""
+def write_model(
+    folder: Path, plan: RunPlan, vector: NDArray[np.float32], facts: Mapping[str, Any], coordinator: Identity
+) -> None:
+    """Write the model of a run into a folder: parameters ``float32[d]``, the plan and facts that explain them; signed."""
     from common.data.features import FeatureSpec
     from common.model.parameters import layout_of, save_model
     from common.model.run_model import run_model
 
     sizes = FeatureSpec.from_json(json.loads(plan.features)).sizes
     metadata = {"plan": json.loads(plan.to_json()), "sizes": sizes, **facts}
-    save_model(folder, vector, layout_of(run_model(plan.config, plan.features)), metadata)
+    save_model(folder, vector, layout_of(run_model(plan.config, plan.features)), metadata, coordinator)
 
 
-def model_facts(plan: RunPlan, outcome: Outcome) -> dict[str, Any]:
-    """What the model's metadata say of the run that made it."""
-    return {"rounds": outcome.state.round, "status": outcome.status, "private": plan.config.privacy.enabled}
+def model_facts(folder: RunFolder, plan: RunPlan, outcome: Outcome) -> dict[str, Any]:
+    """What the model's metadata say of the run that made it; ``sites``: those in its last sum."""
+    sums = [record for record in folder.metrics() if record.kind == TRAIN and not record.aborted]
+    sites = [site for site, did in sums[-1].sites.items() if did.status == "ok"] if sums else []
+    private = plan.config.privacy.enabled
+    return {"rounds": outcome.state.round, "status": outcome.status, "private": private, "sites": sites}

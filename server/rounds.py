@@ -6,10 +6,11 @@ comes back is a sum over the cohort. Training and the closing evaluation take th
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,16 +23,34 @@ from common.contribution import EVALUATE, METRICS, SERIES, STATISTICS, TRAIN, UP
 from common.errors import BadInputError, WorkFailedError
 from common.flower import Parts
 from common.plan import RunPlan, model_bytes, model_digest
-from common.privacy.attestation import SignedAttestation
-from common.run.files import RunFolder
+from common.privacy.attestation import SignedAttestation, Witnessed, witness_of
+from common.run.files import PROOFS, RunFolder, round_files
 from common.run.observer import Observer
-from common.run.records import COMPLETED, FAILED, INTERRUPTED, STOPPED, RoundRecord, SiteRound
-from common.run.summary import checked_status
-from common.secagg.messages import MIN_SITES, Member, Params, Session, default_threshold
+from common.run.records import (
+    COMPLETED,
+    ENDED,
+    FAILED,
+    INTERRUPTED,
+    STOPPED,
+    RoundRecord,
+    SiteRound,
+    checked_status,
+)
+from common.secagg.messages import (
+    MIN_SITES,
+    Member,
+    Params,
+    PlainParams,
+    Session,
+    default_threshold,
+    invitation,
+)
 from common.trust.identity import Identity, Roster
 from server.admission import Admission, HeadsBook
-from server.cohort import ItemRows, choose_cohort, mean_update
+from server.blame import Blamed, excluded
+from server.cohort import ItemCoordinates, choose_cohort, mean_update
 from server.exchange import Exchange
+from server.gathering import Gathering
 from server.market import market_series
 from server.secure_sum import Opening, SumOutcome, plain_sum, secure_sum
 from server.state import ServerState, latest_checkpoint, save_checkpoint
@@ -39,6 +58,8 @@ from server.state import ServerState, latest_checkpoint, save_checkpoint
 ATTEMPTS = 2  # a round that failed before any masked vector left is tried once more
 ABORTS_IN_A_ROW = 3
 CUT_OFF = "interrupted"
+WAITED_IN_VAIN = "stopped by the coordinator while it waited for sites"
+TOO_FEW = "too-few-sites"
 
 
 Measure = Callable[[RoundRecord, ServerState], RoundRecord]
@@ -49,7 +70,7 @@ class Run:
     """Everything about a run that does not change from round to round.
 
     ``measured`` completes a record before it is written: a simulation fills in its oracle metrics. It sees the state
-    after the round; nothing here reads what it adds.
+    after the round; nothing here reads what it adds. ``look_around`` is called while the run waits for sites.
     """
 
     plan: RunPlan
@@ -58,9 +79,10 @@ class Run:
     coordinator: Identity
     roster: Roster
     book: HeadsBook
-    rows: ItemRows | None = None
+    rows: ItemCoordinates | None = None
     observer: Observer = field(default_factory=Observer)
     measured: Measure = lambda record, _state: record
+    look_around: Callable[[], None] = lambda: None
 
     @property
     def secure(self) -> bool:
@@ -91,10 +113,15 @@ def run_federation(run: Run) -> Outcome:
 
     Raises: WorkFailedError if rounds keep failing or the disk is full; the last checkpoint is then intact.
     """
+    strategy.require_known(run.plan.config.strategy)
     state = _after_cut_off(run, resume_state(run))
     opening = run.plan.task.opening
     if opening and not any(record.kind == opening for record in run.folder.metrics()):
+        if not _gathered(run, state, 0):
+            return Outcome(INTERRUPTED, WAITED_IN_VAIN, state)
         release_series(run, state)
+    if opening and _no_sum(run, opening):
+        return Outcome(FAILED, "the series of the sites gave no sum: there is nothing to learn from", state)
     status, reason, aborted = COMPLETED, "", 0
     while state.round < run.plan.config.training.rounds:
         if reason := _cannot_go_on(run, state) or _stops_early(run, state):
@@ -102,6 +129,8 @@ def run_federation(run: Run) -> Outcome:
             break
         if run.observer.stop_is_asked():
             return Outcome(INTERRUPTED, f"stopped by the coordinator after round {state.round}", state)
+        if not _gathered(run, state, state.round + 1):
+            return Outcome(INTERRUPTED, WAITED_IN_VAIN, state)
         state, record = run_round(run, state)
         aborted = aborted + 1 if record.aborted else 0
         if aborted == ABORTS_IN_A_ROW:
@@ -110,12 +139,29 @@ def run_federation(run: Run) -> Outcome:
                 hint="the last good model is kept; bring sites back, then resume the run",
             )
     status = checked_status(status, run.folder.metrics())
-    closed = _closing_evaluation(run, state)
-    if (
-        closed is None and status != FAILED and not _cannot_go_on(run, state)
-    ):  # an untrained model costs nothing more
-        closed = evaluate(run, state)
-    return Outcome(status, reason, state, closed)
+    return _closed(run, Outcome(status, reason, state, _closing_evaluation(run, state)))
+
+
+def _closed(run: Run, outcome: Outcome) -> Outcome:
+    """The outcome with its closing evaluation. An untrained model is not evaluated, and nobody is where sites are too few."""
+    state = outcome.state
+    if outcome.evaluation is not None or outcome.status == FAILED or not run.plan.evaluates:
+        return outcome
+    if why := _cannot_go_on(run, state):
+        return replace(outcome, reason=outcome.reason or f"there is no closing evaluation: {why}")
+    if not _gathered(run, state, state.round + 1):
+        return Outcome(INTERRUPTED, WAITED_IN_VAIN, state)
+    return replace(outcome, evaluation=evaluate(run, state))
+
+
+def _gathered(run: Run, state: ServerState, number: int) -> bool:
+    """Whether enough sites can be reached; False if the coordinator stops the run meanwhile. Raises: WorkFailedError."""
+    return Gathering(run.exchange, run.observer, run.look_around).enough(_willing(run, state), run.needed, number)
+
+
+def _no_sum(run: Run, kind: str) -> bool:
+    """Whether the sites have nothing to learn from; after a cut-off they have their own releases, only the sum is lost."""
+    return any(record.kind == kind and record.aborted not in ("", CUT_OFF) for record in run.folder.metrics())
 
 
 def run_round(run: Run, state: ServerState) -> tuple[ServerState, RoundRecord]:
@@ -137,10 +183,12 @@ def run_round(run: Run, state: ServerState) -> tuple[ServerState, RoundRecord]:
         losses=(*state.losses, released["loss"])
         if math.isfinite(released.get("loss", math.nan))
         else state.losses,
-        stopped=state.stopped
-        | {s: r.reason for s, r in outcome.sites.items() if r.status in ("stopped", "refused")},
+        stopped=state.stopped | {s: r.reason for s, r in outcome.sites.items() if r.status in ENDED},
     )
-    record = run.measured(_record(run, asked, released, time.monotonic() - started), after)
+    record = _record(run, asked, released, time.monotonic() - started)
+    if record.faults:
+        after = replace(after, stopped=after.stopped | excluded([*run.folder.metrics(), record]))
+    record = _signed(run, record, after)
     _save(run, replace(after, record=record.to_json()))
     _finish_round(run, record)
     for site in sorted(after.stopped.keys() - state.stopped.keys()):
@@ -158,7 +206,7 @@ def release_series(run: Run, state: ServerState) -> RoundRecord:
     if not asked.outcome.aborted:
         market = market_series(run.plan, asked.outcome.blocks[SERIES], asked.outcome.survivors)
         run.folder.write_market(market)
-    record = run.measured(_record(run, asked, {}, time.monotonic() - started), state)
+    record = _signed(run, _record(run, asked, {}, time.monotonic() - started), state)
     _finish_round(run, record)
     return record
 
@@ -169,15 +217,27 @@ def evaluate(run: Run, state: ServerState) -> RoundRecord | None:
         return None
     started, number = time.monotonic(), state.round + 1
     asked = _ask(run, state, EVALUATE, number, state.average)
-    record = _record(run, asked, _released(run, asked.outcome), time.monotonic() - started)
-    record = run.measured(record, state)
+    record = _signed(run, _record(run, asked, _released(run, asked.outcome), time.monotonic() - started), state)
     _finish_round(run, record)
     return record
+
+
+def _signed(run: Run, record: RoundRecord, state: ServerState) -> RoundRecord:
+    """The record, complete: what a simulation adds, the state after it, the record before it, the coordinator's signature."""
+    record = replace(
+        run.measured(record, state),
+        state=model_digest(state.parameters).hex(),
+        average=model_digest(state.average).hex(),
+        previous=run.folder.last_record(),
+    )
+    return replace(record, signature=run.coordinator.sign(bytes.fromhex(record.digest)).hex())
 
 
 def _finish_round(run: Run, record: RoundRecord) -> None:
     run.folder.append_round(record)
     run.observer.round_done(record)
+    for fault in record.faults:
+        run.observer.note(f"round {record.round}: {fault}; proven by what it signed, see {PROOFS}/")
 
 
 def resume_state(run: Run) -> ServerState:
@@ -199,10 +259,12 @@ def resume_state(run: Run) -> ServerState:
     return state
 
 
-def _mark_leaving(run: Run, query: Query, cohort: Sequence[str]) -> None:
+def _mark_leaving(run: Run, asking: _Asking) -> None:
     """From here on contributions of this round may have left their sites, and are charged: durable."""
     if run.plan.config.privacy.enabled:
-        run.folder.mark_leaving({"round": query.round, "kind": query.kind, "sites": list(cohort)})
+        query, session = asking.admission.query, asking.session
+        mark = {"round": query.round, "kind": query.kind, "sites": list(asking.cohort)}
+        run.folder.mark_leaving(mark | {"attempt": session.attempt, "heads": dict(asking.heads)})
 
 
 def _after_cut_off(run: Run, state: ServerState) -> ServerState:
@@ -224,7 +286,11 @@ def _after_cut_off(run: Run, state: ServerState) -> ServerState:
         aggregation=run.plan.config.aggregation.mode,
         private=run.plan.config.privacy.enabled,
         aborted=CUT_OFF,
+        model=model_digest(state.average if mark["kind"] == EVALUATE else state.parameters).hex(),
+        attempt=mark["attempt"],
+        heads={site: (sequence, head) for site, (sequence, head) in mark["heads"].items()},
     )
+    record = _signed(run, record, state)
     if record.kind == TRAIN:
         state = replace(state, round=number, record=record.to_json())
         _save(run, state)
@@ -259,52 +325,91 @@ def _closing_evaluation(run: Run, state: ServerState) -> RoundRecord | None:
 
 @dataclass(frozen=True)
 class _Asked:
-    """A question and what came of it. Units: bytes from and to all sites, every attempt included."""
+    """A question and what came of it. Units: bytes from and to all sites, every attempt included.
+
+    ``heads``: the ends of all ledgers that the sites were shown, the same in every attempt.
+    """
 
     query: Query
     outcome: SumOutcome
+    attempt: int
+    heads: Witnessed
     accepted: dict[str, Any]
+    blamed: Blamed
     bytes_up: int
     bytes_down: int
 
 
 def _ask(run: Run, state: ServerState, kind: str, number: int, parameters: NDArray[np.float32]) -> _Asked:
-    """One question to one cohort, tried again if it failed before anything had left a site."""
+    """One question to one cohort, tried again if it failed before anything had left a site.
+
+    An attempt that proves a site's fault is not counted: each leaves one site less.
+    """
     query = Query(kind, run.plan.run, number, run.plan.to_json(), model_digest(parameters))
-    admission = Admission(run.plan, query, run.roster, run.book)
+    heads = run.book.heads.witnessed()
+    admission = Admission(run.plan, query, run.roster, run.book, witness_of(heads))
     up, down = run.exchange.bytes_up, run.exchange.bytes_down
     run.exchange.progress = lambda phase, done, total: run.observer.progress(number, phase, done, total)
     cohort = choose_cohort([s for s in _willing(run, state) if s in run.exchange.nodes], number, run.plan)
-    for _ in range(ATTEMPTS):
-        outcome = _attempt(run, admission, cohort, model_bytes(parameters))
-        cohort = tuple(_answering(outcome))  # nobody waits for the dead twice
-        if not outcome.aborted or outcome.exposed or len(cohort) < run.needed:
+    outcome = SumOutcome({site: SiteRound("lost", TOO_FEW) for site in cohort}, aborted=TOO_FEW)
+    left, blamed = ATTEMPTS, Blamed()
+    while left and len(cohort) >= run.needed:
+        admission.attempt = run.folder.next_session()
+        asking = _Asking(admission, Session(run.plan.run, number, admission.attempt), tuple(cohort), heads)
+        outcome = _attempt(run, asking, model_bytes(parameters))
+        for remark in outcome.remarks:
+            run.observer.note(f"round {number}: {remark}")
+        named = blamed.note(outcome, admission.attempt)
+        if not outcome.aborted or outcome.exposed:
+            break
+        if named:
+            cohort = tuple(site for site in _answering(outcome) if site not in named)
+        elif len(run.exchange.reachable(_willing(run, state))) >= run.needed:
+            left, cohort = left - 1, tuple(_answering(outcome))  # nobody waits for the dead twice
+        elif not _gathered(run, state, number):  # the line went, not the sites: the same cohort is asked again
             break
     sent = run.exchange.bytes_up - up, run.exchange.bytes_down - down
-    return _Asked(query, outcome, admission.accepted, *sent)
+    blamed.complete(outcome)
+    return _Asked(query, outcome, admission.attempt, heads, admission.accepted, blamed, *sent)
 
 
-def _attempt(run: Run, admission: Admission, cohort: Sequence[str], model: bytes) -> SumOutcome:
-    query = admission.query
-    session = Session(run.plan.run, query.round, run.folder.next_session())
+@dataclass(frozen=True)
+class _Asking:
+    """One attempt at a question: who is asked, in which session, and which ends of all ledgers they are shown."""
+
+    admission: Admission
+    session: Session
+    cohort: tuple[str, ...]
+    heads: Witnessed
+
+
+def _attempt(run: Run, asking: _Asking, model: bytes) -> SumOutcome:
+    query, params = asking.admission.query, _params(run, asking)
     common: Parts = {
         "query": wire.encode(query),
         "signature": run.coordinator.sign(query.digest()),
+        "invitation": run.coordinator.sign(invitation(params)),
         "model": model,
-        "attempt": session.attempt,
     }
     requests: dict[str, Parts] = {}
-    for site in cohort:
+    for site in asking.cohort:
         latest = run.book.heads.latest(site)
         requests[site] = dict(common) | {"head": json.dumps(latest.to_json(), allow_nan=False) if latest else ""}
-    settings, blocks = run.plan.config.aggregation, run.plan.blocks(query.kind)
-    opening = Opening(requests, admission, lambda: _mark_leaving(run, query, cohort))
-    if not run.secure:
-        return plain_sum(run.exchange, blocks, f"{session.round}.{session.attempt}", opening, settings)
-    members = tuple(Member(s, run.roster.party(s).public_key, run.plan.weight(s)) for s in cohort)
-    threshold = settings.threshold or default_threshold(len(cohort))
-    params = Params(session, members, threshold, blocks, query.model_digest, query.digest())
+    opening = Opening(requests, asking.admission, lambda: _mark_leaving(run, asking))
+    settings = run.plan.config.aggregation
+    if isinstance(params, PlainParams):
+        return plain_sum(run.exchange, params, run.plan.blocks(query.kind), opening, settings)
     return secure_sum(run.exchange, params, opening, settings)
+
+
+def _params(run: Run, asking: _Asking) -> Params | PlainParams:
+    query, session, cohort = asking.admission.query, asking.session, asking.cohort
+    bound = (query.digest(), run.roster.digest, witness_of(asking.heads))
+    if not run.secure:
+        return PlainParams(session, cohort, *bound)
+    members = tuple(Member(s, run.roster.party(s).public_key, run.plan.weight(s)) for s in cohort)
+    threshold = run.plan.config.aggregation.threshold or default_threshold(len(cohort))
+    return Params(session, members, threshold, run.plan.blocks(query.kind), query.model_digest, *bound)
 
 
 def _released(run: Run, outcome: SumOutcome) -> dict[str, float]:
@@ -316,6 +421,7 @@ def _record(run: Run, asked: _Asked, released: dict[str, float], seconds: float)
     outcome, number = asked.outcome, asked.query.round
     if outcome.evidence:
         run.folder.write_evidence(number, outcome.evidence)
+    evidence = hashlib.sha256(outcome.evidence.encode()).hexdigest() if outcome.evidence else ""
     return RoundRecord(
         round=number,
         kind=asked.query.kind,
@@ -330,13 +436,19 @@ def _record(run: Run, asked: _Asked, released: dict[str, float], seconds: float)
         aggregation=run.plan.config.aggregation.mode,
         private=run.plan.config.privacy.enabled,
         aborted=outcome.aborted,
+        attempt=asked.attempt,
+        model=asked.query.model_digest.hex(),
+        heads=dict(asked.heads),
+        evidence=evidence,
+        faults=tuple(asked.blamed.faults),
+        proofs=asked.blamed.write(run.folder, number),
     )
 
 
 def _save(run: Run, state: ServerState) -> None:
     folder = run.folder.checkpoints
     save_checkpoint(folder, state)
-    for path in sorted(folder.glob("round-*.safetensors"))[:-2]:
+    for path in round_files(folder, "safetensors")[:-2]:
         path.unlink()  # the last two are kept: one may be torn by a failing disk
 
 

@@ -9,6 +9,7 @@ from uuid import uuid4
 from common.config import RunConfig
 from common.plan import RunPlan
 from common.privacy.calibration import calibrate_noise
+from common.privacy.delta import delta_remark
 from common.tasks.registry import task_named
 
 if TYPE_CHECKING:
@@ -20,11 +21,19 @@ def make_plan(
 ) -> RunPlan:
     """Fix every public constant of the run, the noise calibrated to the target epsilon.
 
-    Raises: ConfigError if the target cannot be met.
+    Raises: ConfigError if the target cannot be met, or delta is too large for a declared population.
     """
+    if config.privacy.enabled:
+        delta_remark(config.privacy.delta, dict(populations))
     noise, evaluation = noise_of(config)
     run = f"{config.name}-{uuid4().hex[:12]}"
     return RunPlan(run, config.public_json(), populations, spec.canonical(), parameters, noise, evaluation)
+
+
+def remark_on(plan: RunPlan) -> str:
+    """What is to be said of a plan before it runs; empty if nothing."""
+    privacy = plan.config.privacy
+    return delta_remark(privacy.delta, dict(plan.populations)) if privacy.enabled else ""
 
 
 def noise_of(config: RunConfig) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """The sum over a cohort, and nothing but the sum.
 
-``secure_sum`` drives the secure-aggregation machine over five exchanges. ``plain_sum`` is the same
+``secure_sum`` drives the secure-aggregation machine over six exchanges. ``plain_sum`` is the same
 question asked in the clear: a test oracle, and an explicit choice of a simulation, marked in every output.
 Both add fixed-point numbers in the same ring, so they give the same sum bit for bit.
 """
@@ -16,18 +16,28 @@ from numpy.typing import NDArray
 
 import common.secagg.fixedpoint as fixedpoint
 import common.secagg.messages as messages
+import common.wire as wire
 from common.config import AggregationSettings
 from common.contribution import Block
-from common.errors import FedcartError, RemoteProtocolError, RoundAbortedError
+from common.errors import FedcartError, RemoteProtocolError, RoundAbortedError, VerificationError
 from common.flower import Parts
+from common.plain_text import word_or
 from common.run.records import SiteRound
-from common.secagg.messages import Params
-from common.secagg.server import ADVERTISE, MASK, ServerProtocol
+from common.secagg.blame import BAD_BOX, BAD_DEALING, FALSE_COMPLAINT, WRONG_SHARE, Fault, Proofs
+from common.secagg.messages import Params, PlainParams
+from common.secagg.server import ACCEPT, ADVERTISE, MASK, SHARE, UNMASK, ServerProtocol
 from server.admission import Admission
-from server.exchange import Answer, Exchange
+from server.exchange import MALFORMED, Answer, Exchange
 
 CONTRIBUTE = "contribute"
-SITE_REFUSALS = ("policy", "budget", "rollback", "refused")
+FAULT_PHASES = {BAD_DEALING: SHARE, BAD_BOX: SHARE, FALSE_COMPLAINT: ACCEPT, WRONG_SHARE: UNMASK}
+STATUS_OF = {
+    "policy": "refused",
+    "rollback": "refused",
+    "refused": "refused",
+    "budget": "stopped",
+    "paused": "paused",
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,8 @@ class SumOutcome:
 
     ``blocks``: the decoded sum by block name, empty if the round was aborted. ``sites``: what each invited
     site did.
-    ``exposed``: sites whose masked vector has left; their contribution is dead and charged.
+    ``exposed``: sites whose masked vector has left; their contribution is dead and charged. ``remarks``: for people,
+    what was wrong with an answer, and whose it was. ``faults``: what sites have provably done wrong, and ``proofs`` of that.
     Units: ``protocol_seconds`` wall time of all exchanges after the one that trains.
     """
 
@@ -58,14 +69,29 @@ class SumOutcome:
     aborted: str = ""
     exposed: tuple[str, ...] = ()
     protocol_seconds: float = 0.0
+    remarks: list[str] = field(default_factory=list)
+    faults: tuple[Fault, ...] = ()
+    proofs: Proofs | None = None
+
+    def blame(self, faults: tuple[Fault, ...], proofs: Proofs) -> None:
+        """Record who broke the protocol; whose vector is in the sum all the same stays in it."""
+        self.faults, self.proofs = faults, proofs if faults else None
+        for fault in faults:
+            did = self.sites[fault.culprit]
+            self.sites[fault.culprit] = SiteRound(did.status, fault.kind, did.phase or FAULT_PHASES[fault.kind])
 
     def note(self, site: str, phase: str, answer: Answer) -> None:
         """Record why a site is out of the round."""
-        status = "lost"
-        if answer.error in SITE_REFUSALS:
-            status = "stopped" if answer.error == "budget" else "refused"
-        reason = str(answer.parts.get("rule", "")) or answer.error
-        self.sites[site] = SiteRound(status, reason[:80], phase)
+        reason = word_or(answer.parts.get("rule"), answer.error)
+        self.sites[site] = SiteRound(STATUS_OF.get(answer.error, "lost"), reason, phase)
+        if answer.error == MALFORMED:
+            self.remarks.append(f"site {site} is lost: {MALFORMED}: its message to {phase} cannot be read")
+
+    def refuse(self, site: str, phase: str, error: FedcartError) -> None:
+        """Record that a site's answer was refused: it is out of the round, all others go on."""
+        reason = error.code if isinstance(error, VerificationError) else MALFORMED
+        self.sites[site] = SiteRound("lost", reason, phase)
+        self.remarks.append(f"site {site} is lost: {reason}: {error.message[:200]}")
 
 
 def secure_sum(exchange: Exchange, params: Params, opening: Opening, settings: AggregationSettings) -> SumOutcome:
@@ -90,12 +116,14 @@ def secure_sum(exchange: Exchange, params: Params, opening: Opening, settings: A
                 outcome.protocol_seconds += time.monotonic() - started
     except RoundAbortedError as error:
         outcome.aborted = error.reason
+        outcome.blame(machine.faults, machine.proofs)
         return outcome
     result = machine.result
     outcome.blocks, outcome.survivors = result.decode_blocks(), result.survivors
     outcome.evidence = result.evidence.to_json()
     for site in result.survivors:
         outcome.sites[site] = SiteRound("ok")
+    outcome.blame(machine.faults, machine.proofs)
     return outcome
 
 
@@ -118,35 +146,43 @@ def _exchange(
     for site, answer in exchange.ask(phase, requests, deadline_s=deadline_s, group=group).items():
         if not answer.ok:
             outcome.note(site, phase, answer)
+            opening.admission.note_charge(site, answer.parts)
             continue
         try:
             if phase == ADVERTISE:
                 opening.admission.admit(site, answer.parts)
-            machine.receive(site, answer.parts["message"])
-        except (FedcartError, KeyError) as error:
-            outcome.sites[site] = SiteRound("lost", getattr(error, "code", "protocol"), phase)
+            machine.receive(site, answer.parts.get("message", b""))
+        except FedcartError as error:
+            outcome.refuse(site, phase, error)
     if phase == ADVERTISE:
         opening.admission.close()
 
 
 def plain_sum(
-    exchange: Exchange, blocks: tuple[Block, ...], group: str, opening: Opening, settings: AggregationSettings
+    exchange: Exchange,
+    params: PlainParams,
+    blocks: tuple[Block, ...],
+    opening: Opening,
+    settings: AggregationSettings,
 ) -> SumOutcome:
     """Sum the contributions in the clear: the server sees each of them. Simulations and tests only."""
+    group, message = f"{params.session.round}.{params.session.attempt}", wire.encode(params)
+    requests: dict[str, Parts] = {s: {"message": message, **parts} for s, parts in opening.requests.items()}
     outcome = SumOutcome({site: SiteRound("lost") for site in opening.requests})
     total = np.zeros(sum(block.length for block in blocks), dtype=np.uint32)
     survivors = []
     opening.on_leaving()
-    answers = exchange.ask(CONTRIBUTE, opening.requests, deadline_s=settings.deadline_s, group=group)
+    answers = exchange.ask(CONTRIBUTE, requests, deadline_s=settings.deadline_s, group=group)
     for site, answer in answers.items():
         if not answer.ok:
             outcome.note(site, CONTRIBUTE, answer)
+            opening.admission.note_charge(site, answer.parts)
             continue
         try:
             opening.admission.admit(site, answer.parts)
             total += _plain_ring(answer, total.size)
         except FedcartError as error:
-            outcome.sites[site] = SiteRound("lost", error.code, CONTRIBUTE)
+            outcome.refuse(site, CONTRIBUTE, error)
             continue
         survivors.append(site)
         outcome.sites[site] = SiteRound("ok")
@@ -161,7 +197,7 @@ def plain_sum(
 
 
 def _plain_ring(answer: Answer, length: int) -> NDArray[np.uint32]:
-    ring = np.frombuffer(answer.parts.get("ring", b""), dtype="<u4")
-    if ring.size != length:
-        raise RemoteProtocolError(f"{answer.site} sent {ring.size} coordinates, not {length}")
-    return ring
+    ring = answer.parts.get("ring")
+    if not isinstance(ring, bytes) or len(ring) != 4 * length:
+        raise RemoteProtocolError(f"{answer.site} sent no vector of {length} coordinates")
+    return np.frombuffer(ring, dtype="<u4")

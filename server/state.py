@@ -18,6 +18,7 @@ from safetensors.numpy import load as load_tensors, save as save_tensors
 
 from common.atomic import write_atomic
 from common.errors import BadInputError
+from common.run.files import round_file, round_files
 
 Vector = NDArray[np.float32]
 _FORMAT = "fedcart-checkpoint/1"
@@ -61,7 +62,7 @@ def save_checkpoint(folder: Path, state: ServerState) -> Path:
     }
     text = json.dumps(facts, sort_keys=True, allow_nan=False)
     metadata = {"format": _FORMAT, "state": text, "sha256": _digest(tensors, text)}
-    path = folder / f"round-{state.round:05d}.safetensors"
+    path = round_file(folder, state.round, "safetensors")
     write_atomic(path, save_tensors(tensors, metadata))
     return path
 
@@ -94,7 +95,7 @@ def load_checkpoint(path: Path) -> ServerState:
 
 def latest_checkpoint(folder: Path) -> ServerState:
     """The newest checkpoint. Raises: BadInputError if there is none or the newest does not verify."""
-    paths = sorted(folder.glob("round-*.safetensors"))
+    paths = round_files(folder, "safetensors")
     if not paths:
         raise BadInputError(f"no checkpoint in {folder}", hint="the run never started; start it anew")
     return load_checkpoint(paths[-1])

@@ -36,6 +36,16 @@ def register(name: str, strategy: CustomStrategy) -> None:
     _custom[name] = strategy
 
 
+def require_known(settings: StrategySettings) -> None:
+    """Return if this process can apply the strategy. Raises: ConfigError: better before anything is charged."""
+    name = settings.name.removeprefix(CUSTOM)
+    if settings.name.startswith(CUSTOM) and name not in _custom:
+        raise ConfigError(
+            f"no strategy {name!r} is registered in this process",
+            hint=f"register it first: fedcart.register_strategy; registered: {', '.join(sorted(_custom)) or 'none'}",
+        )
+
+
 def apply(state: ServerState, mean_update: Vector, settings: StrategySettings, private_steps: int) -> ServerState:
     """The state after one round: parameters moved by the strategy, average and moments carried along.
 
@@ -43,6 +53,7 @@ def apply(state: ServerState, mean_update: Vector, settings: StrategySettings, p
     average decays by ``ema ** private_steps``.
     """
     if settings.name.startswith(CUSTOM):
+        require_known(settings)
         moved = _apply_custom(settings.name.removeprefix(CUSTOM), state, mean_update)
         parameters, moments = moved.parameters, moved.moments
     else:
@@ -56,13 +67,7 @@ def apply(state: ServerState, mean_update: Vector, settings: StrategySettings, p
 
 
 def _apply_custom(name: str, state: ServerState, update: Vector) -> ServerState:
-    """The state that a registered strategy gives. Raises: ConfigError if it is unknown, or gives no usable state."""
-    if name not in _custom:
-        known = ", ".join(sorted(_custom)) or "none"
-        raise ConfigError(
-            f"no strategy {name!r} is registered in this process",
-            hint=f"register it before the run: fedcart.register_strategy; registered: {known}",
-        )
+    """The state that a registered strategy gives. Raises: ConfigError if that is no usable one."""
     moved = _custom[name](state, update)
     shape = getattr(getattr(moved, "parameters", None), "shape", None)
     if shape != state.parameters.shape:

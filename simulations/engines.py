@@ -14,7 +14,7 @@ from simulations.grid import InProcessGrid, LossPlan, Node, nothing_lost
 from simulations.workers import WorkerPool
 
 RUN_ID = 1
-_PHASES = ("query.advertise", "query.share", "query.mask", "query.confirm", "query.unmask")
+_PHASES = ("query.advertise", "query.share", "query.accept", "query.mask", "query.confirm", "query.unmask")
 
 
 def run_apps(

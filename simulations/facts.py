@@ -9,7 +9,9 @@ from typing import Any
 
 from common.config import RunConfig
 from common.plan import RunPlan
-from common.run.facts import RunFacts, SiteFacts
+from common.privacy.accountant import show_epsilon
+from common.run.records import RunFacts, SiteFacts
+from server.affordable import epsilon_of_runs
 from simulations.tasks.half import oracle_of
 
 
@@ -35,10 +37,26 @@ def run_facts(
         expectation=half.expectation(plan, signal, steps),
         parameters=plan.parameters,
         data=data,
-        assumptions=assumptions(config),
+        assumptions=(*assumptions(config), *of_schedule(plan)),
         budget=f"enforced: each site stops before epsilon {privacy.epsilon:g}"
         if privacy.enabled
         else "none: not private",
+    )
+
+
+def of_schedule(plan: RunPlan) -> tuple[str, ...]:
+    """What all runs of a schedule cost together, said of one of them; empty without a schedule."""
+    schedule = plan.config.schedule
+    if not schedule.periods:
+        return ()
+    this = f"run {schedule.period} of {schedule.periods}" if schedule.period else f"one run of {schedule.periods}"
+    cost = (
+        f"epsilon {show_epsilon(epsilon_of_runs(plan, schedule.periods), 3)}"
+        if plan.config.privacy.enabled
+        else "no promise"
+    )
+    return (
+        f"{this}, one a {schedule.every}: a consumer who is there in all of them is left with {cost}, from a new scope on",
     )
 
 
@@ -56,7 +74,8 @@ def assumptions(config: RunConfig) -> tuple[str, ...]:
     stated += oracle_of(config.task).assumptions(config)
     if config.start_from:
         stated.append(
-            "started from an earlier model: what that run cost the same consumers adds up, and is not in these figures"
+            "started from an earlier model: what its run cost the same consumers is charged first, and is in every epsilon; "
+            "what a model without ledgers beside it cost is not"
         )
     if not config.privacy.enabled:
         stated.append("NOT PRIVATE: no noise was added")
@@ -67,15 +86,15 @@ def assumptions(config: RunConfig) -> tuple[str, ...]:
 
 def diagnostics(kits: Mapping[str, Path], round_number: int) -> dict[str, float]:
     """Means over sites of what they noted locally about a round: *oracle*, no server sees them."""
-    found: dict[str, list[float]] = {}
+    columns: dict[str, list[float]] = {}
     for kit in kits.values():
         for facts in _last_notes(kit / "state" / "diagnostics.jsonl"):
             if facts.get("round") == round_number and facts.get("kind") == "train":
                 for name in ("clip_fraction", "signal_to_noise"):
                     if facts.get(name) is not None:
-                        found.setdefault(name, []).append(facts[name])
+                        columns.setdefault(name, []).append(facts[name])
                 break
-    return {name: sum(values) / len(values) for name, values in found.items()}
+    return {name: sum(values) / len(values) for name, values in columns.items()}
 
 
 def _last_notes(path: Path) -> list[dict[str, Any]]:

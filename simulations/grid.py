@@ -120,7 +120,10 @@ class InProcessGrid(Grid):
         if self.pool is None:
             self._take(message_id, header, Done(0, answer(*arguments)))
         else:
-            self._jobs[self.pool.submit(answer, *arguments)] = (message_id, header)
+            self._jobs[self.pool.submit(answer, *arguments, home=str(node.config.get("site", "")))] = (
+                message_id,
+                header,
+            )
         return message_id
 
     def _collect(self) -> None:

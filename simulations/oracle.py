@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from common.plan import RunPlan
+from common.trust.identity import COORDINATOR, Identity
 from simulations.tasks.half import oracle_of
 
 
@@ -39,10 +40,18 @@ def initial_model(settings: str, features: str, start_from: str = "", names: Seq
 
 
 def write_model(folder: str, plan_json: str, vector: bytes, facts: dict[str, Any]) -> None:
-    """Write the model of a run; a job of a worker, since the parent has no torch."""
+    """Write the model of a run, signed; a job of a worker, since the parent has no torch."""
     from server import result
 
-    result.write_model(Path(folder), RunPlan.from_json(plan_json), np.frombuffer(vector, dtype=np.float32), facts)
+    plan, parameters = RunPlan.from_json(plan_json), np.frombuffer(vector, dtype=np.float32)
+    result.write_model(Path(folder), plan, parameters, facts, coordinator_of(Path(folder)))
+
+
+def coordinator_of(folder: Path) -> Identity:
+    """The coordinator of a simulated run: its key lies in the run folder."""
+    from common.deployment import Kits
+
+    return Identity.load(COORDINATOR, Kits(folder).coordinator.identity_key)
 
 
 def hold_out_sums(kit: str, plan_json: str, vector: bytes) -> list[float]:

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from client.guard.policy import SitePolicy
 from common.atomic import write_atomic
 from common.config import RunConfig
-from common.deployment import SiteKit
+from common.deployment import Kits, SiteKit
 from common.errors import BadInputError
 from common.plan import RunPlan
-from common.run.facts import SiteFacts
 from common.run.files import RunFolder
-from common.trust.identity import COORDINATOR, SITE, Identity, Party, Roster
+from common.run.records import SiteFacts
+from common.trust.identity import Identity, Roster
+from simulations.carried import begin_ledger, carried_from
 from simulations.tasks.half import oracle_of
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ _OTHER_SPLITS = ("consumers", "items")
 
 
 @dataclass(frozen=True)
-class World:
+class DealtData:
     """The data of a simulation, dealt to sites. Everything in it but names and populations is private."""
 
     partition: Partition
@@ -49,7 +50,7 @@ class World:
     sequences: dict[str, ConsumerSequences]
 
 
-def make_world(config: RunConfig) -> World:
+def deal_data(config: RunConfig) -> DealtData:
     """Load or generate the events and deal them to sites.
 
     Raises: BadInputError for an unusable file, too few sites or consumers; ConfigError.
@@ -57,6 +58,7 @@ def make_world(config: RunConfig) -> World:
     from common.data.features import feature_spec
     from common.data.sharing import shared_item_masks
     from simulations.partition import partition
+    from simulations.pseudonyms import with_random_pseudonyms
 
     log, catalogue, data = _events(config)
     by = config.data.split_by if config.data.split_by in _OTHER_SPLITS else "column"
@@ -70,11 +72,14 @@ def make_world(config: RunConfig) -> World:
         small=config.data.small_sites,
     )
     _check_sites(len(dealt.sites), config)
+    if config.data.events:  # real people: what is stored must not be found again from the public seed
+        keys = {name: holdout_key(config.seed, kit_name(name)) for name in dealt.names}
+        dealt = with_random_pseudonyms(dealt, keys, config.privacy.holdout)
     catalogue = _catalogue(config, catalogue, dealt)
     spec = feature_spec(catalogue, item_buckets=config.features.item_buckets)
     masks = shared_item_masks(spec, catalogue, dealt.names, config.aggregation.min_stockists)
     rows = oracle_of(config.task).encoded(config, dealt, spec, catalogue)
-    return World(dealt, catalogue, spec, masks, data | {"notes": list(dealt.notes)}, rows)
+    return DealtData(dealt, catalogue, spec, masks, data | {"notes": list(dealt.notes)}, rows)
 
 
 def _events(config: RunConfig) -> tuple[Any, Catalogue | None, dict[str, Any]]:
@@ -144,13 +149,18 @@ def kit_name(site: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", site).strip("-._") or "site"
 
 
-def declared(world: World) -> tuple[tuple[str, int], ...]:
+def holdout_key(seed: int, site: str) -> bytes:
+    """The key that chooses a simulated site's hold-out: follows from the seed, so the split is the same every time."""
+    return hashlib.sha256(f"fedcart/hold-out/{seed}/{site}".encode()).digest()
+
+
+def declared(world: DealtData) -> tuple[tuple[str, int], ...]:
     """Name and declared population of every site."""
     return tuple((kit_name(site.name), site.population) for site in world.partition.sites)
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedFederation:
     """A federation on disk, ready for round 1."""
 
     plan: RunPlan
@@ -160,22 +170,24 @@ class Prepared:
 
 
 def make_federation(
-    folder: RunFolder, config: RunConfig, world: World, plan: RunPlan, item_of: NDArray[np.int32]
-) -> Prepared:
+    folder: RunFolder, config: RunConfig, world: DealtData, plan: RunPlan, item_of: NDArray[np.int32]
+) -> PreparedFederation:
     """Write roster, coordinator key, one kit per site with its encoded consumers, and the public item masks."""
     coordinator = Identity.generate(COORDINATOR_NAME)
-    home = folder.path / "coordinator"
-    home.mkdir(exist_ok=True)
-    coordinator.save(home / "identity.key")
+    home = Kits(folder.path).coordinator
+    home.path.mkdir(exist_ok=True)
+    coordinator.save(home.identity_key)
     identities = {site: Identity.generate(site) for site in plan.sites}
-    parties = [Party(COORDINATOR_NAME, COORDINATOR, coordinator.public_key)]
-    parties += [Party(name, SITE, identity.public_key) for name, identity in identities.items()]
-    roster = Roster(tuple(parties))
+    roster = Roster.signed_by(coordinator, [(name, one.public_key) for name, one in identities.items()])
     folder.write_roster(roster)
     kits, facts = {}, []
+    carried = carried_from(config, plan)
     for part in world.partition.sites:
         name, mask = kit_name(part.name), world.masks[part.name]
-        kit = _make_kit(folder, plan, roster, identities[name])
+        owed = carried.get(name)
+        kit = _make_kit(folder, plan, roster, identities[name], owed.epsilon_with(plan) if owed else 0.0)
+        if owed:
+            begin_ledger(folder.ledger(name), identities[name], name, config.privacy.delta, owed)
         oracle_of(plan.task.name).store(kit.state, plan, part, world.sequences.get(part.name), mask)
         kits[name] = kit.path
         facts.append(SiteFacts(name, part.population, int(mask.sum()), part.note))
@@ -186,12 +198,15 @@ def make_federation(
 
         write_catalogue(world.catalogue, folder.catalogue_file)
     folder.write_settings(config)
-    return Prepared(plan, roster, kits, tuple(facts))
+    return PreparedFederation(plan, roster, kits, tuple(facts))
 
 
-def _make_kit(folder: RunFolder, plan: RunPlan, roster: Roster, identity: Identity) -> SiteKit:
+def _make_kit(
+    folder: RunFolder, plan: RunPlan, roster: Roster, identity: Identity, with_earlier: float
+) -> SiteKit:
+    """``with_earlier``: epsilon of this run and of what its consumers have lost before it, 0 if nothing."""
     config = plan.config
-    kit = SiteKit(folder.path / "sites" / identity.name)
+    kit = Kits(folder.path).site(identity.name)
     kit.state.mkdir(parents=True)
     identity.save(kit.identity_key)
     roster.save(kit.roster)
@@ -206,9 +221,11 @@ def _make_kit(folder: RunFolder, plan: RunPlan, roster: Roster, identity: Identi
         "server": {"address": "localhost:1"},
     }
     write_atomic(kit.settings, tomli_w.dumps(settings).encode())
-    simulated_policy(config).save(kit.policy)
-    key = hashlib.sha256(f"fedcart/hold-out/{config.seed}/{identity.name}".encode()).digest()
-    write_atomic(kit.state / "consumers.key", key, mode=0o600)  # follows the seed: the same split every time
+    policy = simulated_policy(config)
+    limit = max(policy.epsilon_max, with_earlier)  # what was asked for, on top of what is spent already
+    policy.model_copy(update={"epsilon_max": limit}).save(kit.policy)
+    key = holdout_key(config.seed, identity.name)
+    write_atomic(kit.consumers_key, key, mode=0o600)  # follows the seed: the same split every time
     return kit
 
 

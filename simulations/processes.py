@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +12,8 @@ from typing import Any
 
 import tomli_w
 
-from common.deployment import CoordinatorKit, SiteKit
+from common.children import child_environment, python_command
+from common.deployment import CoordinatorKit, Kits, SiteKit
 from common.errors import WorkFailedError
 from common.processes import STOP_TIMEOUT_S
 from server.provision import Provisioned, provision
@@ -36,13 +35,18 @@ class LocalFederation:
     _sites: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
+    def kits(self) -> Kits:
+        """All kits."""
+        return Kits(self.folder / "kits")
+
+    @property
     def coordinator(self) -> CoordinatorKit:
         """The coordinator's kit."""
-        return CoordinatorKit(self.folder / "kits" / "coordinator")
+        return self.kits.coordinator
 
     def site(self, name: str) -> SiteKit:
         """The kit of a site."""
-        return SiteKit(self.folder / "kits" / "sites" / name)
+        return self.kits.site(name)
 
     def provision(self, sites: Sequence[Mapping[str, Any]], bundle: str = "") -> Provisioned:
         """Make the kits; the server listens on a free loopback port."""
@@ -55,13 +59,13 @@ class LocalFederation:
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / "federation.toml"
         file.write_text(tomli_w.dumps(tree))
-        self.provisioned = provision(file, self.folder / "kits", bundle=bundle, approve="auto")
+        self.provisioned = provision(file, self.kits.folder, bundle=bundle, approve="auto")
         return self.provisioned
 
     def start_server(self) -> None:
         """Start the server, wait until it answers, admit the sites. Raises: WorkFailedError."""
         kit = self.coordinator
-        self._server = self._start(["server", "start", str(kit.path)])
+        self._server = self._start(["server", "start", str(kit.path.resolve())])
         wait_until_up(kit, START_TIMEOUT_S)
         with open_control(kit) as control:
             while len(control.nodes()) < len(list(kit.nodes.glob("*.pub"))):
@@ -69,15 +73,16 @@ class LocalFederation:
 
     def start_site(self, name: str) -> None:
         """Start a site."""
-        self._sites[name] = self._start(["site", "start", str(self.site(name).path)])
+        self._sites[name] = self._start(["site", "start", str(self.site(name).path.resolve())])
 
     def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, "-m", "cli.main", *command],
+            python_command("cli.main", *command),
+            cwd=self.folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, **self.extra_environment},
+            env=child_environment(self.extra_environment),
         )
 
     def stop_site(self, name: str) -> None:

@@ -18,8 +18,10 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
+from common.children import SAFE_PATH
 from common.config import RunConfig
 from common.errors import ConfigError
+from common.extensions import Registered, registered
 from simulations.grid import LossPlan, Node
 
 
@@ -49,7 +51,10 @@ def run_on_ray(
     """
     if importlib.util.find_spec("ray") is None:
         raise ConfigError("the engine ray needs Ray", hint="pip install 'fedcart[ray]', or leave out --engine")
+    if registered() != Registered():
+        raise ConfigError("Ray's workers do not know what this program registered", hint="use --engine inprocess")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ[SAFE_PATH] = "1"  # Ray's processes do not begin with the current folder on their path
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     from flwr.simulation import run_simulation
 

@@ -21,23 +21,26 @@ import simulations.facts as facts_of
 import simulations.oracle as oracle
 from client.site import load_site
 from common.config import RunConfig
+from common.contribution import TRAIN
+from common.deployment import Kits, SiteKit
 from common.errors import BadInputError
 from common.plan import RunPlan
-from common.run.facts import RunFacts
 from common.run.files import RunFolder
+from common.run.manifest import seal_run
 from common.run.observer import Observer
-from common.run.records import FAILED, INTERRUPTED, RoundRecord
-from common.run.summary import Summary
+from common.run.records import FAILED, INTERRUPTED, RoundRecord, RunFacts, Summary
 from server.app import make_app
 from server.result import model_facts, summarise_run
 from server.rounds import Outcome
-from server.run_setup import make_plan, noise_of
+from server.run_setup import make_plan, noise_of, remark_on
 from server.state import ServerState, latest_checkpoint, save_checkpoint
 from simulations.engines import run_apps
-from simulations.prepare import declared, make_federation, make_world
+from simulations.prepare import deal_data, declared, make_federation
 from simulations.reference_runs import reference_runs
 from simulations.tasks.half import oracle_of
 from simulations.workers import WorkerPool
+
+ORACLE_ROUNDS = 20  # enough for a curve
 
 
 @dataclass
@@ -74,7 +77,7 @@ def simulate(config: RunConfig, out: Path, observer: Observer | None = None, *, 
 def _prepare(config: RunConfig, out: Path, pool: WorkerPool, observer: Observer) -> _Simulation:
     RunFolder.require_free(out)
     observer.progress(0, "events", 0, 3)
-    world = make_world(config)
+    world = deal_data(config)
     config = oracle_of(config.task).fill_in(config, world.partition, world.catalogue)
     noise_of(config)  # make_plan finds it done: there is time, the workers are still importing
     observer.progress(0, "model", 1, 3)
@@ -90,6 +93,8 @@ def _prepare(config: RunConfig, out: Path, pool: WorkerPool, observer: Observer)
     save_checkpoint(folder.checkpoints, ServerState.initial(vector, plan.digest()))
     folder.write_initial(vector)
     run = _Simulation(config, folder, plan, prepared.kits, pool, observer)
+    if remark := remark_on(plan):
+        observer.note(remark)
     _announce(run, facts_of.run_facts(folder.path, config, plan, prepared.facts, world.data))
     return run
 
@@ -105,8 +110,8 @@ def _reopen(config: RunConfig, out: Path, pool: WorkerPool, observer: Observer) 
     settings = folder.settings().model_copy(update={"performance": config.performance})
     plan = folder.plan()
     latest_checkpoint(folder.checkpoints)  # damaged: say so before anything starts
-    kits = {site: out / "sites" / site for site in plan.sites}
-    missing = [site for site, kit in kits.items() if not (kit / "site.toml").is_file()]
+    kits = {site: Kits(out).site(site).path for site in plan.sites}
+    missing = [site for site, kit in kits.items() if not SiteKit(kit).settings.is_file()]
     if missing:
         raise BadInputError(f"the kit of site {missing[0]} is not in {out}", hint="the run folder is incomplete")
     for site, kit in kits.items():  # as `fedcart site start` does: void what never left
@@ -126,7 +131,7 @@ def _run(run: _Simulation) -> Outcome:
     app = make_app(run.observer, outcomes, partial(_measured, run))
     server = {
         "run-folder": str(run.folder.path),
-        "coordinator-key": str(run.folder.path / "coordinator" / "identity.key"),
+        "coordinator-key": str(Kits(run.folder.path).coordinator.identity_key),
     }
     run_apps(app, nodes, server, run.config, run.pool)
     return outcomes[0]
@@ -134,9 +139,19 @@ def _run(run: _Simulation) -> Outcome:
 
 def _measured(run: _Simulation, record: RoundRecord, state: ServerState) -> RoundRecord:
     """The record with the oracle metrics that the server does not have."""
-    exact = oracle_metrics(run.pool, run.kits, run.plan, state.average)
-    inside = facts_of.diagnostics(run.kits, record.round) if record.kind == "train" else {}
+    due = record.kind != TRAIN or oracle_is_due(record.round, run.config)
+    exact = oracle_metrics(run.pool, run.kits, run.plan, state.average) if due else {}
+    inside = facts_of.diagnostics(run.kits, record.round) if record.kind == TRAIN else {}
     return replace(record, oracle=exact | inside)
+
+
+def oracle_is_due(number: int, config: RunConfig) -> bool:
+    """Whether a round gets exact metrics: the first, the last, and every so many between.
+
+    They cost a pass over all hold-outs."""
+    rounds = config.training.rounds
+    every = config.oracle_every or max(1, rounds // ORACLE_ROUNDS)
+    return number in (1, rounds) or number % every == 0
 
 
 def oracle_metrics(
@@ -146,7 +161,7 @@ def oracle_metrics(
     if not plan.evaluates:
         return {}
     jobs = [(oracle.hold_out_sums, (str(kit), plan.to_json(), vector.tobytes())) for kit in kits.values()]
-    sums = np.sum([done.unwrap() for done in pool.run_all(jobs)], axis=0)
+    sums = np.sum([done.unwrap() for done in pool.run_all(jobs, [str(kit) for kit in kits.values()])], axis=0)
     return plan.summarise(sums)
 
 
@@ -155,7 +170,12 @@ def _finish(run: _Simulation, outcome: Outcome, seconds: float) -> Summary:
     kits = [str(kit) for kit in run.kits.values()]
     baselines: dict[str, dict[str, float]] = {}
     if outcome.status != FAILED:
-        told = str(folder.path), plan.to_json(), outcome.state.average.tobytes(), model_facts(plan, outcome)
+        told = (
+            str(folder.path),
+            plan.to_json(),
+            outcome.state.average.tobytes(),
+            model_facts(folder, plan, outcome),
+        )
         _job(run.pool, oracle.write_model, *told)
         if plan.evaluates:
             baselines = _job(run.pool, oracle.trivial_baselines, kits, plan.to_json())
@@ -166,6 +186,8 @@ def _finish(run: _Simulation, outcome: Outcome, seconds: float) -> Summary:
     remarks = oracle_of(plan.task.name).remarks(last[0], baselines) if last else []
     summary = replace(summarise_run(folder, plan, outcome, seconds, remarks), baselines=baselines)
     folder.write_summary(summary)
+    if outcome.status != INTERRUPTED:
+        seal_run(folder, summary, oracle.coordinator_of(folder.path))
     run.observer.finished(summary)
     return summary
 

@@ -15,11 +15,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 import simulations.anomalies as anomalies
-import simulations.market as market
+import simulations.synthetic_market as market
 from common.data.catalogue import Catalogue
 from common.data.events import EVENT_TYPES, EventLog, pseudonym
 from common.errors import ConfigError
-from simulations.market import World
+from simulations.synthetic_market import World
 
 SOURCE = "synthetic (public)"
 FIRST_DAY = datetime(2024, 1, 1)

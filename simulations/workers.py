@@ -20,15 +20,19 @@ from multiprocessing.connection import Connection, wait
 from types import ModuleType
 from typing import Any
 
+from common.children import SAFE_PATH, child_environment
 from common.errors import FedcartError, WorkFailedError
+from common.extensions import Registered, registered, take_over
 
 PRELOAD = ("simulations.worker_modules",)
+PATIENCE_S = 0.2  # so long a job waits for the worker that knows its site, before another one takes the site over
+START_S = 10.0  # the same for a worker's first job, which waits for the imports
 
 
 def begin_imports() -> None:
     """Start the fork server and return at once: it imports the heavy modules while the caller does other things."""
     mp.get_context("forkserver").set_forkserver_preload(list(PRELOAD))
-    with _nobodys_main():
+    with _nobodys_main(), _safe_path():
         forkserver.ensure_running()
 
 
@@ -46,6 +50,23 @@ def _nobodys_main() -> Iterator[None]:
     finally:
         if own is not None:
             sys.modules["__main__"] = own
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Interpreters started meanwhile find our packages, and do not begin with the current folder on their path."""
+    own, safe = dict(os.environ), child_environment()
+    try:
+        for name in (SAFE_PATH, "PYTHONPATH"):
+            os.environ.pop(name, None)
+            if name in safe:
+                os.environ[name] = safe[name]
+        yield
+    finally:
+        for name in (SAFE_PATH, "PYTHONPATH"):
+            os.environ.pop(name, None)
+            if name in own:
+                os.environ[name] = own[name]
 
 
 @dataclass(frozen=True)
@@ -78,24 +99,37 @@ class Done:
         raise error
 
 
+@dataclass(frozen=True)
+class _Job:
+    number: int
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    home: str
+
+
 @dataclass
 class _Worker:
     process: Any
     pipe: Connection
     job: int | None = None
+    since: float = 0.0
+    started: bool = False  # has answered: until then it imports
 
 
 @dataclass
 class WorkerPool:
     """``size`` processes that run ``function(*arguments)`` jobs. Use as a context manager.
 
+    Jobs of one ``home`` (a site) go to one worker, which keeps what it made of that site's data; sites are dealt
+    evenly, and a worker without work takes over a site whose own worker is busy for long.
     Guarantee: every submitted job yields exactly one ``Done``, also when its process is killed.
     Functions must be importable by name; arguments and values must be plain data.
     """
 
     size: int
     _workers: list[_Worker] = field(default_factory=list)
-    _waiting: deque[tuple[int, Callable[..., Any], tuple[Any, ...]]] = field(default_factory=deque)
+    _waiting: deque[_Job] = field(default_factory=deque)
+    _homes: dict[str, int] = field(default_factory=dict)  # site -> place of its worker
     _finished: deque[Done] = field(default_factory=deque)
     _next: int = 0
 
@@ -117,10 +151,10 @@ class WorkerPool:
                 worker.process.join()
         self._workers.clear()
 
-    def submit(self, function: Callable[..., Any], *arguments: Any) -> int:
-        """Queue a job and return its number; jobs start in the order of submission."""
+    def submit(self, function: Callable[..., Any], *arguments: Any, home: str = "") -> int:
+        """Queue a job and return its number; jobs of one home start in the order of submission."""
         self._next += 1
-        self._waiting.append((self._next, function, arguments))
+        self._waiting.append(_Job(self._next, function, arguments, home))
         self._dispatch()
         return self._next
 
@@ -136,17 +170,22 @@ class WorkerPool:
         self._finished.clear()
         return ready
 
-    def run_all(self, jobs: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]]) -> Iterator[Done]:
-        """Run jobs and yield their results as they come; nothing else may be under way."""
-        pending = {self.submit(function, *arguments) for function, arguments in jobs}
+    def run_all(
+        self, jobs: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]], homes: Sequence[str] = ()
+    ) -> Iterator[Done]:
+        """Run jobs and yield their results as they come; nothing else may be under way. ``homes``: of each job."""
+        at = homes or [""] * len(jobs)
+        pending = {
+            self.submit(job, *arguments, home=home) for (job, arguments), home in zip(jobs, at, strict=True)
+        }
         while pending:
-            for done in self.collect(1.0):
+            for done in self.collect(PATIENCE_S):
                 pending.discard(done.job)
                 yield done
 
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(theirs,), daemon=True)
+        process = self._context.Process(target=_serve, args=(theirs, registered()), daemon=True)
         with _nobodys_main():
             process.start()
         theirs.close()
@@ -155,23 +194,41 @@ class WorkerPool:
     def _dispatch(self) -> None:
         if self._waiting and len(self._workers) < self.size:
             self._workers += [self._start() for _ in range(self.size - len(self._workers))]
-        for index, worker in enumerate(self._workers):
-            if not self._waiting:
-                return
-            if worker.job is None:
-                number, function, arguments = self._waiting.popleft()
-                try:
-                    worker.pipe.send((function, arguments))
-                except OSError:  # died while idle: replace it and try again
-                    self._workers[index] = self._start()
-                    self._workers[index].pipe.send((function, arguments))
-                self._workers[index].job = number
+        for place, worker in enumerate(self._workers):
+            if worker.job is not None or (job := self._take(place)) is None:
+                continue
+            try:
+                worker.pipe.send((job.function, job.arguments))
+            except OSError:  # died while idle: replace it and try again
+                worker = self._workers[place] = self._start()
+                worker.pipe.send((job.function, job.arguments))
+            worker.job, worker.since = job.number, time.monotonic()
+
+    def _take(self, place: int) -> _Job | None:
+        """The first waiting job that this worker should do, its home noted; None if all can wait for another one."""
+        for job in self._waiting:
+            if self._may_take(place, job.home):
+                self._waiting.remove(job)
+                if job.home:
+                    self._homes[job.home] = place
+                return job
+        return None
+
+    def _may_take(self, place: int, home: str) -> bool:
+        if not home:
+            return True
+        dealt = list(self._homes.values())  # a new site goes where the fewest are
+        own = self._homes.get(home, min(range(len(self._workers)), key=dealt.count))
+        there = self._workers[own]
+        patience = PATIENCE_S if there.started else START_S
+        return own == place or (there.job is not None and time.monotonic() - there.since > patience)
 
     def _finish(self, worker: _Worker) -> None:
         job, worker.job = worker.job, None
         assert job is not None
         try:
             value, failure = worker.pipe.recv()
+            worker.started = True
             self._finished.append(Done(job, value, failure))
         except (EOFError, OSError):
             worker.process.join(1)
@@ -181,10 +238,11 @@ class WorkerPool:
             self._workers[self._workers.index(worker)] = self._start()
 
 
-def _serve(pipe: Connection) -> None:
+def _serve(pipe: Connection, extensions: Registered) -> None:
     """Body of a worker: run jobs until the pipe ends."""
     import signal
 
+    take_over(extensions)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes the pipe
     os.environ["OMP_NUM_THREADS"] = "1"
     while True:

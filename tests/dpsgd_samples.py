@@ -28,7 +28,10 @@ class Rows:
 
     offsets: np.ndarray
     integers: np.ndarray
-    integer_names: tuple[str, ...] = ("item", "event", "category")
+
+    @property
+    def integer_names(self) -> tuple[str, ...]:
+        return tuple(SIZES)
 
 
 def batcher_of(
@@ -44,6 +47,18 @@ def batcher_of(
     lengths = np.maximum(np.array(events, dtype=np.int64) - 1, 0)
     rows = Rows(offsets, np.stack(features, axis=1).astype(np.int32))
     return Batcher(rows, tuple(HEADS), asked_rows(lengths, values, SIZES["event"] - 1), targets)
+
+
+def aligned_batcher(consumers: int, *, events: int = 6, varied: bool = False) -> Batcher:
+    """The same row for everybody, or one that differs in its last event."""
+    rng = np.random.default_rng(3)
+    rows = np.tile(rng.integers(1, 4, (events, 3)), (consumers, 1))
+    if varied:
+        rows[events - 1 :: events] = rng.integers(1, 4, (consumers, 3))
+    offsets = np.arange(consumers + 1, dtype=np.int64) * events
+    values = {"purchase-intent": np.ones(consumers)}
+    asked = asked_rows(np.full(consumers, events - 1), values, SIZES["event"] - 1)
+    return Batcher(Rows(offsets, rows.astype(np.int32)), tuple(HEADS), asked, "every")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ from typing import Any
 from client.guard.guard import Guard, open_guard
 from client.guard.policy import Proposal, SitePolicy
 from common.privacy.mechanism import PrivacyEvent
-from common.trust.identity import SITE, Identity, Party, Roster
+from common.trust.identity import Identity, Roster
 
 RELEASE = PrivacyEvent(noise_multiplier=5.0, sampling_rate=1.0, steps=1)
 IDENTITY = Identity.from_seed("shop", b"s" * 32)
-ROSTER = Roster((Party("shop", SITE, IDENTITY.public_key),))
+COORDINATOR = Identity.from_seed("coordinator", b"c" * 32)
+ROSTER = Roster.signed_by(COORDINATOR, [("shop", IDENTITY.public_key)])
 
 
 def proposal(number: int = 1, **changes: Any) -> Proposal:
@@ -39,7 +41,7 @@ def proposal(number: int = 1, **changes: Any) -> Proposal:
 
 
 def policy(**changes: Any) -> SitePolicy:
-    return SitePolicy(**({"epsilon_max": 50.0, "sampling_rate_max": 1.0} | changes))
+    return SitePolicy(**({"epsilon_max": 50.0, "sampling_rate_max": 1.0, "failures_max": 100} | changes))
 
 
 def guard_in(folder: Path, rules: SitePolicy | None = None, *, simulated: bool = False) -> Guard:
@@ -47,7 +49,7 @@ def guard_in(folder: Path, rules: SitePolicy | None = None, *, simulated: bool =
 
 
 def one_round(guard: Guard, number: int, *, leave: bool = True) -> bytes:
-    """Reserve, store, commit (the bytes leave) and close. **Shapes** result: the contribution."""
+    """Reserve, store, commit (the bytes leave) and close. Shapes: result: the contribution."""
     grant = guard.reserve(proposal(number))
     contribution = b"contribution %d" % grant.sequence
     if not grant.reused:
@@ -69,3 +71,11 @@ def drive(folder: Path, first: int, rounds: int) -> None:
         guard.commit(grant)
         os.close(os.open(folder / "left" / str(grant.sequence), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         guard.close_round("run", number)
+
+
+def sign_model_again(path: Path, document: dict[str, Any]) -> None:
+    """Write a changed ``model.json`` as a coordinator who signs it would: what is checked behind the signature."""
+    from common.model.parameters import _statement
+
+    document["coordinator"] = COORDINATOR.public_key.hex()
+    path.write_text(json.dumps(document | {"signature": COORDINATOR.sign(_statement(document)).hex()}))

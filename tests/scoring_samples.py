@@ -20,8 +20,9 @@ from common.model.network import ModelShape, build_model
 from common.model.parameters import FlatParameters
 from common.model.targets import row_targets
 from common.plan import RunPlan
-from simulations import oracle
+from server.result import write_model
 from simulations.synthetic import SyntheticMarket, SyntheticSpec, generate
+from tests.guard_samples import COORDINATOR
 
 HEADS = {"next-item": 1.0, "next-event": 0.5, "next-category": 0.5, "purchase-intent": 1.0}
 TREE = {
@@ -64,7 +65,7 @@ def write_model_folder(
     features = json.dumps(spec.to_json(), sort_keys=True, separators=(",", ":"))
     plan = RunPlan("sample", config.public_json(), (("merchant-1", 256),), features, flat.layout.size, 0.0, 0.0)
     folder.mkdir(parents=True, exist_ok=True)
-    oracle.write_model(str(folder), plan.to_json(), flat.numpy().tobytes(), {"rounds": 1})
+    write_model(folder, plan, flat.numpy(), {"rounds": 1}, COORDINATOR)
     if catalogue is not None:
         write_catalogue(catalogue, folder / "catalogue.json")
     return plan

@@ -18,7 +18,15 @@ from common.secagg.server import ServerProtocol
 from common.trust.crypto import Entropy, sha256, system_entropy
 from common.trust.identity import SITE, Identity, Party, Roster
 
-MODEL, QUERY = b"m" * 32, b"q" * 32
+ANSWERS = (
+    messages.Advertisement,
+    messages.ShareBundle,
+    messages.Receipt,
+    messages.MaskedVector,
+    messages.Confirmation,
+    messages.RevealedShares,
+)  # of the exchanges, in order
+MODEL, QUERY, ROSTER, WITNESS = b"m" * 32, b"q" * 32, b"r" * 32, b"w" * 32
 
 
 def counting_entropy(seed: str) -> Entropy:
@@ -101,7 +109,8 @@ def ask(client: ClientProtocol, request: Request, vector: NDArray[np.uint32], co
     handlers: dict[type, Callable[[], Answer]] = {
         messages.Params: lambda: client.advertise(),
         messages.AdvertisementList: lambda: client.share(request),
-        messages.ShareDelivery: lambda: client.mask(request, vector, contribution),
+        messages.ShareDelivery: lambda: client.accept(request),
+        messages.AcceptedList: lambda: client.mask(request, vector, contribution),
         messages.SurvivorList: lambda: client.confirm(request),
         messages.ConfirmationList: lambda: client.unmask(request),
     }
@@ -128,7 +137,7 @@ def build(
     cohort = tuple(Member(name, identities[name].public_key, float(1 << (i % 4))) for i, name in enumerate(names))
     layout = blocks(length)
     limit = default_threshold(sites) if threshold is None else threshold
-    params = Params(Session("run", 1, 0), cohort, limit, layout, MODEL, QUERY)
+    params = Params(Session("run", 1, 0), cohort, limit, layout, MODEL, QUERY, ROSTER, WITNESS)
     local = {
         name: LocalSite(
             identities[name],

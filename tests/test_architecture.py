@@ -27,19 +27,21 @@ LAYERS = {
     "fedcart": {"common", "client", "server", "simulations"},
 }
 FLOORS = (  # inside common: a file imports from its own line and from those above it
-    ("errors",),
-    ("wire", "atomic", "processes", "strict_json", "house"),
+    ("errors", "bounds", "cbor"),
+    ("wire", "atomic", "processes", "children", "plain_text", "strict_json", "house"),
     ("trust",),
     ("privacy",),
     ("contribution",),
     ("secagg",),
     ("data",),
     ("tasks",),
+    ("extensions",),
     ("config",),
     ("model",),
     ("plan",),
     ("run",),
-    ("deployment", "flower"),
+    ("deployment", "flower", "local_log"),
+    ("supervisor", "kit_files"),
     ("audit", "pages"),
 )
 CONFINED = {
@@ -147,11 +149,39 @@ def constants(tree: ast.Module) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in SOURCES if not n.startswith("common/run/") and n != "common/model/files.py"]
+    "name",
+    [
+        n
+        for n in SOURCES
+        if not n.startswith("common/run/") and n not in ("common/model/files.py", "common/trust/identity.py")
+    ],
 )
 def test_only_the_room_of_a_run_names_its_files(name):
     named = RUN_FILES.keys() & constants(SOURCES[name])
     assert not named, f"{name} names {sorted(named)}: import {[RUN_FILES[n] for n in sorted(named)]}"
+
+
+KIT_FILES = {
+    "site.toml",
+    "policy.toml",
+    "coordinator.toml",
+    "ledger.jsonl",
+    "identity.key",
+    "node.key",
+    "consumers.key",
+}
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in SOURCES if n not in ("common/deployment.py", "common/trust/identity.py")]
+)
+def test_only_one_place_names_the_files_of_a_kit(name):
+    named = {
+        word for word in constants(SOURCES[name]) if word in KIT_FILES or word.startswith((".head.", "round-0"))
+    }
+    assert not named - ({".head.json"} if name == "common/privacy/attestation.py" else set()), (
+        f"{name} names {named}: see SiteKit, Kits, common.trust.identity and common.run.files.round_file"
+    )
 
 
 def test_the_names_of_a_run_are_those_that_were_written_in_many_places():

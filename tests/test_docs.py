@@ -1,6 +1,8 @@
 """The documents hold what they say: commands exist, marked ones run, links lead somewhere, tables are current."""
 
 import contextlib
+import doctest
+import importlib
 import os
 import re
 import shlex
@@ -104,3 +106,27 @@ def test_links_between_documents_lead_somewhere(document):
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
 def test_no_document_names_a_path_of_one_machine(document):
     assert not re.search(r"(/home/|/root/|/work/|/Users/|C:\\\\)", document.read_text())
+
+
+PACKAGES = ("common", "client", "server", "simulations", "fedcart")
+
+
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        if re.search(r">>> (?!.*\+SKIP)", path.read_text())
+    ),
+)
+def test_examples_in_docstrings_run(name):
+    result = doctest.testmod(importlib.import_module(name))
+    assert result.attempted
+    assert not result.failed
+
+
+def test_docstrings_speak_one_dialect():
+    for package in (*PACKAGES, "cli"):
+        for path in (ROOT / package).rglob("*.py"):
+            assert not re.search(r"\*\*(Raises|Guarantee|Shapes|Units|Source)", path.read_text()), path

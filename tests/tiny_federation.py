@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from common.config import RunConfig, build_config
-from common.run.facts import RunFacts
 from common.run.observer import Observer
-from common.run.records import RoundRecord
-from common.run.summary import Summary
+from common.run.records import RoundRecord, RunFacts, Summary
 from simulations.run import simulate
 
 TINY = (

@@ -11,7 +11,7 @@ from cli.report.page import EPSILON_LINES, Figure, Tile
 from common import VERSION
 from common.pages.charts import Axis, Series, column_chart, line_chart
 from common.pages.rendering import templates
-from common.privacy.mechanism import TRAIN
+from common.privacy.mechanism import TRAIN_SIDE
 
 ROWS_SHOWN = 2_000  # in the page; a longer history is in the CSV file
 
@@ -69,14 +69,24 @@ def _tiles(audit: Audit, sites: list[SiteAudit]) -> list[Tile]:
 
 
 def _banners(audit: Audit) -> list[tuple[str, str, str]]:
-    found = [("bad", "NOT INTACT", str(finding)) for finding in audit.verdict.findings[:10]]
+    banners = [("bad", "NOT INTACT", str(finding)) for finding in audit.verdict.findings[:10]]
     if not audit.statement.private:
-        found.append(("bad", "NOT PRIVATE", "This run gives no guarantee about any consumer."))
+        banners.append(("bad", "NOT PRIVATE", "This run gives no guarantee about any consumer."))
     tone = "info" if audit.statement.simulated else "warn"
-    found += [
+    banners += [
         (tone, "note", sentence) for sentence in audit.statement.warnings if not sentence.startswith("NOT PRIVATE")
     ]
-    return found
+    if audit.not_attested:
+        known = ", ".join(f"{one.site} in round {one.round} ({one.what})" for one in audit.not_attested[:10])
+        more = len(audit.not_attested) - 10
+        banners.append(
+            (
+                "warn",
+                "NOT ATTESTED",
+                f"Invited, cost unknown here: {known}{f' and {more} more' if more > 0 else ''}",
+            )
+        )
+    return banners
 
 
 def _spending(sites: list[SiteAudit]) -> list[Figure]:
@@ -136,7 +146,7 @@ def _curve(site: SiteAudit) -> list[tuple[float, float]]:
 
 
 def _training(site: SiteAudit) -> list[tuple[int, Any]]:
-    return [(i, e) for i, row in enumerate(site.charged, start=1) for e in row.events if e.sub_scope == TRAIN]
+    return [(i, e) for i, row in enumerate(site.charged, start=1) for e in row.events if e.sub_scope == TRAIN_SIDE]
 
 
 def _total(site: SiteAudit) -> dict[str, str]:

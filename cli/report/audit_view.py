@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from common.audit.records import Records, find_records
+from common.audit.records import Records, attestations_in, find_records, rounds_of
 from common.audit.statement import (
     LedgerRow,
     SiteBudget,
@@ -21,14 +21,15 @@ from common.audit.statement import (
     make_statement,
 )
 from common.audit.verify import VerifyReport, verify_path
-from common.errors import BadInputError, FedcartError, VerificationError
+from common.errors import BadInputError, VerificationError
+from common.plain_text import cell
 from common.privacy.accountant import ScopeAccountant, epsilon_of, round_up
 from common.privacy.attestation import SignedAttestation
 from common.privacy.calibration import rounds_left
-from common.privacy.entries import Replay, replay_lines, split_lines
-from common.privacy.mechanism import TRAIN, PrivacyEvent
+from common.privacy.entries import Replay
+from common.privacy.mechanism import TRAIN_SIDE, PrivacyEvent
 from common.run.files import RunFolder
-from common.run.records import RoundRecord
+from common.run.records import ENDED, RoundRecord
 
 ATTESTED = "attested"
 POST_PROCESSING = "post-processing of the release"
@@ -57,7 +58,16 @@ class SiteAudit:
         events = next((row.events for row in reversed(self.charged) if _trains(row)), None)
         if self.budget.limit is None or events is None:
             return None
-        return _rounds_left(self.budget.events, events, self.budget.delta, self.budget.limit)
+        return _rounds_left(self.budget, events)
+
+
+@dataclass(frozen=True)
+class NotAttested:
+    """A site that was invited to a round and of which nobody knows whether it was charged: it is, at worst."""
+
+    site: str
+    round: int
+    what: str
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,7 @@ class Audit:
     statement: Statement
     verdict: VerifyReport
     records: tuple[RoundRecord, ...]
+    not_attested: tuple[NotAttested, ...] = ()
 
 
 def read_audit(path: Path) -> Audit:
@@ -78,23 +89,37 @@ def read_audit(path: Path) -> Audit:
     Raises: BadInputError if there is nothing; VerificationError if no ledger of it can be read at all.
     """
     verdict = verify_path(path)
-    found = find_records(path)
-    run = found.run
-    records = tuple(_records(run))
-    attested = _attestations(records)
-    ledgers = {state.header.site: state for state in _ledgers(found).values() if state.header is not None}
-    limits = {state.header.site: found.limit(file) for file, state in _ledgers(found).items() if state.header}
+    where = find_records(path)
+    run = where.run
+    records = tuple(rounds_of(run))
+    attested = attestations_in(records)
+    ledgers = {state.header.site: state for state in where.replays.values() if state.header is not None}
+    limits = {state.header.site: where.limit(file) for file, state in where.replays.items() if state.header}
     sites = [_from_ledger(ledgers[name], attested.get(name, []), limits[name]) for name in sorted(ledgers)]
     sites += [_from_attestations(attested[name]) for name in sorted(set(attested) - set(ledgers))]
+    sites = [_with_population(site, where) for site in sites]
     settings = _Settings.of(run)
     if not sites and settings.private:
         verdict.raise_if_broken()
         raise VerificationError(f"nothing in {path} says what was spent", hint="name a run folder or a ledger")
     statement = make_statement(
-        [s.budget for s in sites], secure=found.secure, private=settings.private, hardened=settings.hardened
+        [s.budget for s in sites], secure=where.secure, private=settings.private, hardened=settings.hardened
     )
     name = settings.name or path.resolve().stem
-    return Audit(path, name, tuple(sites), statement, verdict, records)
+    missing = tuple(_not_attested(records, set(ledgers)))
+    return Audit(path, name, tuple(sites), statement, verdict, records, missing)
+
+
+def _with_population(site: SiteAudit, where: Records) -> SiteAudit:
+    return replace(site, budget=replace(site.budget, population=where.population(site.budget.site)))
+
+
+def _not_attested(records: Iterable[RoundRecord], known: Collection[str]) -> Iterable[NotAttested]:
+    """Invited sites without an attestation and without a ledger here. One that refused was not charged."""
+    for record in records:
+        for name, did in record.sites.items():
+            if record.private and name not in (*record.attestations, *known) and did.status not in ENDED:
+                yield NotAttested(name, record.round, f"{did.status} {did.reason}".strip())
 
 
 def event_words(events: Collection[PrivacyEvent]) -> str:
@@ -102,7 +127,7 @@ def event_words(events: Collection[PrivacyEvent]) -> str:
     if not events:
         return POST_PROCESSING
     return "; ".join(
-        f"{'' if e.sub_scope == TRAIN else 'hold-out '}{e.steps} × σ {e.noise_multiplier:.4g}"
+        f"{'' if e.sub_scope == TRAIN_SIDE else 'hold-out '}{e.steps} × σ {e.noise_multiplier:.4g}"
         + (f" at q {e.sampling_rate:g}" if e.sampling_rate < 1 else "")
         for e in events
     )
@@ -124,8 +149,8 @@ def as_csv(audit: Audit) -> str:
             left = left_after(site, row)
             writer.writerow(
                 [
-                    budget.site, budget.scope, row.run, row.round, row.attempt, row.state, row.time,
-                    event_words(row.events), row.epsilon_alone, row.epsilon_so_far,
+                    cell(budget.site), cell(budget.scope), cell(row.run), row.round, row.attempt, row.state,
+                    cell(row.time), event_words(row.events), row.epsilon_alone, row.epsilon_so_far,
                     "" if budget.limit is None else budget.limit, "" if left is None else round(left, 6), budget.delta,
                 ]
             )  # fmt: skip
@@ -146,41 +171,9 @@ def as_json(audit: Audit) -> dict[str, Any]:
             | {"source": site.source, "rows": [asdict(r) | {"left": left_after(site, r)} for r in site.rows]}
             for site in audit.sites
         ],
+        "not_attested": [asdict(one) for one in audit.not_attested],
         "statement": statement,
     }
-
-
-def _records(run: RunFolder | None) -> list[RoundRecord]:
-    if run is None:
-        return []
-    try:
-        return run.metrics()
-    except FedcartError:
-        return []  # named by the verification already
-
-
-def _ledgers(records: Records) -> dict[Path, Replay]:
-    """Every ledger that can be replayed; what cannot is in the report of the verification."""
-    replayed = {}
-    for file in records.ledgers:
-        try:
-            states = [state for _, _, state in replay_lines(split_lines(file.read_bytes())[0])]
-        except (FedcartError, OSError):
-            continue
-        if states:
-            replayed[file] = states[-1]
-    return replayed
-
-
-def _attestations(records: Iterable[RoundRecord]) -> dict[str, list[SignedAttestation]]:
-    found: dict[str, list[SignedAttestation]] = {}
-    for record in records:
-        for site, plain in record.attestations.items():
-            try:
-                found.setdefault(site, []).append(SignedAttestation.from_json(plain))
-            except (FedcartError, TypeError):
-                continue  # named by the verification already
-    return found
 
 
 def _from_ledger(state: Replay, attested: list[SignedAttestation], limit: float | None) -> SiteAudit:
@@ -194,7 +187,7 @@ def _from_attestations(attested: list[SignedAttestation]) -> SiteAudit:
     for signed in attested:
         said = signed.attestation
         alone = round_up(epsilon_of(said.events, said.delta))
-        so_far = round_up(max(said.epsilon_after, epsilon_of(said.totals, said.delta)))
+        so_far = round_up(max(said.epsilon_after, said.recomputed))
         rows.append(
             LedgerRow(said.sequence, "", said.run, said.round, said.attempt, ATTESTED, said.events, alone, so_far)
         )
@@ -223,11 +216,10 @@ class _Settings:
 
 
 def _trains(row: LedgerRow) -> bool:
-    return any(event.sub_scope == TRAIN for event in row.events)
+    return any(event.sub_scope == TRAIN_SIDE for event in row.events)
 
 
 @lru_cache(maxsize=64)
-def _rounds_left(
-    spent: tuple[PrivacyEvent, ...], events: tuple[PrivacyEvent, ...], delta: float, limit: float
-) -> int:
-    return rounds_left(ScopeAccountant(spent), events, delta, limit)
+def _rounds_left(budget: SiteBudget, events: tuple[PrivacyEvent, ...]) -> int:
+    assert budget.limit is not None
+    return rounds_left(ScopeAccountant(budget.events, budget.order), events, budget.delta, budget.limit)

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from cli.verdict import Standing, standings
-from common.run.facts import RunFacts
 from common.run.files import RunFolder
-from common.run.records import COMPLETED, INTERRUPTED, RoundRecord
-from common.run.summary import Summary
+from common.run.records import COMPLETED, INTERRUPTED, RoundRecord, RunFacts, Summary
 
 
 @dataclass(frozen=True)
@@ -103,8 +101,8 @@ class RunStory:
 
     def section(self, name: str) -> dict[str, Any]:
         """One section of the settings."""
-        found = self.settings.get(name, {})
-        return found if isinstance(found, dict) else {}
+        table = self.settings.get(name, {})
+        return table if isinstance(table, dict) else {}
 
     def last(self, group: str) -> dict[str, float]:
         """Latest metrics of a group (released, public, oracle) that a round produced."""

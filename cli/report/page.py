@@ -16,7 +16,7 @@ from common.atomic import write_atomic
 from common.pages.charts import Axis, Series, column_chart, line_chart, participation
 from common.pages.rendering import templates
 from common.run.files import RunFolder
-from common.run.records import RoundRecord
+from common.run.records import ENDED, RoundRecord
 from common.tasks.metrics import METRICS, in_order, metric_named
 from common.tasks.registry import primary_metric
 
@@ -24,7 +24,7 @@ GRID_SITES = 60
 BELOW = "trivial baseline"  # marks the remark that belongs beside the bars
 EPSILON_LINES = 8
 NO_CURVE = ("rmse", "intent_f1", "intent_precision", "intent_recall", "intent_accuracy")  # the table has them
-STATUS_WORDS = {"ok": "in the sum", "not-invited": "not invited"}
+STATUS_WORDS = {"ok": "in the sum"}
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,9 @@ def write_report(run_dir: Path) -> Path:
 
 def banners(story: RunStory) -> list[tuple[str, str, str]]:
     """What nobody may overlook: (tone, headline, explanation)."""
-    found = []
+    banners = []
     if not story.private:
-        found.append(
+        banners.append(
             (
                 "bad",
                 "NOT PRIVATE",
@@ -100,7 +100,7 @@ def banners(story: RunStory) -> list[tuple[str, str, str]]:
             )
         )
     if story.aggregation == "plain":
-        found.append(
+        banners.append(
             (
                 "warn",
                 "aggregation: plain",
@@ -109,9 +109,9 @@ def banners(story: RunStory) -> list[tuple[str, str, str]]:
         )
     if not story.complete:
         done = f"{len(story.rounds)} of {story.planned_rounds} rounds are on disk."
-        found.append(("warn", story.status, f"{done} The figures below are of those rounds."))
+        banners.append(("warn", story.status, f"{done} The figures below are of those rounds."))
     if story.simulated:
-        found.append(
+        banners.append(
             (
                 "info",
                 "simulated",
@@ -119,14 +119,14 @@ def banners(story: RunStory) -> list[tuple[str, str, str]]:
             )
         )
     if False in story.attested_as_simulated:
-        found.append(
+        banners.append(
             (
                 "warn" if story.simulated else "info",
                 "some budgets are real" if story.simulated else "deployed",
                 "Signed by the sites' own ledgers: what was spent here stays spent, in every later run too.",
             )
         )
-    return found
+    return banners
 
 
 def _primary(story: RunStory) -> str:
@@ -189,12 +189,12 @@ def _bars(story: RunStory) -> list[tuple[str, list[Bar]]]:
     groups = []
     for metric in METRICS:
         name = metric.name if metric.compared else ""
-        found = [(row, row.values[name]) for row in rows if name in row.values]
-        if len(found) < 2 or not found[0][0].is_model:
+        bars = [(row, row.values[name]) for row in rows if name in row.values]
+        if len(bars) < 2 or not bars[0][0].is_model:
             continue
-        longest = max(abs(value) for _, value in found) or 1.0
+        longest = max(abs(value) for _, value in bars) or 1.0
         sign = -1 if metric.higher_is_better else 1
-        ordered = [found[0], *sorted(found[1:], key=lambda pair: sign * pair[1])]
+        ordered = [bars[0], *sorted(bars[1:], key=lambda pair: sign * pair[1])]
         groups.append((metric.words, [_bar(row, value, longest) for row, value in ordered]))
     return groups
 
@@ -275,16 +275,19 @@ def _site_rows(story: RunStory) -> list[dict[str, Any]]:
     rows = []
     for site in story.sites:
         states = [r.sites[site["name"]] for r in story.records if site["name"] in r.sites]
-        ended = next((s for s in reversed(states) if s.status in ("stopped", "refused")), None)
+        ended = next((s for s in reversed(states) if s.status in ENDED), None)
+        faults = [
+            f"round {r.round}: {f} (proven)" for r in story.records for f in r.faults if f.culprit == site["name"]
+        ]
         rows.append(
             site
             | {
                 "answered": sum(s.status == "ok" for s in states),
-                "invited": sum(s.status != "not-invited" for s in states),
+                "invited": len(states),
                 "epsilon": show.epsilon(spent.get(site["name"])),
                 "remark": ", ".join(
                     part
-                    for part in (site.get("note", ""), f"{ended.status}: {ended.reason}" if ended else "")
+                    for part in (site.get("note", ""), f"{ended.status}: {ended.reason}" if ended else "", *faults)
                     if part
                 ),
             }

@@ -79,7 +79,7 @@ def detect(
     threshold without labels of both kinds.
 
     Example:
-        >>> found = detect(shared, log, Thresholding("fixed", at=1.0))  # doctest: +SKIP
+        >>> detection = detect(shared, log, Thresholding("fixed", at=1.0))  # doctest: +SKIP
     """
     if thresholding.kind == "cross-validated" and not labels:  # before minutes of scoring
         raise BadInputError("a cross-validated threshold needs labels", hint="give them with --labels FILE")
@@ -98,11 +98,11 @@ def detect(
         thresholds = adaptive_thresholds(scores, scored.windows.times, thresholding.rate, thresholding.days)
         level = float(np.median(thresholds)) if len(thresholds) else level
     elif thresholding.kind == "cross-validated":
-        found = cross_validated(*_labelled(scored, best, labels or {}))
-        level, thresholds = found.threshold, np.full(len(scores), found.threshold)
+        validated = cross_validated(*_labelled(scored, best, labels or {}))
+        level, thresholds = validated.threshold, np.full(len(scores), validated.threshold)
         notes.append(
-            f"cross-validated on labelled consumers: precision {found.precision:.3f}, recall {found.recall:.3f}, "
-            f"F1 {found.f1:.3f}"
+            f"cross-validated on labelled consumers: precision {validated.precision:.3f}, recall {validated.recall:.3f}, "
+            f"F1 {validated.f1:.3f}"
         )
     return Detection(scored, scores, thresholds, best, which, level, tuple(notes))
 
@@ -118,17 +118,17 @@ def read_labels(path: Path, log: LocalLog) -> dict[int, str]:
 
     Raises: BadInputError for a table of another shape, or one that names nobody in the log.
     """
-    found = {}
+    labels = {}
     for line in read_table(path, ("consumer", "kind")).iter_rows(named=True):
         try:
-            found[log.find(line["consumer"] or "")] = str(line["kind"])
+            labels[log.find(line["consumer"] or "")] = str(line["kind"])
         except BadInputError:
             continue  # labels may cover more than this log
-    if not found:
+    if not labels:
         raise BadInputError(
             f"no consumer of {path} is in the log", hint="labels name consumers by the ids of the event file"
         )
-    return found
+    return labels
 
 
 @dataclass(frozen=True)

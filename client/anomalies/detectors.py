@@ -13,7 +13,7 @@ from sklearn.ensemble import IsolationForest
 from sklearn.neighbors import LocalOutlierFactor
 
 from client.anomalies.likelihood import surprise
-from client.anomalies.windows import Habits, Table, Windows, cut_windows, habits
+from client.anomalies.windows import EventWindows, Habits, Table, cut_windows, habits
 from client.scoring.model import SharedModel
 from common.data.events import EventLog
 from common.data.sequences import ConsumerSequences
@@ -33,7 +33,7 @@ class Scored:
     sequences: ConsumerSequences
     nats: NDArray[np.float32]
     heads: tuple[str, ...]
-    windows: Windows
+    windows: EventWindows
 
 
 def profile_log(shared: SharedModel, log: EventLog, common: Habits | None = None) -> Scored:
@@ -42,9 +42,9 @@ def profile_log(shared: SharedModel, log: EventLog, common: Habits | None = None
     Raises: BadInputError for a model without a head of the next behaviour.
     """
     sequences = shared.sequences(log, max_events=MAX_EVENTS)
-    found = surprise(shared, sequences)
-    windows = cut_windows(sequences, found, common or habits(sequences))
-    return Scored(sequences, found.nats, found.heads, windows)
+    surprises = surprise(shared, sequences)
+    windows = cut_windows(sequences, surprises, common or habits(sequences))
+    return Scored(sequences, surprises.nats, surprises.heads, windows)
 
 
 class Detector:
@@ -99,7 +99,7 @@ class Detector:
         return mean
 
 
-def per_consumer(windows: Windows, scores: Table, rows: int) -> tuple[Table, NDArray[np.int64]]:
+def per_consumer(windows: EventWindows, scores: Table, rows: int) -> tuple[Table, NDArray[np.int64]]:
     """The highest score of each consumer and its window: ``float64[N]`` (NaN: none), ``int64[N]`` (-1: none)."""
     best, which = np.full(rows, np.nan), np.full(rows, -1, dtype=np.int64)
     order = np.argsort(scores, kind="stable")

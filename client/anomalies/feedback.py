@@ -21,7 +21,7 @@ _WORDS = {"anomaly": True, "normal": False}
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Label:
     """A person's word on one consumer, and the score that the consumer had then (NaN: not scored)."""
 
     consumer: int
@@ -41,12 +41,12 @@ def read_table(path: Path, needed: Sequence[str]) -> pl.DataFrame:
     return frame
 
 
-def read_verdicts(path: Path, log: LocalLog, scores: Mapping[int, float]) -> list[Verdict]:
+def read_verdicts(path: Path, log: LocalLog, scores: Mapping[int, float]) -> list[Label]:
     """Read verdicts (columns ``consumer, verdict``; anomaly or normal), each with the consumer's score.
 
     Raises: BadInputError for another word, or a consumer who is not in the log.
     """
-    found = []
+    labels = []
     for number, line in enumerate(read_table(path, ("consumer", "verdict")).iter_rows(named=True), start=2):
         word = (line["verdict"] or "").strip().lower()
         if word not in _WORDS:
@@ -54,24 +54,24 @@ def read_verdicts(path: Path, log: LocalLog, scores: Mapping[int, float]) -> lis
                 f"{path}, line {number}: verdict {word!r}", hint="a verdict is one of: anomaly, normal"
             )
         consumer = log.find(line["consumer"] or "")
-        found.append(Verdict(consumer, _WORDS[word], scores.get(consumer, float("nan"))))
-    return found
+        labels.append(Label(consumer, _WORDS[word], scores.get(consumer, float("nan"))))
+    return labels
 
 
-def recall(state: Path) -> dict[int, Verdict]:
+def recall(state: Path) -> dict[int, Label]:
     """All remembered verdicts, the latest of each consumer. Raises: BadInputError if the file is damaged."""
     path = state / FILE
     if not path.exists():
         return {}
     try:
         lines = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-        found = [Verdict(int(x["consumer"], 16), bool(x["anomaly"]), _number(x["score"])) for x in lines]
+        labels = [Label(int(x["consumer"], 16), bool(x["anomaly"]), _number(x["score"])) for x in lines]
     except (ValueError, KeyError, TypeError) as error:
         raise BadInputError(f"{path} is damaged: {error}", hint="remove the line, or the file to forget") from None
-    return {verdict.consumer: verdict for verdict in found}
+    return {verdict.consumer: verdict for verdict in labels}
 
 
-def remember(state: Path, verdicts: Sequence[Verdict]) -> dict[int, Verdict]:
+def remember(state: Path, verdicts: Sequence[Label]) -> dict[int, Label]:
     """Add verdicts to the site's memory and return all; the file can be read by its owner only."""
     known = recall(state) | {verdict.consumer: verdict for verdict in verdicts}
     lines = [
@@ -91,7 +91,7 @@ def remember(state: Path, verdicts: Sequence[Verdict]) -> dict[int, Verdict]:
     return known
 
 
-def moved_threshold(base: float, verdicts: Mapping[int, Verdict], scores: Mapping[int, float]) -> float:
+def moved_threshold(base: float, verdicts: Mapping[int, Label], scores: Mapping[int, float]) -> float:
     """The threshold that contradicts the fewest verdicts; among equals the one nearest to ``base``.
 
     A consumer who is in the log now counts with the score of now, another with the score of the verdict.

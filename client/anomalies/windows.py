@@ -39,7 +39,7 @@ def habits(sequences: ConsumerSequences) -> Habits:
 
 
 @dataclass(frozen=True)
-class Windows:
+class EventWindows:
     """M stretches of at most ``WINDOW`` events; neighbours overlap by half, the last one ends with the row.
 
     Shapes: ``row, begin, end: int64[M]`` consumer row and event numbers (``begin <= i < end``);
@@ -62,7 +62,7 @@ class Windows:
         return len(self.row)
 
 
-def cut_windows(sequences: ConsumerSequences, found: Surprise, common: Habits) -> Windows:
+def cut_windows(sequences: ConsumerSequences, found: Surprise, common: Habits) -> EventWindows:
     """Profile every stretch of every row; rows of fewer than ``FEWEST`` events have none."""
     row, begin, end = _spans(sequences.offsets)
     earlier = {name: _earlier(sequences, name) for name in OWN}
@@ -80,7 +80,7 @@ def cut_windows(sequences: ConsumerSequences, found: Surprise, common: Habits) -
     names = [f"{what}_{head}" for what in ("mean", "max") for head in found.heads]
     names += ["pause", "pause_spread", "fast", "faster", "repeats", "distinct", "top_item"]
     names += [*EVENT_TYPES, "variety", *(f"unlike_own_{name}" for name in OWN)]
-    return Windows(
+    return EventWindows(
         row=row,
         begin=begin,
         end=end,

@@ -2,40 +2,54 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from client.guard.policy import Proposal
 from common.errors import BudgetExhaustedError, PolicyRefusedError
-from common.privacy.accountant import ScopeAccountant, epsilon_of, show_epsilon
+from common.privacy.accountant import ScopeAccountant, choose_order, epsilon_of, show_epsilon
 from common.privacy.calibration import rounds_left
-from common.privacy.entries import Replay, Totals, as_events, count_events
-from common.privacy.mechanism import PrivacyEvent
+from common.privacy.entries import Replay
+from common.privacy.mechanism import Losses, PrivacyEvent
 
 
 @dataclass(frozen=True)
 class Projection:
-    """Epsilon of a scope before and after a release, and everything spent after it."""
+    """Epsilon of a scope before and after a release, everything spent after it, and how it is added up.
+
+    ``order``: the Rényi order fixed in this scope; ``adaptive``: it is the one that counts after the release.
+    """
 
     before: float
     after: float
     totals: tuple[PrivacyEvent, ...]
+    order: float
+    adaptive: bool
 
 
-def project(spent: Totals, events: tuple[PrivacyEvent, ...], delta: float) -> Projection:
-    """What ``events`` on top of ``spent`` cost. **Guarantee** neither number is below the truth."""
-    totals = as_events(spent + count_events(events))
-    return Projection(epsilon_of(as_events(spent), delta), epsilon_of(totals, delta), totals)
+def project(state: Replay, proposal: Proposal, delta: float, limit: float, *, again: bool = False) -> Projection:
+    """What a proposal costs on top of what is spent; ``again``: it is reserved already, and counts once.
+
+    Guarantee: neither number is below the truth.
+    """
+    events = Losses.of(proposal.events)
+    spent = state.spent - events if again else state.spent
+    order = state.order or choose_order(proposal.run_events or proposal.events, delta, limit)
+    at = state.adaptive_order if again else state.order_with(proposal.config, order)
+    after = spent + events
+    before = epsilon_of(spent, delta, at if again else state.adaptive_order)
+    return Projection(before, epsilon_of(after, delta, at), after.events, order, at is not None)
 
 
-def gate(spent: Totals, events: tuple[PrivacyEvent, ...], delta: float, limit: float) -> Projection:
+def gate(state: Replay, proposal: Proposal, delta: float, limit: float) -> Projection:
     """Return the projection if it stays within the limit.
 
-    **Raises** BudgetExhaustedError saying what is spent, what was asked, and how many such rounds fit.
+    Raises: BudgetExhaustedError saying what is spent, what was asked, and how many such rounds fit.
     """
-    projection = project(spent, events, delta)
+    projection = project(state, proposal, delta, limit)
     if projection.after <= limit:
         return projection
-    left = rounds_left(ScopeAccountant(as_events(spent)), events, delta, limit)
+    accountant = ScopeAccountant(state.spent, projection.order if projection.adaptive else None)
+    left = rounds_left(accountant, proposal.events, delta, limit)
     raise BudgetExhaustedError(
         f"privacy budget: this round would bring epsilon from {show_epsilon(projection.before)} to "
         f"{show_epsilon(projection.after)}, the limit is {limit} (delta {delta}); rounds left at these settings: {left}",
@@ -47,20 +61,42 @@ def check_split(state: Replay, proposal: Proposal) -> None:
     """Return if the proposal holds out the same consumers as everything this ledger has charged.
 
     Training and hold-out are charged apart, which is true only while no consumer changes sides.
-    **Raises** PolicyRefusedError (rule ``holdout``).
+    Raises: PolicyRefusedError (rule ``holdout``).
     """
     if state.split in (None, (proposal.holdout, proposal.split_key)):
         return
     assert state.split is not None
     fraction, _ = state.split
-    found = (
+    reason = (
         "the site's key has changed since" if fraction == proposal.holdout else f"the run asks {proposal.holdout}"
     )
     raise PolicyRefusedError(
         "holdout",
-        f"policy rule holdout: a share of {fraction} was held out when this scope was first used, {found}",
+        f"policy rule holdout: a share of {fraction} was held out when this scope was first used, {reason}",
         hint="propose the same share, or restore consumers.key; `fedcart site recover` begins anew at a higher charge",
     )
+
+
+def rest_of_run(state: Replay, proposal: Proposal) -> Proposal:
+    """A proposal whose events are all that its run may still be charged."""
+    charged = Losses()
+    for reservation in state.reservations.values():
+        if reservation.body.config == proposal.config and reservation.state != "void":
+            charged += Losses.of(reservation.body.events)
+    return replace(proposal, events=Losses.of(proposal.run_events or proposal.events).beyond(charged).events)
+
+
+def with_later_runs(state: Replay, proposal: Proposal, delta: float, limit: float, runs: int) -> float:
+    """Epsilon once the rest of a proposal's run and so many more runs like it are charged.
+
+    Those come after a release, so the order that is fixed in the scope counts. Guarantee: not below the truth.
+    """
+    events = Losses.of(proposal.run_events or proposal.events)
+    order = state.order or choose_order(events, delta, limit)
+    total = state.spent + Losses.of(rest_of_run(state, proposal).events)
+    for _ in range(runs):
+        total += events
+    return epsilon_of(total, delta, order if runs else state.order_with(proposal.config, order))
 
 
 def check_run_total(state: Replay, proposal: Proposal) -> None:
@@ -68,19 +104,22 @@ def check_run_total(state: Replay, proposal: Proposal) -> None:
 
     A run is known by the digest of its plan, which is what the operator has approved. Rounds that were aborted
     after their contribution left count, as they do in the budget.
-    **Raises** PolicyRefusedError (rule ``run_total``).
+    Raises: PolicyRefusedError (rule ``run_total``).
     """
     if not proposal.run_events:
         return
-    planned, asked = count_events(proposal.run_events), count_events(proposal.events)
+    planned, asked = Losses.of(proposal.run_events), Losses.of(proposal.events)
     for reservation in state.reservations.values():
         if reservation.body.config == proposal.config and reservation.state != "void":
-            asked += count_events(reservation.body.events)
-    for sub_scope, rate, sigma in asked - planned:
-        key = (sub_scope, rate, sigma)
+            asked += Losses.of(reservation.body.events)
+    for more in asked.beyond(planned):
+        noise, rate, side = more.noise_multiplier, more.sampling_rate, more.sub_scope
+        allowed = sum(
+            e.steps for e in planned if (e.noise_multiplier, e.sampling_rate, e.sub_scope) == (noise, rate, side)
+        )
         raise PolicyRefusedError(
             "run_total",
-            f"policy rule run_total: run {proposal.run} would take {asked[key]} steps with noise {sigma:g} and "
-            f"sampling rate {rate:g} ({sub_scope}), its plan says {planned[key]} for all rounds together",
+            f"policy rule run_total: run {proposal.run} would take {allowed + more.steps} steps with noise {noise:g} "
+            f"and sampling rate {rate:g} ({side}), its plan says {allowed} for all rounds together",
             hint="aborted rounds count too; a new run needs a new plan, and a new yes of the operator",
         )

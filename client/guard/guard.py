@@ -7,35 +7,45 @@
     close     the round is over: what never left is voided, what left stays charged
     restart   after any crash: the same for everything that was under way
 
-**Guarantee** spent = COMMITs + FORFEITs + open RESERVEs at every instant, whatever process dies where: an entry is
+Guarantee: spent = COMMITs + FORFEITs + open RESERVEs at every instant, whatever process dies where: an entry is
 on disk before the act it allows, and a RESERVE is voided only after its contribution is gone.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import common.privacy.entries as entries
-from client.guard.budget import Projection, check_run_total, check_split, gate, project
+from client.guard.budget import (
+    Projection,
+    check_run_total,
+    check_split,
+    gate,
+    project,
+    rest_of_run,
+    with_later_runs,
+)
 from client.guard.ledger import Ledger
 from client.guard.outbox import Outbox
 from client.guard.policy import Proposal, SitePolicy
 from client.guard.remains import gather
 from common.atomic import sync_directory
-from common.errors import BadInputError, LocalProtocolError, PolicyRefusedError
+from common.deployment import LEDGER_FILE
+from common.errors import BadInputError, LocalProtocolError, PausedError, PolicyRefusedError
 from common.privacy.accountant import Reading, ScopeAccountant, epsilon_of, round_up
 from common.privacy.attestation import Attestation, SignedAttestation
 from common.privacy.calibration import rounds_left
-from common.privacy.entries import Commit, Forfeit, Replay, Reserve, Void, count_events
-from common.privacy.mechanism import PrivacyEvent
+from common.privacy.entries import Commit, Forfeit, Replay, Reserve, Void
+from common.privacy.mechanism import Losses, PrivacyEvent
 from common.trust.identity import Identity
+
+FAILED_HERE = "failed here"
 
 
 @dataclass(frozen=True)
-class Reservation:
+class ReservationKey:
     """The right to release one contribution, already charged: a RESERVE by its sequence and hash."""
 
     sequence: int
@@ -45,7 +55,7 @@ class Reservation:
 
 
 @dataclass(frozen=True)
-class Grant(Reservation):
+class Grant(ReservationKey):
     """A reservation just made, with the attestation that goes to the server.
 
     ``reused``: an earlier attempt has computed the contribution and it never left: take it from ``stored``.
@@ -57,7 +67,10 @@ class Grant(Reservation):
 
 @dataclass(frozen=True)
 class GuardStatus:
-    """Where a scope stands. ``epsilon`` counts open reservations; ``left`` is limit minus epsilon, at least 0."""
+    """Where a scope stands. ``epsilon`` counts open reservations; ``left`` is limit minus epsilon, at least 0.
+
+    ``paused``: runs in which this site takes no further part after failures of its own.
+    """
 
     site: str
     scope: str
@@ -71,14 +84,25 @@ class GuardStatus:
     open: int
     void: int
     forfeit: int = 0
+    paused: tuple[str, ...] = ()
 
 
 class Guard:
     """A site's policy, budget, ledger and outbox for one scope. Any number of processes may share it."""
 
-    def __init__(self, ledger: Ledger, outbox: Outbox, policy: SitePolicy, identity: Identity, code: str) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        outbox: Outbox,
+        policy: SitePolicy,
+        identity: Identity,
+        code: str,
+        *,
+        shared: bool = False,
+    ) -> None:
         self._ledger, self._outbox, self._policy = ledger, outbox, policy
         self._identity, self._code = identity, code
+        self._by = identity.public_key.hex() if shared else ""
 
     def __repr__(self) -> str:
         return f"Guard({self._ledger!r})"
@@ -98,36 +122,82 @@ class Guard:
 
         ``echoed`` is the latest attestation of this site that the server keeps. A contribution of an
         earlier attempt of the same query that never left is used again, at no further charge.
-        **Raises** PolicyRefusedError, BudgetExhaustedError, RollbackError; WorkFailedError (disk).
+        Raises: PolicyRefusedError, BudgetExhaustedError, RollbackError; WorkFailedError (disk).
         """
         with self._ledger.transaction() as state:
-            self._ledger.refuse_rollback(echoed)
+            self._ledger.refuse_rollback(echoed, self._identity)
             self._check(state, proposal)
-            found = self._unsent(state, proposal)
-            if found is not None:
-                rest = state.spent - count_events(proposal.events)
-                projection = project(rest, proposal.events, self._delta(state))
-                return self._reservation(found, proposal, projection, reused=True)
+            unsent = self._unsent(state, proposal)
+            self._refuse_repeated(state, proposal, unsent)
+            if unsent is not None:
+                limit = self._policy.epsilon_max
+                projection = project(state, proposal, self._delta(state), limit, again=True)
+                return self._reservation(unsent, proposal, projection, reused=True)
             check_run_total(state, proposal)
-            projection = gate(state.spent, proposal.events, self._delta(state), self._policy.epsilon_max)
-            sequence = self._ledger.append(_reserve_body(proposal, self._code, source_of(state, proposal)))
+            projection = gate(state, proposal, self._delta(state), self._policy.epsilon_max)
+            order = projection.order if proposal.events and state.order is None else None
+            body = _reserve_body(proposal, self._code, source_of(state, proposal), order, self._by)
+            sequence = self._ledger.append(body)
             self._ledger.renew_anchor()
             return self._reservation(state.reservations[sequence], proposal, projection)
 
     def check_proposal(self, proposal: Proposal) -> None:
-        """Return if policy and ledger allow a proposal; nothing is charged. **Raises** PolicyRefusedError."""
+        """Return if policy, ledger and budget allow a proposal and the whole run behind it; nothing is charged.
+
+        Raises: PolicyRefusedError; BudgetExhaustedError if the rest of the run does not fit: then nobody is asked for a
+        yes that cannot be kept.
+        """
         with self._ledger.transaction() as state:
             self._check(state, proposal)
             check_run_total(state, proposal)
+            gate(state, rest_of_run(state, proposal), self._delta(state), self._policy.epsilon_max)
+
+    def with_run(self, proposal: Proposal, later: int = 0) -> tuple[float, float]:
+        """Epsilon now, and when all that is left of the run behind a proposal, and so many more like it, is charged."""
+        with self._ledger.transaction() as state:
+            delta, limit = self._delta(state), self._policy.epsilon_max
+            before = epsilon_of(state.spent, delta, state.adaptive_order)
+            after = with_later_runs(state, proposal, delta, limit, later)
+        return round_up(before), round_up(after)
 
     def _check(self, state: Replay, proposal: Proposal) -> None:
         self._policy.check_proposal(proposal)
         check_split(state, proposal)
+        self._refuse_paused(state, proposal.run)
+
+    def _mine(self, reservations: Iterable[entries.Reservation]) -> list[entries.Reservation]:
+        """Those of this kit: other kits of a shared ledger close their own."""
+        return [r for r in reservations if r.body.by == self._by]
+
+    def _refuse_paused(self, state: Replay, run: str) -> None:
+        """After failures of its own a site would be asked again every round, and be charged for nothing."""
+        failed = state.count(run, "forfeit", FAILED_HERE)
+        if failed >= self._policy.failures_max:
+            raise PausedError(
+                f"{failed} answer{'s' if failed > 1 else ''} of run {run} failed here and {'were' if failed > 1 else 'was'} "
+                f"charged; failures_max is {self._policy.failures_max}",
+                hint="see the log and put the cause right; the site takes part in the next run, or in this one "
+                "again if failures_max in policy.toml allows it and the run is resumed",
+            )
+
+    def _refuse_repeated(self, state: Replay, proposal: Proposal, unsent: entries.Reservation | None) -> None:
+        """(round, attempt) of a run only rises, and a round is over once an answer to it has left."""
+        mine = [r for r in self._mine(state.reservations.values()) if r.body.run == proposal.run]
+        left = max((r.body.round for r in mine if r.state == "committed"), default=-1)
+        asked = max(((r.body.round, r.body.attempt) for r in mine if r is not unsent), default=(-1, -1))
+        first = unsent.body.attempt if unsent else 0
+        if proposal.round <= left or (proposal.round, proposal.attempt) <= asked or proposal.attempt < first:
+            raise PolicyRefusedError(
+                "round",
+                f"policy rule round: round {proposal.round} attempt {proposal.attempt} of run {proposal.run} comes after "
+                f"round {max(left, asked[0])}: a round is answered once",
+                hint="the coordinator resumes a run from its newest checkpoint; an older one starts a new run",
+            )
 
     def _unsent(self, state: Replay, proposal: Proposal) -> entries.Reservation | None:
         """An open reservation for the very same question whose answer waits in the outbox."""
         asked = (proposal.run, proposal.round, proposal.query, proposal.config, proposal.events)
-        for old in reversed(state.open_reservations()):
+        for old in reversed(self._mine(state.open_reservations())):
             body = old.body
             if (body.run, body.round, body.query, body.config, body.events) == asked and self._outbox.has(
                 old.sequence
@@ -142,7 +212,7 @@ class Guard:
         header = state.header
         assert header is not None
         attestation = Attestation(
-            site=header.site,
+            site=self._identity.name,
             scope=header.scope,
             run=proposal.run,
             round=proposal.round,
@@ -154,18 +224,22 @@ class Guard:
             head=state.head,
             epsilon_before=round_up(projection.before),
             epsilon_after=round_up(projection.after),
+            order=projection.order,
+            adaptive=projection.adaptive,
             delta=header.delta,
             limit=self._policy.epsilon_max,
             simulated=header.simulated,
+            roster=proposal.roster,
+            witness=proposal.witness,
         )
         signed = SignedAttestation.sign(attestation, self._identity)
         return Grant(entry.sequence, entry.hash, proposal.run, proposal.round, signed, reused)
 
-    def store(self, reservation: Reservation, contribution: bytes, events: Sequence[PrivacyEvent]) -> None:
+    def store(self, reservation: ReservationKey, contribution: bytes, events: Sequence[PrivacyEvent]) -> None:
         """Put the computed contribution into the outbox, durably, if what made it is what was charged.
 
         ``events``: what the mechanisms that made it did, from its releases.
-        **Raises** LocalProtocolError if that is not what was reserved, or the reservation is no longer open: the
+        Raises: LocalProtocolError if that is not what was reserved, or the reservation is no longer open: the
         caller then lets it ``fail``; WorkFailedError (disk).
         """
         with self._ledger.transaction() as state:
@@ -173,55 +247,58 @@ class Guard:
             _must_be_charged(state.reservations[reservation.sequence].body.events, events)
             self._outbox.put(reservation.sequence, contribution)
 
-    def find(self, run: str, number: int) -> Reservation | None:
+    def find(self, run: str, number: int) -> ReservationKey | None:
         """The newest open reservation of a round, for a process that did not make it itself."""
         with self._ledger.transaction() as state:
-            mine = [r for r in state.open_reservations() if (r.body.run, r.body.round) == (run, number)]
-        return Reservation(mine[-1].sequence, mine[-1].hash, run, number) if mine else None
+            mine = [
+                r for r in self._mine(state.open_reservations()) if (r.body.run, r.body.round) == (run, number)
+            ]
+        return ReservationKey(mine[-1].sequence, mine[-1].hash, run, number) if mine else None
 
     def released_digest(self, run: str, config: str) -> str:
         """Digest (hex) of what left and was charged in a run, of which more may be computed; empty if nothing did."""
         with self._ledger.transaction() as state:
-            found = state.released(run, config)
-        return found.outbox if found else ""
+            release = state.released(run, config)
+        return release.outbox if release else ""
 
-    def stored(self, reservation: Reservation) -> bytes | None:
-        """The contribution that waits for this reservation. **Raises** VerificationError if it is damaged."""
+    def stored(self, reservation: ReservationKey) -> bytes | None:
+        """The contribution that waits for this reservation. Raises: VerificationError if it is damaged."""
         return self._outbox.get(reservation.sequence)
 
-    def commit(self, reservation: Reservation) -> bytes:
+    def commit(self, reservation: ReservationKey) -> bytes:
         """Record that the contribution leaves, then return it: from here it is charged for good, and dead.
 
-        **Guarantee** returns at most once for a reservation, over all processes, and only after the COMMIT
-        is on disk. **Raises** LocalProtocolError if it is not open or nothing is stored.
+        Guarantee: returns at most once for a reservation, over all processes, and only after the COMMIT
+        is on disk. Raises: LocalProtocolError if it is not open or nothing is stored.
         """
         with self._ledger.transaction() as state:
             _must_be_open(state, reservation)
-            found = self._outbox.get_with_digest(reservation.sequence)
-            if found is None:
+            stored = self._outbox.get_with_digest(reservation.sequence)
+            if stored is None:
                 raise LocalProtocolError(f"reservation {reservation.sequence} has no stored contribution")
-            contribution, digest = found
+            contribution, digest = stored
             self._ledger.append(Commit(reserve=reservation.sequence, outbox=digest.hex()))
             self._outbox.remove([reservation.sequence])
             self._ledger.renew_anchor()
             return contribution
 
-    def fail(self, reservation: Reservation) -> None:
+    def fail(self, reservation: ReservationKey) -> None:
         """Charge a reservation for good whose answer could not be computed, before the server hears of it.
 
         Whether computing fails may depend on the data, so that it failed is a release like any other.
-        **Raises** LocalProtocolError if the reservation is not open; WorkFailedError (disk).
+        Raises: LocalProtocolError if the reservation is not open; WorkFailedError (disk).
         """
         with self._ledger.transaction() as state:
             _must_be_open(state, reservation)
-            self._ledger.append(Forfeit(reserve=reservation.sequence))
+            self._ledger.append(Forfeit(reserve=reservation.sequence, reason=FAILED_HERE))
             self._outbox.remove([reservation.sequence])
             self._ledger.renew_anchor()
 
     def close_round(self, run: str, number: int, *, reason: str = "round closed") -> None:
         """Forget the contributions of a round and void the reservations whose contribution never left."""
         with self._ledger.transaction() as state:
-            mine = [r for r in state.reservations.values() if (r.body.run, r.body.round) == (run, number)]
+            everything = self._mine(state.reservations.values())
+            mine = [r for r in everything if (r.body.run, r.body.round) == (run, number)]
             self._outbox.remove([r.sequence for r in mine])
             self._void([r for r in mine if r.state == "open"], reason)
 
@@ -229,11 +306,14 @@ class Guard:
         """After the site's processes have ended: void what provably did not leave, keep the rest charged."""
         with self._ledger.transaction() as state:
             self._outbox.clear()
-            self._void(state.open_reservations(), "restart")
+            self._void(self._mine(state.open_reservations()), "restart")
 
     def _void(self, reservations: Sequence[entries.Reservation], reason: str) -> None:
+        """Give back what never left; but how long computing took was seen, so a run cannot have that for ever."""
         for reservation in reservations:
-            self._ledger.append(Void(reserve=reservation.sequence, reason=reason))
+            free = self._ledger.state.count(reservation.body.run, "void") < self._policy.voids_max
+            void = Void(reserve=reservation.sequence, reason=reason)
+            self._ledger.append(void if free else Forfeit(reserve=reservation.sequence, reason="voids_max"))
         self._ledger.renew_anchor()
 
     def status(self) -> GuardStatus:
@@ -241,29 +321,37 @@ class Guard:
         with self._ledger.transaction() as state:
             header = state.header
             assert header is not None
-            spent, states = state.events, [r.state for r in state.reservations.values()]
+            spent, states = state.spent, [r.state for r in state.reservations.values()]
+            order = state.adaptive_order
+            paused = [r for r in state.runs if state.count(r, "forfeit", FAILED_HERE) >= self._policy.failures_max]
             count = len(state.hashes)
-        epsilon = round_up(epsilon_of(spent, header.delta))
+        epsilon = round_up(epsilon_of(spent, header.delta, order))
         limit = self._policy.epsilon_max
         return GuardStatus(
-            site=header.site,
+            site=self._identity.name,
             scope=header.scope,
             epsilon=epsilon,
             limit=limit,
             left=max(0.0, limit - epsilon),
             delta=header.delta,
-            reading=ScopeAccountant(spent).reading(header.delta),
+            reading=ScopeAccountant(spent, order).reading(header.delta),
             entries=count,
             committed=states.count("committed"),
             open=states.count("open"),
             void=states.count("void"),
             forfeit=states.count("forfeit"),
+            paused=tuple(paused),
         )
 
     def rounds_left(self, events: Sequence[PrivacyEvent]) -> int:
         """How many more rounds with these events fit into the budget."""
         state = self._ledger.state
-        return rounds_left(ScopeAccountant(state.events), events, self._delta(state), self._policy.epsilon_max)
+        return rounds_left(
+            ScopeAccountant(state.spent, state.adaptive_order),
+            events,
+            self._delta(state),
+            self._policy.epsilon_max,
+        )
 
     def _delta(self, state: Replay) -> float:
         assert state.header is not None
@@ -277,19 +365,26 @@ def open_guard(
     scope: str,
     *,
     ledger_path: Path | None = None,
+    ledger_key: Identity | None = None,
     simulated: bool = False,
     code: str = "unknown",
 ) -> Guard:
     """Open a site's guard, making the ledger at first use.
 
+    ``ledger_key``: the key of a ledger that several kits share; this one is admitted to it.
+
     ``scope`` names the consumers whose losses add up, over all runs and models. ``ledger_path`` defaults
     to ``state_dir/ledger.jsonl``; ``code`` is the version that every RESERVE records.
-    **Raises** BadInputError if the ledger belongs to another site, scope or delta; VerificationError if
+    Raises: BadInputError if the ledger belongs to another site, scope or delta; VerificationError if
     it is damaged; RollbackError if it is older than its anchor, or gone.
     """
-    ledger = Ledger(ledger_path or state_dir / "ledger.jsonl", identity)
-    ledger.open(scope=scope, delta=policy.delta, simulated=simulated)
-    return Guard(ledger, Outbox(state_dir / "outbox", durable=not simulated), policy, identity, code)
+    shared = ledger_key is not None
+    ledger = Ledger(ledger_path or state_dir / LEDGER_FILE, ledger_key or identity)
+    ledger.open(scope=scope, delta=policy.delta, simulated=simulated, shared=shared)
+    if shared:
+        ledger.admit(identity)
+    outbox = Outbox(state_dir / "outbox", durable=not simulated)
+    return Guard(ledger, outbox, policy, identity, code, shared=shared)
 
 
 def recover_guard(
@@ -305,9 +400,9 @@ def recover_guard(
 
     What the anchor and readable old ledgers show beyond that is charged too. A ledger that is still there is
     moved to ``ledger.lost-N.jsonl``, never removed. ``former_key`` signed all this, if the keys were rotated.
-    **Raises** VerificationError if this site did not sign ``known``; BadInputError.
+    Raises: VerificationError if this site did not sign ``known``; BadInputError.
     """
-    path, said = state_dir / "ledger.jsonl", known.attestation
+    path, said = state_dir / LEDGER_FILE, known.attestation
     known.verify(former_key or identity.public_key)
     if said.site != identity.name:
         raise BadInputError(f"the attestation is of {said.site}, not of {identity.name}")
@@ -326,21 +421,21 @@ def recover_guard(
 def source_of(state: Replay, proposal: Proposal) -> int | None:
     """The charged release that a derived proposal is post-processing of; None for one that is charged itself.
 
-    **Raises** PolicyRefusedError (rule ``release``) if nothing of this run has left.
+    Raises: PolicyRefusedError (rule ``release``) if nothing of this run has left.
     """
     if not proposal.derived:
         return None
-    found = state.released(proposal.run, proposal.config)
-    if found is None:
+    release = state.released(proposal.run, proposal.config)
+    if release is None:
         raise PolicyRefusedError(
             "release",
             f"policy rule release: run {proposal.run} has no released series in this ledger to learn from",
             hint="a site that was not in round 0 of a sales run waits for the next run",
         )
-    return found.sequence
+    return release.sequence
 
 
-def _reserve_body(proposal: Proposal, code: str, source: int | None) -> Reserve:
+def _reserve_body(proposal: Proposal, code: str, source: int | None, order: float | None, by: str) -> Reserve:
     return Reserve(
         run=proposal.run,
         round=proposal.round,
@@ -352,22 +447,19 @@ def _reserve_body(proposal: Proposal, code: str, source: int | None) -> Reserve:
         holdout=proposal.holdout,
         split_key=proposal.split_key,
         source=source,
+        order=order,
+        by=by,
+        roster=proposal.roster,
+        witness=proposal.witness,
     )
 
 
 def _must_be_charged(charged: Sequence[PrivacyEvent], ran: Sequence[PrivacyEvent]) -> None:
-    if _steps_by_mechanism(charged) != _steps_by_mechanism(ran):
+    if Losses.of(charged) != Losses.of(ran):
         raise LocalProtocolError(
             f"what ran ({_in_words(ran)}) is not what was charged ({_in_words(charged)})",
             hint="nothing has left; this is a bug of this program: report it",
         )
-
-
-def _steps_by_mechanism(events: Sequence[PrivacyEvent]) -> Counter[PrivacyEvent]:
-    total: Counter[PrivacyEvent] = Counter()
-    for event in events:
-        total[replace(event, steps=1)] += event.steps
-    return total
 
 
 def _in_words(events: Sequence[PrivacyEvent]) -> str:
@@ -377,9 +469,9 @@ def _in_words(events: Sequence[PrivacyEvent]) -> str:
     return ", ".join(words) or "nothing"
 
 
-def _must_be_open(state: Replay, reservation: Reservation) -> None:
-    found = state.reservations.get(reservation.sequence)
-    if found is None or found.hash != reservation.head:
+def _must_be_open(state: Replay, reservation: ReservationKey) -> None:
+    entry = state.reservations.get(reservation.sequence)
+    if entry is None or entry.hash != reservation.head:
         raise LocalProtocolError(f"reservation {reservation.sequence} is not in this ledger")
-    if found.state != "open":
-        raise LocalProtocolError(f"reservation {reservation.sequence} is {found.state}: its contribution is dead")
+    if entry.state != "open":
+        raise LocalProtocolError(f"reservation {reservation.sequence} is {entry.state}: its contribution is dead")

@@ -7,17 +7,13 @@ session and a contribution stay used for ever.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.atomic import sync_directory
-from common.errors import VerificationError, WorkFailedError
+from client.guard.appendfile import HeldFile, ReadSoFar, hold
+from common.errors import BadInputError, VerificationError
 from common.secagg.journal import MASK, STEPS, JournalRules
 from common.secagg.messages import Session
 
@@ -25,29 +21,22 @@ _CHECK_CHARACTERS = 16
 
 
 @dataclass
-class _Read:
-    """How much of a file this process has read, and what it says; worthless when the file is another."""
+class _Known:
+    """What the part of the file that was read says."""
 
-    inode: int = -1
-    offset: int = 0
-    modified_ns: int = 0
+    read: ReadSoFar = field(default_factory=ReadSoFar)
     rules: JournalRules = field(default_factory=JournalRules)
-
-    def holds_for(self, status: os.stat_result) -> bool:
-        """Whether the file was only appended to since; same size and another time means it was changed."""
-        same = status.st_ino == self.inode and status.st_size >= self.offset
-        return same and (status.st_size > self.offset or status.st_mtime_ns == self.modified_ns)
 
 
 # Only saves reading the file again where one process answers many messages, as in a simulation.
-_ALREADY_READ: dict[Path, _Read] = {}
+_ALREADY_READ: dict[Path, _Known] = {}
 
 
 class FileJournal:
     """A ``common.secagg.journal.Journal`` in a file, shared safely by all processes of a site.
 
     ``sync=False`` is for simulated sites: it survives a crash of the process, not of the machine.
-    **Guarantee**: when ``record`` returns, the step is on disk; two processes never both record it.
+    Guarantee: when ``record`` returns, the step is on disk; two processes never both record it.
     """
 
     def __init__(self, path: Path, *, sync: bool = True) -> None:
@@ -60,50 +49,31 @@ class FileJournal:
     def record(self, session: Session, step: str, value: bytes) -> None:
         """Put a step on disk, or refuse it.
 
-        **Raises**: RefusedError (done before), VerificationError (damaged file), WorkFailedError (disk).
+        Raises: RefusedError (done before), VerificationError (damaged file), WorkFailedError (disk).
         """
-        with self._locked() as descriptor:
-            known = self._caught_up(descriptor)
+        with hold(self._path) as file:
+            known = self._caught_up(file)
             known.rules.check(session, step, value)
             line = _line(session, step, value)
-            self._append(descriptor, line, known.offset)
+            del _ALREADY_READ[self._path]  # until the line is on disk
+            file.append(line, durable=self._sync)
             known.rules.apply(session, step, value)
-            known.offset += len(line)
-            known.modified_ns = os.fstat(descriptor).st_mtime_ns
+            known.read = file.read_up_to(known.read.offset + len(line))
+            _ALREADY_READ[self._path] = known
 
-    @contextmanager
-    def _locked(self) -> Iterator[int]:
-        try:
-            new = not self._path.exists()
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise WorkFailedError(
-                f"{self._path.name} cannot be opened: {error.strerror}", hint="check the site's state folder"
-            ) from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if new:
-                sync_directory(self._path.parent)
-            yield descriptor
-        finally:
-            os.close(descriptor)  # gives the lock back
-
-    def _caught_up(self, descriptor: int) -> _Read:
+    def _caught_up(self, file: HeldFile) -> _Known:
         """Everything recorded so far, by other processes or an earlier life of this one too."""
-        status = os.fstat(descriptor)
-        known = _ALREADY_READ.get(self._path, _Read())
-        if not known.holds_for(status):
-            known = _Read(inode=status.st_ino)
-        data = b""
-        while len(data) < status.st_size - known.offset:
-            data += os.pread(descriptor, status.st_size - known.offset - len(data), known.offset + len(data))
+        known = _ALREADY_READ.get(self._path, _Known())
+        if not file.holds(known.read):
+            known = _Known()
+        data = file.read_from(known.read.offset)
         complete = data.rfind(b"\n") + 1
         for line in data[:complete].splitlines():
             known.rules.apply(*self._parsed(line))
-        known.offset += complete
+        end = known.read.offset + complete
         if complete < len(data):
-            os.ftruncate(descriptor, known.offset)
-        known.modified_ns = os.fstat(descriptor).st_mtime_ns
+            file.cut(end)
+        known.read = file.read_up_to(end)
         _ALREADY_READ[self._path] = known
         return known
 
@@ -115,27 +85,12 @@ class FileJournal:
             session = Session(entry["run"], entry["round"], entry["attempt"])
             if check != _check(text) or step not in STEPS:
                 raise ValueError("changed")
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, BadInputError) as error:
             raise VerificationError(
                 f"{self._path.name} is damaged",
                 hint="restore it from a copy; a site that cannot tell what it answered must not answer",
             ) from error
         return session, step, value
-
-    def _append(self, descriptor: int, line: bytes, end: int) -> None:
-        try:
-            written = 0
-            while written < len(line):
-                written += os.write(descriptor, line[written:])
-            if self._sync:
-                os.fdatasync(descriptor)
-        except OSError as error:
-            os.ftruncate(descriptor, end)
-            _ALREADY_READ.pop(self._path, None)
-            raise WorkFailedError(
-                f"{self._path.name} cannot be written: {error.strerror}",
-                hint="nothing was answered; free some space",
-            ) from error
 
 
 def has_released(path: Path) -> bool:

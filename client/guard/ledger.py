@@ -7,29 +7,28 @@ but damaged refuses the ledger, because what it charged is unknown.
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from client.guard.appendfile import HeldFile, ReadSoFar, hold
 from client.guard.journal import has_released
 from client.guard.outbox import replace_file
 from client.guard.remains import Remains
-from common.atomic import sync_directory, write_atomic
+from common.atomic import write_atomic
 from common.errors import BadInputError, RollbackError, VerificationError, WorkFailedError
-from common.privacy.attestation import Head, SignedAttestation, SignedHead, read_head
+from common.privacy.attestation import Head, SignedAttestation, SignedHead, anchor_of, read_head
 from common.privacy.entries import (
+    Admit,
     Body,
     Charge,
     Open,
     Replay,
     Reservation,
-    as_events,
+    admission_statement,
     canonical_json,
     make_line,
-    on_both_sides,
     parse_line,
     split_lines,
     verify_entry_signature,
@@ -42,7 +41,7 @@ RECOVER_HINT = "restore the newest copy of the ledger, or write it off: `fedcart
 class Ledger:
     """A site's durable, signed list of reservations and releases, shared by all its processes.
 
-    **Guarantee** when ``append`` returns, the entry is on disk (except ``simulated`` ledgers, which survive
+    Guarantee: when ``append`` returns, the entry is on disk (except ``simulated`` ledgers, which survive
     a killed process but not a power cut).
     """
 
@@ -50,9 +49,8 @@ class Ledger:
         self.path = path
         self._identity = identity
         self._state = Replay()
-        self._read_bytes = 0
-        self._file: tuple[int, int] = (0, 0)
-        self._fd = -1
+        self._read = ReadSoFar()
+        self._file: HeldFile | None = None
 
     def __repr__(self) -> str:
         return f"Ledger({self._identity.name}, {self._state.sequence} entries)"
@@ -62,19 +60,18 @@ class Ledger:
         """What the ledger said at the end of the last transaction."""
         return self._state
 
-    def open(self, *, scope: str, delta: float, simulated: bool) -> None:
-        """Read the ledger, or make it if there never was one.
+    def open(self, *, scope: str, delta: float, simulated: bool, shared: bool = False) -> None:
+        """Read the ledger, or make it if there never was one; ``shared``: by a key of its own, for several kits.
 
-        **Raises** BadInputError if it belongs to another site, scope or delta; VerificationError if damaged;
+        Raises: BadInputError if it belongs to another site, scope or delta; VerificationError if damaged;
         RollbackError if it is shorter than its anchor says, or gone.
         """
-        header = self._header(scope, delta, simulated)
+        header = self._header(scope, delta, simulated, shared)
         self._prepare_folder()
         with self.transaction():
             if self._state.header is None:
                 self._refuse_second_beginning()
                 self.append(header)
-                sync_directory(self.path.parent)
             self._check_header(header)
             self.refuse_rollback(None)
             if not self.anchor_path.exists():
@@ -84,13 +81,18 @@ class Ledger:
         """Begin a new ledger that goes on where the lost one ended, and charges on both sides all that it had.
 
         The old file, if any, must have been moved away. Who was held out is decided anew, so every old event
-        counts for every consumer. **Raises** BadInputError, WorkFailedError (disk).
+        counts for every consumer. Raises: BadInputError, WorkFailedError (disk).
         """
         if self.path.exists() and self.path.stat().st_size:
             raise BadInputError(f"{self.path} exists", hint="move it away first, and keep it as evidence")
-        charged = as_events(on_both_sides(lost.totals))
+        charged = lost.losses.on_both_sides().events
         header = self._header(scope, delta, simulated)
-        charge = Charge(events=charged, reason=f"recovered after entry {lost.sequence}")
+        charge = Charge(
+            events=charged,
+            reason=f"recovered after entry {lost.sequence}",
+            order=lost.order,
+            adaptive=lost.adaptive,
+        )
         opening = self._line(header, lost.sequence + 1, lost.head)
         charging = self._line(charge, lost.sequence + 2, parse_line(opening[:-1]).hash)
         self._prepare_folder()
@@ -105,18 +107,29 @@ class Ledger:
         except OSError as error:
             raise WorkFailedError(f"cannot make {self.path.parent}: {error.strerror}") from None
 
-    def _header(self, scope: str, delta: float, simulated: bool) -> Open:
+    def _header(self, scope: str, delta: float, simulated: bool, shared: bool = False) -> Open:
         key = self._identity.public_key.hex()
-        return Open(site=self._identity.name, scope=scope, delta=delta, public_key=key, simulated=simulated)
+        return Open(
+            site=self._identity.name, scope=scope, delta=delta, public_key=key, simulated=simulated, shared=shared
+        )
+
+    def admit(self, kit: Identity) -> None:
+        """Let a kit reserve from this shared ledger, if it may not yet."""
+        with self.transaction() as state:
+            if state.header is None or kit.public_key.hex() in state.admitted:
+                return
+            statement = admission_statement(state.header.public_key, state.header.scope, kit.name)
+            self.append(Admit(site=kit.name, public_key=kit.public_key.hex(), signature=kit.sign(statement).hex()))
+            self.renew_anchor()
 
     def _check_header(self, expected: Open) -> None:
         header = self._state.header
         assert header is not None
-        for name in ("site", "scope", "delta", "public_key", "simulated"):
-            found, wanted = getattr(header, name), getattr(expected, name)
-            if found != wanted:
+        for name in ("site", "scope", "delta", "public_key", "simulated", "shared"):
+            actual, wanted = getattr(header, name), getattr(expected, name)
+            if actual != wanted:
                 raise BadInputError(
-                    f"{self.path.name} was opened with {name} {found}, now {name} is {wanted}",
+                    f"{self.path.name} was opened with {name} {actual}, now {name} is {wanted}",
                     hint="these are fixed when a ledger is made: another scope needs another state folder",
                 )
 
@@ -124,27 +137,22 @@ class Ledger:
     def transaction(self) -> Iterator[Replay]:
         """Hold the ledger's lock and yield its current state. ``append`` works inside only.
 
-        **Raises** VerificationError if the ledger is damaged, WorkFailedError if the disk fails.
+        Raises: VerificationError if the ledger is damaged, WorkFailedError if the disk fails.
         """
-        if self._fd >= 0:
+        if self._file is not None:
             raise WorkFailedError("a transaction on this ledger is under way")
-        try:
-            fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise WorkFailedError(f"cannot open {self.path}: {error.strerror}") from None
-        self._fd = fd
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            self._catch_up()
-            yield self._state
-        finally:
-            self._fd = -1
-            os.close(fd)  # releases the lock
+        with hold(self.path) as file:
+            self._file = file
+            try:
+                self._catch_up(file)
+                yield self._state
+            finally:
+                self._file = None
 
     def append(self, body: Body) -> int:
         """Append one entry durably and return its sequence number.
 
-        **Raises** WorkFailedError if it may not be on disk; then nothing may act on it.
+        Raises: WorkFailedError if it may not be on disk; then nothing may act on it.
         """
         sequence = self._state.sequence
         line = make_line(body, sequence=sequence, previous=self._state.head, time=_now(), identity=self._identity)
@@ -152,50 +160,36 @@ class Ledger:
         entry = parse_line(line[:-1])
         self._state.apply(entry)  # before the write: an entry that breaks a rule must not reach the file
         self._write(line, durable=not (header and header.simulated))
-        self._read_bytes += len(line)
         return sequence
 
     def _line(self, body: Body, sequence: int, previous: str) -> bytes:
         return make_line(body, sequence=sequence, previous=previous, time=_now(), identity=self._identity)
 
     def _write(self, line: bytes, *, durable: bool) -> None:
-        if self._fd < 0:
+        if self._file is None:
             raise WorkFailedError("an entry can be appended only inside a transaction")
-        try:
-            if os.write(self._fd, line) != len(line):
-                raise OSError(28, "no space left on device")
-            if durable:
-                os.fdatasync(self._fd)
-        except OSError as error:
-            self._file = (0, 0)  # what is on disk is unknown: read everything again next time
-            raise WorkFailedError(
-                f"cannot write {self.path}: {error.strerror}", hint="free some space, then start the site again"
-            ) from error
+        end, self._read = (
+            self._read.offset + len(line),
+            ReadSoFar(),
+        )  # if it fails: read everything again next time
+        self._file.append(line, durable=durable)
+        self._read = self._file.read_up_to(end)
 
-    def _catch_up(self) -> None:
+    def _catch_up(self, file: HeldFile) -> None:
         """Read what was appended since the last transaction, by this process or another."""
-        status = os.fstat(self._fd)
-        known = self._file == (status.st_dev, status.st_ino) and status.st_size >= self._read_bytes
-        if not known:
-            self._state, self._read_bytes = Replay(), 0
-        data = _read_from(self._fd, self._read_bytes)
+        if not file.holds(self._read):
+            self._state, self._read = Replay(), ReadSoFar()
+        data = file.read_from(self._read.offset)
+        begin, self._read = self._read.offset, ReadSoFar()
         lines, rest = split_lines(data)
-        if rest:
-            data, lines = self._mend_tail(rest, data, lines)
+        end = begin + len(data) - len(rest)
+        if rest and _is_whole(rest):  # whole but for its end
+            file.append(b"\n", durable=True)
+            lines, end = [*lines, rest], end + len(rest) + 1
+        elif rest:
+            file.cut(end)  # never acted upon
         self._take_in(lines)
-        self._read_bytes += len(data)
-        self._file = (status.st_dev, status.st_ino)
-
-    def _mend_tail(self, rest: bytes, data: bytes, lines: list[bytes]) -> tuple[bytes, list[bytes]]:
-        """A last line that is whole but for its end is kept, anything less was never acted upon."""
-        try:
-            parse_line(rest)
-        except VerificationError:
-            os.ftruncate(self._fd, self._read_bytes + len(data) - len(rest))
-            os.fsync(self._fd)
-            return data[: len(data) - len(rest)], lines
-        self._write(b"\n", durable=True)
-        return data + b"\n", [*lines, rest]
+        self._read = file.read_up_to(end)
 
     def _take_in(self, lines: list[bytes]) -> None:
         entry = None
@@ -205,7 +199,6 @@ class Ledger:
                 self._state.apply(entry)
             except VerificationError as error:
                 number = len(self._state.hashes) + 1
-                self._file = (0, 0)
                 raise VerificationError(
                     f"{self.path}, line {number}: {error.message}", hint=RECOVER_HINT
                 ) from None
@@ -213,13 +206,14 @@ class Ledger:
             try:
                 verify_entry_signature(entry, self._identity.public_key)
             except VerificationError as error:
-                self._file = (0, 0)
                 raise VerificationError(f"{self.path}, last line: {error.message}", hint=RECOVER_HINT) from None
 
-    def refuse_rollback(self, echoed: SignedAttestation | None) -> None:
+    def refuse_rollback(self, echoed: SignedAttestation | None, kit: Identity | None = None) -> None:
         """Return if this ledger contains its own anchor, and what the server echoes. Inside a transaction.
 
-        **Raises** RollbackError; VerificationError if this site signed the anchor or the echo not.
+        ``kit``: who attests, where the ledger is shared.
+
+        Raises: RollbackError; VerificationError if this site signed the anchor or the echo not.
         """
         if self.anchor_path.exists():
             anchor = _verified(self.anchor_path, self._identity.public_key)
@@ -227,14 +221,16 @@ class Ledger:
                 raise VerificationError(f"{self.anchor_path.name} is of another ledger", hint=RECOVER_HINT)
             self._must_contain(anchor.sequence, anchor.head)
         if echoed is not None:
-            echoed.verify(self._identity.public_key)
+            echoed.verify((kit or self._identity).public_key)
             said = echoed.attestation
-            if self._concerns(said.site, said.scope):
+            if said.sequence > self._state.absorbed.get(said.site, -1) and self._concerns(said.site, said.scope):
                 self._must_contain(said.sequence, said.head)
 
     def _concerns(self, site: str, scope: str) -> bool:
         header = self._state.header
-        return header is None or (site, scope) == (header.site, header.scope)
+        if header is None:
+            return True
+        return scope == header.scope and site in {header.site, *self._state.admitted.values()}
 
     def _must_contain(self, sequence: int, head: str) -> None:
         if sequence < self._state.first_sequence - 1:
@@ -249,19 +245,19 @@ class Ledger:
     def _refuse_second_beginning(self) -> None:
         """What lies beside a ledger shows that there was one, even when the file itself is gone."""
         folder, journal = self.path.parent, self.path.with_name("journal.jsonl")
-        found = [self.anchor_path] if self.anchor_path.exists() else []
-        found += sorted(folder.glob(f"{self.path.stem}.lost-*{self.path.suffix}"))
-        found += [journal] if has_released(journal) else []
-        if found:
+        traces = [self.anchor_path] if self.anchor_path.exists() else []
+        traces += sorted(folder.glob(f"{self.path.stem}.lost-*{self.path.suffix}"))
+        traces += [journal] if has_released(journal) else []
+        if traces:
             raise RollbackError(
-                f"there is no entry in {self.path.name}, but {found[0].name} shows that there was a ledger",
+                f"there is no entry in {self.path.name}, but {traces[0].name} shows that there was a ledger",
                 hint=RECOVER_HINT,
             )
 
     @property
     def anchor_path(self) -> Path:
         """The signed end of the chain beside the ledger, renewed at every reservation and what becomes of it."""
-        return self.path.with_suffix(".head.json")
+        return anchor_of(self.path)
 
     def renew_anchor(self) -> None:
         """Write the signed end of the chain beside the ledger, so that a cut tail is found. Inside a transaction."""
@@ -284,7 +280,9 @@ class Ledger:
             self._state.sequence - 1,
             self._state.head,
             header.simulated,
-            self._state.events,
+            self._state.spent.events,
+            self._state.order,
+            self._state.adaptive_order is not None,
         )
         return SignedHead.sign(head, self._identity)
 
@@ -302,9 +300,9 @@ def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _read_from(fd: int, offset: int) -> bytes:
-    parts = []
-    while part := os.pread(fd, 1 << 20, offset):
-        parts.append(part)
-        offset += len(part)
-    return b"".join(parts)
+def _is_whole(line: bytes) -> bool:
+    try:
+        parse_line(line)
+    except VerificationError:
+        return False
+    return True

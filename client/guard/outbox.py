@@ -25,7 +25,7 @@ def outbox_digest(contribution: bytes) -> bytes:
 def replace_file(path: Path, data: bytes, *, durable: bool, mode: int = 0o600) -> None:
     """Replace a file so that no reader and no crash sees a part; ``durable``: not a power cut either.
 
-    **Raises** WorkFailedError if the disk is full or not writable.
+    Raises: WorkFailedError if the disk is full or not writable.
     """
     if durable:
         write_atomic(path, data, mode=mode)
@@ -51,7 +51,7 @@ class Outbox:
     durable: bool = True
 
     def put(self, sequence: int, contribution: bytes) -> None:
-        """Store a contribution atomically, over an earlier one. **Raises** WorkFailedError."""
+        """Store a contribution atomically, over an earlier one. Raises: WorkFailedError."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         data = outbox_digest(contribution) + contribution
         replace_file(self._path(sequence), data, durable=self.durable)
@@ -64,9 +64,9 @@ class Outbox:
             return False
 
     def get(self, sequence: int) -> bytes | None:
-        """The stored contribution, None if there is none. **Raises** VerificationError if it is damaged."""
-        found = self.get_with_digest(sequence)
-        return found[0] if found else None
+        """The stored contribution, None if there is none. Raises: VerificationError if it is damaged."""
+        stored = self.get_with_digest(sequence)
+        return stored[0] if stored else None
 
     def get_with_digest(self, sequence: int) -> tuple[bytes, bytes] | None:
         """The stored contribution and its ``outbox_digest``, checked once: hashing a model's size is slow."""
@@ -82,12 +82,12 @@ class Outbox:
         return contribution, digest
 
     def remove(self, sequences: list[int]) -> None:
-        """Remove contributions; when this returns they are gone from the disk. **Raises** WorkFailedError."""
+        """Remove contributions; when this returns they are gone from the disk. Raises: WorkFailedError."""
         if self.folder.exists():
             self._unlink([self._path(sequence) for sequence in sequences])
 
     def clear(self) -> None:
-        """Remove everything, unfinished temporary files too. **Raises** WorkFailedError."""
+        """Remove everything, unfinished temporary files too. Raises: WorkFailedError."""
         if self.folder.exists():
             self._unlink(list(self.folder.iterdir()))
 

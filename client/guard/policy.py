@@ -14,9 +14,23 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from common.atomic import write_atomic
 from common.contribution import EVALUATE, STATISTICS
 from common.errors import ConfigError, PolicyRefusedError
-from common.privacy.mechanism import HOLDOUT, TRAIN, PrivacyEvent
+from common.privacy.mechanism import HOLDOUT_SIDE, TRAIN_SIDE, PrivacyEvent
 from common.tasks.registry import TASKS
 
+# In which direction a rule allows more. A test asks that every rule is in one of the three.
+ALLOWS_MORE_ABOVE = frozenset({
+    "epsilon_max", "delta", "sampling_rate_max", "steps_max", "clip_max", "learning_rate_max", "weight_ratio_max",
+    "failures_max", "voids_max",
+})  # fmt: skip
+ALLOWS_MORE_BELOW = frozenset({
+    "noise_multiplier_min", "evaluation_noise_min", "clip_min", "min_cohort", "min_consumers", "min_stockists",
+    "min_threshold_fraction",
+})  # fmt: skip
+# The default first, then what allows more; where the default allows all, nothing allows more.
+WORDS: dict[str, tuple[object, ...]] = {
+    "plain_aggregation": (False, True), "approve": ("ask", "auto"),
+    "evaluation": (True,), "statistics": (True,), "allowed_tasks": (),
+}  # fmt: skip
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Refusal = tuple[str, str]
 
@@ -33,6 +47,7 @@ class Proposal:
     ``run_events`` is all that the run may spend by its plan, empty where no plan stands behind a proposal.
     ``weight_ratio`` is the largest declared population over this site's own. ``derived``: the answer reads nothing
     but what this site has released in the same run, as this program's own code has it; it costs nothing.
+    ``roster`` and ``witness``: digests (hex) of the roster and of all sites' last signed heads, as the session names them.
     """
 
     run: str
@@ -56,6 +71,8 @@ class Proposal:
     learning_rate: float = 1.0
     weight_ratio: float = 1.0
     derived: bool = False
+    roster: str = ""
+    witness: str = ""
 
 
 class SitePolicy(BaseModel):
@@ -92,6 +109,14 @@ class SitePolicy(BaseModel):
     evaluation: bool = Field(True, description="release noised metric sums on the hold-out")
     statistics: bool = Field(True, description="release noised statistics for preprocessing")
     plain_aggregation: bool = Field(False, description="let the server see this site's noised contribution")
+    failures_max: int = Field(
+        1,
+        ge=1,
+        description="answers of a run that may fail at this site, each charged, before it pauses for that run",
+    )
+    voids_max: int = Field(
+        2, ge=0, description="rounds of a run that may be given back because nothing had left; more are charged"
+    )
     approve: Literal["ask", "auto"] = Field(
         "ask",
         description="ask: a person says yes to every run's settings (fedcart site approve); auto: policy decides",
@@ -107,7 +132,7 @@ class SitePolicy(BaseModel):
         return self
 
     def check_proposal(self, proposal: Proposal) -> None:
-        """Return if every rule allows the proposal. **Raises** PolicyRefusedError naming the first rule that does not."""
+        """Return if every rule allows the proposal. Raises: PolicyRefusedError naming the first rule that does not."""
         for rule, what in _broken_rules(self, proposal):
             raise PolicyRefusedError(
                 rule,
@@ -115,9 +140,20 @@ class SitePolicy(BaseModel):
                 hint="the coordinator can propose other settings; only the site can change its policy.toml",
             )
 
+    def laxer_rules(self) -> list[tuple[str, str, str]]:
+        """The rules that allow more than the program's defaults do: (rule, value here, default)."""
+        usual, found = SitePolicy(), []
+        for rule in type(self).model_fields:
+            here, default = getattr(self, rule), getattr(usual, rule)
+            above = rule in ALLOWS_MORE_ABOVE and here > default
+            below = rule in ALLOWS_MORE_BELOW and here < default
+            if above or below or here in WORDS.get(rule, ())[1:]:
+                found.append((rule, f"{here:g}" if isinstance(here, float) else str(here), str(default)))
+        return found
+
     @classmethod
     def load(cls, path: Path) -> SitePolicy:
-        """Read ``policy.toml``. **Raises** ConfigError naming the rule that cannot be read."""
+        """Read ``policy.toml``. Raises: ConfigError naming the rule that cannot be read."""
         try:
             plain: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
             return cls.model_validate(plain)
@@ -149,6 +185,8 @@ def _broken_rules(policy: SitePolicy, proposal: Proposal) -> Iterator[_Refusal]:
         yield "noise_multiplier_min", "the release has no noise at all"
     if not p.delta <= policy.delta:  # written so that NaN is refused
         yield "delta", f"the run states delta {p.delta}, this scope has {policy.delta}"
+    if policy.delta > 1 / max(p.population, 1):
+        yield "delta", f"the scope's delta {policy.delta:g} is above 1 / {p.population}, its declared consumers"
     if not p.secure and not policy.plain_aggregation:
         yield "plain_aggregation", "the server would see this site's contribution alone"
     if not policy.clip_min <= p.clip <= policy.clip_max:
@@ -184,14 +222,14 @@ def _broken_rules(policy: SitePolicy, proposal: Proposal) -> Iterator[_Refusal]:
 def _broken_event_rules(policy: SitePolicy, proposal: Proposal) -> Iterator[_Refusal]:
     steps = 0
     for event in proposal.events:
-        evaluates = event.sub_scope == HOLDOUT and proposal.kind != STATISTICS
+        evaluates = event.sub_scope == HOLDOUT_SIDE and proposal.kind != STATISTICS
         if (evaluates or proposal.kind == EVALUATE) and not policy.evaluation:
             yield "evaluation", "this site releases no evaluation"
         rule = "evaluation_noise_min" if evaluates else "noise_multiplier_min"
         least: float = getattr(policy, rule)
         if event.noise_multiplier < least:
             yield rule, f"noise multiplier {event.noise_multiplier} is below {least}"
-        if event.sub_scope == TRAIN and proposal.kind not in (EVALUATE, STATISTICS):
+        if event.sub_scope == TRAIN_SIDE and proposal.kind not in (EVALUATE, STATISTICS):
             steps += event.steps
             if event.sampling_rate > policy.sampling_rate_max:
                 yield (

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from pathlib import Path
 
 from common.errors import VerificationError
-from common.privacy.attestation import Attestation, read_head
-from common.privacy.entries import Open, Totals, count_events, parse_line, replay_lines, split_lines
+from common.privacy.attestation import Attestation, anchor_of, read_head
+from common.privacy.entries import Open, parse_line, replay_lines, split_lines
+from common.privacy.mechanism import Losses
 
 
 @dataclass(frozen=True)
@@ -21,24 +24,30 @@ class Remains:
 
     sequence: int
     head: str
-    totals: Totals
+    losses: Losses
+    order: float | None = None
+    adaptive: bool = True
 
 
 def gather(ledger: Path, known: Attestation, keys: Collection[bytes]) -> Remains:
     """The latest end, and the largest charges, of all that is known about a lost ledger.
 
     ``known``: an attestation whose signature was checked. ``keys``: those with which this site has signed.
-    **Guarantee** every setting is charged with at least the steps that any of the sources shows.
+    Guarantee: every setting is charged with at least the steps that any of the sources shows.
     """
-    found = [Remains(known.sequence, known.head, count_events(known.totals))]
-    found += _of_anchor(ledger.with_suffix(".head.json"), known, keys)
+    sources = [Remains(known.sequence, known.head, Losses.of(known.totals), known.order, known.adaptive)]
+    sources += _of_anchor(anchor_of(ledger), known, keys)
     for path in (ledger, *sorted(ledger.parent.glob(f"{ledger.stem}.lost-*{ledger.suffix}"))):
-        found += _of_ledger(path, known, keys)
-    last = max(found, key=lambda remains: remains.sequence)
-    totals: Totals = last.totals.copy()
-    for remains in found:
-        totals |= remains.totals
-    return Remains(last.sequence, last.head, totals)
+        sources += _of_ledger(path, known, keys)
+    last = max(sources, key=lambda remains: remains.sequence)
+    losses = reduce(or_, (remains.losses for remains in sources))
+    return Remains(
+        last.sequence,
+        last.head,
+        losses,
+        next((r.order for r in sources if r.order), None),
+        any(r.adaptive for r in sources),
+    )
 
 
 def _of_anchor(path: Path, known: Attestation, keys: Collection[bytes]) -> Iterator[Remains]:
@@ -49,7 +58,13 @@ def _of_anchor(path: Path, known: Attestation, keys: Collection[bytes]) -> Itera
         except VerificationError:  # missing or damaged: it says nothing
             continue
         if (signed.head.site, signed.head.scope) == (known.site, known.scope):
-            yield Remains(signed.head.sequence, signed.head.head, count_events(signed.head.totals))
+            yield Remains(
+                signed.head.sequence,
+                signed.head.head,
+                Losses.of(signed.head.totals),
+                signed.head.order,
+                signed.head.adaptive,
+            )
 
 
 def _of_ledger(path: Path, known: Attestation, keys: Collection[bytes]) -> Iterator[Remains]:
@@ -62,7 +77,9 @@ def _of_ledger(path: Path, known: Attestation, keys: Collection[bytes]) -> Itera
             return
         key = bytes.fromhex(header.public_key)
         for _, _, state in replay_lines(lines, key) if key in keys else ():
-            last = Remains(state.sequence - 1, state.head, state.spent.copy())
+            last = Remains(
+                state.sequence - 1, state.head, state.spent, state.order, state.adaptive_order is not None
+            )
     except VerificationError:  # nothing from here on can be believed
         pass
     if last is not None:

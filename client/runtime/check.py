@@ -13,18 +13,21 @@ from typing import Any
 
 from client.guard.policy import SitePolicy
 from client.runtime.reach import Reached, reach_server
-from client.runtime.supervisor import running_pid
 from client.site import Site, load_site
 from common.deployment import SiteKit
 from common.errors import FedcartError, VerificationError
+from common.kit_files import require_known_files
+from common.supervisor import running_pid
 from common.trust.certificates import certificate_facts, load_node_key, verify_issued
+from common.trust.identity import IDENTITY_KEY, NODE_KEY
+from common.trust.private_files import is_private
 
 OK, WARNING, FAILED = "ok", "warning", "failed"
 WARN_DAYS = 30.0
 FLOWER = ((1, 41), (1, 43))  # from, below: the versions whose private names common/flower.py knows
 FREE_BYTES_NEEDED, FREE_BYTES_WISHED = 200_000_000, 2_000_000_000
 AHEAD_S, BEHIND_S = 5.0, 300.0  # what Flower's node authentication forgives
-SECRET_FILES = ("identity.key", "node.key")
+SECRET_FILES = (IDENTITY_KEY, NODE_KEY)
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,11 @@ Check = Callable[[Subject], Row]
 
 def check_site(kit: SiteKit, *, timeout_s: float = 5.0) -> list[Row]:
     """Look at everything and change nothing but the making of an empty ledger. Never raises for a bad site."""
-    rows = [_row("kit", lambda: _kit(kit)), _row("permissions", lambda: _permissions(kit))]
+    rows = [
+        _row("kit", lambda: _kit(kit)),
+        _row("files", lambda: _files(kit)),
+        _row("permissions", lambda: _permissions(kit)),
+    ]
     try:
         site, policy = load_site(kit.path), SitePolicy.load(kit.policy)
     except FedcartError as error:
@@ -67,18 +74,19 @@ def check_site(kit: SiteKit, *, timeout_s: float = 5.0) -> list[Row]:
 
 def verdict(rows: list[Row]) -> str:
     """The worst status of all rows."""
-    found = {row.status for row in rows}
-    return FAILED if FAILED in found else WARNING if WARNING in found else OK
+    statuses = {row.status for row in rows}
+    return FAILED if FAILED in statuses else WARNING if WARNING in statuses else OK
 
 
 def _subject_rows(subject: Subject) -> Iterator[Row]:
     checks: tuple[tuple[str, Check], ...] = (
         ("roster", _roster), ("node key", _node_key), ("authority", _authority), ("server", _server),
         ("server certificate", _certificate), ("clock", _clock), ("versions", _versions), ("disk", _disk),
-        ("ledger", _ledger), ("budget", _budget),
+        ("ledger", _ledger), ("budget", _budget), ("delta", _delta),
     )  # fmt: skip
     for name, check in checks:
         yield _row(name, lambda check=check: check(subject))  # type: ignore[misc]
+    yield from _policy_rows(subject)
     yield from _data_rows(subject)
     pid = running_pid(subject.kit)
     yield Row("running", OK, f"yes, process {pid}" if pid else "no", "" if pid else "fedcart site start")
@@ -104,12 +112,22 @@ def _kit(kit: SiteKit) -> Row:
     return Row("kit", OK, f"complete: {kit.path}")
 
 
+def _files(kit: SiteKit) -> Row:
+    require_known_files(kit)
+    return Row("files", OK, "nothing in the kit but what belongs there")
+
+
 def _permissions(kit: SiteKit) -> Row:
-    loose = [n for n in SECRET_FILES if (kit.path / n).exists() and _mode(kit.path / n) & 0o077]
+    loose = [str(path.relative_to(kit.path)) for path in kit.secrets if not is_private(path)]
     if loose:
         return Row(
             "permissions", FAILED, f"readable by others: {', '.join(loose)}", f"chmod 600 {' '.join(loose)}"
         )
+    settings = (kit.path, kit.settings, kit.policy, kit.roster, kit.authority)
+    changeable = [path.name for path in settings if path.exists() and _mode(path) & 0o022]
+    if changeable:
+        todo = "chmod go-w: whoever writes there decides what this site allows"
+        return Row("permissions", FAILED, f"writable by others: {', '.join(changeable)}", todo)
     if kit.state.exists() and _mode(kit.state) & 0o077:
         return Row("permissions", WARNING, "state/ is readable by others", "chmod 700 state")
     return Row("permissions", OK, "keys are readable by their owner only")
@@ -122,7 +140,11 @@ def _mode(path: Path) -> int:
 def _roster(subject: Subject) -> Row:
     roster = subject.site.roster
     key = roster.coordinator.public_key.hex()
-    return Row("roster", OK, f"{len(roster.sites)} sites, coordinator {roster.coordinator.name} {key[:16]}")
+    found = (
+        f"{len(roster.sites)} sites, version {roster.version}, coordinator {roster.coordinator.name} {key[:16]}"
+    )
+    todo = "compare these six words with ANOTHER site's, by telephone: that nobody plays the other sites"
+    return Row("roster", OK, f"{found}: {roster.fingerprint}", todo)
 
 
 def _node_key(subject: Subject) -> Row:
@@ -181,35 +203,62 @@ def flower_fits(version: str) -> bool:
 
 def _versions(subject: Subject) -> Row:  # noqa: ARG001
     flower = metadata.version("flwr")
-    found = f"fedcart {metadata.version('fedcart')}, flwr {flower}, torch {metadata.version('torch')}"
+    versions = f"fedcart {metadata.version('fedcart')}, flwr {flower}, torch {metadata.version('torch')}"
     if not flower_fits(flower):
         first, below = (".".join(map(str, part)) for part in FLOWER)
         needed = f"flwr from {first}, below {below}, is needed"
-        return Row("versions", FAILED, f"{found}; {needed}", "install with constraints.txt")
-    return Row("versions", OK, found)
+        return Row("versions", FAILED, f"{versions}; {needed}", "install with constraints.txt")
+    return Row("versions", OK, versions)
 
 
 def _disk(subject: Subject) -> Row:
     free = shutil.disk_usage(subject.kit.state if subject.kit.state.exists() else subject.kit.path).free
-    found = f"{free / 1e9:.1f} GB free"
+    space = f"{free / 1e9:.1f} GB free"
     if free < FREE_BYTES_NEEDED:
-        return Row("disk", FAILED, found, "free some space: a full disk stops the site before it trains")
-    return Row("disk", WARNING if free < FREE_BYTES_WISHED else OK, found)
+        return Row("disk", FAILED, space, "free some space: a full disk stops the site before it trains")
+    return Row("disk", WARNING if free < FREE_BYTES_WISHED else OK, space)
 
 
 def _ledger(subject: Subject) -> Row:
-    status = subject.site.guard().status()
-    return Row("ledger", OK, f"intact: {status.committed} releases, {status.open} open")
+    status, shared = subject.site.guard().status(), subject.site.shared_ledger()
+    where = f"shared, {shared.folder}" if shared else "in this kit"
+    found = f"intact: {status.committed} releases, {status.open} open; {where}"
+    if not status.reading.rdp and not shared:
+        todo = "if these consumers took part elsewhere, point to that ledger: fedcart site move-ledger, docs/privacy.md"
+        return Row("ledger", WARNING, f"first ledger of scope {status.scope} here", todo)
+    return Row("ledger", OK, found)
 
 
 def _budget(subject: Subject) -> Row:
     from common.privacy.accountant import show_epsilon
 
     status = subject.site.guard().status()
-    found = f"epsilon {show_epsilon(status.epsilon)} of {status.limit:g} spent in scope {status.scope}"
+    spent = f"epsilon {show_epsilon(status.epsilon)} of {status.limit:g} spent in scope {status.scope}"
     if status.left <= 0:
-        return Row("budget", FAILED, found, "this scope is used up: no further release for these consumers")
-    return Row("budget", WARNING if status.left < 0.1 * status.limit else OK, found)
+        return Row("budget", FAILED, spent, "this scope is used up: no further release for these consumers")
+    return Row("budget", WARNING if status.left < 0.1 * status.limit else OK, spent)
+
+
+def _delta(subject: Subject) -> Row:
+    from common.privacy.delta import delta_remark
+
+    site, delta = subject.site.file.site, subject.policy.delta
+    remark = delta_remark(delta, {site.name: site.population})
+    if remark:
+        return Row(
+            "delta", WARNING, remark, "a scope's delta is fixed with its ledger: decide before the first run"
+        )
+    return Row("delta", OK, f"{delta:g} for {site.population:,} declared consumers")
+
+
+def _policy_rows(subject: Subject) -> Iterator[Row]:
+    """One row for each rule that allows more than the program's default."""
+    laxer = subject.policy.laxer_rules()
+    if not laxer:
+        yield Row("policy", OK, "no rule allows more than the program's default")
+    for rule, here, usual in laxer:
+        yield Row("policy", WARNING, f"{rule} = {here} allows more than the default, {usual}",
+                  f"is this your own choice? policy.toml, {rule}")  # fmt: skip
 
 
 def _data_rows(subject: Subject) -> Iterator[Row]:
@@ -218,10 +267,10 @@ def _data_rows(subject: Subject) -> Iterator[Row]:
     except FedcartError as error:
         yield Row("data", FAILED, error.message, f"{error.hint}; [site] of site.toml names file and format")
         return
-    found = f"{report.kept:,} of {report.lines:,} lines usable, {report.items:,} items"
+    summary = f"{report.kept:,} of {report.lines:,} lines usable, {report.items:,} items"
     dropped = ", ".join(f"{r.rule} {r.dropped:,}" for r in report.rules if r.dropped)
     status = WARNING if report.status == "warn" else OK
-    yield Row("data", status, found + (f"; left out: {dropped}" if dropped else ""),
+    yield Row("data", status, summary + (f"; left out: {dropped}" if dropped else ""),
               "fedcart data check shows every rule" if status == WARNING else "")  # fmt: skip
     yield _consumers(subject, report.consumers)
     yield _row("catalogue", lambda: _catalogue(subject, log))
@@ -238,16 +287,16 @@ def _load(subject: Subject) -> tuple[Any, Any]:
 
 def _consumers(subject: Subject, count: int) -> Row:
     declared, least = subject.site.file.site.population, subject.policy.min_consumers
-    found = f"{count:,} consumers (this number stays here), declared {declared:,}"
+    summary = f"{count:,} consumers (this number stays here), declared {declared:,}"
     if declared < least:
-        return Row("consumers", FAILED, f"{found}, policy min_consumers {least}", "too small a site to protect")
+        return Row("consumers", FAILED, f"{summary}, policy min_consumers {least}", "too small a site to protect")
     if count < least:
         return Row(
-            "consumers", WARNING, f"{found}, policy min_consumers {least}", "fewer than the floor: consider"
+            "consumers", WARNING, f"{summary}, policy min_consumers {least}", "fewer than the floor: consider"
         )
     if not 0.5 <= count / declared <= 2.0:
-        return Row("consumers", WARNING, found, "the declaration is far off: noise or weight is wasted")
-    return Row("consumers", OK, found)
+        return Row("consumers", WARNING, summary, "the declaration is far off: noise or weight is wasted")
+    return Row("consumers", OK, summary)
 
 
 def _catalogue(subject: Subject, log: Any) -> Row:
@@ -259,7 +308,7 @@ def _catalogue(subject: Subject, log: Any) -> Row:
     catalogue = read_catalogue(subject.kit.resolve(name))
     items = log.frame["item"].drop_nulls()
     known = float((catalogue.item_index(items) > 0).mean()) if len(items) else 1.0
-    found = f"{len(catalogue.items):,} items, {known:.0%} of the events are about them"
+    summary = f"{len(catalogue.items):,} items, {known:.0%} of the events are about them"
     if known < 0.5:
-        return Row("catalogue", WARNING, found, "is this the catalogue of the run, with the same item ids?")
-    return Row("catalogue", OK, found)
+        return Row("catalogue", WARNING, summary, "is this the catalogue of the run, with the same item ids?")
+    return Row("catalogue", OK, summary)

@@ -34,7 +34,7 @@ def was_connected(kit: SiteKit, pid: int) -> bool:
 
 def _read(kit: SiteKit) -> dict[str, Any]:
     try:
-        found = json.loads((kit.state / SESSION_FILE).read_text())
+        session = json.loads((kit.state / SESSION_FILE).read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return session if isinstance(session, dict) else {}

@@ -15,11 +15,14 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from client.runtime.gate import check_bundle
+from client.runtime.bundle_check import check_bundle
+from client.runtime.kit_check import require_sound_kit
 from client.runtime.last_session import former_node, remember
 from client.runtime.node_link import NodeEvents, NodeSettings, TaskSource, run_supernode
+from common.children import child_environment, python_command
 from common.deployment import SiteKit, open_site_kit
 from common.errors import RefusedError
+from common.local_log import local_log
 from common.processes import end_with_parent
 from common.trust.certificates import load_node_key
 
@@ -40,7 +43,10 @@ class Dispatcher:
     def start(self, address: str) -> None:
         """Start the worker process and the thread that feeds it."""
         worker = subprocess.Popen(
-            [sys.executable, "-m", "client.runtime.worker", address], stdin=subprocess.PIPE, text=True
+            python_command("client.runtime.worker", address),
+            env=child_environment(),
+            stdin=subprocess.PIPE,  # the tokens go this way: a command line or an environment can be read by others
+            text=True,
         )
         source = TaskSource(address, self._secret)
         threading.Thread(target=self._feed, args=(source, worker), name="dispatcher", daemon=True).start()
@@ -67,11 +73,11 @@ def run_node(kit: SiteKit, config: Mapping[str, bool | float | int | str] | None
     secret = secrets.token_bytes(32)
     dispatcher = Dispatcher(secret)
 
-    def gate(claimed: str, content: bytes) -> None:
+    def gate(claimed: str, content: bytes | None) -> None:
         try:
             check_bundle(settings.federation.bundle, claimed, content)
         except RefusedError as error:
-            print(f"refused: {error.message}", file=sys.stderr, flush=True)  # noqa: T201
+            local_log(kit.log).error(f"refused: {error.message}")
             raise
 
     node = NodeSettings(
@@ -88,4 +94,6 @@ def run_node(kit: SiteKit, config: Mapping[str, bool | float | int | str] | None
 
 if __name__ == "__main__":
     end_with_parent()
-    run_node(open_site_kit(Path(sys.argv[1])))
+    opened = open_site_kit(Path(sys.argv[1]))
+    require_sound_kit(opened)
+    run_node(opened)

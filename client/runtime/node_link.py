@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import RefusedError, WorkFailedError
-from common.flower import private, retry_pulls_quickly
+from common.flower import patched, private, retry_pulls_quickly
 
 BUSY_WINDOW_S = 120.0
 BUSY_POLL_S = 0.2
@@ -23,7 +23,7 @@ REPLY_POLL_S = 0.03
 HELD_S = 1.0  # a server that kept the question for so long keeps it until there is something to say
 NOTICED_S = 1.0
 
-CheckBundle = Callable[[str, bytes], None]
+CheckBundle = Callable[[str, bytes | None], None]
 
 
 @dataclass(frozen=True)
@@ -90,14 +90,13 @@ def run_supernode(settings: NodeSettings, check_bundle: CheckBundle, events: Nod
         _say_goodbye(settings)
     retry_pulls_quickly()
     pace = Pace()
-    internal.time = pace
+    _keep_pace(pace)
 
     def message_stored() -> None:
         pace.message_seen()
         events.on_message()
 
-    connect = _guarded(internal.http_request_response, check_bundle, message_stored)
-    internal.http_request_response = _told(connect, events.on_connected)
+    _watch_connection(check_bundle, events.on_connected, message_stored)
     states = NodeStateFactory(objectstore_factory=ObjectStoreFactory())
     events.on_ready(_start_local_interface(states, settings.secret))
     internal.start_client_internal(
@@ -111,6 +110,21 @@ def run_supernode(settings: NodeSettings, check_bundle: CheckBundle, events: Nod
         superexec_auth_secret=settings.secret,
         runtime_dependency_install=False,
     )
+
+
+def _keep_pace(pace: Pace) -> None:
+    """The SuperNode's loop sleeps as ``pace`` says."""
+    patched("start_client_internal", "time.sleep")
+    private("start_client_internal").time = pace
+
+
+def _watch_connection(
+    check_bundle: CheckBundle, on_connected: Callable[[int], None], on_message: Callable[[], None]
+) -> None:
+    """Everything that comes through the SuperNode's connection is checked and told."""
+    connect = patched("start_client_internal", "http_request_response")
+    told = _told(_guarded(connect, check_bundle, on_message), on_connected)
+    private("start_client_internal").http_request_response = told
 
 
 def _say_goodbye(settings: NodeSettings) -> None:
@@ -199,7 +213,7 @@ def _guarded_bundle(get_run: Any, get_fab: Any, check_bundle: CheckBundle) -> tu
 
     def checked_bundle(claimed: str, run_id: int) -> Any:
         try:
-            check_bundle(claimed, b"")
+            check_bundle(claimed, None)
             content = bytes(get_fab(claimed, run_id).content)
             check_bundle(claimed, content)
         except RefusedError as error:  # Flower's word for "drop this message and go on"
@@ -252,20 +266,30 @@ def run_client_task(address: str, token: str, parent_pid: int) -> None:
     Guarantee: what the server learns of a failure is the word ``failed``, and what the log learns is the type
     of the error and its place in the program, never its text.
     """
-    Error = private("Error")
+    _log_without_text()
+    _answer_without_text()
+    import_client_task().run_clientapp(
+        runtime_api_address=address, token=token, insecure=True, parent_pid=parent_pid
+    )
 
-    task = import_client_task()
-    flower_log = task.log
 
-    def log_without_text(level: int, text: str, *values: object, exc_info: Any = None) -> None:
+def _log_without_text() -> None:
+    """Flower logs of a failed client app where it failed, not what it said."""
+    flower_log = patched("run_clientapp", "log")
+
+    def log(level: int, text: str, *values: object, exc_info: Any = None) -> None:
         if isinstance(exc_info, BaseException):
             flower_log(level, "client app failed: %s", _place_of(exc_info))
         else:
             flower_log(level, text, *values)
 
-    task.log = log_without_text
-    task.Error = lambda code, reason=None: Error(code=code, reason="failed")  # noqa: ARG005
-    task.run_clientapp(runtime_api_address=address, token=token, insecure=True, parent_pid=parent_pid)
+    import_client_task().log = log
+
+
+def _answer_without_text() -> None:
+    """Flower tells the server of a failed client app that it failed, no more."""
+    flower_error = patched("run_clientapp", "Error")
+    import_client_task().Error = lambda code, reason=None: flower_error(code=code, reason="failed")  # noqa: ARG005
 
 
 def _place_of(error: BaseException) -> str:

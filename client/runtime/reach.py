@@ -26,7 +26,7 @@ class Reached:
 def reach_server(address: str, authority: Path, timeout_s: float) -> Reached:
     """Connect, verify certificate and name against the authority, ask for the time.
 
-    **Raises**: WorkFailedError saying whether name, line, certificate or answer failed.
+    Raises: WorkFailedError saying whether name, line, certificate or answer failed.
     """
     host, port = split_address(address)
     began = time.monotonic()

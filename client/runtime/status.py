@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from client.guard.guard import GuardStatus
 from client.runtime.approval import Request, requests
-from client.runtime.supervisor import running_pid
 from client.site import load_site
 from common.deployment import SiteKit
+from common.plain_text import shown
+from common.supervisor import running_pid
 
 LOG_LINES = 8
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -22,6 +23,7 @@ class SiteStatus:
     """Where a site stands; nothing of it leaves the machine."""
 
     site: str
+    roster: str
     server: str
     pid: int | None
     budget: GuardStatus
@@ -30,10 +32,11 @@ class SiteStatus:
 
 
 def site_status(kit: SiteKit) -> SiteStatus:
-    """Look at a site. **Raises**: BadInputError, ConfigError, VerificationError for a damaged kit or ledger."""
+    """Look at a site. Raises: BadInputError, ConfigError, VerificationError for a damaged kit or ledger."""
     site = load_site(kit.path)
     return SiteStatus(
         site.name,
+        f"version {site.roster.version}: {site.roster.fingerprint}",
         site.file.server.address,
         running_pid(kit),
         site.guard().status(),
@@ -51,5 +54,5 @@ def _last_lines(kit: SiteKit) -> list[str]:
 
 def _plain(line: str) -> str:
     """A line of the log without colours; empty if it says nothing but its level."""
-    text = " ".join(_COLOUR.sub("", line).split())
+    text = shown(" ".join(_COLOUR.sub("", line).split()))
     return "" if _EMPTY.fullmatch(text) else text

@@ -26,7 +26,7 @@ HEAVY = (
     "torch",
     "client.training.trainer",
     "client.training.evaluation",
-    "client.training.engines",
+    "client.models",
     "client.training.dpsgd.engine",
     "common.data.sequences",
     "common.data.sharing",

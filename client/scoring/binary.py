@@ -10,8 +10,8 @@ def best_threshold(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> 
     """The score from which on "yes" has the best F1, halfway to the next lower score."""
     order = np.argsort(-scores, kind="stable")
     ranked, truth = scores[order], labels[order]
-    found = np.cumsum(truth)
-    f1 = 2 * found / (np.arange(1, len(truth) + 1) + truth.sum())
+    hits = np.cumsum(truth)
+    f1 = 2 * hits / (np.arange(1, len(truth) + 1) + truth.sum())
     f1[:-1][ranked[:-1] == ranked[1:]] = -1.0  # equal scores cannot be told apart
     best = int(np.argmax(f1))
     below = ranked[best + 1] if best + 1 < len(ranked) else ranked[best] - 1e-6

@@ -16,8 +16,9 @@ import common.data.reading as reading
 from common.atomic import create_atomic
 from common.data.events import EventLog, load_events, mappings_of, pseudonym
 from common.errors import BadInputError
+from common.trust.identity import CONSUMERS_KEY
 
-KEY_FILE, KEY_BYTES = "consumers.key", 32
+KEY_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def state_folder(given: Path | None) -> Path:
 
 def local_key(state: Path) -> bytes:
     """The key of the pseudonyms, made once, readable by its owner only. Raises: BadInputError if damaged."""
-    path = state / KEY_FILE
+    path = state / CONSUMERS_KEY
     if not path.exists():
         try:
             state.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -101,7 +102,7 @@ def load_local(path: Path, format_name: str, key: bytes, *, with_ids: bool = Fal
 def _originals(path: Path, format_name: str, key: bytes) -> dict[int, str]:
     mapping, header = reading.choose_mapping(path, mappings_of(format_name))
     with reading.readable(path):
-        ids = cleaning.read_lines(path, mapping, header)["consumer"].drop_nulls().unique()
+        ids = cleaning.read_lines(path, mapping, header)[0]["consumer"].drop_nulls().unique()
     return {pseudonym(original, key): original for original in ids if original.strip()}
 
 

@@ -156,7 +156,7 @@ def _integrated(
     """Gradient of the answer along the straight path from an empty row, times the events' embeddings."""
     batch = _whole(shared, sequences, question.now_us)
     with torch.no_grad():
-        x = shared.model.embed(batch)[None]  # [1, L, dim]; one consumer: packed order is time order
+        x = shared.model.embed(batch.inputs)[None]  # [1, L, dim]; one consumer: packed order is time order
     # midpoints: the error of the sum shrinks with the square of their number
     share = (torch.arange(_PATH) + 0.5) / _PATH
     path = (share[:, None, None] * x).requires_grad_(True)  # [S, L, dim]
@@ -187,8 +187,7 @@ def _counted(shared: SharedModel, sequences: ConsumerSequences, question: _Quest
 def _answer(shared: SharedModel, x: Tensor, batch: Batch, question: _Question) -> Tensor:
     """The model's answer from embedded events, many rows of one length at once. Shapes: ``[S, L, dim] -> [S]``."""
     model = shared.model
-    states = model.encoder(x)[0]
-    hidden = x + (model.projection(states) if model.projection is not None else states)  # [S, L, dim]
+    hidden = model.encode(x)[0]  # [S, L, dim]
     head = model.heads[question.head]
     if isinstance(head, RowHead):
         if model.attention is None:

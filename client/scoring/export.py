@@ -1,6 +1,7 @@
 """Small files for real-time scoring: int8 weights for torch, and ONNX; with what they cost in quality.
 
-Weights are stored in safetensors, never pickled. The quantized torch model is made anew from them at loading.
+Weights are stored in safetensors, never pickled. For torch, int8 is a way to store them: it computes in float32,
+because torch deprecated its int8 kernels. ONNX Runtime has its own.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from safetensors.numpy import load, save
 from torch import nn
 
 from client.scoring.model import SharedModel
-from client.scoring.step import StepModel, first_state, step_facts, step_model
+from client.scoring.step import StepModel, step_facts, step_model
 from common.atomic import write_atomic
 from common.data.sequences import ConsumerSequences
 from common.errors import BadInputError, ConfigError
@@ -38,6 +39,7 @@ INT8_FILE, ONNX_FILE, ONNX_INT8_FILE, REPORT_FILE = (
     "export.json",
 )
 FORMAT = "fedcart-step/1"
+INT8_WEIGHTS = "torch, int8 file"
 _TOP = 20
 _CONSUMERS, _LONGEST = 200, 40
 
@@ -51,27 +53,10 @@ def torch_step(step: nn.Module) -> Step:
 
     def run(features: NDArray[np.int64], state: NDArray[np.float32]) -> Arrays:
         with torch.no_grad():
-            found = step(torch.from_numpy(features), torch.from_numpy(state))
-        return tuple(part.numpy() for part in found)
+            outputs = step(torch.from_numpy(features), torch.from_numpy(state))
+        return tuple(part.numpy() for part in outputs)
 
     return run
-
-
-def quantized(step: StepModel) -> nn.Module:
-    """The same step with int8 weights and int8 kernels of torch.
-
-    Raises: ConfigError where this torch has none for this processor.
-    """
-    try:
-        from torch.ao.quantization import default_dynamic_qconfig, quantize_dynamic
-
-        kinds = dict.fromkeys((nn.Linear, nn.LSTM, nn.GRU), default_dynamic_qconfig)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            small: nn.Module = quantize_dynamic(step, kinds)
-    except (ImportError, RuntimeError) as error:
-        raise ConfigError(f"this torch cannot quantize here: {error}", hint="use the ONNX file instead") from None
-    return small
 
 
 def write_int8(step: StepModel, path: Path, facts: Mapping[str, Any]) -> None:
@@ -109,7 +94,7 @@ def read_int8(shared: SharedModel, path: Path) -> StepModel:
 def write_onnx(step: StepModel, shared: SharedModel, path: Path) -> None:
     """Write the step as ONNX, batch size free. Raises: ConfigError without the extra ``onnx``."""
     _need_onnx()
-    features, state = torch.ones(2, len(step.names), dtype=torch.int64), first_state(shared, 2)
+    features, state = torch.ones(2, len(step.names), dtype=torch.int64), shared.model.first_state(2)
     free = torch.export.Dim("consumers")
     with _silent():
         torch.onnx.export(
@@ -257,7 +242,7 @@ def _events(shared: SharedModel, sequences: ConsumerSequences) -> _Events:
 
 def _replay(shared: SharedModel, step: Step, events: _Events) -> list[NDArray[np.float32]]:
     """Logits of each head behind every event: ``float32[B, T, ...]``."""
-    state = first_state(shared, len(events.features)).numpy()
+    state = shared.model.first_state(len(events.features)).numpy()
     steps: list[Arrays] = []
     for t in range(events.features.shape[1]):
         *answers, state = step(np.ascontiguousarray(events.features[:, t]), state)
@@ -293,7 +278,7 @@ def _quality(shared: SharedModel, run: list[NDArray[np.float32]], events: _Event
 
 def _times(steps: list[Step], shared: SharedModel, events: _Events, repeats: int) -> list[list[float]]:
     spent: list[list[float]] = [[] for _ in steps]
-    state = first_state(shared, 1).numpy()
+    state = shared.model.first_state(1).numpy()
     one = np.ascontiguousarray(events.features[:1, 0])
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -326,8 +311,8 @@ def export(
     step, facts = step_model(shared), asdict(step_facts(shared))
     float_bytes = sum(4 * p.numel() for p in step.state_dict().values())
     write_int8(step, folder / INT8_FILE, facts)
-    small = torch_step(quantized(read_int8(shared, folder / INT8_FILE)))
-    steps = {"torch float32": (torch_step(step), float_bytes), "torch int8": (small, _size(folder / INT8_FILE))}
+    small = torch_step(read_int8(shared, folder / INT8_FILE))
+    steps = {"torch float32": (torch_step(step), float_bytes), INT8_WEIGHTS: (small, _size(folder / INT8_FILE))}
     if onnx:
         write_onnx(step, shared, folder / ONNX_FILE)
         write_onnx_int8(folder / ONNX_FILE, folder / ONNX_INT8_FILE)

@@ -31,7 +31,7 @@ from common.model.parameters import (
 from common.model.sales_network import (
     OwnPart,
     SalesModel,
-    Windows,
+    SeriesWindows,
     build_sales_model,
     corrections,
     first_origin,
@@ -187,7 +187,7 @@ def _fit(shared: SharedSalesModel, series: Floats, spec: SalesSpec, origins: NDA
     if not len(origins):
         channels, categories = series.shape[:2]
         return OwnPart(np.ones(channels, dtype=np.float32), np.zeros((categories, channels), dtype=np.float32))
-    windows: Windows = make_windows(series, spec, shared.config, origins)
+    windows: SeriesWindows = make_windows(series, spec, shared.config, origins)
     return own_part(windows, corrections(shared.model, windows), shared.config.sales.horizon)
 
 
@@ -222,7 +222,7 @@ def _accuracy(
     truth = quantity[:, origins[:, None] + np.arange(1, horizon + 1)]
     before = quantity[:, : int(origins[0]) + 1]
     scale = np.abs(before[:, spec.season :] - before[:, : -spec.season]).mean(axis=1)
-    found = {
+    figures = {
         MODEL: _with_total(tests)[0] * spec.bounds[0],
         MEAN_OF_FOUR: mean_of_four(quantity, origins, horizon, spec.season),
         SEASONAL_NAIVE: seasonal_naive(quantity, origins, horizon, spec.season),
@@ -230,7 +230,7 @@ def _accuracy(
     names = (*spec.categories, TOTAL)
     return {
         who: {name: _figures(values[i], truth[i], float(scale[i])) for i, name in enumerate(names)}
-        for who, values in found.items()
+        for who, values in figures.items()
     }
 
 

@@ -22,7 +22,7 @@ from common.model.files import METADATA_FILE, WEIGHTS_FILE
 from common.model.network import ModelShape, SequenceModel, build_model
 from common.model.parameters import (
     FlatParameters,
-    ItemRows,
+    StockedModel,
     check_layout,
     item_rows,
     layout_of,
@@ -41,7 +41,7 @@ class SharedModel:
     """
 
     model: SequenceModel
-    rows: ItemRows
+    rows: StockedModel
     spec: FeatureSpec
     catalogue: Catalogue | None
     plan: RunPlan
@@ -159,14 +159,14 @@ def _catalogue_of(folder: Path, spec: FeatureSpec, given: Path | None) -> Catalo
         raise BadInputError(
             f"the model's catalogue is not at {path}", hint="give the run's catalogue file with --catalogue"
         )
-    found = read_catalogue(path)
-    if found.digest().hex() != spec.catalogue_digest:
+    catalogue = read_catalogue(path)
+    if catalogue.digest().hex() != spec.catalogue_digest:
         raise BadInputError(
-            f"{path} is not the model's catalogue: digest {found.digest().hex()[:12]}, "
+            f"{path} is not the model's catalogue: digest {catalogue.digest().hex()[:12]}, "
             f"the model has {spec.catalogue_digest[:12]}",
             hint="use the catalogue file of the run that trained the model",
         )
-    return found
+    return catalogue
 
 
 def _candidates(folder: Path, spec: FeatureSpec, names: Catalogue | None, site: str) -> NDArray[np.bool_]:

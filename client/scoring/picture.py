@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
 import numpy as np
+from markupsafe import Markup
 
-_ROW, _TOP, _LABEL, _BARS, _RIGHT = 22, 74, 380, 420, 90
-_FOR, _AGAINST, _INK, _FAINT = "#0b6e99", "#b5532a", "#1f2933", "#8a94a0"
+from common.pages.drawing import Scale, box, picture, rule, shortened, text
+
+_ROW, _TOP, _LABEL, _BARS, _RIGHT, _LEFT = 22, 74, 380, 420, 90, 16
+_ROOM = 50  # for the number at the end of a bar
 
 
 @dataclass(frozen=True)
-class Bar:
+class AttributionBar:
     """One event: its label, its contribution (length and side of the bar), and a second number if there is one."""
 
     label: str
@@ -21,56 +23,27 @@ class Bar:
     attention: float | None = None
 
 
-def svg(title: str, subtitle: str, bars: Sequence[Bar]) -> str:
+def svg(title: str, subtitle: str, bars: Sequence[AttributionBar]) -> str:
     """Draw the bars top to bottom in the given order; the sign is written out, colour only repeats it."""
     height, width = _TOP + _ROW * len(bars) + 34, _LABEL + _BARS + _RIGHT
     largest = max((abs(bar.value) for bar in bars if np.isfinite(bar.value)), default=0.0) or 1.0
-    middle, half = _LABEL + _BARS / 2, _BARS / 2 - 50
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        f'role="img" font-family="system-ui, sans-serif" font-size="13" fill="{_INK}">',
-        f"<title>{escape(title)}</title>",
-        f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
-        f'<text x="16" y="28" font-size="17" font-weight="600">{escape(title)}</text>',
-        f'<text x="16" y="50" fill="{_FAINT}">{escape(subtitle)}</text>',
-        f'<line x1="{middle}" x2="{middle}" y1="{_TOP - 8}" y2="{height - 30}" stroke="{_FAINT}"/>',
-    ]
+    x = Scale(-largest, largest, _LABEL + _ROOM, _LABEL + _BARS - _ROOM)
+    parts = [rule("rule", (x(0), _TOP - 8), (x(0), height - 30))]
     for place, bar in enumerate(bars):
-        lines += _row(bar, _TOP + _ROW * place, (middle, half / largest))
-    lines.append(
-        f'<text x="16" y="{height - 10}" fill="{_FAINT}">bars to the right speak for the answer, '
-        f"to the left against it; oldest event first</text>"
-    )
-    return "\n".join([*lines, "</svg>"]) + "\n"
+        parts += _row(bar, _TOP + _ROW * place, x)
+    about = "bars to the right speak for the answer, to the left against it; oldest event first"
+    return picture(title, subtitle, [*parts, text(_LEFT, height - 10, about, "about")], (width, height), _LEFT)
 
 
-def _row(bar: Bar, y: int, scale: tuple[float, float]) -> list[str]:
-    middle, unit = scale
+def _row(bar: AttributionBar, y: int, x: Scale) -> list[Markup]:
     value = bar.value if np.isfinite(bar.value) else 0.0
-    length = abs(value) * unit
-    begin = middle if value >= 0 else middle - length
-    at, anchor = (middle + length + 6, "start") if value >= 0 else (middle - length - 6, "end")
-    lines = [
-        f'<text x="{_LABEL - 12}" y="{y + 13}" text-anchor="end">{escape(_short(bar.label))}</text>',
-        f'<rect x="{begin:.1f}" y="{y + 2}" width="{max(length, 0.5):.1f}" height="{_ROW - 8}" '
-        f'fill="{_FOR if value >= 0 else _AGAINST}"/>',
-        f'<text x="{at:.1f}" y="{y + 13}" text-anchor="{anchor}" font-size="11">{value:+.3f}</text>',
+    begin, end = sorted((x(0), x(value)))
+    number, anchor = (end + 6, "start") if value >= 0 else (begin - 6, "end")
+    parts = [
+        text(_LABEL - 12, y + 13, shortened(bar.label, 54), anchor="end"),
+        box("for" if value >= 0 else "against", (begin, y + 2), (max(end - begin, 0.5), _ROW - 8)),
+        text(number, y + 13, f"{value:+.3f}", "value", anchor),
     ]
     if bar.attention is not None:
-        lines.append(
-            f'<text x="{_LABEL + _BARS + 8}" y="{y + 13}" font-size="11" fill="{_FAINT}">'
-            f"attention {bar.attention:.0%}</text>"
-        )
-    return lines
-
-
-def _short(label: str) -> str:
-    return label if len(label) <= 54 else label[:53] + "…"
-
-
-def html(title: str, picture: str) -> str:
-    """The picture as a page of its own."""
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title></head>\n'
-        f'<body style="margin:24px">\n{picture}</body></html>\n'
-    )
+        parts.append(text(_LABEL + _BARS + 8, y + 13, f"attention {bar.attention:.0%}", "tick"))
+    return parts

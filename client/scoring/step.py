@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from client.scoring.model import SharedModel
@@ -16,42 +16,23 @@ from common.model.network import SequenceModel
 class StepModel(nn.Module):
     """One step for a batch of consumers. Copy bonus and barred class 0 are left to the caller: they need no weights.
 
-    Shapes: ``features: int64[B, F]`` in the order of ``names``; ``state: float32[S, layers, B, hidden]`` with
-    S = 2 for an LSTM (hidden, cell) and 1 for a GRU. Result: one tensor per head, ``[B, classes]`` or ``[B]``
-    (a logit), in the order of ``heads``, then the next state.
+    Shapes: ``features: int64[B, F]`` in the order of ``names``; ``state`` as in ``SequenceModel.step``. Result: one
+    tensor per head, ``[B, classes]`` or ``[B]`` (a logit), in the order of ``heads_in_order``, then the next state.
     """
 
     def __init__(self, model: SequenceModel) -> None:
         super().__init__()
         self.names = ("item", *model.context)
         self.heads_in_order = tuple(name for name in model.settings.heads if _answers_at_once(model, name))
-        self.item = nn.Embedding.from_pretrained(model.item.weight.detach().clone())
-        self.context = nn.ModuleList(
-            nn.Embedding.from_pretrained(embedding.get_parameter("weight").detach().clone())
-            for embedding in model.context.values()
-        )
-        self.lstm = model.settings.encoder == "lstm"
-        kind = nn.LSTM if self.lstm else nn.GRU
-        self.encoder = kind(model.settings.dim, model.settings.hidden, model.settings.layers, batch_first=True)
-        self.encoder.load_state_dict(model.encoder.state_dict())
-        self.projection = nn.Identity() if model.projection is None else _copied(model.projection)
-        linears = [model.heads[name].linear for name in self.heads_in_order]
-        self.outputs = nn.ModuleList(_copied(linear) for linear in linears)  # type: ignore[arg-type]
+        self.model = copy.deepcopy(model)
+        self.model.attention = None
+        self.model.heads = nn.ModuleDict({name: self.model.heads[name] for name in self.heads_in_order})
 
     def forward(self, features: Tensor, state: Tensor) -> tuple[Tensor, ...]:
         """Advance every consumer by one event."""
-        item = features[:, 0].contiguous()
-        x = self.item(item) * (item > 0).to(torch.float32)[:, None]
-        for place, embedding in enumerate(self.context):
-            x = x + embedding(features[:, place + 1].contiguous())
-        if self.lstm:
-            out, carried = self.encoder(x[:, None], (state[0], state[1]))
-            following = torch.stack([carried[0], carried[1]])
-        else:
-            out, carried = self.encoder(x[:, None], state[0])
-            following = carried[None]
-        hidden = x + self.projection(out[:, 0])
-        return (*(linear(hidden) for linear in self.outputs), following)
+        inputs = {name: features[:, place].contiguous() for place, name in enumerate(self.names)}
+        hidden, following = self.model.step(inputs, state)
+        return (*(head.linear(hidden) for head in self.model.heads.values()), following)  # type: ignore[operator]
 
 
 def step_model(shared: SharedModel) -> StepModel:
@@ -66,27 +47,21 @@ def step_model(shared: SharedModel) -> StepModel:
     return step
 
 
-def first_state(shared: SharedModel, consumers: int) -> Tensor:
-    """State before the first event: ``float32[S, layers, B, hidden]`` of zeros."""
-    settings = shared.model.settings
-    return torch.zeros(2 if settings.encoder == "lstm" else 1, settings.layers, consumers, settings.hidden)
-
-
 @dataclass(frozen=True)
 class StepFacts:
     """What a user of an exported file must know beside the file."""
 
     inputs: tuple[str, ...]
     heads: tuple[str, ...]
-    state: tuple[int, int, int]
+    state: tuple[int, int, int]  # S, layers, hidden
     copy_bonus: float
 
 
 def step_facts(shared: SharedModel) -> StepFacts:
     """Names and sizes of inputs and outputs."""
-    step, settings = step_model(shared), shared.model.settings
-    state = (2 if settings.encoder == "lstm" else 1, settings.layers, settings.hidden)
-    return StepFacts(step.names, step.heads_in_order, state, settings.copy_bonus)
+    step, state = step_model(shared), shared.model.first_state(1).shape
+    sizes = (state[0], state[1], state[3])
+    return StepFacts(step.names, step.heads_in_order, sizes, shared.model.settings.copy_bonus)
 
 
 def _answers_at_once(model: SequenceModel, name: str) -> bool:
@@ -95,9 +70,3 @@ def _answers_at_once(model: SequenceModel, name: str) -> bool:
     return isinstance(head, ClassHead) or (
         isinstance(head, RowHead) and head.history is None and model.attention is None
     )
-
-
-def _copied(linear: nn.Linear) -> nn.Linear:
-    copy = nn.Linear(linear.in_features, linear.out_features, bias=linear.bias is not None)
-    copy.load_state_dict({name: value.detach().clone() for name, value in linear.state_dict().items()})
-    return copy

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence
 
 from client.anomalies.likelihood import surprise
 from client.scoring.consumers import chunks
@@ -67,7 +66,7 @@ class _Memory:
     """What is kept of one consumer between events."""
 
     hidden: NDArray[np.float32]  # behind the last event: what the heads read
-    state: tuple[Tensor, ...]
+    state: Tensor  # of one consumer, as in SequenceModel.step
     last: int
     seen: dict[int, None] = field(default_factory=dict)
     category: int = 0  # the last one known
@@ -154,28 +153,24 @@ class StreamScorer:
 
     def _memories(self, batch: Batch, sequences: ConsumerSequences) -> list[_Memory]:
         model = self._shared.model
-        assert batch.batch_sizes is not None
         with torch.no_grad():
-            x = model.embed(batch)
-            out, state = model.encoder(PackedSequence(x, batch.batch_sizes))
-            step = model.projection(out.data) if model.projection is not None else out.data
-            hidden = (x + step)[batch.last_row].numpy()
-        states = state if isinstance(state, tuple) else (state,)
+            read, states = model.carried(batch)
+            hidden = read[batch.last_row].numpy()
         item, ends = sequences.column("item"), sequences.offsets[1:]
-        found = []
+        memories = []
         for place, row in enumerate(batch.consumers.tolist()):
             begin, end = int(sequences.offsets[row]), int(ends[row])
-            carried = tuple(part[:, place : place + 1].contiguous() for part in states)
-            memory = _Memory(hidden[place].copy(), carried, int(sequences.timestamps[end - 1]))
+            state = states[:, :, place : place + 1].clone()
+            memory = _Memory(hidden[place].copy(), state, int(sequences.timestamps[end - 1]))
             known = [int(i) for i in item[begin:end] if i > 0]
             memory.seen = dict.fromkeys(list(dict.fromkeys(known[::-1]))[:SEEN_ITEMS][::-1])
             memory.category = int(batch.category[batch.last_row[place]])
             memory.position = end - begin
-            found.append(memory)
-        return found
+            memories.append(memory)
+        return memories
 
     def _nats(self, memory: _Memory, features: Mapping[str, int]) -> dict[str, float]:
-        found = {}
+        nats = {}
         hidden = torch.from_numpy(memory.hidden)[None]
         asked = _one_row(features, memory.seen, memory.category)
         with torch.no_grad():
@@ -183,22 +178,18 @@ class StreamScorer:
                 head, target = self._shared.model.heads[name], features[STEP_HEADS[name]]
                 assert isinstance(head, ClassHead)
                 if target == 0:
-                    found[name] = float("nan")
+                    nats[name] = float("nan")
                     continue
-                found[name] = -float(torch.log_softmax(head.logits(hidden, asked), dim=1)[0, target])
-        return found
+                nats[name] = -float(torch.log_softmax(head.logits(hidden, asked), dim=1)[0, target])
+        return nats
 
     def _advance(self, memory: _Memory | None, features: Mapping[str, int], timestamp: int) -> _Memory:
         model = self._shared.model
+        before = model.first_state(1) if memory is None else memory.state
         with torch.no_grad():
-            x = model.embed(_one_row(features, {}, 0))[None]  # [1, 1, dim]
-            carried = None if memory is None else memory.state
-            lstm = model.settings.encoder == "lstm"
-            out, state = model.encoder(x, carried if lstm or carried is None else carried[0])
-            step = model.projection(out) if model.projection is not None else out
-            hidden = (x + step)[0, 0].numpy()
-        kept = memory or _Memory(hidden, (), timestamp)
-        kept.hidden, kept.state, kept.last = hidden, state if lstm else (state,), timestamp
+            hidden, state = model.step({name: torch.tensor([value]) for name, value in features.items()}, before)
+        kept = memory or _Memory(hidden[0].numpy(), state, timestamp)
+        kept.hidden, kept.state, kept.last = hidden[0].numpy(), state, timestamp
         item = features["item"]
         if item:
             kept.seen.pop(item, None)
@@ -295,12 +286,12 @@ def _moment(value: Any) -> datetime:
     try:
         if isinstance(value, int | float) and not isinstance(value, bool):
             return datetime.fromtimestamp(value, UTC)
-        found = datetime.fromisoformat(str(value))
+        moment = datetime.fromisoformat(str(value))
     except (ValueError, OverflowError, OSError):
         raise BadInputError(
             f"timestamp {value!r} cannot be read", hint="ISO 8601 in UTC, or seconds since 1970"
         ) from None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _microseconds(moment: datetime) -> int:

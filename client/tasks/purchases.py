@@ -76,8 +76,8 @@ def purchases_of(log: EventLog, spec: SalesSpec, caps: tuple[float, float]) -> P
 
 def _floats(column: pl.Series) -> Floats:
     """Missing values as NaN; infinities count as missing."""
-    found = column.cast(pl.Float64).fill_null(float("nan")).to_numpy()
-    return np.where(np.isfinite(found), found, np.nan)
+    floats = column.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    return np.where(np.isfinite(floats), floats, np.nan)
 
 
 def _categories(frame: pl.DataFrame, spec: SalesSpec) -> NDArray[np.int64]:
@@ -86,7 +86,7 @@ def _categories(frame: pl.DataFrame, spec: SalesSpec) -> NDArray[np.int64]:
         return np.zeros(frame.height, dtype=np.int64)
     rest = spec.categories.index(OTHER) if OTHER in spec.categories else -1
     numbers = pl.Series(np.arange(len(spec.categories), dtype=np.int64))
-    found = frame["category"].replace_strict(
+    indices = frame["category"].replace_strict(
         pl.Series(spec.categories, dtype=pl.String), numbers, default=rest, return_dtype=pl.Int64
     )
-    return found.fill_null(rest).to_numpy()
+    return indices.fill_null(rest).to_numpy()

@@ -18,7 +18,7 @@ from common.config import RunConfig
 from common.model.parameters import FlatParameters, Vector
 from common.model.sales_network import (
     SalesModel,
-    Windows,
+    SeriesWindows,
     build_sales_model,
     corrections,
     first_origin,
@@ -45,9 +45,9 @@ class SalesData:
 
     series: Floats
     spec: SalesSpec
-    train: Windows
-    check: Windows
-    test: Windows
+    train: SeriesWindows
+    check: SeriesWindows
+    test: SeriesWindows
 
     @staticmethod
     def of(series: Floats, config: RunConfig, noise: float = 0.0) -> SalesData:
@@ -110,14 +110,14 @@ def train_sales(
 def _gradient(
     model: SalesModel,
     flat: FlatParameters,
-    windows: Windows,
+    windows: SeriesWindows,
     wanted: tuple[NDArray[np.float32], NDArray[np.float32]],
     rows: NDArray[np.int64],
 ) -> None:
     """Of the weighted mean squared error; ``wanted`` = (target, weight)."""
     flat.gradient.zero_()
-    found = model(torch.from_numpy(windows.window[rows]), torch.from_numpy(windows.ahead[rows]))
-    wrong = functional.mse_loss(found, torch.from_numpy(wanted[0][rows]), reduction="none")
+    predicted = model(torch.from_numpy(windows.window[rows]), torch.from_numpy(windows.ahead[rows]))
+    wrong = functional.mse_loss(predicted, torch.from_numpy(wanted[0][rows]), reduction="none")
     loss = (wrong * torch.from_numpy(wanted[1][rows])[:, None]).mean()
     loss.backward()
 
@@ -136,14 +136,14 @@ def measure(
     ahead = data.test.origins[:, None] + np.arange(1, horizon + 1)
     known = actual[..., ahead]
     errors = data.test.target - normalised(data.test, corrected, own)
-    found = {
+    figures = {
         "error": forecasts(data.test, corrected, own),
         "mean_error": np.maximum(mean_of_four(data.series, data.test.origins, horizon, season), 0.0),
         "naive_error": np.maximum(seasonal_naive(data.series, data.test.origins, horizon, season), 0.0),
     }
     before = actual[..., : data.spec.periods - config.sales.test]
     scale = np.abs(before[..., season:] - before[..., :-season]).mean(axis=-1)
-    return accuracy_sums(known, found, scale, float(np.minimum(errors**2, LOSS_BOUND).mean()))
+    return accuracy_sums(known, figures, scale, float(np.minimum(errors**2, LOSS_BOUND).mean()))
 
 
 def flat_model(config: RunConfig) -> tuple[SalesModel, FlatParameters]:

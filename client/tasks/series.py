@@ -17,12 +17,12 @@ import numpy as np
 from client.guard.outbox import outbox_digest
 from client.site import Site, private_folder
 from client.tasks.purchases import Purchases, purchases_of
-from client.training.mechanism import GaussianMechanism, Noise
+from client.training.gaussian import GaussianMechanism, Noise
 from common.atomic import write_atomic
 from common.contribution import SERIES, STATISTICS, Release
 from common.errors import BadInputError, ConfigError, VerificationError
 from common.plan import RunPlan
-from common.privacy.mechanism import HOLDOUT, TRAIN
+from common.privacy.mechanism import HOLDOUT_SIDE, TRAIN_SIDE
 from common.tasks.sales_series import Floats, SalesSpec
 from common.trust.randomness import RandomStream
 
@@ -40,7 +40,7 @@ def noised_series(purchases: Purchases, plan: RunPlan, stream: RandomStream) -> 
     ``noise_multiplier * clip`` on every cell. All consumers are read, so both sub-scopes pay.
     """
     privacy, spec = plan.config.privacy, SalesSpec.of(plan.config)
-    scopes = (TRAIN, HOLDOUT) if privacy.holdout > 0 else (TRAIN,)
+    scopes = (TRAIN_SIDE, HOLDOUT_SIDE) if privacy.holdout > 0 else (TRAIN_SIDE,)
     noise = Noise(plan.noise_multiplier, privacy.clip, scopes, hardened=privacy.noise == "hardened")
     mechanism, series = GaussianMechanism(noise, stream), purchases.series(spec, privacy.clip).reshape(-1)
     return Release(SERIES, series + mechanism.noise(series.size), mechanism.events())

@@ -35,7 +35,8 @@ class GradientEngine(Protocol):
     """A model, a site's training consumers, and a way to sum their clipped gradients.
 
     Guarantee (private engines): adding or removing one consumer of ``rows`` changes the sum by at most
-    the clipping norm in L2, whatever the consumer's data, NaN and infinite gradients included.
+    the clipping norm in L2, whatever the consumer's data, NaN and infinite gradients included; up to rounding, for
+    which the mechanism has a slack (``trainer.rounding_slack``).
     """
 
     @property
@@ -51,7 +52,8 @@ class GradientEngine(Protocol):
         """Clipping norm; infinite for an engine that does not clip."""
 
     def clipped_sum(self, rows: Index) -> tuple[Tensor, GradientDiagnostics]:
-        """Sum of clipped per-consumer gradients of ``rows: int64[B]``: ``float32[d]``; zeros for B = 0."""
+        """Sum of clipped per-consumer gradients of ``rows: int64[B]``: ``float[d]``, double precision where it is private;
+        zeros for B = 0."""
 
 
 class PlainEngine:
@@ -79,16 +81,6 @@ class PlainEngine:
             losses.append(loss.detach().numpy())
         gradient = torch.nan_to_num(self.parameters.gradient, nan=0.0, posinf=0.0, neginf=0.0)
         return gradient, GradientDiagnostics(empty(), np.concatenate(losses) if losses else empty())
-
-
-def clip_factors(squared_norms: Tensor, clip: float) -> Tensor:
-    """``min(1, clip / norm)`` per consumer; 0 for one whose norm is not finite. Shapes: ``[B] -> [B]``.
-
-    Guarantee: factor * norm <= clip in float32 (the factor is taken a few units in the last place low).
-    """
-    norms = squared_norms.sqrt()
-    factors = (clip * (1 - 1e-6) / norms.clamp_min(1e-30)).clamp_max(1.0)
-    return torch.where(torch.isfinite(norms), factors, torch.zeros_like(factors))
 
 
 def empty() -> NDArray[np.float32]:

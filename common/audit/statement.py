@@ -10,17 +10,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from common.privacy.accountant import Reading, ScopeAccountant, compose_sites, epsilon_of, round_up
+from common.errors import ConfigError
+from common.privacy.accountant import Reading, ScopeAccountant, epsilon_everywhere, epsilon_of, round_up
 from common.privacy.attestation import SignedAttestation
-from common.privacy.entries import Replay, Totals, as_events, count_events
-from common.privacy.mechanism import PrivacyEvent
+from common.privacy.delta import delta_remark
+from common.privacy.entries import Replay
+from common.privacy.mechanism import Losses, PrivacyEvent
 
 EXACT_ROWS = 250
 
 
 @dataclass(frozen=True)
 class SiteBudget:
-    """What one site's scope has spent. ``limit`` None where only the ledger is known: policies stay at sites."""
+    """What one site's scope has spent. ``limit`` None where only the ledger is known: policies stay at sites.
+
+    ``order``: the Rényi order that counts because a run was not planned before the first release, else None.
+    ``population``: declared consumers, where it is known.
+    """
 
     site: str
     scope: str
@@ -28,11 +34,13 @@ class SiteBudget:
     limit: float | None
     events: tuple[PrivacyEvent, ...]
     simulated: bool
+    order: float | None = None
+    population: int | None = None
 
     @property
     def epsilon(self) -> float:
         """Spent so far, rounded up to six decimals."""
-        return round_up(epsilon_of(self.events, self.delta))
+        return round_up(epsilon_of(self.events, self.delta, self.order))
 
     @property
     def left(self) -> float | None:
@@ -41,7 +49,7 @@ class SiteBudget:
 
     def reading(self) -> Reading:
         """Both accountants."""
-        return ScopeAccountant(self.events).reading(self.delta)
+        return ScopeAccountant(self.events, self.order).reading(self.delta)
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,7 @@ class CrossSite:
 
 
 @dataclass(frozen=True)
-class Section:
+class StatementSection:
     """One heading of the statement with its sentences."""
 
     title: str
@@ -81,7 +89,7 @@ class Statement:
     sites: tuple[SiteBudget, ...]
     adversaries: tuple[Adversary, ...]
     cross_site: CrossSite | None
-    sections: tuple[Section, ...]
+    sections: tuple[StatementSection, ...]
     assumptions: tuple[str, ...]
     not_covered: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -130,15 +138,19 @@ def make_statement(
 def budget_of_attestation(signed: SignedAttestation) -> SiteBudget:
     """A site's budget from its latest attestation: the deployed server's and the run folder's view."""
     said = signed.attestation
-    return SiteBudget(said.site, said.scope, said.delta, said.limit, said.totals, said.simulated)
+    return SiteBudget(
+        said.site, said.scope, said.delta, said.limit, said.totals, said.simulated, said.adaptive_order
+    )
 
 
 def budget_of_ledger(state: Replay, limit: float | None = None) -> SiteBudget:
-    """A site's budget from its replayed ledger. **Raises** ValueError if the ledger is empty."""
+    """A site's budget from its replayed ledger. Raises: ValueError if the ledger is empty."""
     if state.header is None:
         raise ValueError("the ledger has no entry")
     header = state.header
-    return SiteBudget(header.site, header.scope, header.delta, limit, state.events, header.simulated)
+    return SiteBudget(
+        header.site, header.scope, header.delta, limit, state.spent.events, header.simulated, state.adaptive_order
+    )
 
 
 def ledger_rows(state: Replay) -> list[LedgerRow]:
@@ -150,14 +162,20 @@ def ledger_rows(state: Replay) -> list[LedgerRow]:
     if state.header is None:
         return []
     delta, reservations = state.header.delta, list(state.reservations.values())
-    spent: list[Totals] = []
-    total: Totals = state.carried.copy()
+    spent: list[Losses] = []
+    total = state.carried
     for r in reservations:
-        total = total if r.state == "void" else total + count_events(r.body.events)
+        total = total if r.state == "void" else total + Losses.of(r.body.events)
         spent.append(total)
-    alone = cache(lambda events: round_up(epsilon_of(as_events(count_events(events)), delta)))
+    alone = cache(lambda events: round_up(epsilon_of(events, delta)))
     step = -(-len(reservations) // EXACT_ROWS)
-    so_far = cache(lambda index: round_up(epsilon_of(as_events(spent[index]), delta)))
+    late = min(state.late, default=None)
+
+    def order_at(index: int) -> float | None:
+        begun = late is not None and reservations[index].sequence >= late
+        return state.order if state.carried_adaptive or begun else None
+
+    so_far = cache(lambda index: round_up(epsilon_of(spent[index], delta, order_at(index))))
     return [
         LedgerRow(
             r.sequence, r.time, r.body.run, r.body.round, r.body.attempt, r.state, r.body.events,
@@ -170,9 +188,9 @@ def ledger_rows(state: Replay) -> list[LedgerRow]:
 def cross_site(budgets: Sequence[SiteBudget]) -> CrossSite:
     """Both extremes: every consumer known at one site only, and a consumer known at all of them."""
     delta = min(budget.delta for budget in budgets)
-    everywhere = compose_sites(ScopeAccountant(budget.events) for budget in budgets)
-    disjoint = max(epsilon_of(budget.events, delta) for budget in budgets)
-    return CrossSite(round_up(disjoint), round_up(everywhere.epsilon(delta)), delta, len(budgets))
+    everywhere = epsilon_everywhere([(Losses.of(b.events), b.order) for b in budgets], delta)
+    disjoint = max(epsilon_of(budget.events, delta, budget.order) for budget in budgets)
+    return CrossSite(round_up(disjoint), round_up(everywhere), delta, len(budgets))
 
 
 def _worst(budgets: Iterable[SiteBudget]) -> float | None:
@@ -203,34 +221,36 @@ def _adversaries(budgets: Sequence[SiteBudget], *, secure: bool | None) -> tuple
     )
 
 
-COMPOSITION = Section(
+COMPOSITION = StatementSection(
     "Composition",
     (
         "All rounds, restarts, runs and models on one scope add up in the site's ledger.",
-        "Reported is the smaller of two upper bounds, Rényi and privacy loss distribution; where runs with "
-        "different settings share a scope, the Rényi bound alone, because their settings may depend on "
-        "earlier results.",
+        "Reported is the smaller of two upper bounds, Rényi and privacy loss distribution, as long as every run of the "
+        "scope was planned before its first release. A run that came later may have been chosen for what was released: "
+        "then the Rényi bound counts, at the one order that was written into the ledger before the first release.",
         "The promise is the limit. Epsilon so far is what the ledger counts now; it may still grow up to it.",
     ),
 )
 
 
-def _sections(*, hardened: bool) -> tuple[Section, ...]:
+def _sections(*, hardened: bool) -> tuple[StatementSection, ...]:
     source = "AES-256 in counter mode under a key from the operating system, fresh in each process"
     normals = "sums of four Box-Muller normals" if hardened else "Box-Muller normals with a 63-bit radius"
     return (
-        Section("Unit", ("One consumer: everything that a site holds about one person is one row of its data.",)),
-        Section(
+        StatementSection(
+            "Unit", ("One consumer: everything that a site holds about one person is one row of its data.",)
+        ),
+        StatementSection(
             "Neighbouring relation", ("Add or remove one consumer; so the number of consumers is private too.",)
         ),
-        Section(
+        StatementSection(
             "Trust model",
             (
                 "Local to the site: the figure holds against everybody outside, the server included.",
                 "The site's own software, machine and operator are trusted.",
             ),
         ),
-        Section(
+        StatementSection(
             "Mechanism",
             (
                 "Each consumer's gradient is clipped in L2 norm over all parameters together; Gaussian noise in "
@@ -240,7 +260,7 @@ def _sections(*, hardened: bool) -> tuple[Section, ...]:
                 "noise is added to every cell once; training on the released series is post-processing, at no charge.",
             ),
         ),
-        Section(
+        StatementSection(
             "Sampling",
             (
                 "Poisson: every consumer is in a step independently with a public probability.",
@@ -248,14 +268,19 @@ def _sections(*, hardened: bool) -> tuple[Section, ...]:
             ),
         ),
         COMPOSITION,
-        Section("Random source", (f"{source}; {normals}, for noise, sampling and rounding.",)),
+        StatementSection("Random source", (f"{source}; {normals}, for noise, sampling and rounding.",)),
     )
 
 
 NOT_COVERED = (
     "What the guarantee bounds is the extra risk of taking part; facts about people in general can be learnt.",
     "Floating point: the guarantee is stated for real numbers; the released vector is rounded to a fixed-point grid.",
-    "Time, message sizes and which sites take part are visible to the server.",
+    "Which sites take part, message sizes and time are visible to the server. A real site's training answer waits for the "
+    "next full second, so time tells the number of consumers to some hundreds; two rounds of a run may be given back unpaid.",
+    "That an answer failed, and its code (a fixed word such as failed or budget), is seen by the server. A failure after the "
+    "reservation is charged; whether there is one could still depend on the data: by memory, disk, or a bug.",
+    "A scope is one ledger. The same people in the ledger of another machine or another scope are not known here.",
+    "Rounding in single precision within 256 consumers: the noise has a public slack for it, measured and not proven.",
     "An item catalogue that was built from an event log is itself a release and is not counted.",
     "A consumer who uses several accounts or devices at a site counts as several consumers.",
     "Figures marked oracle in a simulation are computed from all data; a deployment does not have them.",
@@ -275,20 +300,31 @@ def _assumptions(*, simulated: bool) -> tuple[str, ...]:
     return (*common, "Simulation: the declared population is the true one rounded up to a power of two.")
 
 
+def _delta_warning(budget: SiteBudget) -> list[str]:
+    if budget.population is None:
+        return []
+    try:
+        remark = delta_remark(budget.delta, {budget.site: budget.population})
+    except ConfigError as error:
+        remark = f"{error.message}: the promise says nothing about any consumer."
+    return [remark] if remark else []
+
+
 def _warnings(budgets: Sequence[SiteBudget], *, private: bool, simulated: bool) -> tuple[str, ...]:
-    found = []
+    warnings = []
     if not private:
-        found.append("NOT PRIVATE: this run gives no guarantee about any consumer.")
+        warnings.append("NOT PRIVATE: this run gives no guarantee about any consumer.")
     if simulated:
-        found.append("Simulated ledgers: this budget does not carry over to a deployment or to another run.")
+        warnings.append("Simulated ledgers: this budget does not carry over to a deployment or to another run.")
     for budget in budgets if private else ():
         if budget.limit is not None and budget.epsilon > budget.limit:
-            found.append(
+            warnings.append(
                 f"{budget.site}: spent {budget.epsilon} is above the limit {budget.limit} of its policy now."
             )
+        warnings += _delta_warning(budget)
         if budget.reading().adaptive:
-            found.append(
-                f"{budget.site}: settings differ within the scope; the Rényi bound counts "
-                f"(if all had been fixed in advance: {round_up(budget.reading().if_fixed_in_advance, 4)})."
+            warnings.append(
+                f"{budget.site}: a run was not planned before the scope's first release; the Rényi bound at order "
+                f"{budget.order:g} counts (if all had been planned: {round_up(budget.reading().if_fixed_in_advance, 4)})."
             )
-    return tuple(found)
+    return tuple(warnings)

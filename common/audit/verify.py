@@ -7,19 +7,41 @@ state by both accountants (on request of every round), and the aggregation evide
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from common.audit.binding import (
+    countersigned_by,
+    evidence_problems,
+    ledger_problems,
+    manifest_problems,
+    proof_problems,
+    record_problems,
+)
 from common.audit.records import Records, find_records
 from common.errors import BadInputError, FedcartError, VerificationError
 from common.privacy.accountant import FINE, PldAccountant, RdpAccountant, Reading, ScopeAccountant
-from common.privacy.attestation import SignedAttestation, check_attestation, read_head
-from common.privacy.entries import Open, Replay, as_events, replay_lines, split_lines
+from common.privacy.attestation import SignedAttestation, anchor_of, check_attestation, read_head
+from common.privacy.entries import Open, Replay, replay_lines, split_lines
 from common.privacy.mechanism import PrivacyEvent
-from common.run.files import LEDGERS, METRICS_FILE, ROSTER_FILE, RunFolder
+from common.run.files import (
+    COUNTERSIGNED_FILE,
+    EVIDENCE,
+    LEDGERS,
+    MANIFEST_FILE,
+    METRICS_FILE,
+    PROOFS,
+    SETTINGS_FILE,
+    RunFolder,
+    round_file,
+)
+from common.run.manifest import digest_of
 from common.run.records import RoundRecord
-from common.trust.identity import Roster
+from common.secagg.blame import ProofFile
+from common.secagg.evidence import Evidence, verify_evidence
+from common.trust.identity import ROSTER_FILE, Roster
 
 
 @dataclass(frozen=True)
@@ -54,6 +76,8 @@ class VerifyReport:
     ledgers: list[LedgerReport] = field(default_factory=list)
     attestations: int = 0
     evidence: int = 0
+    countersigned: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     notes: list[Finding] = field(default_factory=list)
 
@@ -63,7 +87,7 @@ class VerifyReport:
         return not self.findings
 
     def raise_if_broken(self) -> None:
-        """**Raises** VerificationError naming the first problem."""
+        """Raises: VerificationError naming the first problem."""
         if self.findings:
             more = f" (and {len(self.findings) - 1} more)" if len(self.findings) > 1 else ""
             raise VerificationError(
@@ -71,16 +95,20 @@ class VerifyReport:
             )
 
 
-def verify_path(path: Path, *, every_round: bool = False, roster: Roster | None = None) -> VerifyReport:
+def verify_path(
+    path: Path, *, every_round: bool = False, roster: Roster | None = None, ledgers: Sequence[Path] = ()
+) -> VerifyReport:
     """Verify a run folder, a ledger file, a folder of ledgers, or a kit, with what lies beside it.
 
     ``roster`` pins the sites' keys from outside; without it the roster beside the records is used, and a ledger
-    without one is checked against the key that it names itself.
-    **Raises** BadInputError if there is nothing to verify.
+    without one is checked against the key that it names itself. ``ledgers``: see ``verify_run``.
+    Raises: BadInputError if there is nothing to verify.
     """
     records = find_records(path)
     if records.run is not None:
-        return verify_run(records.run, every_round=every_round, roster=roster)
+        return verify_run(records.run, every_round=every_round, roster=roster, ledgers=ledgers)
+    if ledgers:
+        raise BadInputError("--ledger goes with a run folder", hint="a ledger alone: fedcart audit verify LEDGER")
     report = VerifyReport(str(path))
     pinned = roster or _roster_beside(records, report)
     for file in records.ledgers:
@@ -96,25 +124,47 @@ def _roster_beside(records: Records, report: VerifyReport) -> Roster | None:
         return None
 
 
-def verify_run(run: RunFolder, *, every_round: bool = False, roster: Roster | None = None) -> VerifyReport:
-    """Verify everything in a run folder that can be verified offline. Nothing is raised for a damaged file."""
+def verify_run(
+    run: RunFolder, *, every_round: bool = False, roster: Roster | None = None, ledgers: Sequence[Path] = ()
+) -> VerifyReport:
+    """Verify everything in a run folder that can be verified offline. Nothing is raised for a damaged file.
+
+    ``ledgers``: of sites that hold their own, to be compared with what the run says. Raises: BadInputError for one that is
+    no ledger of a site of this run.
+    """
     verdict = VerifyReport(str(run.path))
     pinned = roster or _own_roster(run, verdict)
     records = _records(run, verdict)
     attested = _attested(records, verdict)
     checks = {}
-    for file in sorted(run.ledgers.glob("*.jsonl")):
-        site = file.name.removesuffix(".jsonl")
-        checks[site] = _LedgerCheck(
-            file, verdict, pinned, tuple(s for _, s in attested if s.attestation.site == site)
-        )
+    files = {file.name.removesuffix(".jsonl"): file for file in sorted(run.ledgers.glob("*.jsonl"))}
+    for file in ledgers:
+        files |= dict.fromkeys(_sites_of(file, pinned), file)
+    for site, file in files.items():
+        own = tuple(s for _, s in attested if s.attestation.site == site)
+        checks[site] = _LedgerCheck(file, verdict, pinned, own)
         checks[site].run()
     if pinned is not None:
         _check_attestations(attested, pinned, verdict, every_round=every_round)
     _check_completeness(run, verdict, attested, set(checks))
+    if pinned is None and records:
+        verdict.findings.append(Finding(ROSTER_FILE, "is missing: nothing that was signed could be checked"))
     if pinned is not None:
-        _check_evidence(run, pinned, records, verdict)
+        states = {site: check.state for site, check in checks.items() if check.state is not None}
+        _check_bindings(run, pinned, records, states, verdict)
     return verdict
+
+
+def _sites_of(file: Path, roster: Roster | None) -> list[str]:
+    """Whose ledger this is: the site in its first line, or of a shared one those of the roster that it has admitted."""
+    try:
+        *_, (_, _, state) = replay_lines(split_lines(file.read_bytes())[0])
+        header = state.header
+        assert header is not None  # at least one line was applied
+        keys = {party.public_key.hex(): party.name for party in roster.parties} if roster else {}
+        return [keys[key] for key in state.admitted if key in keys] if header.shared else [header.site]
+    except (OSError, ValueError, FedcartError) as error:
+        raise BadInputError(f"{file} is not a ledger: {error}", hint="name KIT/state/ledger.jsonl") from None
 
 
 @dataclass
@@ -126,6 +176,7 @@ class _LedgerCheck:
     roster: Roster | None
     attested: tuple[SignedAttestation, ...] = ()
     every_round: bool = False
+    state: Replay | None = None
 
     def run(self) -> None:
         try:
@@ -159,6 +210,7 @@ class _LedgerCheck:
                 )
         self._check_anchor(state, key, torn, len(lines))
         self._report(state, pinned)
+        self.state = state
 
     def _public_key(self, first_line: bytes) -> tuple[bytes, bool]:
         """The key that must have signed, and whether it is pinned from outside the ledger."""
@@ -166,7 +218,9 @@ class _LedgerCheck:
         header = entry.body
         assert isinstance(header, Open)  # Replay accepts no other first entry
         claimed = bytes.fromhex(header.public_key)
-        if self.roster is None:
+        if (
+            self.roster is None or header.shared
+        ):  # a shared ledger's own key: `_report` looks for the kits it admits
             return claimed, False
         pinned = self.roster.party(header.site).public_key
         if claimed != pinned:
@@ -174,7 +228,7 @@ class _LedgerCheck:
         return pinned, True
 
     def _check_anchor(self, state: Replay, key: bytes, torn: bytes, lines: int) -> None:
-        path = self.file.with_suffix(".head.json")
+        path = anchor_of(self.file)
         if not path.exists():
             if self.roster is not None:
                 raise VerificationError(f"{path.name} is missing: a cut tail could not be seen")
@@ -199,19 +253,29 @@ class _LedgerCheck:
         if torn:
             self._note(f"line {lines + 1} is torn and counts as never written; every signed entry is there")
 
+    def _admits_a_party(self, state: Replay) -> bool:
+        """Whether the ledger has admitted the very key that the roster pins: that site has signed for it."""
+        assert self.roster is not None
+        pinned = {party.public_key.hex() for party in self.roster.parties}
+        if not pinned & set(state.admitted):
+            raise VerificationError("no site of this roster was ever admitted to this ledger")
+        return True
+
     def _note(self, what: str) -> None:
         self.verdict.notes.append(Finding(self.file.name, what))
 
     def _report(self, state: Replay, pinned: bool) -> None:
         header = state.header
         assert header is not None  # at least one line was applied
+        if header.shared and self.roster is not None:
+            pinned = self._admits_a_party(state)
         if not pinned:
             self._note(f"the key of {header.site} is the one that the ledger names itself, not pinned by a roster")
         if self.file.parent.name == LEDGERS and self.file.name != f"{header.site}.jsonl":
             raise VerificationError(f"line 1: this is the ledger of {header.site}")
-        if self.every_round and _disagree(state.events, header.delta):
+        if self.every_round and _disagree(state.spent.events, header.delta):
             self._note("the two accountants disagree more than they should; report this as a bug")
-        reading = ScopeAccountant(state.events).reading(header.delta)
+        reading = ScopeAccountant(state.spent, state.adaptive_order).reading(header.delta)
         count = len(state.hashes)
         self.verdict.ledgers.append(
             LedgerReport(header.site, header.scope, count, header.delta, header.simulated, reading, pinned)
@@ -223,8 +287,10 @@ def _compare(number: int, signed: SignedAttestation, state: Replay) -> None:
     said = signed.attestation
     if state.head != said.head:
         raise VerificationError(f"line {number}: not the entry that the site attested in round {said.round}")
-    if as_events(state.spent) != said.totals:
+    if state.spent.events != said.totals:
         raise VerificationError(f"line {number}: the site attested other totals in round {said.round}")
+    if (state.order, state.adaptive_order) != (said.order, said.adaptive_order):
+        raise VerificationError(f"line {number}: the site attested another way to add up in round {said.round}")
     header = state.header
     if header is None or header.delta != said.delta or header.scope != said.scope:
         raise VerificationError(f"line {number}: the site attested another scope or delta")
@@ -255,7 +321,7 @@ def _records(run: RunFolder, verdict: VerifyReport) -> list[RoundRecord]:
 
 def _attested(records: list[RoundRecord], verdict: VerifyReport) -> list[tuple[int, SignedAttestation]]:
     """(line number, attestation) of every attestation in the records that can be read."""
-    found = []
+    attestations = []
     for number, record in enumerate(records, start=1):
         where = f"{METRICS_FILE}, line {number}"
         for site, plain in sorted(record.attestations.items()):
@@ -270,8 +336,8 @@ def _attested(records: list[RoundRecord], verdict: VerifyReport) -> list[tuple[i
             if shown is not None and shown < signed.attestation.epsilon_after - 1e-9:
                 what = f"shows epsilon {shown} for {site}, attested is {signed.attestation.epsilon_after}"
                 verdict.findings.append(Finding(where, what))
-            found.append((number, signed))
-    return found
+            attestations.append((number, signed))
+    return attestations
 
 
 def _check_attestations(
@@ -310,33 +376,85 @@ def _check_completeness(
         )
 
 
-def _check_evidence(run: RunFolder, roster: Roster, records: list[RoundRecord], verdict: VerifyReport) -> None:
-    """Every secure round that gave a sum has evidence that the pinned sites agreed on its survivors."""
-    from common.secagg.evidence import Evidence, verify_evidence
-
-    proven: dict[int, str] = {}
+def _read_evidence(run: RunFolder, roster: Roster, verdict: VerifyReport) -> dict[int, tuple[Evidence, str]]:
+    """Round -> evidence that the pinned sites agreed on its survivors, and the digest of its file."""
+    proven: dict[int, tuple[Evidence, str]] = {}
     for path in sorted(run.evidence.glob("*.json")):
-        where = f"evidence/{path.name}"
+        where = f"{EVIDENCE}/{path.name}"
         try:
-            evidence = Evidence.from_json(path.read_text())
+            text = path.read_text("utf-8")
+            evidence = Evidence.from_json(text)
             verify_evidence(evidence, roster)
-        except (FedcartError, OSError, UnicodeDecodeError) as error:
+        except (FedcartError, OSError, UnicodeDecodeError, RecursionError) as error:
             verdict.findings.append(Finding(where, str(error)))
             continue
         number = evidence.params.session.round
-        if number in proven:
-            verdict.findings.append(Finding(where, f"round {number} was proven by {proven[number]} already"))
-        proven[number] = path.name
+        if path.name != round_file(run.evidence, number, "json").name:
+            verdict.findings.append(Finding(where, f"is the evidence of round {number}"))
+        proven.setdefault(number, (evidence, digest_of(text.encode())))
         verdict.evidence += 1
-    for line, record in enumerate(records, start=1):
-        if (
-            record.aggregation == "secure"
-            and not record.aborted
-            and record.answered
-            and record.round not in proven
-        ):
-            what = f"round {record.round} gave a secure sum, but there is no evidence for it"
-            verdict.findings.append(Finding(f"{METRICS_FILE}, line {line}", what))
+    return proven
+
+
+def _read_proofs(run: RunFolder, verdict: VerifyReport) -> dict[int, tuple[ProofFile, str]]:
+    """Round -> proofs of the faults in it, and the digest of their file; what they prove is checked with the records."""
+    read: dict[int, tuple[ProofFile, str]] = {}
+    for path in sorted(run.proofs.glob("*.json")):
+        where = f"{PROOFS}/{path.name}"
+        try:
+            text = path.read_text("utf-8")
+            found = ProofFile.from_json(text)
+        except (FedcartError, OSError, UnicodeDecodeError, RecursionError) as error:
+            verdict.findings.append(Finding(where, str(error)))
+            continue
+        number = found.sessions[0].params.session.round if found.sessions else -1
+        if path.name != round_file(run.proofs, number, "json").name:
+            verdict.findings.append(Finding(where, "is not the proofs of a round under its number"))
+            continue
+        read[number] = (found, digest_of(text.encode()))
+    return read
+
+
+def _check_bindings(
+    run: RunFolder, roster: Roster, records: list[RoundRecord], states: Mapping[str, Replay], verdict: VerifyReport
+) -> None:
+    """Whether plan, rounds, evidence, manifest and ledgers belong together; see ``common.audit.binding``."""
+    try:
+        plan, settings, summary = run.plan(), run.settings(), run.summary()
+        if settings.public_json() != plan.settings:
+            verdict.findings.append(Finding(SETTINGS_FILE, "has other settings than the plan that was signed"))
+        evidence = _read_evidence(run, roster, verdict)
+        proofs = _read_proofs(run, verdict)
+        problems = [
+            *record_problems(plan, roster, records),
+            *evidence_problems(plan, roster, records, evidence),
+            *proof_problems(plan, roster, records, proofs),
+        ]
+        verdict.findings += [Finding(f"{METRICS_FILE}, line {number}", what) for number, what in problems]
+        verdict.faults += [f"round {record.round}: {fault}" for record in records for fault in record.faults]
+        sealed = manifest_problems(run, plan, roster, records, summary)
+        verdict.findings += [Finding(MANIFEST_FILE, what) for what in sealed]
+        verdict.countersigned, false = countersigned_by(run, plan, roster, records)
+        what = "stands there, but did not sign the last record: the tail was cut or exchanged"
+        verdict.findings += [Finding(COUNTERSIGNED_FILE, f"{site} {what}") for site in false]
+        for site, state in states.items():
+            of_ledger = ledger_problems(plan, roster, records, site, state)
+            verdict.findings += [Finding(f"ledger of {site}", what) for what in of_ledger]
+    except (FedcartError, KeyError, TypeError, ValueError, AttributeError) as error:
+        verdict.findings.append(Finding(str(run.path), f"cannot be read as a run: {error}"))
+        return
+    _say_what_is_open(run, records, verdict)
+
+
+def _say_what_is_open(run: RunFolder, records: list[RoundRecord], verdict: VerifyReport) -> None:
+    if not run.manifest():
+        what = "the run is not over: nothing seals it, and rounds after the last one here could have been left out"
+        verdict.notes.append(Finding(MANIFEST_FILE, what))
+    if left_out := run.left_out():
+        verdict.notes.append(Finding(str(run.path), f"an export, without {', '.join(left_out)}"))
+    last = {site for record in records[-1:] for site, did in record.sites.items() if did.status == "ok"}
+    if silent := sorted(last - set(verdict.countersigned)):
+        verdict.notes.append(Finding(COUNTERSIGNED_FILE, f"{', '.join(silent)} did not sign the last record"))
 
 
 def _is_private(run: RunFolder) -> bool:

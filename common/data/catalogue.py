@@ -123,8 +123,8 @@ def lookup(values: pl.Series, vocabulary: tuple[str, ...]) -> NDArray[np.int32]:
         return np.zeros(len(values), dtype=np.int32)
     known = pl.Series(list(vocabulary), dtype=pl.String)
     positions = pl.Series(np.arange(1, len(known) + 1, dtype=np.int32))
-    found = values.cast(pl.String).replace_strict(known, positions, default=0, return_dtype=pl.Int32)
-    return found.fill_null(0).to_numpy().astype(np.int32, copy=False)
+    indices = values.cast(pl.String).replace_strict(known, positions, default=0, return_dtype=pl.Int32)
+    return indices.fill_null(0).to_numpy().astype(np.int32, copy=False)
 
 
 def catalogue_from_events(
@@ -150,8 +150,8 @@ def catalogue_from_events(
 
 
 def _named(items: tuple[str, ...], names: Mapping[str, str]) -> tuple[str, ...]:
-    found = tuple(names.get(item, "") for item in items)
-    return found if any(found) else ()
+    labels = tuple(names.get(item, "") for item in items)
+    return labels if any(labels) else ()
 
 
 def _stock_of(log: EventLog, items: tuple[str, ...]) -> dict[str, NDArray[np.bool_]]:

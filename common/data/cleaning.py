@@ -20,6 +20,7 @@ LATEST = datetime(2100, 1, 1)
 WARN_SHARE = 0.01
 """A file that loses more than this share of its lines is reported with a warning."""
 
+MALFORMED = "another number of fields than the header, or a quote that does not end in its line"
 _TEXT_TIMES = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M", "%Y-%m-%d")
 _OFFSET_TIMES = ("%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:%S%.f%#z")
 _MICROSECONDS = {"seconds": 1_000_000, "milliseconds": 1_000, "microseconds": 1}
@@ -79,13 +80,15 @@ class CleaningReport:
         return {**asdict(self), "dropped": self.dropped, "status": self.status}
 
 
-def read_lines(path: Path, mapping: Mapping, header: list[str]) -> pl.DataFrame:
-    """All lines of a file as typed columns, nothing dropped; unreadable values are missing.
+def read_lines(path: Path, mapping: Mapping, header: list[str]) -> tuple[pl.DataFrame, int]:
+    """All well-formed lines of a file as typed columns, unreadable values missing; and how many lines were none.
 
     Columns: those of the schema (``consumer`` still the original id), ``cancelled`` and, for counting,
     ``bad_price``, ``bad_quantity``, ``unknown_event``.
     """
     columns = {ours: theirs for ours, theirs in mapping.columns.items() if theirs in header}
+    needed = dict.fromkeys([*columns.values(), *([mapping.cancel.column] if mapping.cancel else [])])
+    lines = reading.read_lines(path, mapping.names, mapping.separator, [name for name in needed if name in header])
     wanted = [pl.col(theirs).alias(ours) for ours, theirs in columns.items()]
     wanted += [pl.lit(None, dtype=pl.String).alias(ours) for ours in COLUMNS[:-1] if ours not in columns]
     if mapping.cancel:
@@ -93,10 +96,8 @@ def read_lines(path: Path, mapping: Mapping, header: list[str]) -> pl.DataFrame:
         wanted.append(mark.fill_null(value=False).alias("cancelled"))
     else:
         wanted.append(pl.lit(value=False).alias("cancelled"))
-    raw = reading.scan(path, mapping.names, mapping.separator).select(wanted).collect()
-    if not raw.height:
-        raise BadInputError(f"{path} has a header but no lines", hint="export the events again")
-    return raw.with_columns(
+    raw = lines.frame.select(wanted)
+    typed = raw.with_columns(
         _text(raw["consumer"]),
         _times(raw["timestamp"], mapping),
         *_event_columns(raw, mapping),
@@ -106,15 +107,15 @@ def read_lines(path: Path, mapping: Mapping, header: list[str]) -> pl.DataFrame:
         *_number_columns(raw, "quantity"),
         *([_text(raw["site"])] if "site" in raw.columns else []),
     )
+    return typed, lines.malformed
 
 
-def clean(lines: pl.DataFrame, mapping: Mapping, source: str) -> tuple[pl.DataFrame, CleaningReport]:
-    """Apply every rule, sort by consumer and time, and report.
-
-    Raises: BadInputError if no line is usable, with the reasons.
-    """
+def clean(
+    lines: pl.DataFrame, mapping: Mapping, source: str, malformed: int = 0
+) -> tuple[pl.DataFrame, CleaningReport]:
+    """Apply every rule, sort by consumer and time, and report. ``malformed``: lines that could not be read as such."""
     rules = _rules(mapping)
-    found = lines.select(rule.found.fill_null(value=False).sum().alias(rule.name) for rule in rules).row(
+    hits = lines.select(rule.found.fill_null(value=False).sum().alias(rule.name) for rule in rules).row(
         0, named=True
     )
     drops = [(rule.name, rule.drops) for rule in rules if rule.drops is not None]
@@ -127,22 +128,36 @@ def clean(lines: pl.DataFrame, mapping: Mapping, source: str) -> tuple[pl.DataFr
     order, repeats, disorder = _order(lines, reasons < 0)
     counts = {name: int(n) for (name, _), n in zip(drops, dropped, strict=True)}
     report_rules = [
-        RuleCount(rule.name, rule.reason, rule.action, int(found[rule.name]), counts.get(rule.name, 0))
+        RuleCount(rule.name, rule.reason, rule.action, int(hits[rule.name]), counts.get(rule.name, 0))
         for rule in rules
     ]
+    if malformed:
+        report_rules.insert(0, RuleCount("malformed", MALFORMED, "dropped", malformed, malformed))
     report_rules.append(RuleCount("duplicate", "the same line again", "dropped", repeats, repeats))
     report_rules.append(
         RuleCount("out-of-order", "earlier than the line before of its consumer", "sorted", disorder)
     )
     kept = _repair(lines, mapping)[order]
-    report = _report(kept, lines, (source, mapping.name), tuple(report_rules))
-    if not kept.height:
-        reasons_text = ", ".join(f"{r.dropped} {r.rule}" for r in report.rules if r.dropped)
-        raise BadInputError(
-            f"none of the {lines.height} lines of {source} is usable: {reasons_text}",
-            hint="check the format and the units of the time column",
-        )
+    report = _report(kept, (lines, malformed), (source, mapping.name), tuple(report_rules))
     return kept, report
+
+
+def refuse_unusable(report: CleaningReport) -> None:
+    """Return if a file has a usable line. Raises: BadInputError with the reasons, for the operator's eyes."""
+    if report.kept:
+        return
+    if not report.lines:
+        raise BadInputError(f"{report.source} has a header but no lines", hint="export the events again")
+    reasons = ", ".join(f"{r.dropped} {r.rule}" for r in report.rules if r.dropped)
+    raise BadInputError(
+        f"none of the {report.lines} lines of {report.source} is usable: {reasons}",
+        hint="check the format and the units of the time column",
+    )
+
+
+def empty_report(source: str, format_name: str) -> CleaningReport:
+    """The report of a file in which nothing is."""
+    return CleaningReport(source, format_name, 0, 0, 0, 0, 0, (), "", "", ())
 
 
 def add_product_categories(frame: pl.DataFrame, mapping: Mapping, path: Path) -> pl.DataFrame:
@@ -258,8 +273,10 @@ def _order(lines: pl.DataFrame, usable: NDArray[np.bool_]) -> tuple[NDArray[np.i
 
 
 def _report(
-    kept: pl.DataFrame, lines: pl.DataFrame, names: tuple[str, str], rules: tuple[RuleCount, ...]
+    kept: pl.DataFrame, read: tuple[pl.DataFrame, int], names: tuple[str, str], rules: tuple[RuleCount, ...]
 ) -> CleaningReport:
+    lines, malformed = read
+
     def distinct(name: str) -> int:
         return kept[name].drop_nulls().n_unique() if name in kept.columns else 0
 
@@ -269,7 +286,7 @@ def _report(
     return CleaningReport(
         source=names[0],
         format=names[1],
-        lines=lines.height,
+        lines=lines.height + malformed,
         kept=kept.height,
         consumers=distinct("consumer"),
         items=distinct("item"),

@@ -142,11 +142,13 @@ def load_events(
     *,
     secret: bytes,
     site_column: str = "",
+    tolerant: bool = False,
 ) -> tuple[EventLog, CleaningReport]:
     """Read, map, clean, pseudonymise and sort an event file (CSV, CSV.GZ, Parquet).
 
     ``format`` is a preset or the path of a TOML mapping; ``mapping`` overrides it. ``site_column`` reads
-    the site from that column of the file.
+    the site from that column of the file. ``tolerant``: a file without a usable line is an empty log (a started site
+    must not tell by an error that it has none).
     Guarantee: every line of the file is either in the log or counted, with its reason, in the report.
     Raises: BadInputError if the file cannot be read, does not fit the format, or has no usable line.
 
@@ -154,13 +156,18 @@ def load_events(
         >>> log, report = load_events("shop.csv", "fedcart", secret=bytes(32))  # doctest: +SKIP
     """
     path = Path(path)
+    if tolerant and reading.is_blank(path):
+        nothing = EventLog.from_frame(pl.DataFrame(schema=schema()))
+        return nothing, cleaning.empty_report(path.name, format)
     chosen, header = reading.choose_mapping(path, mappings_of(format, mapping))
     if site_column:
         chosen = chosen.with_site_column(formats.resolve_site_column(site_column, chosen, header))
     with reading.readable(path):
-        lines = cleaning.read_lines(path, chosen, header)
+        lines, malformed = cleaning.read_lines(path, chosen, header)
     lines = lines.with_columns(pseudonyms(lines["consumer"], secret).alias("consumer"))
-    frame, report = cleaning.clean(lines, chosen, source=path.name)
+    frame, report = cleaning.clean(lines, chosen, path.name, malformed)
+    if not tolerant:
+        cleaning.refuse_unusable(report)
     return EventLog(cleaning.add_product_categories(frame, chosen, path)), report
 
 

@@ -7,8 +7,10 @@ import gzip
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 import common.data.formats as formats
@@ -51,6 +53,17 @@ def first_line(path: Path, separator: str = ",") -> list[str]:
         return _first_text_line(path, separator, gzipped=magic[:2] == b"\x1f\x8b")
 
 
+def is_blank(path: Path) -> bool:
+    """True if nothing but blanks is in a text file."""
+    with readable(path):
+        if path.is_dir() or is_parquet(path):
+            return False
+        with path.open("rb") as file:
+            opener = gzip.open if file.read(2) == b"\x1f\x8b" else open
+        with opener(path, "rb") as text:
+            return not any(part.strip() for part in iter(lambda: text.read(_SNIFF_BYTES), b""))
+
+
 def is_parquet(path: Path) -> bool:
     """True if the file begins with the magic bytes of Parquet."""
     with path.open("rb") as file:
@@ -71,6 +84,68 @@ def scan(path: Path, names: Sequence[str], separator: str) -> pl.LazyFrame:
         encoding="utf8-lossy",
     )
     return frame
+
+
+@dataclass(frozen=True)
+class Lines:
+    """The well-formed lines of an event file as columns, text unparsed; ``malformed`` others were left out."""
+
+    frame: pl.DataFrame
+    malformed: int
+
+
+def read_lines(path: Path, names: Sequence[str], separator: str, columns: Sequence[str]) -> Lines:
+    """Read these columns of an event file. ``names`` are given for a file without header.
+
+    Guarantee: each line of a text file is read alone. One with another number of fields, or a quote that never ends, drops
+    itself and nothing else: no line of one consumer changes how another's is read.
+    """
+    if is_parquet(path):
+        return Lines(pl.read_parquet(path, columns=list(columns)), 0)
+    text = _physical_lines(path)
+    header = list(names) or next(csv.reader([text[0].lstrip("\ufeff")], delimiter=separator), [])
+    text = text if names else text[1:]
+    quoted = text.str.contains('"', literal=True)
+    plain = text.filter(~quoted)
+    right = plain.str.count_matches(separator, literal=True) == len(header) - 1
+    wanted = [header.index(column) for column in columns]
+    parts = plain.filter(right).str.split_exact(separator, len(header) - 1).struct.unnest()
+    rows = [_fields(line, separator) for line in text.filter(quoted)]
+    good = [[fields[place] for place in wanted] for fields in rows if len(fields) == len(header)]
+    places = pl.Series(np.arange(len(text)))
+    order = pl.concat(
+        [
+            places.filter(~quoted).filter(right),
+            places.filter(quoted).filter(pl.Series([len(f) == len(header) for f in rows], dtype=pl.Boolean)),
+        ]
+    )
+    schema = dict.fromkeys(columns, pl.String)
+    frame = pl.concat(
+        [
+            pl.DataFrame([parts.to_series(place).alias(name) for place, name in zip(wanted, columns, strict=True)])
+            if len(parts)
+            else pl.DataFrame(schema=schema),
+            pl.DataFrame(good, schema=schema, orient="row"),
+        ]
+    )
+    return Lines(frame[order.arg_sort()], len(text) - len(order))
+
+
+def _physical_lines(path: Path) -> pl.Series:
+    """Every line that is not blank, as text."""
+    frame = pl.read_csv(
+        path, has_header=False, new_columns=["line"], separator="\x1f", quote_char=None, infer_schema=False,
+        encoding="utf8-lossy", truncate_ragged_lines=True,
+    )  # fmt: skip
+    lines = frame["line"].fill_null("").str.strip_chars_end("\r")
+    return lines.filter(lines.str.strip_chars() != "")
+
+
+def _fields(line: str, separator: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=separator, strict=True), [])
+    except csv.Error:
+        return []
 
 
 def choose_mapping(path: Path, mappings: Sequence[formats.Mapping]) -> tuple[formats.Mapping, list[str]]:
@@ -100,8 +175,9 @@ def _first_text_line(path: Path, separator: str, *, gzipped: bool) -> list[str]:
         head = file.read(_SNIFF_BYTES)
     if not head.strip():
         raise BadInputError(f"{path} is empty", hint="an event file needs a header and lines")
-    control = sum(byte < 9 or 13 < byte < 32 for byte in head)
-    if b"\0" in head or control > len(head) // 100:
+    first = head.splitlines()[0]  # of the header only: no consumer's line may decide whether a file is read
+    control = sum(byte < 9 or 13 < byte < 32 for byte in first)
+    if b"\0" in first or control > len(first) // 100:
         raise BadInputError(f"{path} is not text", hint="give a CSV, CSV.GZ or Parquet file")
     line = head.decode("utf-8-sig", errors="replace").splitlines()[0]
     return next(csv.reader([line], delimiter=separator), [])

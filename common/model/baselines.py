@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from common.model.batch import Batch, Batcher, Sequences
-from common.model.metrics import expected_ranks, mean_over_steps, rank_metrics
+from common.model.metrics import mean_over_steps, rank_metrics
 from common.tasks.heads import STEP_HEADS
 from common.tasks.metric_sums import TOP_K
 
@@ -52,72 +53,110 @@ def fit(train: Sequences, items: int) -> Counts:
     )
 
 
+class Steps(NamedTuple):
+    """The steps of a hold-out whose next item is known. Shapes: ``[P]`` each.
+
+    ``last``: the latest known item, 0 if there was none; ``weight``: of the step in its consumer's mean; ``recent``: the
+    target's rank if the items that were seen come first, the latest of them before all, and popular ones behind.
+    """
+
+    last: NDArray[np.int64]
+    target: NDArray[np.int64]
+    weight: NDArray[np.float64]
+    recent: NDArray[np.float64]
+
+
+_NO_STEPS = Steps(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), np.zeros(0))
+
+
 def evaluate_baselines(counts: Counts, holdout: Batcher) -> dict[str, dict[str, float]]:
     """Recall and MRR of each baseline over the hold-out, a consumer's mean over its steps counting once.
 
     Result: ``{"popularity": {"recall@20": ..., "mrr@20": ...}, ..., "majority": {"event_accuracy": ...}}``; event type
     and category are also guessed to be the same as the last one.
     """
-    sums = {name: np.zeros(2) for name in SCORERS}
     guessed = {name: {head: 0.0 for head in CLASSES if head in holdout.heads} for name in GUESSES}
-    answered = 0.0
+    answered, parts = 0.0, [_NO_STEPS]
     for batch in holdout.pieces(len(counts.popularity)):
         if batch.steps == 0:
             continue
         known = mean_over_steps(torch.ones(len(batch.step_of_row), 1), batch, "next-item")[:, 0] > 0
         answered += float(known.sum())
-        asked = torch.nonzero(batch.targets["next-item"] > 0)[:, 0].numpy()
-        last, target = _last_known_item(batch)[asked], batch.targets["next-item"][torch.from_numpy(asked)]
-        for name, scorer in SCORERS.items():
-            values = torch.zeros(len(batch.step_of_row), 2, dtype=torch.double)
-            scores = torch.from_numpy(scorer(counts, batch, asked, last))
-            values[asked] = rank_metrics(expected_ranks(scores, target))
-            sums[name] += mean_over_steps(values, batch, "next-item").sum(0).numpy()
+        parts.append(asked_steps(counts, batch))
         for name, guess in GUESSES.items():
             for head in guessed[name]:
                 right = (batch.targets[head] == guess(counts, batch, head)).double()[:, None]
                 guessed[name][head] += float(mean_over_steps(right, batch, head)[known].sum())
-    total = max(answered, 1.0)
-    names = (f"recall@{TOP_K}", f"mrr@{TOP_K}")
-    result = {n: dict(zip(names, (s / total).tolist(), strict=True)) for n, s in sums.items()}
+    total, steps = max(answered, 1.0), Steps(*map(np.concatenate, zip(*parts, strict=True)))
+    result: dict[str, dict[str, float]] = {}
+    for name, ranks_of in RANKS.items():
+        means = steps.weight @ rank_metrics(torch.from_numpy(ranks_of(counts, steps))).numpy() / total
+        result[name] = dict(zip((f"recall@{TOP_K}", f"mrr@{TOP_K}"), means.tolist(), strict=True))
     for name, rights in guessed.items():
         result[name] = result.get(name, {}) | {CLASSES[head]: right / total for head, right in rights.items()}
     return result
 
 
-def _popularity(counts: Counts, batch: Batch, asked: NDArray[np.int64], last: NDArray[np.int64]) -> Floats:  # noqa: ARG001
-    return np.repeat(counts.popularity[None], len(asked), axis=0)
-
-
-def _markov(counts: Counts, batch: Batch, asked: NDArray[np.int64], last: NDArray[np.int64]) -> Floats:  # noqa: ARG001
-    rows: Floats = counts.transitions[last].toarray()
-    rows += BACKOFF * counts.popularity
-    return rows
-
-
-def _item_knn(counts: Counts, batch: Batch, asked: NDArray[np.int64], last: NDArray[np.int64]) -> Floats:  # noqa: ARG001
-    rows: Floats = counts.similarity[last].toarray()
-    rows += 1e-6 * counts.popularity
-    return rows
-
-
-def _repeat_last(counts: Counts, batch: Batch, asked: NDArray[np.int64], last: NDArray[np.int64]) -> Floats:  # noqa: ARG001
-    """Most recent distinct items first, popularity behind them."""
+def asked_steps(counts: Counts, batch: Batch) -> Steps:
+    """What the baselines read of a packed batch."""
+    asked = torch.nonzero(batch.targets["next-item"] > 0)[:, 0].numpy()
+    target, weight = batch.targets["next-item"].numpy()[asked], batch.weights["next-item"].numpy()[asked]
     place = np.full(len(batch.step_of_row), -1)
     place[asked] = np.arange(len(asked))
-    scores = np.repeat(counts.popularity[None], len(asked), axis=0)
     rows, items, when = _history(batch)
-    wanted = place[rows] >= 0
-    # ordered by time: of an item that occurred twice, the later time is written last
-    scores[place[rows[wanted]], items[wanted]] = 1.0 + when[wanted]
-    return scores
+    last = np.zeros(len(batch.step_of_row), dtype=np.int64)
+    last[rows] = items
+    wanted = np.flatnonzero(place[rows] >= 0)[::-1]
+    pair = place[rows[wanted]] * len(counts.popularity) + items[wanted]
+    latest = wanted[np.unique(pair, return_index=True)[1]]  # of an item that occurred twice, the later time
+    recent = _recency_ranks(counts.popularity, target, place[rows[latest]], items[latest], when[latest])
+    return Steps(last[asked], target, weight.astype(np.float64), recent)
 
 
-SCORERS: Mapping[str, Callable[[Counts, Batch, NDArray[np.int64], NDArray[np.int64]], Floats]] = {
-    "popularity": _popularity,
-    "markov": _markov,
-    "item-knn": _item_knn,
-    "repeat-last": _repeat_last,
+def _recency_ranks(
+    popularity: Floats,
+    target: NDArray[np.int64],
+    row: NDArray[np.int64],
+    item: NDArray[np.int64],
+    when: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Ranks by the latest time of each item seen (``row``, ``item``, ``when``), those never seen by popularity behind."""
+    seen = np.full(len(target), -1)
+    own = item == target[row]
+    seen[row[own]] = when[own]
+    later = np.bincount(row, weights=when > seen[row], minlength=len(target))
+    # a seen item stands before an unseen target, wherever popularity has it
+    least = popularity[target][row]
+    moved = 1.0 - (popularity[item] > least) - 0.5 * (popularity[item] == least)
+    unseen = _ranks(popularity, target) + np.bincount(row, weights=moved, minlength=len(target))
+    return np.where(seen >= 0, later, unseen)
+
+
+def _ranks(scores: Floats, target: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Rank of each target from 0, the mean over random orders of ties. Shapes: ``float32[C], int64[P] -> float64[P]``."""
+    ordered, wanted = np.sort(scores), scores[target]
+    at_most, below = np.searchsorted(ordered, wanted, "right"), np.searchsorted(ordered, wanted, "left")
+    return np.asarray(len(scores) - (at_most + below + 1) / 2)
+
+
+def _ranks_on_top(base: Floats, more: sparse.csr_matrix, steps: Steps) -> NDArray[np.float64]:
+    """Ranks by a base and, on top of it, the row of ``more`` that belongs to the last item; sorted once per item."""
+    ranks, order = np.zeros(len(steps.last)), np.argsort(steps.last, kind="stable")
+    for group in np.split(order, np.flatnonzero(np.diff(steps.last[order])) + 1):
+        if len(group):
+            scores, row = base.copy(), more[steps.last[group[0]]]
+            scores[row.indices] += row.data
+            ranks[group] = _ranks(scores, steps.target[group])
+    return ranks
+
+
+RANKS: Mapping[str, Callable[[Counts, Steps], NDArray[np.float64]]] = {
+    "popularity": lambda counts, steps: _ranks(counts.popularity, steps.target),
+    "markov": lambda counts, steps: _ranks_on_top(BACKOFF * counts.popularity, counts.transitions, steps),
+    "item-knn": lambda counts, steps: _ranks_on_top(
+        np.float32(1e-6) * counts.popularity, counts.similarity, steps
+    ),
+    "repeat-last": lambda _, steps: steps.recent,
 }
 
 
@@ -150,14 +189,6 @@ def _history(batch: Batch) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArra
         np.repeat(item[seen], repeat),
         np.repeat(step[seen], repeat),
     )
-
-
-def _last_known_item(batch: Batch) -> NDArray[np.int64]:
-    """The latest known item up to each step, 0 if there was none: ``int64[P]`` of a packed batch."""
-    last = np.zeros(len(batch.step_of_row), dtype=np.int64)
-    rows, items, _ = _history(batch)
-    last[rows] = items
-    return last
 
 
 def _cosine(row: NDArray[np.int64], item: NDArray[np.int64], consumers: int, items: int) -> sparse.csr_matrix:

@@ -252,12 +252,12 @@ class Batcher:
 
     def _last_known(self, rows_of: _Rows, consumers: int) -> dict[str, Index]:
         """Where each consumer is asked once: number of the existing step, -1 for none; ``int64[B]`` per step head."""
-        found: dict[str, Index] = {}
+        last: dict[str, Index] = {}
         for head in self.heads if self.only_last else ():
             known = np.flatnonzero(self._next[rows_of.source, self.names.index(STEP_HEADS[head])] > 0)
-            found[head] = np.full(consumers, -1)
-            found[head][rows_of.who[known]] = known  # a consumer's steps are in time order: the last one stays
-        return found
+            last[head] = np.full(consumers, -1)
+            last[head][rows_of.who[known]] = known  # a consumer's steps are in time order: the last one stays
+        return last
 
     def _sorted(self, rows: Index) -> tuple[Index, Index]:
         rows = np.asarray(rows, dtype=np.int64)
@@ -341,12 +341,12 @@ class _Rows:
 
 def _layout_rows(asked: Mapping[str, Index], layout: Index, own: Index) -> dict[str, Tensor]:
     """Rows of the layout for numbers of existing steps; a consumer's ``own`` row where there is none."""
-    found = {}
+    columns = {}
     for head, numbers in asked.items():
         rows = own.copy()
         rows[numbers >= 0] = layout[numbers[numbers >= 0]]
-        found[head] = torch.from_numpy(rows)
-    return found
+        columns[head] = torch.from_numpy(rows)
+    return columns
 
 
 def _scatter(values: NDArray[np.generic], padded: tuple[Index, int, int]) -> NDArray[np.generic]:

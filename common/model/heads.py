@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -10,6 +12,7 @@ from common.errors import ConfigError
 from common.model.batch import Batch
 
 NEVER = float("-inf")
+CELLS_AT_ONCE = 1 << 18  # 1 MB of float32 logits: what is done to them next finds them in the cache
 
 
 class ClassHead(nn.Module):
@@ -23,6 +26,26 @@ class ClassHead(nn.Module):
         """Shapes: ``hidden: [..., dim]`` -> ``[..., classes]``."""
         logits: Tensor = self.linear(hidden)
         return without_unknown(logits)
+
+    def logits_in_pieces(self, states: Tensor, batch: Batch) -> Iterator[tuple[slice, Tensor]]:
+        """The same logits without gradients, few rows at a time, in one buffer that the next piece overwrites.
+
+        Shapes: ``states: [P, dim]`` -> slices of its rows and ``[rows, classes]``.
+        """
+        rows = max(1, CELLS_AT_ONCE // self.linear.out_features)
+        buffer = states.new_empty(min(rows, len(states)), self.linear.out_features)
+        states, weight, bias = states.detach(), self.linear.weight.detach().t(), self.linear.bias.detach()
+        add_bonus = self._bonus(batch)
+        for start in range(0, len(states), rows):
+            piece = slice(start, min(start + rows, len(states)))
+            logits = torch.addmm(bias, states[piece], weight, out=buffer[: piece.stop - start])
+            add_bonus(piece, logits)
+            logits[:, 0] = NEVER
+            yield piece, logits
+
+    def _bonus(self, batch: Batch) -> Callable[[slice, Tensor], None]:  # noqa: ARG002 - as of heads with a copy path
+        """What adds the copy path's constant to the logits of a piece of rows, in place."""
+        return lambda _piece, _logits: None
 
     def step_losses(self, hidden: Tensor, target: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy of each step, 0 where the target is unknown. Shapes: ``[P]`` or ``[B, T]``."""
@@ -50,6 +73,14 @@ class CategoryHead(ClassHead):
             raw = raw.scatter_add(-1, last, raw.new_full(last.shape, self.copy_bonus))
         return without_unknown(raw)
 
+    def _bonus(self, batch: Batch) -> Callable[[slice, Tensor], None]:
+        last = batch.category.reshape(-1, 1)
+
+        def add(piece: slice, logits: Tensor) -> None:
+            logits.scatter_add_(1, last[piece], logits.new_full((len(logits), 1), self.copy_bonus))
+
+        return add
+
 
 class ItemHead(ClassHead):
     """Next item: the softmax with a copy path, a public constant bonus on items already in the row.
@@ -74,6 +105,19 @@ class ItemHead(ClassHead):
             bonus = torch.full((len(batch.seen_rows),), self.copy_bonus, dtype=raw.dtype)
             raw = raw.view(-1).index_add(0, batch.seen_rows * items + batch.seen_items, bonus).view(raw.shape)
         return without_unknown(raw)
+
+    def _bonus(self, batch: Batch) -> Callable[[slice, Tensor], None]:
+        if not self.copy_bonus:
+            return super()._bonus(batch)
+        rows, order = batch.seen_rows.sort()
+        items = batch.seen_items[order]
+
+        def add(piece: slice, logits: Tensor) -> None:
+            first, last = torch.searchsorted(rows, rows.new_tensor([piece.start, piece.stop])).tolist()
+            place = (rows[first:last] - piece.start, items[first:last])
+            logits[place] += self.copy_bonus  # no pair of row and item is there twice
+
+        return add
 
     def step_losses(self, hidden: Tensor, target: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy of each step, 0 where the target is unknown. Shapes: ``[P]`` or ``[B, T]``."""

@@ -29,12 +29,12 @@ def name_rows(names: Sequence[str], dim: int) -> NDArray[np.float32]:
     Guarantee: follows from the names and ``dim`` only.
     """
     words = [sorted(set(_WORD.findall(name.casefold()))) for name in names]
-    used = Counter(word for found in words for word in found)
+    used = Counter(word for words_of_row in words for word in words_of_row)
     total = len(names)
     direction = {word: np.log((1 + total) / (1 + count)) * _direction(word, dim) for word, count in used.items()}
     rows = np.zeros((total, dim))
-    for i, found in enumerate(words):
-        for word in found:
+    for i, words_of_row in enumerate(words):
+        for word in words_of_row:
             rows[i] += direction[word]
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     return (rows / np.where(length > 0, length, 1.0)).astype(np.float32)

@@ -50,17 +50,18 @@ def consumer_metrics(model: SequenceModel, batch: Batch) -> NDArray[np.float64]:
     return columns * counted[:, None]
 
 
-def expected_ranks(scores: Tensor, target: Tensor) -> Tensor:
+def expected_ranks(scores: Tensor, target: Tensor, flags: Tensor | None = None) -> Tensor:
     """Rank of the target from 0, the mean over random orders of ties. Shapes: ``[P, C], [P] -> [P]``.
 
+    ``flags``: room for ``[P, C]`` numbers, to be overwritten.
     Guarantee: NaN never helps: a NaN score beats the target, a NaN target comes last.
     """
     wanted = scores.gather(1, target[:, None])
     # 0/1 as floats and a product with ones: four times as fast as a sum of booleans, exact below 2^24 classes
-    flags, ones = torch.empty_like(scores), scores.new_ones(scores.shape[1])
-    ahead = scores.shape[1] - torch.le(scores, wanted, out=flags) @ ones
-    tied = torch.eq(scores, wanted, out=flags) @ ones - 1
-    ranks = ahead + tied.clamp_min(0) / 2
+    flags, ones = torch.empty_like(scores) if flags is None else flags, scores.new_ones(scores.shape[1])
+    not_above = torch.le(scores, wanted, out=flags) @ ones
+    below = torch.lt(scores, wanted, out=flags) @ ones
+    ranks = scores.shape[1] - (not_above + below + 1) / 2
     return torch.where(torch.isnan(wanted[:, 0]), torch.full_like(ranks, scores.shape[1]), ranks)
 
 
@@ -90,16 +91,29 @@ def _step_metrics(head: nn.Module, hidden: Tensor, batch: Batch, name: str) -> t
     if not isinstance(head, ClassHead):
         raise ConfigError(f"head {name!r} has no metric", hint="add it to consumer_metrics")
     asked = batch.target_steps(name, hidden)
-    logits = head.logits(asked.hidden, asked.batch).flatten(0, -2)  # [P, C], or [B, C] for the last step only
-    target = asked.target.reshape(-1)
-    loss = functional.cross_entropy(logits, target, ignore_index=0, reduction="none")[:, None]
-    if isinstance(head, ItemHead):
-        values = rank_metrics(expected_ranks(logits, target))
-    else:
-        values = (logits.argmax(1) == target).double()[:, None]
+    states, target = asked.hidden.flatten(0, -2), asked.target.reshape(-1)
+    loss, right = states.new_empty(len(states), 1), states.new_empty(len(states), 1)
+    flags = None
+    for piece, logits in head.logits_in_pieces(states, asked.batch):
+        if isinstance(head, ItemHead):
+            flags = torch.empty_like(logits) if flags is None else flags
+            right[piece, 0] = expected_ranks(logits, target[piece], flags[: len(logits)])
+        else:
+            right[piece, 0] = (logits.argmax(1) == target[piece]).float()
+        loss[piece, 0] = _cross_entropy_of(logits, target[piece])
+    values = rank_metrics(right[:, 0]) if isinstance(head, ItemHead) else right.double()
     if asked.one_each:
         return loss * asked.weight[:, None], values * asked.weight[:, None]
     return mean_over_steps(loss, batch, name), mean_over_steps(values, batch, name)
+
+
+def _cross_entropy_of(logits: Tensor, target: Tensor) -> Tensor:
+    """Loss of each row, 0 where the target is unknown; the logits are overwritten. Shapes: ``[P, C], [P] -> [P]``."""
+    wanted = logits.gather(1, target[:, None])
+    most = logits.amax(1, keepdim=True)
+    total = logits.sub_(most).exp_() @ logits.new_ones(logits.shape[1])
+    loss = total.log_() + (most - wanted)[:, 0]
+    return torch.where(target > 0, loss, torch.zeros_like(loss))
 
 
 def _row_metrics(head: RowHead, values: Tensor, batch: Batch, name: str) -> tuple[Tensor, Tensor]:

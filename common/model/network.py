@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +14,11 @@ from torch.nn.utils.rnn import PackedSequence
 from common.config import ModelSettings
 from common.errors import ConfigError
 from common.model.batch import Batch
+from common.model.encoders import build_encoder, stacked
 from common.model.heads import CategoryHead, ClassHead, ItemHead, RowHead, public_negatives
 from common.model.history import history_width
 from common.tasks.heads import INTENT, ROW_HEADS, STEP_HEADS
 
-_ENCODERS: Mapping[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 _NEGATIVES_SEED = 1  # public and the same in every run
 
 
@@ -38,7 +39,7 @@ class ModelShape:
 
 
 class SequenceModel(nn.Module):
-    """Encoder and heads. Every parameter lives in an Embedding, LSTM, GRU or Linear leaf.
+    """Encoder and heads. Every parameter lives in a leaf that can be clipped.
 
     Guarantee: the output at a step depends on events up to that step only (attention pooling reads the
     whole input of a row and feeds row heads only).
@@ -52,8 +53,7 @@ class SequenceModel(nn.Module):
         self.context = nn.ModuleDict(
             {name: nn.Embedding(shape.sizes[name], d) for name in shape.context if name in settings.context}
         )
-        dropout = settings.dropout if settings.layers > 1 else 0.0
-        self.encoder = _ENCODERS[settings.encoder](d, h, settings.layers, batch_first=True, dropout=dropout)
+        self.encoder, self.carries = build_encoder(settings)
         self.projection = nn.Linear(h, d, bias=False) if h != d else None
         self.attention = nn.Linear(d, 1) if settings.pooling == "attention" and self._row_heads() else None
         self.heads = nn.ModuleDict({name: self._head(name) for name in settings.heads})
@@ -80,23 +80,55 @@ class SequenceModel(nn.Module):
         known = ", ".join([*STEP_HEADS, *ROW_HEADS])
         raise ConfigError(f"no head named {name!r} for these features", hint=f"model.heads may name: {known}")
 
-    def embed(self, batch: Batch) -> Tensor:
-        """Sum of the embeddings of each event. Shapes: ``[P, dim]`` packed, ``[B, T, dim]`` padded."""
-        item = batch.inputs["item"]
+    def embed(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Sum of the embeddings of each event. Shapes: ``int64[...]`` of each feature -> ``[..., dim]``."""
+        item = inputs["item"]
         # "no item" is the zero vector: row 0 is never read, so it is in no gradient of any engine
-        x: Tensor = self.item(item) * (item > 0)[..., None]
+        x: Tensor = self.item(item) * (item > 0).to(self.item.weight.dtype)[..., None]
         for name, embedding in self.context.items():
-            x = x + embedding(batch.inputs[name])
+            x = x + embedding(inputs[name])
         return x
 
-    def hidden_states(self, batch: Batch) -> Tensor:
-        """Residual stream behind the encoder, ``x + rnn(x)``. Shapes: like ``embed``."""
-        x = self.embed(batch)
-        if batch.batch_sizes is not None:
-            states: Tensor = self.encoder(PackedSequence(x, batch.batch_sizes))[0].data
+    def encode(
+        self, x: Tensor, batch_sizes: Tensor | None = None, state: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
+        """Residual stream behind the encoder, ``x + rnn(x)``, and what torch's encoder carries on.
+
+        Shapes: ``x`` and result ``[P, dim]`` packed by ``batch_sizes``, or ``[B, T, dim]``; ``state`` as in ``step``.
+        """
+        carried: Any = state
+        if state is not None:
+            carried = (state[0], state[1]) if len(state) == 2 else state[0]
+        if batch_sizes is None:
+            states, behind = self.encoder(x, carried)
         else:
-            states = self.encoder(x)[0]
-        return x + (self.projection(states) if self.projection is not None else states)
+            packed, behind = self.encoder(PackedSequence(x, batch_sizes), carried)
+            states = packed.data
+        return x + (self.projection(states) if self.projection is not None else states), behind
+
+    def hidden_states(self, batch: Batch) -> Tensor:
+        """Residual stream of each event. Shapes: ``[P, dim]`` packed, ``[B, T, dim]`` padded."""
+        return self.encode(self.embed(batch.inputs), batch.batch_sizes)[0]
+
+    def carried(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Residual stream of a packed batch, and the state behind the last event of each row (``step``)."""
+        hidden, behind = self.encode(self.embed(batch.inputs), batch.batch_sizes)
+        return hidden, stacked(behind)
+
+    def step(self, inputs: Mapping[str, Tensor], state: Tensor) -> tuple[Tensor, Tensor]:
+        """Advance every consumer by one event.
+
+        Shapes: ``int64[B]`` of each feature and ``state: float32[S, layers, B, hidden]`` (``first_state``), S = 2
+        for an LSTM (hidden, cell) and 1 for a GRU -> residual stream ``[B, dim]`` and the next state. S, layers and
+        hidden are in ``carries``.
+        """
+        hidden, behind = self.encode(self.embed(inputs)[:, None], state=state)
+        return hidden[:, 0], stacked(behind)
+
+    def first_state(self, consumers: int) -> Tensor:
+        """State before the first event: ``float32[S, layers, consumers, hidden]`` of zeros."""
+        kept, layers, hidden = self.carries
+        return torch.zeros(kept, layers, consumers, hidden)
 
     def pooled(self, hidden: Tensor, batch: Batch, moment: int = -1) -> Tensor:
         """One vector per consumer, zeros for a consumer without steps. Shapes: ``[B, dim]``.

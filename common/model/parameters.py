@@ -18,9 +18,10 @@ from safetensors.numpy import load as load_tensors, save as save_tensors
 from torch import Tensor, nn
 
 from common.atomic import write_atomic
-from common.errors import BadInputError
+from common.errors import BadInputError, VerificationError
 from common.model.files import METADATA_FILE, WEIGHTS_FILE
-from common.strict_json import readable
+from common.strict_json import one_line, readable
+from common.trust.identity import ROSTER_FILE, Identity, Roster, verify_signature
 
 if TYPE_CHECKING:
     from common.model.network import SequenceModel
@@ -108,7 +109,7 @@ class FlatParameters:
 
 
 @dataclass(frozen=True)
-class ItemRows:
+class StockedModel:
     """A site's public catalogue as a smaller model that has only its item rows.
 
     Training the smaller model makes the rules for foreign rows true by construction: they are in no
@@ -143,7 +144,7 @@ class ItemRows:
         return local
 
 
-def item_rows(layout: Layout, item_tensors: tuple[str, ...], mask: NDArray[np.bool_]) -> ItemRows:
+def item_rows(layout: Layout, item_tensors: tuple[str, ...], mask: NDArray[np.bool_]) -> StockedModel:
     """Build the smaller model's index for a public item mask ``bool[V]`` (row 0 is always kept).
 
     Raises: BadInputError if the mask has not one entry per item row.
@@ -165,11 +166,13 @@ def item_rows(layout: Layout, item_tensors: tuple[str, ...], mask: NDArray[np.bo
             unread.append(place[0].reshape(-1))
     lookup = np.zeros(rows_in_model, dtype=np.int64)
     lookup[rows] = np.arange(len(rows))
-    return ItemRows(rows, np.concatenate(parts), lookup, np.concatenate(unread), layout.size)
+    return StockedModel(rows, np.concatenate(parts), lookup, np.concatenate(unread), layout.size)
 
 
-def save_model(folder: Path, vector: Vector, layout: Layout, metadata: Mapping[str, Any]) -> None:
-    """Write ``model.safetensors`` and ``model.json``, each atomically, the weights first.
+def save_model(
+    folder: Path, vector: Vector, layout: Layout, metadata: Mapping[str, Any], coordinator: Identity
+) -> None:
+    """Write ``model.safetensors`` and ``model.json``, each atomically, the weights first, signed by the coordinator.
 
     ``metadata`` is public JSON (settings, sizes, round, ...). Raises: BadInputError for a wrong vector.
     """
@@ -181,7 +184,9 @@ def save_model(folder: Path, vector: Vector, layout: Layout, metadata: Mapping[s
         "layout": [[n, list(s)] for n, (_, s) in layout.entries.items()],
         "layout_digest": layout.digest().hex(),
         "metadata": dict(metadata),
+        "coordinator": coordinator.public_key.hex(),
     }
+    document["signature"] = coordinator.sign(_statement(document)).hex()
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / WEIGHTS_FILE, weights)
     write_atomic(folder / METADATA_FILE, readable(document).encode())
@@ -190,7 +195,10 @@ def save_model(folder: Path, vector: Vector, layout: Layout, metadata: Mapping[s
 def load_model(folder: Path) -> tuple[Vector, Layout, dict[str, Any]]:
     """Read and verify a model folder: parameters ``float32[d]``, their layout, the metadata.
 
-    Raises: BadInputError for a missing, damaged or foreign file, or weights that do not match the JSON.
+    The signature shows that both files are as the coordinator named in them left them; where a roster lies beside them,
+    that it is the roster's coordinator.
+    Raises: BadInputError for a missing, damaged or foreign file, a signature that does not hold, or weights that do not
+    match the JSON.
     """
     hint = "use a model folder written by fedcart, with both files from the same run"
     try:
@@ -204,6 +212,7 @@ def load_model(folder: Path) -> tuple[Vector, Layout, dict[str, Any]]:
         raise BadInputError(
             f"{folder / WEIGHTS_FILE} does not have the digest named in {METADATA_FILE}", hint=hint
         )
+    _check_signature(folder, document)
     try:
         tensors = load_tensors(weights)
         layout, vector = _join(document["layout"], tensors)
@@ -241,3 +250,24 @@ def _join(named: list[Any], tensors: Mapping[str, NDArray[Any]]) -> tuple[Layout
         raise ValueError(f"{len(tensors)} tensors, {len(entries)} named")
     parts = [tensors[n].reshape(-1) for n in entries]
     return Layout(entries), np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
+
+
+def _statement(document: Mapping[str, Any]) -> bytes:
+    unsigned = {name: value for name, value in document.items() if name != "signature"}
+    return hashlib.sha256(b"fedcart/model-file/1\0" + one_line(unsigned).encode()).digest()
+
+
+def _check_signature(folder: Path, document: Mapping[str, Any]) -> None:
+    try:
+        key, signature = bytes.fromhex(document["coordinator"]), bytes.fromhex(document["signature"])
+        verify_signature(key, _statement(document), signature)
+    except (KeyError, TypeError, ValueError, VerificationError):
+        raise BadInputError(
+            f"{folder / METADATA_FILE} is not signed by the coordinator that it names",
+            hint="it was edited, or is of an older program: take the model again from who trained it",
+        ) from None
+    roster = folder / ROSTER_FILE
+    if roster.is_file() and Roster.load(roster).coordinator.public_key != key:
+        raise BadInputError(
+            f"the model in {folder} is signed by another coordinator than that of the roster beside it"
+        )

@@ -82,7 +82,7 @@ def build_sales_model(settings: ModelSettings, horizon: int, seed: int) -> Sales
 
 
 @dataclass(frozen=True)
-class Windows:
+class SeriesWindows:
     """Series as the model sees them: one example per category and origin.
 
     Shapes: ``window: float32[B, L, inputs]``, ``ahead: float32[B, horizon, seasonal mean and calendar]``; ``target: float32[B,
@@ -116,7 +116,7 @@ def first_origin(window: int, season: int) -> int:
 
 def make_windows(
     series: Floats, spec: SalesSpec, config: RunConfig, origins: NDArray[np.int64], noise: Floats | None = None
-) -> Windows:
+) -> SeriesWindows:
     """Examples of a site's series at some origins; targets beyond the series are 0.
 
     ``series: float64[channels, categories, T]`` in units of the bounds; T may differ from the spec's.
@@ -144,7 +144,7 @@ def make_windows(
     later = np.where(known, series[..., np.minimum(ahead, series.shape[-1] - 1)], mean)
     features = calendar(spec, 0, int(ahead.max()) + 1)
     seen = np.concatenate([scaled(deviations(series, season)[..., past]), scaled(series[..., past]) - 1.0])
-    return Windows(
+    return SeriesWindows(
         window=_with_calendar(seen, features[past]),
         ahead=_with_calendar(scaled(mean) - 1.0, features[ahead]),
         target=_by_example(scaled(later - mean)).astype(np.float32),
@@ -168,7 +168,7 @@ def _by_example(values: Floats) -> Floats:
     return np.asarray(moved.reshape(-1, *moved.shape[2:]))
 
 
-def corrections(model: SalesModel, windows: Windows) -> NDArray[np.float32]:
+def corrections(model: SalesModel, windows: SeriesWindows) -> NDArray[np.float32]:
     """The model's normalised corrections of all windows: ``float32[B, horizon, channels]``."""
     model.eval()
     parts = []
@@ -192,7 +192,7 @@ class OwnPart:
     bias: NDArray[np.float32]
 
 
-def own_bias(windows: Windows, corrected: NDArray[np.float32], horizon: int) -> NDArray[np.float32]:
+def own_bias(windows: SeriesWindows, corrected: NDArray[np.float32], horizon: int) -> NDArray[np.float32]:
     """The mean error of each category and channel, drawn towards 0: ``float32[categories, channels]``."""
     errors = (windows.target - corrected).mean(axis=1)  # [B, channels]
     origins = len(windows.origins)
@@ -201,7 +201,7 @@ def own_bias(windows: Windows, corrected: NDArray[np.float32], horizon: int) -> 
     return np.asarray(per_series * (apart / (apart + _PRIOR)), dtype=np.float32)
 
 
-def own_part(windows: Windows, corrected: NDArray[np.float32], horizon: int) -> OwnPart:
+def own_part(windows: SeriesWindows, corrected: NDArray[np.float32], horizon: int) -> OwnPart:
     """Fit a site's own part on windows that the shared model has not learnt from.
 
     Where the shared correction did not help here, it is taken back: trust is the least-squares factor, at most 1.
@@ -213,12 +213,12 @@ def own_part(windows: Windows, corrected: NDArray[np.float32], horizon: int) -> 
     return OwnPart(trust, own_bias(windows, corrected * trust, horizon))
 
 
-def forecasts(windows: Windows, corrected: NDArray[np.float32], own: OwnPart) -> Floats:
+def forecasts(windows: SeriesWindows, corrected: NDArray[np.float32], own: OwnPart) -> Floats:
     """Forecasts in units of the bounds, never negative: ``float64[channels, categories, origins, horizon]``."""
     values = windows.mean + normalised(windows, corrected, own) * windows.level[:, None]
     return windows.unfold(np.maximum(values, 0.0))
 
 
-def normalised(windows: Windows, corrected: NDArray[np.float32], own: OwnPart) -> NDArray[np.float32]:
+def normalised(windows: SeriesWindows, corrected: NDArray[np.float32], own: OwnPart) -> NDArray[np.float32]:
     """The whole correction of the seasonal mean: ``float32[B, horizon, channels]``."""
     return np.asarray(corrected * own.trust + own.bias[windows.category][:, None], dtype=np.float32)

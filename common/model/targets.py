@@ -60,9 +60,9 @@ def row_targets(config: RunConfig, sequences: ConsumerSequences) -> RowTargets |
     last = asked[-1][0]
     steps = [np.where(np.isfinite(t.values[INTENT]), t.lengths - 1, -1) for t, _ in asked]
     steps[-1] = last.lengths - 1  # the judged moment is also where a row without an answer is predicted
-    found = [history_at(config, sequences, s, t) for s, (_, t) in zip(steps, asked, strict=True)]
+    history = [history_at(config, sequences, s, t) for s, (_, t) in zip(steps, asked, strict=True)]
     values = np.stack([t.values[INTENT] for t, _ in asked], axis=1)
-    asks = Asks(np.stack(steps, axis=1), values, np.stack(found, axis=1))
+    asks = Asks(np.stack(steps, axis=1), values, np.stack(history, axis=1))
     return RowTargets(last.lengths, last.values, asks)
 
 
@@ -75,9 +75,9 @@ def asked_now(config: RunConfig, sequences: ConsumerSequences, now_us: int | Non
         return whole_rows(sequences)
     steps = sequences.lengths - 1
     now = int(sequences.timestamps.max(initial=0)) if now_us is None else now_us
-    found = history_at(config, sequences, steps, now if config.intent.ask == "days" else None)
+    history = history_at(config, sequences, steps, now if config.intent.ask == "days" else None)
     unknown = np.full((len(steps), 1), np.nan)
-    return RowTargets(sequences.lengths, {}, Asks(steps[:, None], unknown, found[:, None]))
+    return RowTargets(sequences.lengths, {}, Asks(steps[:, None], unknown, history[:, None]))
 
 
 def history_at(
@@ -94,9 +94,9 @@ def history_at(
     times = sequences.timestamps[events] if time_us is None else np.full(len(events), time_us)
     gap_us = int(config.intent.session_gap_minutes * 60e6)
     known = history(sequences, Moments(events, times), len(EVENT_TYPES), gap_us)
-    found = np.zeros((len(steps), known.shape[1]), dtype=np.float32)
-    found[asked] = known
-    return found
+    counts = np.zeros((len(steps), known.shape[1]), dtype=np.float32)
+    counts[asked] = known
+    return counts
 
 
 def _asked(config: RunConfig, sequences: ConsumerSequences, back: int) -> tuple[RowTargets, int | None]:

@@ -1,4 +1,4 @@
-"""Charts as inline SVG: no library, no network, readable in print and without JavaScript.
+"""Charts of a report as inline SVG: no library, no network, readable in print and without JavaScript.
 
 Every mark carries its numbers in a ``<title>``, which ``page.js`` turns into a tooltip. Colour comes from
 CSS classes, so that one drawing serves light, dark and print; a second cue (dash, hollow dot) goes with it.
@@ -7,14 +7,29 @@ CSS classes, so that one drawing serves light, dark and print; a second cue (das
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from common.pages.drawing import (
+    Point,
+    Scale,
+    box,
+    dot,
+    frame,
+    grid,
+    rule,
+    series as series_of,
+    short_number,
+    shortened,
+    text,
+    ticks,
+    whole_ticks,
+)
+
 WIDTH, HEIGHT = 360, 218
 LEFT, RIGHT, TOP, BOTTOM = 42, 12, 14, 36
-Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -42,30 +57,6 @@ class Axis:
     from_zero: bool = False
 
 
-@dataclass(frozen=True)
-class Scale:
-    """A linear map from values to pixels, and the values to mark on it."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-    marks: tuple[float, ...] = ()
-
-    def __call__(self, value: float) -> float:
-        """Pixel of a value."""
-        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
-
-
-def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Round numbers that cover an interval, about ``count`` of them."""
-    raw = (high - low) / max(count, 1)
-    magnitude = 10.0 ** math.floor(math.log10(raw))
-    step = min((m * magnitude for m in (1, 2, 2.5, 5, 10) if m * magnitude >= raw * 0.999), default=raw)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(k * step, 12) for k in range(first, last + 1)]
-
-
 def line_chart(
     series: Sequence[Series], axis: Axis, *, references: Sequence[tuple[str, float]] = (), label: str = ""
 ) -> Markup:
@@ -80,7 +71,7 @@ def line_chart(
     parts += [_reference(name, value, y) for name, value in references]
     parts += [_line(line, x, y) for line in shown]
     parts += _hits(shown, xs, x, axis)
-    return _svg(parts, label)
+    return frame(parts, label, (WIDTH, HEIGHT))
 
 
 def column_chart(
@@ -94,14 +85,16 @@ def column_chart(
     x = Scale(finite[0][0] - 0.5, finite[-1][0] + 0.5, LEFT, WIDTH - RIGHT)
     width = max(1.0, min(34.0, 0.72 * (x(1) - x(0))))
     marks = [
-        Markup(
-            '<rect class="column" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" rx="1.5"><title>{}</title></rect>'
-        ).format(
-            x(at) - width / 2, y(value), width, max(0.5, y(y.low) - y(value)), f"{unit} {at:g}: {tell(value)}"
+        box(
+            "column",
+            (x(at) - width / 2, y(value)),
+            (width, max(0.5, y(y.low) - y(value))),
+            f"{unit} {at:g}: {tell(value)}",
+            1.5,
         )
         for at, value in finite
     ]
-    return _svg([_grid(y, tell), _x_labels(x, unit), *marks], label)
+    return frame([_grid(y, tell), _x_labels(x, unit), *marks], label, (WIDTH, HEIGHT))
 
 
 def participation(rows: Sequence[tuple[str, Sequence[tuple[int, str, str]]]], rounds: int) -> Markup:
@@ -114,38 +107,21 @@ def participation(rows: Sequence[tuple[str, Sequence[tuple[int, str, str]]]], ro
     parts = []
     for index, (site, cells) in enumerate(rows):
         top = index * row_height
-        name = site if len(site) <= 20 else site[:19] + "…"
-        parts.append(
-            Markup('<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>').format(
-                left - 10, top + 14, name
+        parts.append(text(left - 10, top + 14, shortened(site, 20), "tick", "end"))
+        parts += [
+            box(
+                f"cell {status}",
+                (left + (number - 1) * cell, top + 2),
+                (max(cell - gap, 0.6), row_height - 4),
+                f"{site}, round {number}: {words}",
+                2,
             )
-        )
-        for round_number, status, words in cells:
-            parts.append(
-                Markup(
-                    '<rect class="cell {}" x="{:.2f}" y="{}" width="{:.2f}" height="{}" rx="2"><title>{}</title></rect>'
-                ).format(
-                    status,
-                    left + (round_number - 1) * cell,
-                    top + 2,
-                    max(cell - gap, 0.6),
-                    row_height - 4,
-                    f"{site}, round {round_number}: {words}",
-                )
-            )
+            for number, status, words in cells
+        ]
     parts += [
-        Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
-            left + (tick - 0.5) * cell, height - 8, tick
-        )
-        for tick in _whole_ticks(1, rounds, 12)
+        text(left + (tick - 0.5) * cell, height - 8, tick, "tick", "middle") for tick in whole_ticks(1, rounds, 12)
     ]
-    return _svg(parts, "which site answered in which round", width=width, height=height)
-
-
-def _svg(parts: Iterable[Markup], label: str, *, width: int = WIDTH, height: int = HEIGHT) -> Markup:
-    return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        width, height, label, Markup("").join(parts)
-    )
+    return frame(parts, "which site answered in which round", (width, height))
 
 
 def _y_scale(values: Sequence[float], axis: Axis) -> Scale:
@@ -162,68 +138,26 @@ def _y_scale(values: Sequence[float], axis: Axis) -> Scale:
     return Scale(low, high, HEIGHT - BOTTOM, TOP, tuple(mark for mark in marks if mark >= low))
 
 
-def _grid(y: Scale, tell: Callable[[float], str] | None = None) -> Markup:
-    parts = []
-    for value in y.marks:
-        at = y(value)
-        words = tell(value) if tell else _short(value)
-        parts.append(
-            Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(
-                LEFT, WIDTH - RIGHT, at, at
-            )
-        )
-        parts.append(
-            Markup('<text class="tick" x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(
-                LEFT - 7, at + 4, words
-            )
-        )
-    return Markup("").join(parts)
+def _grid(y: Scale, tell: Callable[[float], str] = short_number) -> Markup:
+    return grid(y, LEFT, WIDTH - RIGHT, tell)
 
 
 def _x_labels(x: Scale, words: str) -> Markup:
-    base = HEIGHT - BOTTOM
-    parts = [
-        Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
-            x(tick), base + 17, tick
-        )
-        for tick in _whole_ticks(math.ceil(x.low), math.floor(x.high), 8)
-    ]
-    parts.append(
-        Markup('<text class="axis" x="{}" y="{}" text-anchor="end">{}</text>').format(
-            WIDTH - RIGHT, HEIGHT - 3, words
-        )
-    )
-    return Markup("").join(parts)
-
-
-def _whole_ticks(low: int, high: int, count: int) -> list[int]:
-    if high <= low:
-        return [low]
-    step = max(1, round(ticks(0, high - low, count)[1]))
-    first = low if low <= 1 and step == 1 else math.ceil(low / step) * step
-    marks = list(range(first, high + 1, step))
-    return marks if marks else [low]
+    marks = whole_ticks(math.ceil(x.low), math.floor(x.high), 8)
+    parts = [text(x(tick), HEIGHT - BOTTOM + 17, tick, "tick", "middle") for tick in marks]
+    return Markup("").join([*parts, text(WIDTH - RIGHT, HEIGHT - 3, words, "axis", "end")])
 
 
 def _reference(name: str, value: float, y: Scale) -> Markup:
-    at = y(min(max(value, y.low), y.high))
-    below = at < TOP + 14
-    return Markup(
-        '<line class="reference" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>'
-        '<text class="reference-name" x="{}" y="{:.1f}">{}</text>'
-    ).format(LEFT, WIDTH - RIGHT, at, at, LEFT + 6, at + 13 if below else at - 5, name)
+    at = y.inside(value)
+    words = text(LEFT + 6, at + 13 if at < TOP + 14 else at - 5, name, "reference-name")
+    return rule("reference", (LEFT, at), (WIDTH - RIGHT, at)) + words
 
 
 def _line(line: Series, x: Scale, y: Scale) -> Markup:
-    def pixel(point: Point) -> tuple[float, float]:
-        return x(point[0]), y(min(max(point[1], y.low), y.high))
-
-    pixels = [pixel(point) for point in line.finite]
-    path = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in pixels)
-    dots = Markup("")
-    if len(pixels) <= 40 and not line.kind.startswith("site"):
-        dots = Markup("").join(Markup('<circle cx="{:.1f}" cy="{:.1f}" r="3"/>').format(a, b) for a, b in pixels)
-    return Markup('<g class="series {}"><path d="{}"/>{}</g>').format(line.kind, path, dots)
+    pixels = [(x(place), y.inside(value)) for place, value in line.finite]
+    dotted = len(pixels) <= 40 and not line.kind.startswith("site")
+    return series_of(line.kind, pixels, [dot(pixel) for pixel in pixels] if dotted else [])
 
 
 def _hits(shown: Sequence[Series], xs: Sequence[float], x: Scale, axis: Axis) -> list[Markup]:
@@ -243,11 +177,3 @@ def _hits(shown: Sequence[Series], xs: Sequence[float], x: Scale, axis: Axis) ->
                 ).format(x(at), TOP, HEIGHT - BOTTOM, start, end - start, HEIGHT - BOTTOM - TOP, "\n".join(lines))
             )
     return strips
-
-
-def _short(value: float) -> str:
-    if value == 0:
-        return "0"
-    if abs(value) >= 10_000:
-        return f"{value / 1000:g}k"
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:g}"

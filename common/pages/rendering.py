@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from common.plain_text import shown
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+
+def _plain(value: Any) -> Any:
+    """Text that is not marked as ours, without controls that hide or turn what a reader sees; its lines stay lines."""
+    return "\n".join(shown(line) for line in value.split("\n")) if type(value) is str else value
 
 
 @cache
@@ -17,6 +24,7 @@ def templates() -> Environment:
     return Environment(
         loader=PackageLoader("common.pages"),
         autoescape=True,
+        finalize=_plain,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -1,1 +1,1 @@
-"""Mechanism events, accounting, ledger entries and the privacy statement. No torch, flwr or opacus."""
+"""Mechanism events, accounting, calibration, ledger entries and attestations. No torch, flwr or opacus."""

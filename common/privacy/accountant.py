@@ -7,29 +7,28 @@ most of a second, so it is imported at the first use.
 
 from __future__ import annotations
 
-import logging
 import math
 from abc import ABC, abstractmethod
-from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
-from functools import lru_cache, reduce
-from typing import TYPE_CHECKING, Self, TypeAlias
+from functools import lru_cache
+from itertools import combinations_with_replacement, product
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import ConfigError
-from common.privacy.mechanism import PrivacyEvent
-
-if TYPE_CHECKING:
-    from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
-
-Setting: TypeAlias = tuple[
-    float, float
-]  # (sampling rate, noise multiplier): what a step costs depends on nothing else
+from common.privacy.divergence import (
+    Setting,
+    gaussian_epsilon,
+    pld_epsilon,
+    pld_of_settings,
+    rdp_of_step,
+)
+from common.privacy.mechanism import Losses, PrivacyEvent
 
 COARSE = 1e-3  # discretization of the privacy loss: fast; both are pessimistic
 FINE = 1e-4
@@ -37,13 +36,20 @@ FINE_BELOW = (
     1.0  # epsilon under which, and noise from which, the coarse grid is visibly loose and the fine one cheap
 )
 FINE_FROM = 4.0
+_CHOICES = 64  # of sides over sites, beyond which only the Rényi bound is computed
 SMALLEST_PLD_DELTA = 1e-10  # below this the rounding of the Fourier transform is no longer negligible
+# Beyond these a distribution takes minutes or gigabytes, and the Rényi bound is the one that counts: what a site attests
+# must not cost its coordinator more than a second or two.
+MAX_PLD_EPSILON = 100.0
+MAX_PLD_SETTINGS = 16
+MAX_PLD_STEPS = 1_000_000
+MIN_PLD_NOISE = 0.1
 
 
 class Accountant(ABC):
     """Sums up privacy events; ``epsilon`` never reports less than the truth.
 
-    **Guarantee** for consumers, neighbouring by adding or removing one, under Poisson sampling and
+    Guarantee: for consumers, neighbouring by adding or removing one, under Poisson sampling and
     Gaussian noise. The order of ``add`` does not matter.
     """
 
@@ -53,7 +59,7 @@ class Accountant(ABC):
             self.add(event)
 
     def add(self, event: PrivacyEvent, n: int = 1) -> None:
-        """Compose ``n`` repetitions of an event. **Raises** ValueError if ``n`` is negative."""
+        """Compose ``n`` repetitions of an event. Raises: ValueError if ``n`` is negative."""
         if n < 0:
             raise ValueError(f"cannot take back events, got n = {n}")
         if event.steps and n:
@@ -63,7 +69,7 @@ class Accountant(ABC):
     def epsilon(self, delta: float) -> float:
         """Epsilon of everything added: the largest over the sub-scopes, 0 if nothing was added.
 
-        **Raises** ConfigError if ``delta`` is not in (0, 1).
+        Raises: ConfigError if ``delta`` is not in (0, 1).
         """
         _check_delta(delta)
         return max((self.sub_epsilon(sub_scope, delta) for sub_scope in self._steps), default=0.0)
@@ -93,7 +99,7 @@ class RdpAccountant(Accountant):
     """Rényi bound. Also holds where settings are chosen from earlier results.
 
     Fewer ``orders`` give a bound that is faster and looser.
-    **Source** Mironov, Talwar and Zhang 2019 for the bound; Lécuyer 2021 for adaptive settings.
+    Source: Mironov, Talwar and Zhang 2019 for the bound; Lécuyer 2021 for adaptive settings.
     """
 
     def __init__(self, events: Iterable[PrivacyEvent] = (), *, orders: tuple[float, ...] = ()) -> None:
@@ -107,8 +113,8 @@ class RdpAccountant(Accountant):
         settings = self._steps.get(sub_scope)
         if not settings:
             return 0.0
-        orders, _ = _rdp_of_step(*next(iter(settings)), self._orders)
-        total = sum(steps * _rdp_of_step(*setting, self._orders)[1] for setting, steps in settings.items())
+        orders, _ = rdp_of_step(*next(iter(settings)), self._orders)
+        total = sum(steps * rdp_of_step(*setting, self._orders)[1] for setting, steps in settings.items())
         return float(rdp.compute_epsilon(orders, total, delta)[0])
 
 
@@ -124,29 +130,29 @@ class PldAccountant(Accountant):
         super().__init__(events)
 
     def sub_epsilon(self, sub_scope: str, delta: float) -> float:
-        """Epsilon of one sub-scope alone; infinite where delta is too small for this method."""
+        """Epsilon of one sub-scope alone; infinite where delta is too small for this method, or the work too much."""
         settings = self._steps.get(sub_scope)
         if not settings:
             return 0.0
         if all(rate == 1.0 for rate, _ in settings):
             return gaussian_epsilon(math.sqrt(sum(n / sigma**2 for (_, sigma), n in settings.items())), delta)
-        if delta < SMALLEST_PLD_DELTA:
+        if delta < SMALLEST_PLD_DELTA or _takes_too_long(settings, delta):
             return math.inf
         if self._grid is not None:
-            return _pld_epsilon(_pld_of_settings(settings, self._grid), delta)
-        coarse = _pld_epsilon(_pld_of_settings(settings, COARSE), delta)
+            return pld_epsilon(pld_of_settings(settings, self._grid), delta)
+        coarse = pld_epsilon(pld_of_settings(settings, COARSE), delta)
         if coarse >= FINE_BELOW or min(sigma for _, sigma in settings) < FINE_FROM:
             return coarse
-        return min(coarse, _pld_epsilon(_pld_of_settings(settings, FINE), delta))
+        return min(coarse, pld_epsilon(pld_of_settings(settings, FINE), delta))
 
 
 @dataclass(frozen=True)
 class Reading:
     """Both bounds for one accountant and the one that counts.
 
-    ``epsilon`` is what the budget gate and every display use: the smaller bound, or the Rényi bound
-    where a sub-scope holds sampled releases of more than one setting (``adaptive``), because then the later
-    settings may have been chosen after seeing earlier models. ``if_fixed_in_advance`` is the smaller bound anyway.
+    ``epsilon`` is what the budget gate and every display use. ``adaptive``: later settings may have been chosen after
+    seeing earlier models, so it is the Rényi bound at the order fixed before. ``if_fixed_in_advance`` is the smaller of
+    ``rdp`` (best order) and ``pld`` anyway.
     """
 
     epsilon: float
@@ -157,9 +163,16 @@ class Reading:
 
 
 class ScopeAccountant(Accountant):
-    """The accountant of record: the smaller of both bounds, Rényi alone where settings are mixed."""
+    """The accountant of record of a scope.
 
-    def __init__(self, events: Iterable[PrivacyEvent] = ()) -> None:
+    ``order`` None: everything was planned before the first release; the smaller of both bounds. Else it was not, and the
+    Rényi bound at this one order counts, which was fixed before the first release.
+    Source: Lécuyer 2021 (filters, one fixed order); Smith and Thakurta 2022: without sampling the exact Gaussian bound
+    holds for adaptive settings too.
+    """
+
+    def __init__(self, events: Iterable[PrivacyEvent] = (), order: float | None = None) -> None:
+        self._order = order
         self._rdp = RdpAccountant()
         self._pld = PldAccountant()
         super().__init__(events)
@@ -178,15 +191,12 @@ class ScopeAccountant(Accountant):
 
     def sub_epsilon(self, sub_scope: str, delta: float) -> float:
         """Epsilon of one sub-scope alone, by the rule of the gate."""
-        rdp = self._rdp.sub_epsilon(sub_scope, delta)
-        if self._is_adaptive(sub_scope):
-            return rdp
-        return min(rdp, self._pld.sub_epsilon(sub_scope, delta))
-
-    def _is_adaptive(self, sub_scope: str) -> bool:
-        """Mixed settings. Without sampling the exact bound holds for them too (Smith and Thakurta 2022)."""
-        settings = self.steps(sub_scope)
-        return len(settings) > 1 and any(rate < 1.0 for rate, _ in settings)
+        steps = self.steps(sub_scope)
+        if self._order is None:
+            return min(self._rdp.sub_epsilon(sub_scope, delta), self._pld.sub_epsilon(sub_scope, delta))
+        if all(rate == 1.0 for rate, _ in steps):
+            return self._pld.sub_epsilon(sub_scope, delta)
+        return _rdp_epsilon(tuple(steps.items()), delta, self._order)
 
     def reading(self, delta: float) -> Reading:
         """Both bounds over all sub-scopes, the one that counts, and why."""
@@ -197,8 +207,47 @@ class ScopeAccountant(Accountant):
             rdp=max((rdp for rdp, _ in pairs), default=0.0),
             pld=max((pld for _, pld in pairs), default=0.0),
             if_fixed_in_advance=max((min(pair) for pair in pairs), default=0.0),
-            adaptive=any(self._is_adaptive(s) for s in self._steps),
+            adaptive=self._order is not None,
         )
+
+
+def _takes_too_long(settings: Mapping[Setting, int], delta: float) -> bool:
+    """Whether the distribution of these steps has too many points, or is composed too often."""
+    if len(settings) > MAX_PLD_SETTINGS or sum(settings.values()) > MAX_PLD_STEPS:
+        return True
+    if min(sigma for _, sigma in settings) < MIN_PLD_NOISE:
+        return True
+    bound = RdpAccountant(PrivacyEvent(sigma, rate, steps) for (rate, sigma), steps in settings.items())
+    return bound.epsilon(delta) > MAX_PLD_EPSILON
+
+
+def _rdp_epsilon(steps: Iterable[tuple[Setting, int]], delta: float, order: float) -> float:
+    from dp_accounting import rdp
+
+    total = _rdp_of_side(steps, (order,))
+    return float(rdp.compute_epsilon([order], total, delta)[0])
+
+
+def _rdp_of_side(steps: Iterable[tuple[Setting, int]], orders: tuple[float, ...]) -> NDArray[np.float64]:
+    parts = [n * rdp_of_step(*setting, orders)[1] for setting, n in steps]
+    return np.asarray(np.sum(parts, axis=0), dtype=np.float64)
+
+
+def choose_order(planned: Iterable[PrivacyEvent], delta: float, limit: float) -> float:
+    """The Rényi order at which most runs like this one fit under the limit: to be fixed before the first release.
+
+    From public numbers only; any order would be sound, a bad one is expensive.
+    """
+    accountant = ScopeAccountant(planned)
+    orders = np.array(rdp_of_step(1.0, 1.0, ())[0])
+    price = np.log1p(-1 / orders) - np.log(delta * orders) / (orders - 1)  # epsilon of nothing at all
+    worst = np.full(len(orders), 1e-300)
+    for side in accountant.sub_scopes:
+        worst = np.maximum(worst, _rdp_of_side(accountant.steps(side).items(), ()))
+    runs = np.where(price < limit, limit - price, 0.0) / worst
+    if not runs.max() > 0:  # no order fits even nothing below the limit: the one that is cheapest by itself
+        return float(orders[np.argmin(price)])
+    return float(orders[np.argmax(runs)])
 
 
 def show_epsilon(epsilon: float, digits: int = 4) -> str:
@@ -215,43 +264,79 @@ def round_up(epsilon: float, digits: int = 6) -> float:
     return float(Decimal(epsilon).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_CEILING))
 
 
-@lru_cache(maxsize=1024)
-def epsilon_of(events: tuple[PrivacyEvent, ...], delta: float) -> float:
+def epsilon_of(events: Iterable[PrivacyEvent], delta: float, order: float | None = None) -> float:
     """What ``ScopeAccountant`` reports for these events, remembered: equal sites cost one computation."""
-    return ScopeAccountant(events).epsilon(delta)
+    return _epsilon_of(Losses.of(events), delta, order)
 
 
-def compose_sites(accountants: Iterable[Accountant]) -> ScopeAccountant:
-    """The accountant of a consumer who is known at every one of these sites: everything adds up."""
-    total = ScopeAccountant()
-    for accountant in accountants:
-        for sub_scope in accountant.sub_scopes:
-            for (rate, sigma), steps in accountant.steps(sub_scope).items():
-                total.add(PrivacyEvent(sigma, rate, steps, sub_scope))
-    return total
+def warm_up() -> None:
+    """Import the accounting library now, by computing next to nothing."""
+    epsilon_of((PrivacyEvent(1.0, 1.0, 1),), 1e-5)
 
 
-def gaussian_epsilon(mu: float, delta: float) -> float:
-    """Exact epsilon of Gaussian mechanisms with joint sensitivity / noise ratio ``mu``, rounded up.
+@lru_cache(maxsize=1024)
+def _epsilon_of(losses: Losses, delta: float, order: float | None) -> float:
+    return ScopeAccountant(losses, order).epsilon(delta)
 
-    **Source** Balle and Wang 2018, "Improving the Gaussian mechanism", theorem 8.
+
+def epsilon_everywhere(sites: Sequence[tuple[Losses, float | None]], delta: float) -> float:
+    """Epsilon of a consumer who is known at every one of these sites, whoever holds him out.
+
+    ``sites``: what each has lost, with the fixed order of one whose runs were not all planned before its first release.
+    Each site draws its own hold-out, so a consumer may be trained on here and held out there: at every site the worse
+    side counts. Rényi: the worse side of each site at each order, or at the smallest fixed one. Privacy loss
+    distribution: the worst choice of sides, for as many choices as ``_CHOICES``, where no order is fixed.
     """
-    from scipy.special import log_ndtr
-
-    def log_excess(epsilon: float) -> bool:
-        first = float(log_ndtr(mu / 2 - epsilon / mu))
-        second = epsilon + float(log_ndtr(-mu / 2 - epsilon / mu))
-        return second < first and first + math.log1p(-math.exp(second - first)) > math.log(delta)
-
-    if mu == 0 or not log_excess(0.0):
+    _check_delta(delta)
+    sides = [_sides(losses) for losses, _ in sites if losses]
+    if not sides:
         return 0.0
-    low, high = 0.0, 1.0
-    while log_excess(high):
-        low, high = high, 2 * high
-    while high - low > 1e-9 * max(1.0, high):
-        middle = (low + high) / 2
-        low, high = (middle, high) if log_excess(middle) else (low, middle)
-    return high * (1 + 1e-9)
+    fixed = min((order for _, order in sites if order is not None), default=None)
+    rdp = _rdp_everywhere(sides, delta, () if fixed is None else (fixed,))
+    groups = Counter(sides)
+    choices = math.prod(math.comb(len(found) + many - 1, many) for found, many in groups.items())
+    if fixed is not None or choices > _CHOICES:
+        return rdp
+    return min(rdp, max(_pld_at(choice, delta) for choice in _choices(groups)))
+
+
+_Side = tuple[tuple[Setting, int], ...]  # steps of each setting
+
+
+def _sides(losses: Losses) -> tuple[_Side, ...]:
+    """What each side of a site has lost; a side whose every step the other has taken too need not be looked at."""
+    steps = ScopeAccountant(losses)
+    found = {tuple(sorted(steps.steps(sub_scope).items())) for sub_scope in steps.sub_scopes}
+    return tuple(sorted(side for side in found if not any(_is_part(side, other) for other in found - {side})))
+
+
+def _is_part(side: _Side, other: _Side) -> bool:
+    more = dict(other)
+    return all(more.get(setting, 0) >= steps for setting, steps in side)
+
+
+def _rdp_everywhere(sites: Sequence[tuple[_Side, ...]], delta: float, wanted: tuple[float, ...]) -> float:
+    from dp_accounting import rdp
+
+    orders, _ = rdp_of_step(*sites[0][0][0][0], wanted)
+    total = np.zeros(len(orders))
+    for sides in sites:
+        total += np.max([_rdp_of_side(side, wanted) for side in sides], axis=0)
+    return float(rdp.compute_epsilon(orders, total, delta)[0])
+
+
+def _choices(groups: Mapping[tuple[_Side, ...], int]) -> Iterator[tuple[_Side, ...]]:
+    """One side of each site; of equal sites it only matters how many take which."""
+    for parts in product(*(combinations_with_replacement(sides, many) for sides, many in groups.items())):
+        yield tuple(side for part in parts for side in part)
+
+
+def _pld_at(choice: Sequence[_Side], delta: float) -> float:
+    accountant = PldAccountant()
+    for side in choice:
+        for (rate, sigma), steps in side:
+            accountant.add(PrivacyEvent(sigma, rate, steps))
+    return accountant.epsilon(delta)
 
 
 def _check_delta(delta: float) -> None:
@@ -259,85 +344,3 @@ def _check_delta(delta: float) -> None:
         raise ConfigError(
             f"delta must be between 0 and 1, got {delta}", hint="use 1e-5 or smaller than 1 / consumers"
         )
-
-
-@lru_cache(maxsize=256)
-def _rdp_of_step(
-    rate: float, sigma: float, orders: tuple[float, ...]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    from dp_accounting import dp_event, rdp
-
-    accountant = rdp.RdpAccountant(orders or None)
-    with _quiet():
-        accountant.compose(dp_event.PoissonSampledDpEvent(rate, dp_event.GaussianDpEvent(sigma)))
-    return accountant.orders, accountant.rdp
-
-
-@lru_cache(maxsize=32)
-def _pld_of_step(rate: float, sigma: float, grid: float) -> PrivacyLossDistribution:
-    from dp_accounting.pld import privacy_loss_distribution as pld
-
-    return pld.from_gaussian_mechanism(sigma, sampling_prob=rate, value_discretization_interval=grid)
-
-
-class _RecentPlds:
-    """The last composed distributions: a round then costs one convolution, not a power of the single step."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._found: OrderedDict[tuple[float, float, float, int], PrivacyLossDistribution] = OrderedDict()
-
-    def get(self, rate: float, sigma: float, grid: float, steps: int) -> PrivacyLossDistribution:
-        key = (rate, sigma, grid, steps)
-        if key not in self._found:
-            self._found[key] = self._compose(rate, sigma, grid, steps)
-            while len(self._found) > self._size:
-                self._found.popitem(last=False)
-        self._found.move_to_end(key)
-        return self._found[key]
-
-    def _compose(self, rate: float, sigma: float, grid: float, steps: int) -> PrivacyLossDistribution:
-        if rate == 1.0:  # a sum of Gaussian losses is Gaussian: no convolution needed
-            return _pld_of_step(rate, sigma / math.sqrt(steps), grid)
-        before = max((k[3] for k in self._found if k[:3] == (rate, sigma, grid) and k[3] < steps), default=0)
-        if steps - before > before:
-            return _pld_of_step(rate, sigma, grid).self_compose(steps)
-        first, more = self.get(rate, sigma, grid, before), self.get(rate, sigma, grid, steps - before)
-        return first.compose(more)
-
-
-_recent_plds = _RecentPlds(64)
-
-
-def _pld_of_settings(settings: Mapping[Setting, int], grid: float) -> PrivacyLossDistribution:
-    parts = [_recent_plds.get(rate, sigma, grid, steps) for (rate, sigma), steps in sorted(settings.items())]
-    return reduce(lambda a, b: a.compose(b), parts)
-
-
-def _pld_epsilon(distribution: PrivacyLossDistribution, delta: float) -> float:
-    """Smallest epsilon with divergence at most delta, by bisection; the upper end is returned."""
-
-    def too_small(epsilon: float) -> bool:
-        return bool(distribution.get_delta_for_epsilon(epsilon) > delta)
-
-    low, high = 0.0, 1.0
-    while too_small(high):
-        low, high = high, 2 * high
-        if high > 1e4:
-            return math.inf
-    while high - low > 1e-6 * max(1.0, high):
-        middle = (low + high) / 2
-        low, high = (middle, high) if too_small(middle) else (low, middle)
-    return high
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Orders for which a series does not converge count as infinite; that is safe and not worth a warning."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -15,14 +15,41 @@ from typing import Any, Self, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 import common.wire as wire
+from common.bounds import (
+    MAX_SCOPE_LENGTH,
+    MAX_SEQUENCE,
+    check_count,
+    check_hex_digest,
+    check_real,
+    check_run,
+    check_text,
+    check_whole,
+)
 from common.errors import BadInputError, VerificationError
+from common.plain_text import require_word
 from common.privacy.accountant import epsilon_of, round_up
-from common.privacy.mechanism import PrivacyEvent
-from common.trust.identity import Identity, verify_signature
+from common.privacy.mechanism import Losses, PrivacyEvent
+from common.strict_json import read
+from common.trust.identity import SIGNATURE_BYTES, Identity, check_name, verify_signature
 
 EPSILON_TOLERANCE = 1e-3
+NAMES = ("site", "scope", "run")
+MAX_EVENTS = 16  # of one round
+MAX_TOTALS = 256  # different mechanisms in the life of a scope
+MAX_PLANNED = (
+    16  # of a scope whose one run was planned before its first release: each costs the reader a tenth of a second
+)
+MAX_STATEMENT_LENGTH = 512 * (MAX_EVENTS + MAX_TOTALS) + 4_096  # characters of JSON
+LARGEST_EPSILON = 1e12
+MIN_ORDER, MAX_ORDER = 1.001, 4_096.0
+MIN_DELTA, MAX_DELTA = 1e-30, 0.1
 
 T = TypeVar("T")
+
+
+def anchor_of(ledger: Path) -> Path:
+    """Where the signed end of a ledger's chain stands: beside it, so that a cut tail is found."""
+    return ledger.with_suffix(".head.json")
 
 
 @dataclass(frozen=True)
@@ -30,7 +57,10 @@ class Attestation:
     """A site's word on one RESERVE. ``totals`` is everything its scope has spent, this reservation included.
 
     ``sequence`` and ``head`` (hex) are those of the last entry, which is the RESERVE itself unless an earlier
-    attempt made it. ``totals`` alone suffices to recover a lost ledger and to recompute ``epsilon_after``.
+    attempt made it. ``order`` is the Rényi order fixed in the scope; ``adaptive``: it counts, because a run came in that
+    was not planned before the first release. With ``totals`` they suffice to recover a lost ledger and to recompute
+    ``epsilon_after``. ``roster`` and ``witness`` (hex): which roster the site has, and the root over all sites' heads that
+    it was shown in this session; see ``witness_of``.
     """
 
     site: str
@@ -45,9 +75,45 @@ class Attestation:
     head: str
     epsilon_before: float
     epsilon_after: float
+    order: float
+    adaptive: bool
     delta: float
     limit: float
     simulated: bool
+    roster: str = ""
+    witness: str = ""
+
+    def __post_init__(self) -> None:
+        check_name(self.site)
+        check_text(self.scope, "scope", MAX_SCOPE_LENGTH)
+        check_run(self.run)
+        for whole, what in ((self.round, "round"), (self.attempt, "attempt")):
+            check_whole(whole, what)
+        check_whole(self.sequence, "sequence", high=MAX_SEQUENCE)
+        check_hex_digest(self.query, "digest of the query")
+        check_hex_digest(self.head, "head")
+        for digest, what in ((self.roster, "roster"), (self.witness, "witness")):
+            check_hex_digest(digest, what, optional=True)
+        check_count(self.events, "events", MAX_EVENTS)
+        check_count(self.totals, "totals", MAX_TOTALS if self.adaptive else MAX_PLANNED)
+        for real, what in (
+            (self.epsilon_before, "epsilon"),
+            (self.epsilon_after, "epsilon"),
+            (self.limit, "limit"),
+        ):
+            check_real(real, what, high=LARGEST_EPSILON)
+        check_real(self.order, "order", low=MIN_ORDER, high=MAX_ORDER)
+        check_real(self.delta, "delta", low=MIN_DELTA, high=MAX_DELTA)
+
+    @property
+    def adaptive_order(self) -> float | None:
+        """The Rényi order at which the totals are added up; None where all was planned before the first release."""
+        return self.order if self.adaptive else None
+
+    @property
+    def recomputed(self) -> float:
+        """Epsilon of the totals, as this program computes it."""
+        return epsilon_of(self.totals, self.delta, self.adaptive_order)
 
 
 @dataclass(frozen=True)
@@ -60,6 +126,17 @@ class Head:
     head: str
     simulated: bool
     totals: tuple[PrivacyEvent, ...] = ()
+    order: float | None = None
+    adaptive: bool = False
+
+    def __post_init__(self) -> None:
+        check_name(self.site)
+        check_text(self.scope, "scope", MAX_SCOPE_LENGTH)
+        check_whole(self.sequence, "sequence", low=-1, high=MAX_SEQUENCE)
+        check_hex_digest(self.head, "head")
+        check_count(self.totals, "totals", MAX_TOTALS)
+        if self.order is not None:
+            check_real(self.order, "order", low=MIN_ORDER, high=MAX_ORDER)
 
 
 @dataclass(frozen=True)
@@ -69,13 +146,16 @@ class SignedAttestation:
     attestation: Attestation
     signature: str
 
+    def __post_init__(self) -> None:
+        _check_signature(self.signature)
+
     @classmethod
     def sign(cls, attestation: Attestation, identity: Identity) -> Self:
         """Sign with the site's identity."""
         return cls(attestation, identity.sign(wire.digest(attestation, domain="attestation")).hex())
 
     def verify(self, public_key: bytes) -> None:
-        """Return if the signature holds. **Raises** VerificationError."""
+        """Return if the signature holds. Raises: VerificationError."""
         _verify(public_key, wire.digest(self.attestation, domain="attestation"), self.signature)
 
     def to_json(self) -> dict[str, Any]:
@@ -84,8 +164,13 @@ class SignedAttestation:
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Self:
-        """Inverse of ``to_json``. **Raises** BadInputError."""
+        """Inverse of ``to_json``. Raises: BadInputError."""
         return _read(cls, plain)
+
+    @classmethod
+    def from_text(cls, text: object) -> Self:
+        """What a message carries: JSON, not longer than any ledger needs. Raises: BadInputError."""
+        return cls.from_json(read(text, largest=MAX_STATEMENT_LENGTH, what="the attestation"))
 
 
 @dataclass(frozen=True)
@@ -95,13 +180,16 @@ class SignedHead:
     head: Head
     signature: str
 
+    def __post_init__(self) -> None:
+        _check_signature(self.signature)
+
     @classmethod
     def sign(cls, head: Head, identity: Identity) -> Self:
         """Sign with the site's identity."""
         return cls(head, identity.sign(wire.digest(head, domain="ledger-head")).hex())
 
     def verify(self, public_key: bytes) -> None:
-        """Return if the signature holds. **Raises** VerificationError."""
+        """Return if the signature holds. Raises: VerificationError."""
         _verify(public_key, wire.digest(self.head, domain="ledger-head"), self.signature)
 
     def to_json(self) -> dict[str, Any]:
@@ -110,12 +198,12 @@ class SignedHead:
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Self:
-        """Inverse of ``to_json``. **Raises** BadInputError."""
+        """Inverse of ``to_json``. Raises: BadInputError."""
         return _read(cls, plain)
 
 
 def read_head(path: Path) -> SignedHead:
-    """The anchor in a file, its signature not yet checked. **Raises** VerificationError if it is none."""
+    """The anchor in a file, its signature not yet checked. Raises: VerificationError if it is none."""
     try:
         return SignedHead.from_json(json.loads(path.read_bytes()))
     except (OSError, ValueError, TypeError, BadInputError):
@@ -125,24 +213,23 @@ def read_head(path: Path) -> SignedHead:
 def check_attestation(signed: SignedAttestation, public_key: bytes) -> None:
     """Return if the site signed this and the epsilon follows from the events.
 
-    **Guarantee** the epsilon shown by the attestation is at most ``EPSILON_TOLERANCE`` below what this
+    Guarantee: the epsilon shown by the attestation is at most ``EPSILON_TOLERANCE`` below what this
     program computes from ``totals``, and ``totals`` contains ``events``.
-    **Raises** VerificationError.
+    Raises: VerificationError.
     """
     signed.verify(public_key)
     said = signed.attestation
-    totals = {(e.sub_scope, e.sampling_rate, e.noise_multiplier): e.steps for e in said.totals}
-    if len(totals) != len(said.totals):
-        raise VerificationError(f"attestation of {said.site}: a setting occurs twice in the totals")
-    for event in said.events:
-        key = (event.sub_scope, event.sampling_rate, event.noise_multiplier)
-        totals[key] = totals.get(key, 0) - event.steps
-    if any(steps < 0 for steps in totals.values()):
-        raise VerificationError(f"attestation of {said.site}: the totals do not contain this round's events")
-    found = epsilon_of(said.totals, said.delta)
-    if abs(found - said.epsilon_after) > EPSILON_TOLERANCE or said.epsilon_before > said.epsilon_after:
+    totals = Losses.of(said.totals)
+    if totals.events != said.totals:
         raise VerificationError(
-            f"attestation of {said.site}: says epsilon {said.epsilon_after:.6f}, its events give {found:.6f}",
+            f"attestation of {said.site}: a setting occurs twice in the totals, or out of order"
+        )
+    if not totals.covers(Losses.of(said.events)):
+        raise VerificationError(f"attestation of {said.site}: the totals do not contain this round's events")
+    recomputed = said.recomputed
+    if abs(recomputed - said.epsilon_after) > EPSILON_TOLERANCE or said.epsilon_before > said.epsilon_after:
+        raise VerificationError(
+            f"attestation of {said.site}: says epsilon {said.epsilon_after:.6f}, its events give {recomputed:.6f}",
             hint="the site runs another version, or its ledger was altered: compare versions, then its ledger",
         )
 
@@ -150,13 +237,35 @@ def check_attestation(signed: SignedAttestation, public_key: bytes) -> None:
 def shown_epsilon(signed: SignedAttestation) -> float:
     """The epsilon to display for a checked attestation: never below what its events give."""
     said = signed.attestation
-    return round_up(max(said.epsilon_after, epsilon_of(said.totals, said.delta)))
+    return round_up(max(said.epsilon_after, said.recomputed))
+
+
+Witnessed = Mapping[str, tuple[int, str]]
+"""Of each site that ever attested: last signed entry, and its hash (hex)."""
+
+
+def witness_of(heads: Witnessed) -> bytes:
+    """One root over the ends of all sites' ledgers, ``bytes[32]``: every site writes it into its own."""
+    ordered = tuple(_WitnessedHead(site, sequence, head) for site, (sequence, head) in sorted(heads.items()))
+    return wire.digest(_WitnessedHeads(ordered), domain="witness")
+
+
+@dataclass(frozen=True)
+class _WitnessedHead:
+    site: str
+    sequence: int
+    head: str
+
+
+@dataclass(frozen=True)
+class _WitnessedHeads:
+    heads: tuple[_WitnessedHead, ...]
 
 
 class AttestedHeads:
     """The latest checked attestation of each site: what a server echoes, and what it shows as spent.
 
-    **Guarantee** never goes back: an attestation with a lower sequence, or the same one with another head,
+    Guarantee: never goes back: an attestation with a lower sequence, or the same one with another head,
     raises and changes nothing.
     """
 
@@ -164,7 +273,7 @@ class AttestedHeads:
         self._latest = dict(known or {})
 
     def accept(self, signed: SignedAttestation, public_key: bytes) -> None:
-        """Check and keep. **Raises** VerificationError."""
+        """Check and keep. Raises: VerificationError."""
         check_attestation(signed, public_key)
         new, old = signed.attestation, self.latest(signed.attestation.site)
         if old is not None:
@@ -180,6 +289,11 @@ class AttestedHeads:
         """The attestation to echo to a site, None if it never attested."""
         return self._latest.get(site)
 
+    def witnessed(self) -> dict[str, tuple[int, str]]:
+        """What a session shows every site of every other: see ``witness_of``."""
+        ends = {site: signed.attestation for site, signed in sorted(self._latest.items())}
+        return {site: (said.sequence, said.head) for site, said in ends.items()}
+
     def epsilon(self) -> dict[str, float]:
         """Spent per site, reservations included."""
         return {site: shown_epsilon(signed) for site, signed in sorted(self._latest.items())}
@@ -190,8 +304,12 @@ class AttestedHeads:
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Self:
-        """Inverse of ``to_json``. **Raises** BadInputError."""
+        """Inverse of ``to_json``. Raises: BadInputError."""
         return cls({site: SignedAttestation.from_json(signed) for site, signed in plain.items()})
+
+
+def _check_signature(signature: str) -> None:
+    check_count(signature, "signature", 2 * SIGNATURE_BYTES)
 
 
 def _verify(public_key: bytes, digest: bytes, signature: str) -> None:
@@ -217,6 +335,9 @@ def _read(kind: type[T], plain: Mapping[str, Any]) -> T:
         raise BadInputError(f"not a signed statement of a ledger: {where}: {first['msg'].lower()}") from None
     if adapter.dump_python(value, mode="json") != _listed(plain):
         raise BadInputError("not a signed statement of a ledger: unknown fields")
+    for one in vars(value).values():  # what is signed: its names are shown to people, in tables and in files
+        for name in NAMES if not isinstance(one, str) else ():
+            require_word(f"{name} of a ledger", getattr(one, name, name))
     return value
 
 

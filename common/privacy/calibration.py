@@ -6,8 +6,15 @@ import math
 from collections.abc import Callable, Sequence
 
 from common.errors import ConfigError
-from common.privacy.accountant import Accountant, PldAccountant, RdpAccountant, ScopeAccountant, show_epsilon
-from common.privacy.mechanism import TRAIN, PrivacyEvent
+from common.privacy.accountant import (
+    SMALLEST_PLD_DELTA,
+    Accountant,
+    PldAccountant,
+    RdpAccountant,
+    ScopeAccountant,
+    show_epsilon,
+)
+from common.privacy.mechanism import TRAIN_SIDE, PrivacyEvent
 
 SMALLEST_SIGMA = 0.3  # below this a step leaks so much that no bound is useful
 LARGEST_SIGMA = 10_000.0
@@ -22,15 +29,15 @@ def calibrate_noise(
 
     ``extra_events`` are the other releases of the whole run: statistics and evaluations. Those on the
     hold-out sub-scope are checked alone; no training noise can make up for them.
-    **Guarantee** ``ScopeAccountant`` reports at most ``target_epsilon`` for the result.
-    **Raises** ConfigError if the target cannot be met.
+    Guarantee: ``ScopeAccountant`` reports at most ``target_epsilon`` for the result.
+    Raises: ConfigError if the target cannot be met.
     """
     if not (math.isfinite(target_epsilon) and target_epsilon > 0):
         raise ConfigError(f"target epsilon must be positive, got {target_epsilon}")
     if not (0 < rate <= 1 and steps > 0):
         raise ConfigError(f"need a sampling rate in (0, 1] and at least one step, got {rate} and {steps}")
     _check_extras(target_epsilon, delta, extra_events)
-    extras = [e for e in extra_events if e.sub_scope == TRAIN and e.steps]
+    extras = [e for e in extra_events if e.sub_scope == TRAIN_SIDE and e.steps]
 
     def epsilon(accountant: Accountant, sigma: float) -> float:
         for event in (*extras, PrivacyEvent(sigma, rate, steps)):
@@ -46,9 +53,7 @@ def calibrate_noise(
             hint="raise epsilon, or lower the number of rounds, or raise the noise of the other releases",
         )
     start = _bisect(rough, target_epsilon)
-    # the gate uses the Renyi bound alone where settings are mixed, see ScopeAccountant
-    mixed = extras and any(r < 1.0 for r in (rate, *(e.sampling_rate for e in extras)))
-    kind = RdpAccountant if mixed else PldAccountant
+    kind = RdpAccountant if delta < SMALLEST_PLD_DELTA else PldAccountant
     sigma = _close_in(lambda sigma: epsilon(kind(), sigma), target_epsilon, start)
     return math.ceil(sigma * 1e4) / 1e4
 
@@ -72,11 +77,11 @@ def _close_in(epsilon: Callable[[float], float], target: float, start: float) ->
         slope = -1.0 if math.isinf(at_low) else math.log(at_high / at_low) / math.log(high / low)
         guess = high * (target / at_high) ** (1 / slope) * (1 + _TOLERANCE / 4)
         guess = math.ceil(min(max(guess, low * (1 + _TOLERANCE / 2)), high * (1 - _TOLERANCE / 2)) * 1e4) / 1e4
-        found = epsilon(guess)
-        if found <= target:
-            high, at_high = guess, found
+        at_guess = epsilon(guess)
+        if at_guess <= target:
+            high, at_high = guess, at_guess
         else:
-            low, at_low = guess, found
+            low, at_low = guess, at_guess
     return high
 
 
@@ -92,7 +97,7 @@ def _check_extras(target: float, delta: float, extra_events: Sequence[PrivacyEve
 def rounds_left(
     accountant: Accountant, round_events: Sequence[PrivacyEvent], delta: float, limit: float, at_most: int = 10_000
 ) -> int:
-    """How many more rounds of these events fit below the limit. **Shapes** result: 0 to ``at_most``."""
+    """How many more rounds of these events fit below the limit. Shapes: result: 0 to ``at_most``."""
 
     def fits(rounds: int, start: Accountant) -> bool:
         projected = start.copy()

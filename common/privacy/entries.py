@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeAlias
@@ -19,7 +18,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from common.errors import VerificationError
-from common.privacy.mechanism import SUB_SCOPES, PrivacyEvent
+from common.privacy.mechanism import Losses, PrivacyEvent
 from common.trust.identity import Identity, verify_signature
 
 FORMAT: Literal[1] = 1
@@ -31,7 +30,7 @@ Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Count = Annotated[int, Field(ge=0)]
-Totals: TypeAlias = Counter[tuple[str, float, float]]  # (sub-scope, sampling rate, noise multiplier) -> steps
+Order = Annotated[float, Field(gt=1)]
 
 
 class _Body(BaseModel):
@@ -39,7 +38,11 @@ class _Body(BaseModel):
 
 
 class Open(_Body):
-    """The first entry: whose ledger, for which consumers, under which constants."""
+    """The first entry: whose ledger, for which consumers, under which constants.
+
+    ``shared``: the ledger has a key of its own, and several kits write to it, each admitted by an entry; ``site`` is then
+    the scope's name.
+    """
 
     kind: Literal["open"] = "open"
     format: Literal[1] = FORMAT
@@ -50,14 +53,38 @@ class Open(_Body):
     unit: Literal["consumer"] = "consumer"
     relation: Literal["add-or-remove-one"] = "add-or-remove-one"
     simulated: bool
+    shared: bool = False
+
+
+class Admit(_Body):
+    """A kit may reserve from a shared ledger. ``signature`` by the kit's own key, over ``admission_statement``."""
+
+    kind: Literal["admit"] = "admit"
+    site: Name
+    public_key: Hex32
+    signature: Hex64
 
 
 class Charge(_Body):
-    """Spent before this ledger began, by the site's own attestations: written by ``site recover``."""
+    """Spent elsewhere before: by the site's own attestations (``site recover``), by the run it goes on from, or in a
+    ledger that was moved into this one.
+
+    ``order``: the Rényi order that the ledger before had fixed, if this one has none. ``site``, ``until``: the entries of
+    that site's former ledger that this charge stands for. ``holdout`` and ``split_key``: who was held out there, if the
+    same consumers stay on their side. ``adaptive``: not all of it was planned before its first release; ``planned``: digests
+    of the runs' settings that were, where they are known.
+    """
 
     kind: Literal["charge"] = "charge"
     events: tuple[PrivacyEvent, ...]
     reason: Name
+    order: Order | None = None
+    site: Annotated[str, Field(max_length=200)] = ""
+    until: Annotated[int, Field(ge=-1)] = -1
+    holdout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    split_key: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    adaptive: bool = True
+    planned: tuple[Hex32, ...] = ()
 
 
 class Reserve(_Body):
@@ -68,6 +95,13 @@ class Reserve(_Body):
 
     ``source`` names the committed RESERVE of which this release is post-processing: it reads nothing else, and has
     no events of its own, because that one was charged for good.
+
+    ``order``: in the first RESERVE that has events, and in no other: the Rényi order at which this scope is accounted
+    for once a run comes in that was not planned before the first release. ``by``: public key of the kit that asks, in a
+    shared ledger.
+
+    ``roster`` and ``witness``: digests of the roster and of the last signed heads of *all* sites' ledgers, as the
+    coordinator has signed them for this session. Whoever holds this ledger can so convict another one of a fork.
     """
 
     kind: Literal["reserve"] = "reserve"
@@ -81,6 +115,10 @@ class Reserve(_Body):
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     split_key: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
     source: Count | None = None
+    order: Order | None = None
+    by: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    roster: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    witness: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
 
 
 class Commit(_Body):
@@ -100,17 +138,18 @@ class Void(_Body):
 
 
 class Forfeit(_Body):
-    """The reserved contribution failed, and the failure itself was answered: charged for ever, nothing to send."""
+    """Charged for ever, and nothing to send: that it failed was answered, or too many were given back before."""
 
     kind: Literal["forfeit"] = "forfeit"
     reserve: Count
+    reason: Name
 
 
-Body: TypeAlias = Open | Charge | Reserve | Commit | Void | Forfeit
+Body: TypeAlias = Open | Admit | Charge | Reserve | Commit | Void | Forfeit
 
 
 class Entry(_Body):
-    """One line of a ledger. **Units** ``time``: UTC, seconds."""
+    """One line of a ledger. Units: ``time``: UTC, seconds."""
 
     body: Annotated[Body, Field(discriminator="kind")]
     hash: Hex32
@@ -146,7 +185,7 @@ def make_line(body: Body, *, sequence: int, previous: str, time: str, identity: 
 def parse_line(line: bytes) -> Entry:
     """Read one line (without its end) and check form and hash, not the chain and not the signature.
 
-    **Raises** VerificationError naming what is wrong.
+    Raises: VerificationError naming what is wrong.
     """
     try:
         plain = json.loads(line)
@@ -165,37 +204,22 @@ def parse_line(line: bytes) -> Entry:
     return entry
 
 
+def admission_statement(ledger_key: str, scope: str, site: str) -> bytes:
+    """What a kit signs to be admitted to a shared ledger; ``ledger_key`` in hex."""
+    return b"fedcart/ledger-admission/1\0" + canonical_json([ledger_key, scope, site])
+
+
 def verify_entry_signature(entry: Entry, public_key: bytes) -> None:
-    """Return if the site signed this entry. **Raises** VerificationError."""
+    """Return if the site signed this entry. Raises: VerificationError."""
     verify_signature(public_key, _SIGNATURE_DOMAIN + bytes.fromhex(entry.hash), bytes.fromhex(entry.signature))
-
-
-def on_both_sides(totals: Totals) -> Totals:
-    """What every consumer may have lost where it is unknown who was held out: all of it, in every sub-scope."""
-    sides: Totals = Counter()
-    for (_, rate, sigma), steps in totals.items():
-        for sub_scope in SUB_SCOPES:
-            sides[sub_scope, rate, sigma] += steps
-    return sides
-
-
-def count_events(events: Iterable[PrivacyEvent]) -> Totals:
-    """Sum the steps of events that cost the same."""
-    totals: Totals = Counter()
-    for event in events:
-        if event.steps:
-            totals[event.sub_scope, event.sampling_rate, event.noise_multiplier] += event.steps
-    return totals
-
-
-def as_events(totals: Totals) -> tuple[PrivacyEvent, ...]:
-    """The totals as events, in a fixed order."""
-    return tuple(PrivacyEvent(sigma, rate, n, sub) for (sub, rate, sigma), n in sorted(totals.items()) if n)
 
 
 @dataclass
 class Reservation:
-    """What happened to one RESERVE. ``state``: open, committed, forfeit or void; ``outbox`` after a COMMIT."""
+    """What happened to one RESERVE. ``state``: open, committed, forfeit or void; ``outbox`` after a COMMIT.
+
+    ``reason``: why it is void or forfeit.
+    """
 
     sequence: int
     hash: str
@@ -203,14 +227,19 @@ class Reservation:
     body: Reserve
     state: str = "open"
     outbox: str = ""
+    reason: str = ""
 
 
 @dataclass
 class Replay:
     """What a ledger says after the entries applied so far.
 
-    ``split``: (share held out, digest of the key) of all reservations, None before the first.
-    **Guarantee** ``spent`` counts every COMMIT, every RESERVE that is not void, and every CHARGE; an entry
+    ``split``: (share held out, digest of the key) of all reservations, None before the first. ``order``: the Rényi order
+    fixed before the first release. ``planned``: digests of the runs' settings that were reserved before anything was
+    released; ``late``: reservations of other runs, which may have been chosen after seeing a model.
+    ``admitted``: public key -> site of every kit of a shared ledger; ``absorbed``: site -> last entry of its former ledger
+    that is charged here.
+    Guarantee: ``spent`` counts every COMMIT, every RESERVE that is not void, and every CHARGE; an entry
     that breaks a rule raises and changes nothing.
     """
 
@@ -219,9 +248,31 @@ class Replay:
     first_previous: str = FIRST_PREVIOUS
     hashes: list[str] = field(default_factory=list)
     reservations: dict[int, Reservation] = field(default_factory=dict)
-    carried: Totals = field(default_factory=Counter)
-    spent: Totals = field(default_factory=Counter)
+    carried: Losses = field(default_factory=Losses)
+    charges: list[Charge] = field(default_factory=list)
+    spent: Losses = field(default_factory=Losses)
     split: tuple[float, str] | None = None
+    order: float | None = None
+    released_any: bool = False
+    carried_adaptive: bool = False
+    planned: set[str] = field(default_factory=set)
+    late: set[int] = field(default_factory=set)
+    admitted: dict[str, str] = field(default_factory=dict)
+    absorbed: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def adaptive_order(self) -> float | None:
+        """The order at which this scope must be accounted for; None while all was planned before the first release."""
+        return self.order if self.late or self.carried_adaptive else None
+
+    def order_with(self, config: str, order: float) -> float | None:
+        """As ``adaptive_order``, if a run of these settings reserved now; ``order``: what would be fixed if none is."""
+        chosen = self.order or order
+        return chosen if self.late or self.carried_adaptive or self._is_late(config) else None
+
+    def _is_late(self, config: str) -> bool:
+        """After the first release only the one run that was planned goes on as planned: which of two does is a choice."""
+        return self.released_any and self.planned != {config}
 
     @property
     def sequence(self) -> int:
@@ -233,11 +284,6 @@ class Replay:
         """The hash of the last entry, hex."""
         return self.hashes[-1] if self.hashes else self.first_previous
 
-    @property
-    def events(self) -> tuple[PrivacyEvent, ...]:
-        """What is spent, as events in a fixed order."""
-        return as_events(self.spent)
-
     def hash_at(self, sequence: int) -> str | None:
         """The hash of an entry of this ledger, or of the one just before it began."""
         if sequence == self.first_sequence - 1:
@@ -246,7 +292,7 @@ class Replay:
         return self.hashes[index] if 0 <= index < len(self.hashes) else None
 
     def apply(self, entry: Entry) -> None:
-        """Take in the next entry. **Raises** VerificationError if it does not follow."""
+        """Take in the next entry. Raises: VerificationError if it does not follow."""
         if self.header is None:
             self._apply_header(entry)
         elif entry.sequence != self.sequence:
@@ -270,23 +316,70 @@ class Replay:
         match entry.body:
             case Open():
                 raise VerificationError("a ledger is opened once")
+            case Admit():
+                self._admit(entry.body)
             case Charge():
-                self.carried += count_events(entry.body.events)
-                self.spent += count_events(entry.body.events)
+                self._check_order(entry.body.order)
+                if entry.body.holdout is not None:
+                    self._bind_split(entry.body.holdout, entry.body.split_key)
+                self._take_over_plans(entry.body)
+                self.charges.append(entry.body)
+                self.carried += Losses.of(entry.body.events)
+                self.spent += Losses.of(entry.body.events)
+                self.order = self.order or entry.body.order
+                if entry.body.site:
+                    self.absorbed[entry.body.site] = entry.body.until
             case Reserve():
                 self._check_source(entry.body)
-                self._bind_split(entry.body)
+                self._check_order(entry.body.order, charged=bool(entry.body.events))
+                self._check_kit(entry.body)
+                self._bind_split(entry.body.holdout, entry.body.split_key)
                 self.reservations[entry.sequence] = Reservation(entry.sequence, entry.hash, entry.time, entry.body)
-                self.spent += count_events(entry.body.events)
+                self.spent += Losses.of(entry.body.events)
+                self._plan(entry.sequence, entry.body)
             case Commit():
                 reservation = self._open_reservation(entry.body.reserve)
                 reservation.state, reservation.outbox = "committed", entry.body.outbox
+                self.released_any |= bool(reservation.body.events)
             case Void():
                 reservation = self._open_reservation(entry.body.reserve)
-                reservation.state = "void"
-                self.spent -= count_events(reservation.body.events)
+                reservation.state, reservation.reason = "void", entry.body.reason
+                self.spent -= Losses.of(reservation.body.events)
+                self.late.discard(reservation.sequence)
+                self._forget_plan(reservation.body.config)
             case Forfeit():
-                self._open_reservation(entry.body.reserve).state = "forfeit"
+                reservation = self._open_reservation(entry.body.reserve)
+                reservation.state, reservation.reason = "forfeit", entry.body.reason
+                self.released_any |= bool(reservation.body.events)
+
+    def _take_over_plans(self, body: Charge) -> None:
+        """What was charged elsewhere was released there; two accounts that meet were not planned together."""
+        if body.adaptive or self.spent:
+            self.carried_adaptive = True
+        elif not self.released_any:
+            self.planned |= set(body.planned)
+        self.released_any = True
+
+    def _plan(self, sequence: int, body: Reserve) -> None:
+        if not body.events:
+            return
+        self.order = self.order or body.order
+        if self._is_late(body.config):
+            self.late.add(sequence)
+        elif not self.released_any:
+            self.planned.add(body.config)
+
+    def _forget_plan(self, config: str) -> None:
+        """A run of which everything was given back before anything was released was not begun."""
+        begun = any(r.body.config == config and r.state != "void" for r in self.reservations.values())
+        if not self.released_any and not begun:
+            self.planned.discard(config)
+
+    def _check_order(self, order: float | None, *, charged: bool = False) -> None:
+        if order is not None and self.order is not None:
+            raise VerificationError("fixes the order at which this scope is accounted for a second time")
+        if charged and order is None and self.order is None:
+            raise VerificationError("does not fix the order at which this scope is accounted for")
 
     def _check_source(self, body: Reserve) -> None:
         """Post-processing names what it is made of: a release of the same run that is charged and never voided."""
@@ -294,23 +387,42 @@ class Replay:
             if not body.events:
                 raise VerificationError("says it costs nothing and does not name the release it is made from")
             return
-        found = self.reservations.get(body.source)
-        if body.events or found is None or found.state != "committed" or not found.body.events:
+        origin = self.reservations.get(body.source)
+        if body.events or origin is None or origin.state != "committed" or not origin.body.events:
             raise VerificationError(
                 f"says it is post-processing of entry {body.source}, which is no charged release"
             )
-        if (found.body.run, found.body.config) != (body.run, body.config):
+        if (origin.body.run, origin.body.config) != (body.run, body.config):
             raise VerificationError(f"says it is post-processing of entry {body.source}, which is of another run")
 
     def released(self, run: str, config: str) -> Reservation | None:
         """The newest charged release of a run that left, from which more may be computed without a charge."""
-        found = (r for r in self.reservations.values() if (r.body.run, r.body.config) == (run, config))
+        candidates = (r for r in self.reservations.values() if (r.body.run, r.body.config) == (run, config))
         return max(
-            (r for r in found if r.state == "committed" and r.body.events), key=lambda r: r.sequence, default=None
+            (r for r in candidates if r.state == "committed" and r.body.events),
+            key=lambda r: r.sequence,
+            default=None,
         )
 
-    def _bind_split(self, body: Reserve) -> None:
-        split = (body.holdout, body.split_key)
+    def _admit(self, body: Admit) -> None:
+        header = self.header
+        assert header is not None
+        if not header.shared:
+            raise VerificationError("admits a kit to a ledger that is one site's own")
+        statement = admission_statement(header.public_key, header.scope, body.site)
+        verify_signature(bytes.fromhex(body.public_key), statement, bytes.fromhex(body.signature))
+        self.admitted[body.public_key] = body.site
+
+    def _check_kit(self, body: Reserve) -> None:
+        header = self.header
+        assert header is not None
+        if header.shared and body.by not in self.admitted:
+            raise VerificationError("is of a kit that this ledger has not admitted")
+        if body.by and not header.shared:
+            raise VerificationError("names a kit in a ledger that is one site's own")
+
+    def _bind_split(self, holdout: float, split_key: str) -> None:
+        split = (holdout, split_key)
         if self.split not in (None, split):
             raise VerificationError("the hold-out is not the one of the entries before: consumers changed sides")
         self.split = split
@@ -320,6 +432,16 @@ class Replay:
         if reservation is None or reservation.state != "open":
             raise VerificationError(f"entry {sequence} is not an open reservation")
         return reservation
+
+    @property
+    def runs(self) -> list[str]:
+        """Every run that has a reservation, in the order of their first."""
+        return list(dict.fromkeys(r.body.run for r in self.reservations.values()))
+
+    def count(self, run: str, state: str, reason: str = "") -> int:
+        """How many reservations of a run are in a state, for a reason."""
+        mine = (r for r in self.reservations.values() if r.body.run == run and r.state == state)
+        return sum(not reason or r.reason == reason for r in mine)
 
     def open_reservations(self) -> list[Reservation]:
         """The RESERVEs that are neither committed, forfeit nor void, oldest first."""
@@ -336,7 +458,7 @@ def replay_lines(lines: Iterable[bytes], public_key: bytes | None = None) -> Ite
     """Check and fold lines one by one; yields (line number, entry, state after it).
 
     With ``public_key`` every signature is checked, else only form, hashes and rules.
-    **Raises** VerificationError naming the line.
+    Raises: VerificationError naming the line.
     """
     state = Replay()
     for number, line in enumerate(lines, start=1):

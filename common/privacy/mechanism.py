@@ -1,4 +1,4 @@
-"""``PrivacyEvent``: what one mechanism did, in public fields only.
+"""``PrivacyEvent``: what one mechanism did, in public fields only; ``Losses``: all that was spent.
 
 The event is the currency of accounting. The ledger stores events, never an epsilon as source of truth.
 """
@@ -6,11 +6,18 @@ The event is the currency of accounting. The ledger stores events, never an epsi
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Self
 
-TRAIN = "train"
-HOLDOUT = "holdout"
-SUB_SCOPES = (TRAIN, HOLDOUT)
+TRAIN_SIDE = "train"
+HOLDOUT_SIDE = "holdout"
+SUB_SCOPES = (TRAIN_SIDE, HOLDOUT_SIDE)
+MIN_NOISE, MAX_NOISE = 1e-6, 1e9  # outside, the accountants divide by zero or overflow
+MIN_RATE = 1e-9
+MAX_STEPS = 10**12
+MECHANISM, UNIT, RELATION = "poisson-subsampled-gaussian", "consumer", "add-or-remove-one"
 
 
 @dataclass(frozen=True)
@@ -27,17 +34,81 @@ class PrivacyEvent:
     noise_multiplier: float
     sampling_rate: float
     steps: int
-    sub_scope: str = TRAIN
-    mechanism: str = "poisson-subsampled-gaussian"
-    unit: str = "consumer"
-    relation: str = "add-or-remove-one"
+    sub_scope: str = TRAIN_SIDE
+    mechanism: str = MECHANISM
+    unit: str = UNIT
+    relation: str = RELATION
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.noise_multiplier) and self.noise_multiplier > 0):
-            raise ValueError(f"noise multiplier must be positive, got {self.noise_multiplier}")
-        if not 0 < self.sampling_rate <= 1:
-            raise ValueError(f"sampling rate must be in (0, 1], got {self.sampling_rate}")
-        if self.steps < 0:
-            raise ValueError(f"steps must not be negative, got {self.steps}")
+        if not (math.isfinite(self.noise_multiplier) and MIN_NOISE <= self.noise_multiplier <= MAX_NOISE):
+            raise ValueError(
+                f"noise multiplier must be positive, {MIN_NOISE:g} to {MAX_NOISE:g}, got {self.noise_multiplier}"
+            )
+        if not MIN_RATE <= self.sampling_rate <= 1:
+            raise ValueError(f"sampling rate must be in (0, 1], from {MIN_RATE:g}, got {self.sampling_rate}")
+        if not isinstance(self.steps, int) or not 0 <= self.steps <= MAX_STEPS:
+            raise ValueError(f"steps must not be negative, nor over {MAX_STEPS:g}: got {str(self.steps)[:20]}")
         if self.sub_scope not in SUB_SCOPES:
             raise ValueError(f"sub-scope must be one of {SUB_SCOPES}, got {self.sub_scope!r}")
+        if (self.mechanism, self.unit, self.relation) != (MECHANISM, UNIT, RELATION):
+            raise ValueError(f"only a {MECHANISM} per {UNIT} ({RELATION}) can be accounted for, got {self}")
+
+
+@dataclass(frozen=True)
+class Losses:
+    """All that was spent on the consumers of a scope: every mechanism once, with all its steps, in a fixed order.
+
+    A value: operators make new ones. Made by ``Losses.of``.
+    """
+
+    events: tuple[PrivacyEvent, ...] = ()
+
+    @classmethod
+    def of(cls, events: Iterable[PrivacyEvent]) -> Self:
+        """Add up events in any order; those without steps are nothing."""
+        return cls._of(_steps(events))
+
+    @classmethod
+    def _of(cls, steps: Counter[PrivacyEvent]) -> Self:
+        summed = [replace(one, steps=count) for one, count in steps.items() if count > 0]
+        return cls(tuple(sorted(summed, key=lambda e: (e.sub_scope, e.sampling_rate, e.noise_multiplier))))
+
+    def __iter__(self) -> Iterator[PrivacyEvent]:
+        return iter(self.events)
+
+    def __bool__(self) -> bool:
+        return bool(self.events)
+
+    def __add__(self, other: Losses) -> Self:
+        """Both."""
+        return self._of(_steps(self) + _steps(other))
+
+    def __sub__(self, other: Losses) -> Self:
+        """What is left without the other. Raises: ValueError if the other is not a part of this."""
+        if not self.covers(other):
+            raise ValueError("cannot give back what was not spent")
+        return self._of(_steps(self) - _steps(other))
+
+    def __or__(self, other: Losses) -> Self:
+        """Of each mechanism the larger number of steps."""
+        return self._of(_steps(self) | _steps(other))
+
+    def beyond(self, other: Losses) -> Self:
+        """The steps of each mechanism that the other does not have."""
+        return self._of(_steps(self) - _steps(other))
+
+    def covers(self, other: Losses) -> bool:
+        """Whether the other is a part of this."""
+        return not other.beyond(self)
+
+    def on_both_sides(self) -> Self:
+        """What any consumer may have lost where it is unknown who was held out: all of it, in every sub-scope."""
+        return self.of(replace(event, sub_scope=sub_scope) for event in self for sub_scope in SUB_SCOPES)
+
+
+def _steps(events: Iterable[PrivacyEvent]) -> Counter[PrivacyEvent]:
+    total: Counter[PrivacyEvent] = Counter()
+    for event in events:
+        if event.steps:
+            total[replace(event, steps=1)] += event.steps
+    return total

@@ -7,9 +7,14 @@
     checkpoints/        ServerState per round    ledgers/SITE.jsonl  privacy ledgers
     roster.json         sites and public keys    evidence/           aggregation evidence per round
     heads.json          newest attestations      market.json         released series of a sales run
+    proofs/             who broke the protocol   report.html         the picture of it all
     progress.json       what is under way        notes.jsonl         remarks of a deployed run
-    summary.json        result and status        report.html         the picture of it all
-    oracle/             simulation only: what no server sees
+    manifest.json       the whole, signed        countersigned.json  sites' word on the last round
+    left-out.json       what an export leaves out
+    catalogue.json      public item facts        submitted.json      Flower's number of a deployed run
+    summary.json        result and status
+    oracle/             simulation only: what no server sees, initial.f32 among it
+    checkpoints/        beside the states: sessions.json (how often begun), leaving.json (what may have left)
 
 Every file is written under a temporary name, synced, and renamed; ``metrics.jsonl`` is append-only and
 a torn last line was never written. Weights and metadata of the model are named in ``common.model.files``.
@@ -21,7 +26,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,21 +40,32 @@ from common.atomic import disk_errors, write_atomic
 from common.config import RunConfig, load_config, read_toml
 from common.errors import BadInputError
 from common.model.files import METADATA_FILE, WEIGHTS_FILE
+from common.plain_text import shown
 from common.plan import RunPlan
-from common.run.facts import RunFacts
-from common.run.records import RUNNING, RoundRecord
-from common.run.summary import Summary
+from common.run.records import RUNNING, RoundRecord, RunFacts, Summary
 from common.strict_json import one_line, readable
-from common.trust.identity import Roster
+from common.trust.identity import ROSTER_FILE, Roster
 
 SETTINGS_FILE, PLAN_FILE, FACTS_FILE = "run.toml", "plan.json", "sites.json"
 METRICS_FILE, SUMMARY_FILE, REPORT_FILE = "metrics.jsonl", "summary.json", "report.html"
 MASKS_FILE, ITEM_OF_FILE, CATALOGUE_FILE = "masks.npz", "item_of.npy", "catalogue.json"
-ROSTER_FILE, HEADS_FILE, MARKET_FILE = "roster.json", "heads.json", "market.json"
+HEADS_FILE, MARKET_FILE = "heads.json", "market.json"
 PROGRESS_FILE, NOTES_FILE, SUBMITTED_FILE = "progress.json", "notes.jsonl", "submitted.json"
 SESSIONS_FILE, LEAVING_FILE, INITIAL_FILE = "sessions.json", "leaving.json", "initial.f32"
+MANIFEST_FILE, COUNTERSIGNED_FILE, LEFT_OUT_FILE = "manifest.json", "countersigned.json", "left-out.json"
 LEDGERS, EVIDENCE, CHECKPOINTS, ORACLE = "ledgers", "evidence", "checkpoints", "oracle"
+PROOFS = "proofs"
 _INCOMPLETE = "the run folder is incomplete or damaged"
+
+
+def round_file(folder: Path, number: int, suffix: str) -> Path:
+    """The file of one round in a folder of them."""
+    return folder / f"round-{number:05d}.{suffix}"
+
+
+def round_files(folder: Path, suffix: str) -> list[Path]:
+    """All such files, the oldest round first."""
+    return sorted(folder.glob(f"round-*.{suffix}"))
 
 
 @dataclass(frozen=True)
@@ -85,7 +101,7 @@ class RunFolder:
         RunFolder.require_free(path)
         folder = RunFolder(path)
         try:
-            for part in (folder.checkpoints, folder.ledgers, folder.evidence, folder.oracle):
+            for part in (folder.checkpoints, folder.ledgers, folder.evidence, folder.proofs, folder.oracle):
                 part.mkdir(parents=True, exist_ok=True)
             write_atomic(path / METRICS_FILE, b"")
         except OSError as error:
@@ -105,8 +121,8 @@ class RunFolder:
     @staticmethod
     def all_in(folder: Path) -> list[RunFolder]:
         """The run folders in a folder, oldest first."""
-        found = sorted(folder.glob(f"*/{SETTINGS_FILE}"), key=lambda path: path.stat().st_mtime_ns)
-        return [RunFolder(path.parent) for path in found]
+        runs = sorted(folder.glob(f"*/{SETTINGS_FILE}"), key=lambda path: path.stat().st_mtime_ns)
+        return [RunFolder(path.parent) for path in runs]
 
     @property
     def checkpoints(self) -> Path:
@@ -122,6 +138,11 @@ class RunFolder:
     def evidence(self) -> Path:
         """Folder of what secure aggregation leaves to be verified."""
         return self.path / EVIDENCE
+
+    @property
+    def proofs(self) -> Path:
+        """Folder of what proves who broke the protocol."""
+        return self.path / PROOFS
 
     @property
     def oracle(self) -> Path:
@@ -237,6 +258,12 @@ class RunFolder:
 
     # rounds
 
+    def last_record(self) -> str:
+        """The digest of the last round's record, which the next one names; that of the plan if there is none."""
+        path = self.path / METRICS_FILE
+        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+        return RoundRecord.from_json(lines[-1].decode()).digest if lines else self.plan().digest().hex()
+
     def append_round(self, record: RoundRecord) -> None:
         """Append one line to the metrics, durable before returning. Raises: WorkFailedError (disk full)."""
         line = (record.to_json() + "\n").encode()
@@ -270,7 +297,39 @@ class RunFolder:
 
     def write_evidence(self, number: int, text: str) -> None:
         """Write what the secure sum of a round leaves to be verified."""
-        write_atomic(self.evidence / f"round-{number:05d}.json", text.encode())
+        write_atomic(round_file(self.evidence, number, "json"), text.encode())
+
+    def write_proofs(self, number: int, text: str) -> None:
+        """Write what proves the faults of a round."""
+        self.proofs.mkdir(exist_ok=True)  # a run that an older version began has none
+        write_atomic(round_file(self.proofs, number, "json"), text.encode())
+
+    def write_countersigned(self, last: str, signatures: Mapping[str, str]) -> None:
+        """Write who signed the record as it stood at the close: ``last`` is the digest of its last round."""
+        known = self.countersigned()
+        before = known["sites"] if known.get("last") == last else {}
+        self._write(COUNTERSIGNED_FILE, {"last": last, "sites": {**before, **signatures}})
+
+    def countersigned(self) -> dict[str, Any]:
+        """``last`` and ``sites``: name -> signature (hex); empty if nobody has. Raises: BadInputError."""
+        there = (self.path / COUNTERSIGNED_FILE).exists()
+        return dict(self._read(COUNTERSIGNED_FILE)) if there else {}
+
+    def write_left_out(self, folders: Sequence[str]) -> None:
+        """Say which files and folders of the run an export does not have."""
+        self._write(LEFT_OUT_FILE, {"left_out": list(folders)})
+
+    def left_out(self) -> list[str]:
+        """Files and folders that an export says it does not have; empty for a run folder. Raises: BadInputError."""
+        return list(self._read(LEFT_OUT_FILE)["left_out"]) if (self.path / LEFT_OUT_FILE).exists() else []
+
+    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        """Write what the coordinator signed of the whole run."""
+        self._write(MANIFEST_FILE, dict(manifest))
+
+    def manifest(self) -> dict[str, Any]:
+        """What the coordinator signed of the whole run; empty while it is not over. Raises: BadInputError."""
+        return dict(self._read(MANIFEST_FILE)) if (self.path / MANIFEST_FILE).exists() else {}
 
     def mark_leaving(self, mark: Mapping[str, Any]) -> None:
         """Say, durably, that contributions of a round may have left their sites."""
@@ -316,7 +375,7 @@ class RunFolder:
     def add_note(self, message: str) -> None:
         """Append a remark."""
         with (self.path / NOTES_FILE).open("a", encoding="utf-8") as file:
-            file.write(one_line({"time": round(time.time(), 1), "note": message}) + "\n")
+            file.write(one_line({"time": round(time.time(), 1), "note": shown(message)}) + "\n")
 
     def notes(self) -> list[str]:
         """All remarks so far."""
@@ -329,7 +388,8 @@ class RunFolder:
         if submitted is not None:
             self._write(SUBMITTED_FILE, {"flower_run": submitted})
             return
-        (self.path / PROGRESS_FILE).unlink(missing_ok=True)  # of an earlier life
+        for name in (PROGRESS_FILE, MANIFEST_FILE):  # of an earlier life
+            (self.path / name).unlink(missing_ok=True)
         self.write_summary(Summary(RUNNING))
 
     def submitted(self) -> int:

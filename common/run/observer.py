@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from common.run.facts import RunFacts
-from common.run.records import RoundRecord
-from common.run.summary import Summary
+from common.run.records import RoundRecord, RunFacts, Summary
 
 
 class Observer:

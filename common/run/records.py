@@ -1,10 +1,13 @@
-"""What a run says of itself, round by round: one ``RoundRecord`` each, and how a run may end."""
+"""What a run says of itself: ``RunFacts`` before round 1, one ``RoundRecord`` per round, one ``Summary``, and how it may end."""
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from common.strict_json import one_line
@@ -16,13 +19,91 @@ FAILED = "failed"  # all planned rounds were run, and none gave a sum: there is 
 STOPPED = "stopped"  # gracefully, before the planned rounds: budget, policy, or too few sites
 
 
+ENDED = ("stopped", "refused", "paused")
+"""Of a site: it is not asked again in the run (budget, policy, or after a failure of its own)."""
+
+
+@dataclass(frozen=True)
+class SiteFacts:
+    """One site of a run. ``population`` is declared (public); ``items``: rows it stocks and shares."""
+
+    name: str
+    population: int
+    items: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What is known before round 1; all public, but ``data`` (oracle: counts of the log, cleaning report).
+
+    Units: ``epsilon_target`` and ``delta`` of the whole run, per site and consumer; ``expected_signal``
+    is S of docs/simulate.md, infinite without privacy (null in JSON).
+    """
+
+    out: Path
+    sites: tuple[SiteFacts, ...]
+    rounds: int
+    local_steps: int
+    private: bool
+    aggregation: str
+    noise_multiplier: float
+    epsilon_target: float
+    delta: float
+    sampling_rate: float
+    expected_signal: float
+    expectation: str
+    parameters: int
+    data: dict[str, Any]
+    assumptions: tuple[str, ...]
+    budget: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self) | {"out": str(self.out)}
+
+    @staticmethod
+    def from_json(plain: Mapping[str, Any]) -> RunFacts:
+        """Inverse of ``to_json``. Raises: TypeError, KeyError on foreign values."""
+        signal = plain["expected_signal"]
+        parts = {
+            "out": Path(plain["out"]),
+            "sites": tuple(SiteFacts(**site) for site in plain["sites"]),
+            "assumptions": tuple(plain["assumptions"]),
+            "expected_signal": math.inf if signal is None else signal,
+        }
+        return RunFacts(**{**plain, **parts})
+
+
 @dataclass(frozen=True)
 class SiteRound:
-    """What one site did in one round. ``status``: ok, lost, refused, stopped, not-invited; ``phase`` of a loss."""
+    """What one site did in one round. ``status``: ok, lost, refused, stopped (budget), paused; ``phase`` of a loss."""
 
     status: str
     reason: str = ""
     phase: str = ""
+
+
+@dataclass(frozen=True)
+class FaultRecord:
+    """What one site provably did wrong in one attempt at a round; ``victim`` is empty if everybody was it."""
+
+    culprit: str
+    victim: str
+    kind: str
+    attempt: int
+
+    def __str__(self) -> str:
+        what = FAULT_WORDS.get(self.kind, self.kind)
+        return f"{self.culprit} {what.format(self.victim)}"
+
+
+FAULT_WORDS = {
+    "bad-dealing": "dealt shares of no secret",
+    "bad-box": "dealt {} a wrong share",
+    "false-complaint": "complained about a right share of {}",
+    "wrong-share": "revealed a wrong share of {}",
+}
 
 
 @dataclass(frozen=True)
@@ -33,6 +114,12 @@ class RoundRecord:
     or released sums; ``oracle``: computed by the simulation from all data (model at the end of the round).
     ``epsilon``: spent per site so far, from the ledgers' signed attestations, a RESERVE counts as spent.
     Units: bytes over all sites, seconds of wall time.
+
+    ``model``, ``state`` and ``average``: digests (hex) of the parameters that were asked about, and of the two vectors after
+    the round. ``heads``: ends of all ledgers that the sites were shown. ``evidence``: SHA-256 of the round's evidence.
+    ``faults``: what sites provably did wrong, in every attempt; ``proofs``: SHA-256 of the file that proves it.
+    ``previous``: digest of the record before, of the plan for the first one. ``signature``: the coordinator's, over all
+    but ``oracle``, which no server sees and which an auditor is not given.
     """
 
     round: int
@@ -50,6 +137,22 @@ class RoundRecord:
     aggregation: str = "plain"
     private: bool = True
     aborted: str = ""
+    attempt: int = 0
+    model: str = ""
+    state: str = ""
+    average: str = ""
+    heads: dict[str, tuple[int, str]] = field(default_factory=dict)
+    evidence: str = ""
+    faults: tuple[FaultRecord, ...] = ()
+    proofs: str = ""
+    previous: str = ""
+    signature: str = ""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what is signed, hex: the next record names it."""
+        plain = asdict(replace(self, oracle={}, signature=""))
+        return sha256(b"fedcart/round-record/1\0" + one_line(plain).encode()).hexdigest()
 
     @property
     def answered(self) -> int:
@@ -77,4 +180,71 @@ class RoundRecord:
         plain["sites"] = {name: SiteRound(**site) for name, site in plain["sites"].items()}
         for group in ("released", "public", "oracle"):
             plain[group] = {name: math.nan if value is None else value for name, value in plain[group].items()}
+        plain["heads"] = {site: (int(sequence), str(head)) for site, (sequence, head) in plain["heads"].items()}
+        plain["faults"] = tuple(FaultRecord(**fault) for fault in plain["faults"])
         return RoundRecord(**plain)
+
+
+Values = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The content of ``summary.json``; fields that are not known yet have their defaults.
+
+    ``rounds``: training rounds that were run, ``sums``: those of them that gave a sum. ``metrics``: released, public
+    and oracle (empty in a deployment); ``baselines`` are oracle; ``epsilon`` is spent per site, from the signed
+    attestations, reservations included. ``error``, ``hint``, ``exit_code`` say why a run was interrupted.
+    """
+
+    status: str
+    rounds: int = 0
+    sums: int = 0
+    metrics: dict[str, Values] = field(default_factory=dict)
+    baselines: dict[str, Values] = field(default_factory=dict)
+    epsilon: Values = field(default_factory=dict)
+    aggregation: str = ""
+    private: bool = True
+    paths: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+    error: str = ""
+    hint: str = ""
+    exit_code: int = 0
+
+    @property
+    def completed(self) -> bool:
+        """Whether all planned rounds were run, and the model is made of at least one sum."""
+        return self.status == COMPLETED
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(plain: Mapping[str, Any]) -> Summary:
+        """Inverse of ``to_json``. Raises: TypeError on foreign values."""
+        return Summary(**{**plain, "notes": tuple(plain.get("notes", ()))})
+
+
+def sums_in(records: Sequence[RoundRecord]) -> tuple[int, int]:
+    """How many training rounds were run, and how many of them gave a sum."""
+    rounds = [record for record in records if record.kind == "train"]
+    return len(rounds), sum(not record.aborted for record in rounds)
+
+
+def without_sum(records: Sequence[RoundRecord]) -> str:
+    """A sentence on the rounds that gave no sum; empty if all did."""
+    rounds, sums = sums_in(records)
+    if sums == rounds:
+        return ""
+    reasons = ", ".join(
+        sorted({record.aborted for record in records if record.kind == "train" and record.aborted})
+    )
+    return f"{rounds - sums} of {rounds} rounds gave no sum ({reasons})"
+
+
+def checked_status(status: str, records: Sequence[RoundRecord]) -> str:
+    """``failed`` in place of ``completed`` where no round gave a sum: such a model is untrained."""
+    rounds, sums = sums_in(records)
+    return FAILED if status == COMPLETED and rounds and not sums else status

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from common.errors import RemoteProtocolError, VerificationError
-from common.secagg.messages import Advertisement, Confirmation, ConfirmationList, Member, Params
+from common.secagg.messages import Advertisement, Confirmation, ConfirmationList, Member, Params, Receipt
 from common.trust.identity import SITE, Roster, verify_signature
 
 
 def check_pinned(roster: Roster, member: Member) -> None:
-    """Return if the member is a site of the roster with this key. **Raises**: VerificationError."""
+    """Return if the member is a site of the roster with this key. Raises: VerificationError."""
     party = roster.party(member.site)
     if party.role != SITE or party.public_key != member.public_key:
         raise VerificationError(f"{member.site} with this key is not pinned as a site in the roster")
@@ -17,7 +17,7 @@ def check_pinned(roster: Roster, member: Member) -> None:
 def check_advertisement(params: Params, advertisement: Advertisement) -> None:
     """Return if the advertisement is signed by the pinned key of its site, for this very session.
 
-    **Raises**: RemoteProtocolError (site not invited), VerificationError.
+    Raises: RemoteProtocolError (site not invited), VerificationError.
     """
     check_signed(params, advertisement.statement(params.salt), advertisement)
 
@@ -25,7 +25,7 @@ def check_advertisement(params: Params, advertisement: Advertisement) -> None:
 def check_confirmations(params: Params, request: ConfirmationList) -> None:
     """Return if at least t different survivors signed the lists, and no signature is bad.
 
-    **Raises**: RemoteProtocolError, VerificationError.
+    Raises: RemoteProtocolError, VerificationError.
     """
     signers = tuple(c.site for c in request.confirmations)
     if signers != params.in_order(set(signers) & set(request.survivors.survivors)):
@@ -37,10 +37,10 @@ def check_confirmations(params: Params, request: ConfirmationList) -> None:
         check_signed(params, statement, confirmation)
 
 
-def check_signed(params: Params, statement: bytes, signed: Advertisement | Confirmation) -> None:
+def check_signed(params: Params, statement: bytes, signed: Advertisement | Receipt | Confirmation) -> None:
     """Return if the statement is signed by the pinned key of ``signed.site``.
 
-    **Raises**: RemoteProtocolError (site not invited), VerificationError.
+    Raises: RemoteProtocolError (site not invited), VerificationError.
     """
     try:
         verify_signature(params.member(signed.site).public_key, statement, signed.signature)
@@ -51,7 +51,7 @@ def check_signed(params: Params, statement: bytes, signed: Advertisement | Confi
 def check_sites(params: Params, sites: tuple[str, ...], own: str) -> None:
     """Return if the list is a part of the cohort in its order, of at least t sites, with ``own`` in it.
 
-    **Raises**: RemoteProtocolError.
+    Raises: RemoteProtocolError.
     """
     if not set(sites) <= set(params.sites) or sites != params.in_order(set(sites)):
         raise RemoteProtocolError("list of sites is not a part of the cohort in cohort order")

@@ -18,18 +18,22 @@ import common.secagg.masks as masks
 import common.secagg.shamir as shamir
 import common.wire as wire
 from common.errors import LocalProtocolError, PolicyRefusedError, RemoteProtocolError, VerificationError
+from common.secagg.blame import Proofs, signed_piece
 from common.secagg.checks import check_advertisement, check_confirmations, check_pinned, check_sites
+from common.secagg.dealing import Context, Piece, Secrets, deal, dealt_digest, open_piece
 from common.secagg.fixedpoint import check_ring
 from common.secagg.journal import Journal
 from common.secagg.messages import (
-    BOX_BYTES,
     DIGEST_BYTES,
+    AcceptedList,
+    Accusation,
     Advertisement,
     AdvertisementList,
     Confirmation,
     ConfirmationList,
     MaskedVector,
     Params,
+    Receipt,
     RevealedShares,
     ShareBundle,
     ShareDelivery,
@@ -37,37 +41,36 @@ from common.secagg.messages import (
     checksum_key,
     cut,
     default_threshold,
-    encode,
-    seed_commitment,
-    shares_checksum,
+    piece_bytes,
+    reveal_statement,
 )
 from common.trust.crypto import (
     KEY_BYTES,
     Entropy,
     add_masks,
     checksum,
-    seal,
-    sha256,
     system_entropy,
-    unseal,
     x25519_agreement,
     x25519_public,
 )
-from common.trust.identity import Identity, Roster
+from common.trust.curve import exchange_secret, point_of, to_exchange
+from common.trust.identity import SIGNATURE_BYTES, Identity, Roster
 
 NEW = "new"
 ADVERTISED = "advertised"
 SHARED = "shared"
+ACCEPTED = "accepted"
 MASKED = "masked"
 CONFIRMED = "confirmed"
 DONE = "done"
 CLOSED = "closed"
 
-# step -> (phase it starts from, phase it leads to); ``close`` leads from everywhere to CLOSED
+# step -> (phase it starts from, phase it leads to); ``close``, and a complaint, lead to CLOSED
 TRANSITIONS = {
     journal.ADVERTISE: (NEW, ADVERTISED),
     journal.SHARE: (ADVERTISED, SHARED),
-    journal.MASK: (SHARED, MASKED),
+    journal.ACCEPT: (SHARED, ACCEPTED),
+    journal.MASK: (ACCEPTED, MASKED),
     journal.CONFIRM: (MASKED, CONFIRMED),
     journal.REVEAL: (CONFIRMED, DONE),
 }
@@ -85,7 +88,7 @@ class CohortPolicy:
     min_threshold: int | None = None
 
     def check(self, params: Params) -> None:
-        """Return if the site joins. **Raises**: PolicyRefusedError naming the rule."""
+        """Return if the site joins. Raises: PolicyRefusedError naming the rule."""
         sites = len(params.cohort)
         if sites < self.min_cohort:
             raise PolicyRefusedError(
@@ -115,22 +118,18 @@ class LocalSite:
 @dataclass(frozen=True, repr=False)
 class _Secrets:
     channel_key: bytes
-    mask_key: bytes
+    mask_key: bytes  # the seed of the key
     seed: bytes
-
-
-@dataclass(frozen=True, repr=False)
-class _Peer:
-    site: str
-    mask_key: bytes  # public
-    opening_key: bytes  # opens the one share that the peer deals to us
 
 
 @dataclass(frozen=True, repr=False)
 class _HeldShares:
     dealer: str
+    dealing: bytes  # the statement of its dealing
     seed_share: bytes
     key_share: bytes
+    seed_commitment: bytes
+    key_commitment: bytes
 
 
 @dataclass(frozen=True, repr=False)
@@ -139,17 +138,18 @@ class _State:
     params: Params
     secrets: _Secrets | None = None
     own: Advertisement | None = None
-    peers: tuple[_Peer, ...] = ()
+    listed: AdvertisementList | None = None
     held: tuple[_HeldShares, ...] = ()
 
 
 class ClientProtocol:
-    """One site in one session: ``advertise, share, mask, confirm, unmask``, each once, in this order.
+    """One site in one session: ``advertise, share, accept, mask, confirm, unmask``, each once, in this order.
 
-    **Guarantee**: over everything an honest site ever answers, whatever it is asked: never both kinds of
-    share of one site in a session; never one contribution in two sessions; never two survivor lists
+    Guarantee: over everything an honest site ever answers, whatever it is asked: never both kinds of
+    share of one site in a session in which it has a vector; its channel only if a dealer has signed a wrong share for
+    it, and then no vector; never one contribution in two sessions; never two survivor lists
     signed in one session; a mask key never used twice.
-    **Source**: Bonawitz et al. 2017, figure 4, with the steps against active adversaries.
+    Source: Bonawitz et al. 2017, figure 4, with the steps against active adversaries.
     """
 
     def __init__(self, site: LocalSite, params: Params) -> None:
@@ -181,7 +181,7 @@ class ClientProtocol:
     def from_state(cls, site: LocalSite, state: bytes) -> ClientProtocol:
         """Continue a machine that another process of the same site stored.
 
-        **Raises**: RemoteProtocolError if the bytes are not a state.
+        Raises: RemoteProtocolError if the bytes are not a state.
         """
         restored = wire.decode(_State, state)
         machine = cls(site, restored.params)
@@ -195,15 +195,15 @@ class ClientProtocol:
     def advertise(self) -> Advertisement:
         """Exchange 1: check cohort and policy, burn the session, publish fresh keys.
 
-        **Raises**: PolicyRefusedError, VerificationError (cohort), RefusedError (session used before).
+        Raises: PolicyRefusedError, VerificationError (cohort), RefusedError (session used before).
         """
         self._expect(journal.ADVERTISE)
         self._check_cohort()
         draw = self._site.entropy
-        secrets = _Secrets(draw(KEY_BYTES), draw(KEY_BYTES), draw(KEY_BYTES))
+        secrets = _Secrets(draw(KEY_BYTES), draw(KEY_BYTES), shamir.draw_secret(draw))
         salt, name = self.params.salt, self._name
-        keys = (x25519_public(secrets.channel_key), x25519_public(secrets.mask_key))
-        unsigned = Advertisement(name, *keys, seed_commitment(salt, name, secrets.seed), b"")
+        keys = (x25519_public(secrets.channel_key), point_of(secrets.mask_key))
+        unsigned = Advertisement(name, *keys, bytes(SIGNATURE_BYTES))
         answer = replace(unsigned, signature=self._site.identity.sign(unsigned.statement(salt)))
         self._finish(journal.ADVERTISE, salt, secrets=secrets, own=answer)
         return answer
@@ -211,65 +211,80 @@ class ClientProtocol:
     def share(self, request: AdvertisementList) -> ShareBundle:
         """Exchange 2: verify every advertisement of U1, deal sealed shares of seed and mask key.
 
-        **Raises**: RemoteProtocolError (a list no honest server makes), VerificationError (a signature).
+        Raises: RemoteProtocolError (a list no honest server makes), VerificationError (a signature).
         """
         self._expect(journal.SHARE)
         self._check_advertisements(request)
-        secrets = self._secrets()
-        params, draw = self.params, self._site.entropy
-        sites = len(params.cohort)
-        seeds = shamir.split(secrets.seed, params.threshold, sites, entropy=draw)
-        keys = shamir.split(secrets.mask_key, params.threshold, sites, entropy=draw)
-        agree, peers, boxes = x25519_agreement(secrets.channel_key), [], b""
-        for peer in request.advertisements:
-            if peer.site == self._name:
-                continue
-            pair, position, shared = (self._name, peer.site), params.positions[peer.site], agree(peer.channel_key)
-            plain = seeds[position] + keys[position]
-            boxes += seal(masks.share_key(params, shared, pair), plain, masks.share_context(pair), entropy=draw)
-            peers.append(_Peer(peer.site, peer.mask_key, masks.share_key(params, shared, pair[::-1])))
-        own = params.positions[self._name]
-        self._finish(
-            journal.SHARE,
-            sha256(encode(request)),
-            secrets=replace(secrets, channel_key=b""),
-            own=None,
-            peers=tuple(peers),
-            held=(_HeldShares(self._name, seeds[own], keys[own]),),
-        )
-        return ShareBundle(self._name, shares_checksum(params.salt, self._name, boxes), boxes)
+        params, secrets = self.params, self._secrets()
+        agree = x25519_agreement(secrets.channel_key)
+        keys = {
+            peer.site: masks.share_key(params, agree(peer.channel_key), (self._name, peer.site))
+            for peer in request.advertisements
+        }
+        shared = Secrets(secrets.seed, secrets.mask_key)
+        bundle = deal(params, request, self._site.identity, shared, keys, entropy=self._site.entropy)
+        self._finish(journal.SHARE, request.digest, own=None, listed=request)
+        return bundle
 
-    def mask(self, request: ShareDelivery, ring: NDArray[np.uint32], contribution: bytes) -> MaskedVector:
-        """Exchange 3: add the self mask and a mask per other site of U2; forget seed and keys.
+    def accept(self, request: ShareDelivery) -> Receipt:
+        """Exchange 3: open and check what every dealer has dealt to this site.
+
+        A wrong share that its dealer has signed is shown to everybody: the answer is then a complaint that opens this
+        site's channel of the session, and the site has left it. What the dealer has *not* signed was altered on the
+        way, and is refused: nobody but a dealer can make a site open anything.
+        Raises: RemoteProtocolError, VerificationError (a wrong piece that its dealer has not signed).
+        """
+        self._expect(journal.ACCEPT)
+        pieces, delivered = self._pieces(request), request.digest(self.params.salt, self._name)
+        held: list[_HeldShares] = []
+        accused: list[Accusation] = []
+        agree = x25519_agreement(self._secrets().channel_key)
+        for peer in self._listed().advertisements:
+            if peer.site not in pieces:
+                continue
+            try:
+                held.append(self._opened(peer, pieces[peer.site], agree(peer.channel_key)))
+            except VerificationError:
+                accused.append(self._accuse(peer.site, pieces[peer.site]))
+        if accused:
+            return self._complain(delivered, tuple(accused))
+        self._finish(journal.ACCEPT, delivered, secrets=self._without_channel(), held=tuple(held))
+        return Receipt(self._name, delivered)
+
+    def mask(self, request: AcceptedList, ring: NDArray[np.uint32], contribution: bytes) -> MaskedVector:
+        """Exchange 4: add the self mask and a mask per other site of U2; forget seed and keys.
 
         ``contribution`` is the SHA-256 by which the site's records know the vector. Once this returns the
         contribution is dead: no session accepts it again.
-        **Shapes**: ``ring: uint32[d]``, from ``fixedpoint.quantize``; left as it is.
-        **Raises**: RemoteProtocolError, VerificationError (a share does not open), LocalProtocolError
-        (vector outside its blocks), RefusedError (contribution has left before).
+        Shapes: ``ring: uint32[d]``, from ``fixedpoint.quantize``; left as it is.
+        Raises: RemoteProtocolError, LocalProtocolError (vector outside its blocks), RefusedError (contribution has
+        left before).
         """
         self._expect(journal.MASK)
         if len(contribution) != DIGEST_BYTES:
             raise LocalProtocolError(f"a contribution is known by {DIGEST_BYTES} bytes, got {len(contribution)}")
         check_ring(ring, self.params.blocks)
-        held = self._open_shares(request)
+        check_sites(self.params, request.shared, self._name)
+        if not set(request.shared) <= {h.dealer for h in self._state.held}:
+            raise RemoteProtocolError(f"U2 names a site of which {self._name} holds no shares")
         params, secrets = self.params, self._secrets()
-        agree, shared = x25519_agreement(secrets.mask_key), set(request.shared)
+        agree, shared = x25519_agreement(exchange_secret(secrets.mask_key)), set(request.shared)
         pairs = [
-            masks.pair_mask(params, agree(peer.mask_key), (self._name, peer.site))
-            for peer in self._state.peers
-            if peer.site in shared
+            masks.pair_mask(params, agree(to_exchange(peer.mask_key)), (self._name, peer.site))
+            for peer in self._listed().advertisements
+            if peer.site in shared - {self._name}
         ]
         masked = ring.copy()
         add_masks(masked, [masks.self_mask(params, secrets.seed, sign=1), *pairs])
         tag = checksum(checksum_key(params.salt, self._name), masked)
-        self._finish(journal.MASK, contribution, secrets=None, peers=(), held=held)
+        held = tuple(h for h in self._state.held if h.dealer in shared)
+        self._finish(journal.MASK, contribution, secrets=None, listed=None, held=held)
         return MaskedVector(self._name, tag, masked)
 
     def confirm(self, request: SurvivorList) -> Confirmation:
-        """Exchange 4: sign (U2, U3), once.
+        """Exchange 5: sign (U2, U3) and the dealings of U2, once.
 
-        **Raises**: RemoteProtocolError if U2 is not what the site holds shares of, or U3 is too small.
+        Raises: RemoteProtocolError if U2 is not what the site holds shares of, or U3 is too small.
         """
         self._expect(journal.CONFIRM)
         self._check_survivors(request)
@@ -278,19 +293,22 @@ class ClientProtocol:
         return Confirmation(self._name, self._site.identity.sign(statement))
 
     def unmask(self, request: ConfirmationList) -> RevealedShares:
-        """Exchange 5: after t signatures under the same lists, reveal one share per site of U2; forget all.
+        """Exchange 6: after t signatures under the same lists, reveal one share per site of U2; forget all.
 
-        **Raises**: RemoteProtocolError, VerificationError (a signature).
+        Raises: RemoteProtocolError, VerificationError (a signature).
         """
         self._expect(journal.REVEAL)
         self._check_survivors(request.survivors)
         statement = request.survivors.statement(self.params.salt)
         check_confirmations(self.params, request)
-        survivors = set(request.survivors.survivors)
-        seeds = b"".join(h.seed_share for h in self._state.held if h.dealer in survivors)
-        keys = b"".join(h.key_share for h in self._state.held if h.dealer not in survivors)
+        lists, held, salt = request.survivors, self._state.held, self.params.salt
+        survivors = set(lists.survivors)
+        seeds = b"".join(h.seed_share for h in held if h.dealer in survivors)
+        keys = b"".join(h.key_share for h in held if h.dealer not in survivors)
+        commitments = [h.seed_commitment if h.dealer in survivors else h.key_commitment for h in held]
+        signature = self._site.identity.sign(reveal_statement(salt, self._name, lists, commitments))
         self._finish(journal.REVEAL, statement, held=())
-        return RevealedShares(self._name, shares_checksum(self.params.salt, self._name, seeds, keys), seeds, keys)
+        return RevealedShares(self._name, seeds, keys, signature)
 
     def _expect(self, step: str) -> None:
         start, _ = TRANSITIONS[step]
@@ -317,7 +335,7 @@ class ClientProtocol:
         self._site.policy.check(self.params)
 
     def _check_advertisements(self, request: AdvertisementList) -> None:
-        check_sites(self.params, tuple(a.site for a in request.advertisements), self._name)
+        check_sites(self.params, request.sites, self._name)
         if self._state.own not in request.advertisements:
             raise RemoteProtocolError(f"{self._name} did not send the advertisement listed under its name")
         keys = {key for a in request.advertisements for key in (a.channel_key, a.mask_key)}
@@ -326,30 +344,51 @@ class ClientProtocol:
         for advertisement in request.advertisements:
             check_advertisement(self.params, advertisement)
 
-    def _open_shares(self, request: ShareDelivery) -> tuple[_HeldShares, ...]:
-        check_sites(self.params, request.shared, self._name)
-        dealers = [peer for peer in self._state.peers if peer.site in request.shared]
-        if len(dealers) != len(request.shared) - 1 or len(request.boxes) != BOX_BYTES * len(dealers):
-            raise RemoteProtocolError("shares delivered are not one of each other site of U2, a part of U1")
-        held = {share.dealer: share for share in self._state.held}
-        for dealer, box in zip(dealers, cut(request.boxes, BOX_BYTES), strict=True):
-            held[dealer.site] = _opened(dealer, box, masks.share_context((dealer.site, self._name)))
-        return tuple(held[site] for site in request.shared)
+    def _listed(self) -> AdvertisementList:
+        if self._state.listed is None:
+            raise LocalProtocolError(f"{self._name} knows no keys of {self.params.session}")
+        return self._state.listed
+
+    def _without_channel(self) -> _Secrets:
+        return replace(self._secrets(), channel_key=b"")
+
+    def _pieces(self, request: ShareDelivery) -> dict[str, bytes]:
+        check_sites(self.params, request.dealers, self._name)
+        size = piece_bytes(len(self._listed().sites))
+        if not set(request.dealers) <= set(self._listed().sites) or len(request.pieces) != size * len(
+            request.dealers
+        ):
+            raise RemoteProtocolError("what is delivered is not a piece of each dealer, all of them of U1")
+        return dict(zip(request.dealers, cut(request.pieces, size), strict=True))
+
+    def _opened(self, dealer: Advertisement, raw: bytes, shared: bytes) -> _HeldShares:
+        pair, piece = (dealer.site, self._name), Piece.read(raw)
+        shares = open_piece(Context(self.params.salt, *pair), piece, masks.share_key(self.params, shared, pair))
+        commitments = piece.entry.seed_commitment, piece.entry.key_commitment
+        return _HeldShares(dealer.site, piece.statement(self.params, self._listed(), pair), *shares, *commitments)
+
+    def _accuse(self, dealer: str, raw: bytes) -> Accusation:
+        case, pair = Proofs(self.params, self._listed()), (dealer, self._name)
+        try:
+            piece = signed_piece(case, raw, pair)
+        except VerificationError as error:
+            raise VerificationError(
+                f"share dealt by {dealer} was altered on its way, {dealer} did not sign it"
+            ) from error
+        return Accusation(dealer, piece.statement(self.params, self._listed(), pair))
+
+    def _complain(self, delivered: bytes, accused: tuple[Accusation, ...]) -> Receipt:
+        unsigned = Receipt(self._name, delivered, accused, self._secrets().channel_key, bytes(SIGNATURE_BYTES))
+        statement = unsigned.statement(self.params.salt)
+        self._site.journal.record(self.params.session, journal.ACCEPT, statement)
+        self.close()
+        return replace(unsigned, signature=self._site.identity.sign(statement))
 
     def _check_survivors(self, request: SurvivorList) -> None:
         if request.shared != tuple(h.dealer for h in self._state.held):
             raise RemoteProtocolError(f"U2 is not the list of which {self._name} holds shares")
+        if request.dealt != dealt_digest([h.dealing for h in self._state.held]):
+            raise RemoteProtocolError(f"the dealings of U2 are not those of which {self._name} holds shares")
         check_sites(self.params, request.survivors, self._name)
         if not set(request.survivors) <= set(request.shared):
             raise RemoteProtocolError("a survivor never shared its keys")
-
-
-def _opened(dealer: _Peer, box: bytes, context: bytes) -> _HeldShares:
-    try:
-        plain = unseal(dealer.opening_key, box, context)
-        seed_share, key_share = plain[: shamir.SHARE_BYTES], plain[shamir.SHARE_BYTES :]
-        shamir.check_share(seed_share)
-        shamir.check_share(key_share)
-    except VerificationError as error:
-        raise VerificationError(f"share dealt by {dealer.site} is damaged or forged") from error
-    return _HeldShares(dealer.site, seed_share, key_share)

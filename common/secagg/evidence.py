@@ -18,6 +18,8 @@ from common.secagg.messages import Advertisement, Confirmation, ConfirmationList
 from common.trust.crypto import sha256
 from common.trust.identity import Roster
 
+_VERSION = 2
+
 
 @dataclass(frozen=True, repr=False)
 class Evidence:
@@ -41,28 +43,28 @@ class Evidence:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Evidence:
-        """Read what ``to_bytes`` wrote. **Raises**: RemoteProtocolError, ConfigError."""
+        """Read what ``to_bytes`` wrote. Raises: RemoteProtocolError, ConfigError."""
         return wire.decode(cls, data)
 
     def to_json(self) -> str:
         """The same as JSON with bytes in hexadecimal, for the run folder."""
         return (
             json.dumps(
-                {"evidence": 1, "salt": self.params.salt.hex(), **_to_json(self)}, indent=1, allow_nan=False
+                {"evidence": _VERSION, "salt": self.params.salt.hex(), **to_plain(self)}, indent=1, allow_nan=False
             )
             + "\n"
         )
 
     @classmethod
     def from_json(cls, text: str) -> Evidence:
-        """Read what ``to_json`` wrote. **Raises**: BadInputError, VerificationError (salt), ConfigError."""
+        """Read what ``to_json`` wrote. Raises: BadInputError, VerificationError (salt), ConfigError."""
         try:
             fields = json.loads(text)
             version, salt = fields.pop("evidence"), fields.pop("salt")
-            evidence = typing.cast("Evidence", _from_json(cls, fields))
+            evidence = typing.cast("Evidence", from_plain(cls, fields))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BadInputError("aggregation evidence is not readable") from error
-        if version != 1 or evidence.to_json() != text:
+        if version != _VERSION or evidence.to_json() != text:
             raise BadInputError("aggregation evidence is of another version or not in canonical form")
         if evidence.params.salt.hex() != salt:
             raise VerificationError("salt of the evidence is not the digest of its parameters")
@@ -79,7 +81,7 @@ def verify_evidence(evidence: Evidence, roster: Roster, ring_sum: NDArray[np.uin
 
     Checks pins, the signature of each advertisement, U3 in U2 in U1, and at least t valid
     signatures of different survivors; with ``ring_sum``, its digest too.
-    **Raises**: VerificationError naming what does not hold.
+    Raises: VerificationError naming what does not hold.
     """
     params, lists = evidence.params, evidence.survivors
     advertised = tuple(a.site for a in evidence.advertisements)
@@ -102,22 +104,24 @@ def verify_evidence(evidence: Evidence, roster: Roster, ring_sum: NDArray[np.uin
         raise VerificationError("sum is not the one in the evidence")
 
 
-def _to_json(value: object) -> Any:
+def to_plain(value: object) -> Any:
+    """Frozen dataclasses as JSON values, with bytes in hexadecimal."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, tuple):
-        return [_to_json(part) for part in value]
+        return [to_plain(part) for part in value]
     return value.hex() if isinstance(value, bytes) else value
 
 
-def _from_json(kind: Any, plain: Any) -> Any:
+def from_plain(kind: Any, plain: Any) -> Any:
+    """Inverse of ``to_plain`` for a kind. Raises: ValueError, TypeError, KeyError, AttributeError on foreign values."""
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         if set(plain) != {f.name for f in dataclasses.fields(kind)}:
             raise ValueError("fields differ")
-        return typing.cast(type, kind)(**{name: _from_json(hints[name], part) for name, part in plain.items()})
+        return typing.cast(type, kind)(**{name: from_plain(hints[name], part) for name, part in plain.items()})
     if typing.get_origin(kind) is tuple:
-        return tuple(_from_json(typing.get_args(kind)[0], part) for part in plain)
+        return tuple(from_plain(typing.get_args(kind)[0], part) for part in plain)
     if kind is bytes:
         return bytes.fromhex(plain)
     if type(plain) is not kind:

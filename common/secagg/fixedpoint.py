@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from common.contribution import Block
+from common.contribution import MAX_BLOCKS, Block
 from common.errors import BadInputError, ConfigError, LocalProtocolError
 from common.trust.crypto import KEY_BYTES, system_entropy, uniform_words
 
@@ -32,7 +32,7 @@ class Quantized:
     ``saturated`` is a private number: it stays at the site. To release it, a noised count has to be a
     block of the Contribution like any other.
 
-    **Shapes**: ``ring: uint32[d]``.
+    Shapes: ``ring: uint32[d]``.
     """
 
     ring: NDArray[np.uint32]
@@ -55,8 +55,10 @@ def ring_limit(block: Block) -> int:
 def check_blocks(blocks: tuple[Block, ...], sites: int) -> None:
     """Return if no sum of ``sites`` vectors can wrap: ``sites * clip * 2**bits < 2**31`` in each block.
 
-    **Raises**: ConfigError naming the block and the precision that would fit.
+    Raises: ConfigError naming the block and the precision that would fit.
     """
+    if len(blocks) > MAX_BLOCKS:
+        raise ConfigError(f"a vector has at most {MAX_BLOCKS} blocks, got {len(blocks)}")
     if not blocks or not 1 <= vector_length(blocks) <= MAX_LENGTH:
         raise ConfigError(f"a vector has 1 to {MAX_LENGTH} coordinates, blocks say {vector_length(blocks)}")
     if len({block.name for block in blocks}) != len(blocks):
@@ -69,9 +71,9 @@ def quantize(vector: NDArray[np.float64], blocks: tuple[Block, ...], words: Word
     """Clip each coordinate to its block and round it to the grid, up or down at random without bias.
 
     ``words`` gives uniform 32-bit words; by default a keystream under a fresh key of the operating system.
-    **Shapes**: ``vector: float64[d]``.
-    **Guarantee**: zero stays zero; the expectation of the rounding error is below 2**-32 of a grid step.
-    **Raises**: BadInputError for a wrong length or a value that is not finite.
+    Shapes: ``vector: float64[d]``.
+    Guarantee: zero stays zero; the expectation of the rounding error is below 2**-32 of a grid step.
+    Raises: BadInputError for a wrong length or a value that is not finite.
     """
     if vector.shape != (vector_length(blocks),):
         raise BadInputError(f"vector has shape {vector.shape}, its blocks say ({vector_length(blocks)},)")
@@ -89,8 +91,8 @@ def quantize(vector: NDArray[np.float64], blocks: tuple[Block, ...], words: Word
 def decode(ring_sum: NDArray[np.uint32], blocks: tuple[Block, ...]) -> NDArray[np.float64]:
     """The sum of the sites' vectors as real numbers.
 
-    **Shapes**: ``ring_sum: uint32[d]`` -> ``float64[d]``.
-    **Guarantee**: exact: every ring element is a float64.
+    Shapes: ``ring_sum: uint32[d]`` -> ``float64[d]``.
+    Guarantee: exact: every ring element is a float64.
     """
     signed = ring_sum.view(np.int32).astype(np.float64)
     for block, part in slices(blocks):
@@ -101,7 +103,7 @@ def decode(ring_sum: NDArray[np.uint32], blocks: tuple[Block, ...]) -> NDArray[n
 def check_ring(ring: NDArray[np.uint32], blocks: tuple[Block, ...]) -> None:
     """Return if the vector is one that ``quantize`` can make for these blocks.
 
-    **Raises**: LocalProtocolError: masking anything else could wrap the sum.
+    Raises: LocalProtocolError: masking anything else could wrap the sum.
     """
     if ring.dtype != np.uint32 or ring.shape != (vector_length(blocks),):
         raise LocalProtocolError(f"vector is {ring.dtype}{list(ring.shape)}, not uint32[{vector_length(blocks)}]")

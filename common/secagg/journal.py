@@ -14,10 +14,11 @@ from common.secagg.messages import Session
 
 ADVERTISE = "advertise"
 SHARE = "share"
+ACCEPT = "accept"
 MASK = "mask"
 CONFIRM = "confirm"
 REVEAL = "reveal"
-STEPS = (ADVERTISE, SHARE, MASK, CONFIRM, REVEAL)
+STEPS = (ADVERTISE, SHARE, ACCEPT, MASK, CONFIRM, REVEAL)
 
 
 class Journal(Protocol):
@@ -26,9 +27,9 @@ class Journal(Protocol):
     def record(self, session: Session, step: str, value: bytes) -> None:
         """Put a step on disk, or refuse it; nothing may be answered before this returns.
 
-        ``value``: the salt (advertise), the digest of U1 (share), the contribution (mask), the digest of
-        the signed survivor list (confirm, reveal).
-        **Raises**: RefusedError if the session did this step, or the contribution left in any session.
+        ``value``: the salt (advertise), the digest of U1 (share), of the delivery or of the complaint (accept), the
+        contribution (mask), the digest of the signed survivor list (confirm, reveal).
+        Raises: RefusedError if the session did this step, or the contribution left in any session.
         """
         ...
 
@@ -41,7 +42,7 @@ class JournalRules:
         self._dead: dict[bytes, Session] = {}
 
     def check(self, session: Session, step: str, value: bytes) -> None:
-        """Return if the step may be answered. **Raises**: RefusedError. Changes nothing."""
+        """Return if the step may be answered. Raises: RefusedError. Changes nothing."""
         done, wanted = self._done.get(session, 0), STEPS.index(step)
         if done > wanted:
             raise RefusedError(
@@ -67,7 +68,7 @@ class MemoryJournal(JournalRules):
     """A journal without a disk, for simulations and tests: it forgets with the process."""
 
     def record(self, session: Session, step: str, value: bytes) -> None:
-        """Check and remember a step. **Raises**: RefusedError."""
+        """Check and remember a step. Raises: RefusedError."""
         self.check(session, step, value)
         self.apply(session, step, value)
 

@@ -1,11 +1,12 @@
-"""What the five exchanges of secure aggregation say, and the parameters that everything is bound to.
+"""What the six exchanges of secure aggregation say; everything is bound to a session's ``params``, named here too.
 
 Requests go from the server to a site, answers come back:
 
     exchange   request            answer
     advertise  Params             Advertisement
     share      AdvertisementList  ShareBundle
-    mask       ShareDelivery      MaskedVector
+    accept     ShareDelivery      Receipt
+    mask       AcceptedList       MaskedVector
     confirm    SurvivorList       Confirmation
     unmask     ConfirmationList   RevealedShares
 
@@ -15,9 +16,8 @@ and site only.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TypeAlias, TypeVar
 
@@ -25,132 +25,100 @@ import numpy as np
 from numpy.typing import NDArray
 
 import common.wire as wire
-from common.contribution import Block
-from common.errors import ConfigError, RemoteProtocolError
-from common.secagg.fixedpoint import check_blocks, vector_length
+from common.bounds import check_bytes, check_count, check_whole
+from common.cbor import HEAD_BYTES
+from common.contribution import MAX_BLOCKS
+from common.errors import BadInputError, RemoteProtocolError
+from common.secagg.fixedpoint import MAX_LENGTH
+from common.secagg.params import (
+    DIGEST_BYTES as DIGEST_BYTES,
+    MAX_FEDERATION as MAX_FEDERATION,
+    MAX_SITES as MAX_SITES,
+    MIN_SITES as MIN_SITES,
+    Member as Member,
+    Params as Params,
+    PlainParams as PlainParams,
+    Session as Session,
+    default_threshold as default_threshold,
+    invitation as invitation,
+)
 from common.secagg.shamir import SHARE_BYTES
-from common.trust.crypto import SEAL_OVERHEAD, derive_key, sha256
-from common.trust.identity import PUBLIC_KEY_BYTES, check_name
+from common.secagg.tree import NODE_BYTES, depth
+from common.trust.crypto import KEY_BYTES, SEAL_OVERHEAD, derive_key, sha256
+from common.trust.curve import SCALAR_BYTES
+from common.trust.identity import MAX_NAME_LENGTH, PUBLIC_KEY_BYTES, SIGNATURE_BYTES, check_name
 
-MIN_SITES = 3
-MAX_SITES = 100
-MAX_FEDERATION = 200
-DIGEST_BYTES = 32
 CHECKSUM_BYTES = 16
 BOX_BYTES = SEAL_OVERHEAD + 2 * SHARE_BYTES
+ENTRY_BYTES = BOX_BYTES + 2 * DIGEST_BYTES + 2 * SCALAR_BYTES
 _MAGIC = b"FCV1"
 _LENGTH_BYTES = 4
 
 
-def default_threshold(sites: int) -> int:
-    """Smallest threshold for which two survivor lists cannot both be signed by t of n sites, unless more
-    than a third of the sites sign twice.
-
-    **Source**: Bonawitz et al. 2017, section 6.2 (active adversaries).
-    """
-    return 2 * sites // 3 + 1
+def piece_bytes(listed: int) -> int:
+    """Size of one holder's ``dealing.Piece`` when ``listed`` sites are in U1: the entry, what is signed, and the path."""
+    return SCALAR_BYTES + SIGNATURE_BYTES + ENTRY_BYTES + NODE_BYTES * depth(listed)
 
 
-@dataclass(frozen=True)
-class Session:
-    """One attempt at one round of one run. Never used twice by a site."""
-
-    run: str
-    round: int
-    attempt: int
-
-    def __str__(self) -> str:
-        return f"{self.run} round {self.round} attempt {self.attempt}"
-
-
-@dataclass(frozen=True)
-class Member:
-    """A site of the cohort: its pinned Ed25519 key and its public weight in the mean."""
-
-    site: str
-    public_key: bytes
-    weight: float
-
-
-@dataclass(frozen=True)
-class Params:
-    """Everything about a session that all sites must agree on; the request of exchange 1.
-
-    ``salt`` enters every key, signature and commitment, so a server that tells two sites different
-    parameters, cohorts, models or Queries gets failures, never a sum.
-    **Raises**: ConfigError if no session can have such parameters.
-    """
-
-    session: Session
-    cohort: tuple[Member, ...]
-    threshold: int
-    blocks: tuple[Block, ...]
-    model_digest: bytes
-    query_digest: bytes
-
-    def __post_init__(self) -> None:
-        _check_cohort(self.cohort)
-        _check_threshold(self.threshold, len(self.cohort))
-        check_blocks(self.blocks, len(self.cohort))
-        if len(self.model_digest) != DIGEST_BYTES or len(self.query_digest) != DIGEST_BYTES:
-            raise ConfigError(f"digests of model and query have {DIGEST_BYTES} bytes")
-
-    @cached_property
-    def salt(self) -> bytes:
-        """SHA-256 of the canonical parameters: ``bytes[32]``."""
-        return wire.digest(self, domain="secagg-params")
-
-    @cached_property
-    def sites(self) -> tuple[str, ...]:
-        """Site names in the order of the cohort; every list of sites in a message keeps this order."""
-        return tuple(member.site for member in self.cohort)
-
-    @cached_property
-    def positions(self) -> dict[str, int]:
-        """Position of each site in the cohort; its Shamir coordinate is this plus one."""
-        return {site: i for i, site in enumerate(self.sites)}
-
-    @property
-    def vector_length(self) -> int:
-        """Number of coordinates of a contribution."""
-        return vector_length(self.blocks)
-
-    def member(self, site: str) -> Member:
-        """The cohort's entry of a site. **Raises**: RemoteProtocolError if it is not invited."""
-        if site not in self.positions:
-            raise RemoteProtocolError(f"{site[:40]!r} is not in the cohort of {self.session}")
-        return self.cohort[self.positions[site]]
-
-    def weight_of(self, sites: Iterable[str]) -> float:
-        """Sum of the public weights of some sites: the divisor of their mean."""
-        return math.fsum(self.member(site).weight for site in sites)
-
-    def in_order(self, sites: Iterable[str]) -> tuple[str, ...]:
-        """The given sites in the order of the cohort."""
-        return tuple(sorted(sites, key=self.positions.__getitem__))
+# What a field may hold, by its name, which means the same in every message: the size of one value, in bytes.
+_SIZES = {
+    "channel_key": PUBLIC_KEY_BYTES,
+    "mask_key": PUBLIC_KEY_BYTES,
+    "nonce": PUBLIC_KEY_BYTES,
+    "delivered": DIGEST_BYTES,
+    "dealing": DIGEST_BYTES,
+    "dealt": DIGEST_BYTES,
+    "checksum": CHECKSUM_BYTES,
+    "signature": SIGNATURE_BYTES,
+}
+_LARGEST_FIELD = MAX_SITES * piece_bytes(
+    MAX_SITES
+)  # of any other field of bytes: one piece, entry or share per site
 
 
 class _Quiet:
-    """Shows type and site only, so that no log line can hold a share or a vector."""
+    """Shows type and site only, so that no log line can hold a share or a vector; and holds its fields in bounds.
+
+    Raises: BadInputError if a field is longer than any session can make it.
+    """
+
+    def __post_init__(self) -> None:
+        for field in fields(self):  # type: ignore[arg-type]
+            _check_field(field.name, getattr(self, field.name))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({getattr(self, 'site', '')})"
 
 
+def _check_field(name: str, value: object) -> None:
+    if isinstance(value, str):
+        check_name(value)
+    elif isinstance(value, tuple):
+        check_count(value, name, MAX_SITES)
+        for part in value:
+            if isinstance(part, str):
+                check_name(part)
+    elif isinstance(value, bytes) and name in _SIZES:
+        check_bytes(value, name, _SIZES[name])
+    elif isinstance(value, bytes) and len(value) > _LARGEST_FIELD:
+        raise BadInputError(f"{name} has {len(value)} bytes, at most {_LARGEST_FIELD} can be meant")
+
+
 @dataclass(frozen=True, repr=False)
 class Advertisement(_Quiet):
-    """A site's fresh public keys of this session, signed with its pinned identity."""
+    """A site's fresh public keys of this session, signed with its pinned identity.
+
+    ``channel_key`` is of X25519; ``mask_key`` a point of Ed25519, so that its sharing can be proven (``dealing``).
+    """
 
     site: str
     channel_key: bytes
     mask_key: bytes
-    seed_commitment: bytes
     signature: bytes
 
     def statement(self, salt: bytes) -> bytes:
         """What the signature is over."""
-        labels = (b"fedcart/advertise/1", salt, self.site.encode())
-        return sha256(*labels, self.channel_key, self.mask_key, self.seed_commitment)
+        return sha256(b"fedcart/advertise/2", salt, self.site.encode(), self.channel_key, self.mask_key)
 
 
 @dataclass(frozen=True, repr=False)
@@ -159,30 +127,90 @@ class AdvertisementList(_Quiet):
 
     advertisements: tuple[Advertisement, ...]
 
+    @cached_property
+    def sites(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(a.site for a in self.advertisements)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 of the canonical list: every dealing is bound to it."""
+        return wire.digest(self, domain="secagg-advertised")
+
 
 @dataclass(frozen=True, repr=False)
 class ShareBundle(_Quiet):
-    """A site's sealed shares: ``BOX_BYTES`` for every other site of U1, in the order of the cohort."""
+    """A site's dealing: an entry of ``ENTRY_BYTES`` for every site of U1, itself included, in the order of the cohort.
+
+    ``nonce``: the point under which it proves that its mask key is what it has shared. ``dealing`` says what an entry holds.
+    """
 
     site: str
-    checksum: bytes
-    boxes: bytes
+    nonce: bytes
+    entries: bytes
+    signature: bytes
 
 
 @dataclass(frozen=True, repr=False)
 class ShareDelivery(_Quiet):
-    """U2 (``shared``), and what its other members sealed for the addressee, in the order of the cohort."""
+    """The sites that dealt, and of each one's dealing the addressee's ``dealing.Piece``, in the order of the cohort."""
+
+    dealers: tuple[str, ...]
+    pieces: bytes
+
+    def digest(self, salt: bytes, holder: str) -> bytes:
+        """What a receipt names: this delivery, to this site, in this session."""
+        return sha256(b"fedcart/delivery/1", salt, holder.encode(), "\0".join(self.dealers).encode(), self.pieces)
+
+
+@dataclass(frozen=True, repr=False)
+class Accusation(_Quiet):
+    """A dealer, and the statement of the very dealing that the accuser was shown."""
+
+    dealer: str
+    dealing: bytes
+
+
+@dataclass(frozen=True, repr=False)
+class Receipt(_Quiet):
+    """A site holds its shares (nothing else set), or it opens its channel of this session to show who dealt it a wrong one.
+
+    ``delivered``: digest of what it was shown, so that damage on the way is known. A site that accuses leaves the
+    session with this answer: ``channel_secret`` opens every box to and from it.
+    """
+
+    site: str
+    delivered: bytes
+    accused: tuple[Accusation, ...] = ()
+    channel_secret: bytes = b""
+    signature: bytes = b""
+
+    def __post_init__(self) -> None:
+        _check_field("site", self.site)
+        _check_field("delivered", self.delivered)
+        _check_field("accused", self.accused)
+        check_bytes(self.channel_secret, "channel_secret", KEY_BYTES if self.accused else 0)
+        check_bytes(self.signature, "signature", SIGNATURE_BYTES if self.accused else 0)
+
+    def statement(self, salt: bytes) -> bytes:
+        """What the signature of a complaint is over."""
+        against = (part for a in self.accused for part in (a.dealer.encode(), a.dealing))
+        return sha256(b"fedcart/complaint/1", salt, self.site.encode(), self.channel_secret, *against)
+
+
+@dataclass(frozen=True, repr=False)
+class AcceptedList(_Quiet):
+    """U2: the sites that dealt and hold what the others dealt, in the order of the cohort."""
 
     shared: tuple[str, ...]
-    boxes: bytes
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MaskedVector(_Quiet):
     """A masked contribution.
 
-    **Shapes**: ``ring: uint32[d]``.
-    **Guarantee**: uniform to anybody who does not know the masks. ``checksum`` finds damage, it is no
+    Shapes: ``ring: uint32[d]``.
+    Guarantee: uniform to anybody who does not know the masks. ``checksum`` finds damage, it is no
     signature.
     """
 
@@ -193,10 +221,14 @@ class MaskedVector(_Quiet):
 
 @dataclass(frozen=True, repr=False)
 class SurvivorList(_Quiet):
-    """U2 (``shared``) and U3 (``survivors``), in the order of the cohort."""
+    """U2 (``shared``) and U3 (``survivors``), in the order of the cohort; ``dealt``: digest over the dealings of U2.
+
+    Who signs it has seen its part of each of these dealings, and is judged by them when it reveals a share.
+    """
 
     shared: tuple[str, ...]
     survivors: tuple[str, ...]
+    dealt: bytes
 
     @property
     def lost(self) -> tuple[str, ...]:
@@ -206,7 +238,9 @@ class SurvivorList(_Quiet):
 
     def statement(self, salt: bytes) -> bytes:
         """What a confirmation signs."""
-        return wire.digest(_SurvivorStatement(salt, self.shared, self.survivors), domain="secagg-survivors")
+        return wire.digest(
+            _SurvivorStatement(salt, self.shared, self.survivors, self.dealt), domain="secagg-survivors"
+        )
 
 
 @dataclass(frozen=True, repr=False)
@@ -227,12 +261,15 @@ class ConfirmationList(_Quiet):
 
 @dataclass(frozen=True, repr=False)
 class RevealedShares(_Quiet):
-    """Shares of the seeds of U3 and of the mask keys of U2 without U3, ``SHARE_BYTES`` each, in cohort order."""
+    """Shares of the seeds of U3 and of the mask keys of U2 without U3, ``SHARE_BYTES`` each, in cohort order.
+
+    ``signature``: over the survivor list and the commitments to these shares, in the order of U2 (``reveal_statement``).
+    """
 
     site: str
-    checksum: bytes
     seed_shares: bytes
     key_shares: bytes
+    signature: bytes
 
 
 @dataclass(frozen=True)
@@ -240,6 +277,7 @@ class _SurvivorStatement:
     salt: bytes
     shared: tuple[str, ...]
     survivors: tuple[str, ...]
+    dealt: bytes
 
 
 @dataclass(frozen=True)
@@ -248,18 +286,25 @@ class _MaskedHeader:
     checksum: bytes
     length: int
 
+    def __post_init__(self) -> None:
+        check_name(self.site)
+        check_bytes(self.checksum, "checksum", CHECKSUM_BYTES)
+        check_whole(self.length, "length", low=1, high=MAX_LENGTH)
 
-Request: TypeAlias = Params | AdvertisementList | ShareDelivery | SurvivorList | ConfirmationList
-Answer: TypeAlias = Advertisement | ShareBundle | MaskedVector | Confirmation | RevealedShares
+
+Request: TypeAlias = Params | AdvertisementList | ShareDelivery | AcceptedList | SurvivorList | ConfirmationList
+Answer: TypeAlias = Advertisement | ShareBundle | Receipt | MaskedVector | Confirmation | RevealedShares
 M = TypeVar(
     "M",
     Params,
     AdvertisementList,
     ShareDelivery,
+    AcceptedList,
     SurvivorList,
     ConfirmationList,
     Advertisement,
     ShareBundle,
+    Receipt,
     MaskedVector,
     Confirmation,
     RevealedShares,
@@ -275,19 +320,57 @@ def encode(message: Request | Answer) -> bytes:
     return b"".join((_MAGIC, len(header).to_bytes(_LENGTH_BYTES, "big"), header, _padding(len(header)), raw))
 
 
-def decode(kind: type[M], data: bytes) -> M:
-    """The message of a kind in these bytes.
+_ENVELOPE = 64  # version, type name and the list of fields
+_NAME = HEAD_BYTES + MAX_NAME_LENGTH
+_SIGNED = _NAME + HEAD_BYTES + SIGNATURE_BYTES
+_ADVERTISED = _SIGNED + 2 * (HEAD_BYTES + DIGEST_BYTES) + HEAD_BYTES
+_MEMBER = _NAME + HEAD_BYTES + PUBLIC_KEY_BYTES + 2 * HEAD_BYTES
+_HEADER_BYTES = _ENVELOPE + _NAME + CHECKSUM_BYTES + 2 * HEAD_BYTES
+_MASKED_HEAD = len(_MAGIC) + _LENGTH_BYTES + _HEADER_BYTES + 16
+_PARAMS = 512 + MAX_SITES * _MEMBER + MAX_BLOCKS * (_NAME + 4 * HEAD_BYTES) + 4 * (HEAD_BYTES + DIGEST_BYTES)
 
-    **Raises**: RemoteProtocolError if they are anything but its canonical encoding; ConfigError for
-    impossible Params.
+
+def largest_bytes(kind: type[object], params: Params | None = None) -> int:
+    """The most bytes that a message of a kind can have in a session, known before a byte of it is read.
+
+    Without ``params``: in any session; that is how Params themselves are read.
     """
+    sites = len(params.cohort) if params else MAX_SITES
+    coordinates = params.vector_length if params else MAX_LENGTH
+    content = {
+        Params: _PARAMS,
+        PlainParams: _PARAMS + MAX_FEDERATION * _NAME,
+        Advertisement: _ADVERTISED,
+        AdvertisementList: sites * _ADVERTISED,
+        ShareBundle: _SIGNED + PUBLIC_KEY_BYTES + sites * ENTRY_BYTES,
+        ShareDelivery: sites * (_NAME + piece_bytes(sites)),
+        AcceptedList: sites * _NAME,
+        Receipt: _SIGNED + 2 * (HEAD_BYTES + DIGEST_BYTES) + sites * (_NAME + 2 * HEAD_BYTES + DIGEST_BYTES),
+        MaskedVector: _MASKED_HEAD + 4 * coordinates,
+        SurvivorList: 2 * sites * _NAME + DIGEST_BYTES,
+        Confirmation: _SIGNED,
+        ConfirmationList: sites * (2 * _NAME + _SIGNED + HEAD_BYTES) + DIGEST_BYTES,
+        RevealedShares: _SIGNED + sites * SHARE_BYTES,
+    }
+    return _ENVELOPE + 8 * HEAD_BYTES + content[kind]
+
+
+def decode(kind: type[M], data: bytes, params: Params | None = None) -> M:
+    """The message of a kind in these bytes; ``params``: of the session it belongs to, which says how large it can be.
+
+    Raises: RemoteProtocolError if they are too many, or anything but its canonical encoding with every field in
+    bounds; ConfigError for impossible Params.
+    """
+    largest = largest_bytes(kind, params)
     if kind is not MaskedVector:
-        return wire.decode(kind, data)
+        return wire.decode(kind, data, largest)
+    if not isinstance(data, bytes) or len(data) > largest:
+        raise RemoteProtocolError(f"masked vector is no bytes, or over the limit of {largest} of them")
     start = len(_MAGIC) + _LENGTH_BYTES
     if data[: len(_MAGIC)] != _MAGIC or len(data) < start:
         raise RemoteProtocolError("not a masked vector of a format this program speaks")
     stop = start + int.from_bytes(data[len(_MAGIC) : start], "big")
-    header = wire.decode(_MaskedHeader, data[start:stop])
+    header = wire.decode(_MaskedHeader, data[start:stop], _HEADER_BYTES)
     padding = _padding(stop - start)
     first = stop + len(padding)
     if data[stop:first] != padding or len(data) - first != 4 * header.length:
@@ -303,13 +386,9 @@ def checksum_key(salt: bytes, site: str) -> bytes:
     return derive_key(salt, salt, "checksum", site)
 
 
-def shares_checksum(salt: bytes, site: str, *parts: bytes) -> bytes:
-    """Checksum of a ``ShareBundle`` or of ``RevealedShares``, ``bytes[16]``: like a vector's, no signature.
-
-    It lets the server refuse a damaged message at once, which costs the round one site; unnoticed, it
-    would make every other site refuse what it is dealt, or spoil the reconstruction.
-    """
-    return sha256(b"fedcart/shares/1", salt, site.encode(), *parts)[:CHECKSUM_BYTES]
+def reveal_statement(salt: bytes, site: str, lists: SurvivorList, commitments: Iterable[bytes]) -> bytes:
+    """What a site signs when it reveals: its shares only through commitments, so that a proof publishes none of them."""
+    return sha256(b"fedcart/reveal/1", salt, site.encode(), lists.statement(salt), *commitments)
 
 
 def cut(data: bytes, size: int) -> list[bytes]:
@@ -317,40 +396,5 @@ def cut(data: bytes, size: int) -> list[bytes]:
     return [data[start : start + size] for start in range(0, len(data), size)]
 
 
-def seed_commitment(salt: bytes, site: str, seed: bytes) -> bytes:
-    """SHA-256 commitment to a self-mask seed (32 uniform bytes, so it needs no blinding)."""
-    return sha256(b"fedcart/seed-commitment/1", salt, site.encode(), seed)
-
-
 def _padding(header_bytes: int) -> bytes:
     return bytes(-(len(_MAGIC) + _LENGTH_BYTES + header_bytes) % 16)  # aligned words are added twice as fast
-
-
-def _check_cohort(cohort: tuple[Member, ...]) -> None:
-    sites = len(cohort)
-    if sites < MIN_SITES:
-        raise ConfigError(f"cohort has {sites} sites, at least {MIN_SITES} are needed", hint="invite more sites")
-    if sites > MAX_SITES:
-        raise ConfigError(
-            f"cohort has {sites} sites, at most {MAX_SITES} can sum in one session",
-            hint=f"sample the cohort down to {MAX_SITES}; over {MAX_FEDERATION} sites, split the federation",
-        )
-    if len({m.site for m in cohort}) != sites or len({m.public_key for m in cohort}) != sites:
-        raise ConfigError("a site or a key occurs twice in the cohort")
-    for member in cohort:
-        check_name(member.site)
-        if type(member.weight) is not float or not 0 < member.weight < math.inf:
-            raise ConfigError(f"weight of {member.site} is {member.weight!r}", hint="give a positive float")
-        if len(member.public_key) != PUBLIC_KEY_BYTES:
-            raise ConfigError(
-                f"public key of {member.site} has {len(member.public_key)} bytes, not {PUBLIC_KEY_BYTES}"
-            )
-
-
-def _check_threshold(threshold: int, sites: int) -> None:
-    lowest = 2 if sites == MIN_SITES else default_threshold(sites)
-    if not lowest <= threshold <= sites:
-        raise ConfigError(
-            f"threshold {threshold} of {sites} sites is not between {lowest} and {sites}",
-            hint=f"the safe value against an active server is {default_threshold(sites)}",
-        )

@@ -1,7 +1,8 @@
-"""Shamir secret sharing of 32-byte secrets over a prime field just above 2**256.
+"""Shamir secret sharing of scalars: over the field whose prime is the order of the curve's base point.
 
-**Source**: Shamir, "How to share a secret", 1979. The x coordinate of a holder is its position in the
-cohort plus one, so a share needs no coordinate beside it.
+Source: Shamir, "How to share a secret", 1979. The x coordinate of a holder is its position in the
+cohort plus one, so a share needs no coordinate beside it. In this field the secret scalar of a mask key can be shared
+so that its public point proves the sharing (``dealing``).
 """
 
 from __future__ import annotations
@@ -10,21 +11,27 @@ from collections.abc import Sequence
 
 from common.errors import BadInputError, VerificationError
 from common.trust.crypto import Entropy, system_entropy
+from common.trust.curve import ORDER
 
-PRIME = 2**256 + 297  # the smallest prime above 2**256: every 32-byte secret is a field element
+PRIME = ORDER
 SECRET_BYTES = 32
-SHARE_BYTES = 33
-_COEFFICIENT_BYTES = 48  # reduced modulo the prime: 128 bits of excess make the bias 2**-128
+SHARE_BYTES = 32
+_COEFFICIENT_BYTES = 48  # reduced modulo the prime: over 128 bits of excess make the bias less than 2**-128
+
+
+def draw_secret(entropy: Entropy = system_entropy) -> bytes:
+    """A uniform field element as a secret of 32 bytes."""
+    return (int.from_bytes(entropy(_COEFFICIENT_BYTES), "big") % PRIME).to_bytes(SECRET_BYTES, "big")
 
 
 def split(secret: bytes, threshold: int, holders: int, *, entropy: Entropy = system_entropy) -> list[bytes]:
-    """One 33-byte share per holder; any ``threshold`` of them give the secret back.
+    """One 32-byte share per holder; any ``threshold`` of them give the secret back.
 
-    **Guarantee**: fewer than ``threshold`` shares are independent of the secret.
-    **Raises**: BadInputError.
+    Guarantee: fewer than ``threshold`` shares are independent of the secret.
+    Raises: BadInputError.
     """
-    if len(secret) != SECRET_BYTES:
-        raise BadInputError(f"a secret has {SECRET_BYTES} bytes, got {len(secret)}")
+    if len(secret) != SECRET_BYTES or int.from_bytes(secret, "big") >= PRIME:
+        raise BadInputError(f"a secret is {SECRET_BYTES} bytes below the field's prime, got {len(secret)}")
     if not 1 <= threshold <= holders:
         raise BadInputError(f"threshold {threshold} is not between 1 and the {holders} holders")
     raw = entropy(_COEFFICIENT_BYTES * (threshold - 1))
@@ -35,7 +42,7 @@ def split(secret: bytes, threshold: int, holders: int, *, entropy: Entropy = sys
 
 
 def check_share(share: bytes) -> None:
-    """Return if the bytes are a field element. **Raises**: VerificationError."""
+    """Return if the bytes are a field element. Raises: VerificationError."""
     if len(share) != SHARE_BYTES or int.from_bytes(share, "big") >= PRIME:
         raise VerificationError(f"a share is {SHARE_BYTES} bytes below the field's prime")
 
@@ -44,7 +51,7 @@ def lagrange_coefficients(points: Sequence[int], *, at: int = 0) -> list[int]:
     """Weights that turn the values at ``points`` into the value at ``at``.
 
     They depend on the holders only: compute them once and use them for every secret.
-    **Raises**: BadInputError if a point occurs twice.
+    Raises: BadInputError if a point occurs twice.
     """
     if len(set(points)) != len(points):
         raise BadInputError("two shares have the same holder")
@@ -60,19 +67,17 @@ def lagrange_coefficients(points: Sequence[int], *, at: int = 0) -> list[int]:
 
 def interpolate(weights: Sequence[int], shares: Sequence[bytes]) -> int:
     """The field element that the shares give under ``lagrange_coefficients`` of their holders."""
-    products = (weight * int.from_bytes(share, "big") for weight, share in zip(weights, shares, strict=True))
-    return sum(products) % PRIME
+    return weighted(weights, [int.from_bytes(share, "big") for share in shares])
+
+
+def weighted(weights: Sequence[int], values: Sequence[int]) -> int:
+    """The same of shares that are numbers already."""
+    return sum(weight * value for weight, value in zip(weights, values, strict=True)) % PRIME
 
 
 def combine(weights: Sequence[int], shares: Sequence[bytes]) -> bytes:
-    """The 32-byte secret of a set of shares, *unverified*: compare it with its commitment.
-
-    **Raises**: VerificationError if no 32-byte secret has such shares.
-    """
-    value = interpolate(weights, shares)
-    if value >= 1 << (8 * SECRET_BYTES):
-        raise VerificationError("the shares do not belong to one secret")
-    return value.to_bytes(SECRET_BYTES, "big")
+    """The 32-byte secret of a set of shares, *unverified*: the shares must have been checked one by one."""
+    return interpolate(weights, shares).to_bytes(SECRET_BYTES, "big")
 
 
 def _evaluate(polynomial: Sequence[int], x: int) -> int:

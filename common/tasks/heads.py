@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-STEP_HEADS: Mapping[str, str] = {"next-item": "item", "next-event": "event", "next-category": "category"}
-"""Heads that answer at every step -> the feature of the next event they predict."""
+STEP_HEADS: dict[str, str] = {"next-item": "item", "next-event": "event", "next-category": "category"}
+"""Heads that answer at every step -> the feature of the next event they predict. An extension brings its own."""
 
 INTENT = "purchase-intent"
 

@@ -36,16 +36,16 @@ def metric_names(heads: Sequence[str]) -> tuple[str, ...]:
             names += _STEP_METRICS[head]
         elif head == INTENT:
             names += [f"intent_{kind}_{i}" for kind in ("no", "yes") for i in range(INTENT_BINS)]
-        elif head in ROW_HEADS:
-            names += [row_accuracy(head)]
+        elif head in ROW_HEADS or head in STEP_HEADS:
+            names += [head_accuracy(head)]
         else:
             known = ", ".join([*STEP_HEADS, *ROW_HEADS])
             raise ConfigError(f"no head named {head!r}", hint=f"model.heads may name: {known}")
     return tuple(names)
 
 
-def row_accuracy(head: str) -> str:
-    """Name of the metric of a row head with several classes."""
+def head_accuracy(head: str) -> str:
+    """Name of the metric of a head that a task or an extension brings."""
     return f"{head.replace('-', '_')}_accuracy"
 
 

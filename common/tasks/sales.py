@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.contribution import EVALUATE, SERIES, STATISTICS, TRAIN, Block
-from common.privacy.mechanism import HOLDOUT, TRAIN as TRAIN_SCOPE, PrivacyEvent
+from common.privacy.mechanism import HOLDOUT_SIDE, TRAIN_SIDE, PrivacyEvent
 from common.tasks.sales_accuracy import SALES_SUMS, released_figures
 from common.tasks.sales_series import SalesSpec
 from common.tasks.task import Calibrate, Task, bits, cohort_and_largest
@@ -24,6 +24,7 @@ class SalesTask(Task):
     """One release of the series in round 0, charged to all consumers; training and accuracy read nothing else."""
 
     network = "sales"
+    goes_on = False
     opening = STATISTICS
 
     def check_heads(self, heads: Mapping[str, float], known_rows: Mapping[str, int]) -> None:  # noqa: ARG002
@@ -57,7 +58,7 @@ class SalesTask(Task):
         """The release: all consumers are read, so both sub-scopes are charged; nothing for what follows from it."""
         if kind != STATISTICS:
             return ()
-        scopes = (TRAIN_SCOPE, HOLDOUT) if plan.config.privacy.holdout > 0 else (TRAIN_SCOPE,)
+        scopes = (TRAIN_SIDE, HOLDOUT_SIDE) if plan.config.privacy.holdout > 0 else (TRAIN_SIDE,)
         return tuple(PrivacyEvent(plan.noise_multiplier, 1.0, 1, scope) for scope in scopes)
 
     def total_events(self, plan: Any) -> tuple[PrivacyEvent, ...]:

@@ -38,8 +38,8 @@ def accuracy_sums(
     for index, channel in enumerate(CHANNELS):
         named[f"{channel}_actual"] = float(np.abs(truth[index]).mean())
         named[f"{channel}_scale"] = float(scale[index].mean())
-        for what, found in forecasts.items():
-            wrong = found[index] - truth[index]
+        for what, forecast in forecasts.items():
+            wrong = forecast[index] - truth[index]
             named[f"{channel}_{what}"] = float(np.abs(wrong).mean())
             if channel == CHANNELS[0]:
                 named[f"{channel}_{what}_root"] = float(np.sqrt((wrong**2).mean()))
@@ -54,13 +54,13 @@ def sales_figures(sums: NDArray[np.float64], what: str = "error", quantity_bound
     root mean squared errors, in pieces. NaN where nothing was sold.
     """
     named = dict(zip(SALES_SUMS, map(float, sums), strict=True))
-    found = {
+    figures = {
         "wape": _ratio(named[f"quantity_{what}"], named["quantity_actual"]),
         "revenue_wape": _ratio(named[f"revenue_{what}"], named["revenue_actual"]),
         "mase": _ratio(named[f"quantity_{what}"], named["quantity_scale"]),
         "rmse": _ratio(named[f"quantity_{what}_root"] * quantity_bound, named["sites"]),
     }
-    return found | ({"loss": _ratio(named["loss"], named["sites"])} if what == "error" else {})
+    return figures | ({"loss": _ratio(named["loss"], named["sites"])} if what == "error" else {})
 
 
 def trivial_figures(sums: NDArray[np.float64], quantity_bound: float = 1.0) -> dict[str, dict[str, float]]:
@@ -70,9 +70,9 @@ def trivial_figures(sums: NDArray[np.float64], quantity_bound: float = 1.0) -> d
 
 def released_figures(sums: NDArray[np.float64], quantity_bound: float) -> dict[str, float]:
     """What a sum over sites says about model and trivial forecasts on the released series: name -> value."""
-    found = sales_figures(sums, "error", quantity_bound)
+    released = sales_figures(sums, "error", quantity_bound)
     trivial = {f"{name}_wape": figures["wape"] for name, figures in trivial_figures(sums).items()}
-    return found | trivial
+    return released | trivial
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -2,7 +2,8 @@
 
 A task is a room with three parts of one name: ``common/tasks/NAME.py`` (this), ``client/tasks/NAME.py`` (the site's half:
 what it computes from its own consumers) and ``simulations/tasks/NAME.py`` (the oracle's half). One line in
-``common/tasks/registry.py`` opens it. Nothing else asks which task a run has.
+``common/tasks/registry.py`` opens it. No other code asks for a task by its name; what a task decides for others is an
+attribute of it (``network``, ``opening``).
 
 Settings are a ``RunConfig`` and plans a ``RunPlan``; both stand above this file, so they are ``Any`` here.
 """
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from common.contribution import EVALUATE, METRICS, TRAIN, UPDATE, Block
 from common.errors import ConfigError
-from common.privacy.mechanism import HOLDOUT, TRAIN as TRAIN_SCOPE, PrivacyEvent
+from common.privacy.mechanism import HOLDOUT_SIDE, TRAIN_SIDE, PrivacyEvent
 from common.tasks.heads import STEP_HEADS
 from common.tasks.metric_sums import metric_names, summarise
 
@@ -47,6 +48,8 @@ class Task:
 
     network = "sequence"
     """Which class the model is: see ``common.model.run_model``."""
+    goes_on = True
+    """Whether a run can begin from an earlier run's model."""
     opening = ""
     """Kind of a question that is asked once before round 1; empty: none."""
 
@@ -116,11 +119,11 @@ class Task:
         """What one training contribution costs."""
         config = plan.config
         steps, rate = config.training.local_steps, config.privacy.sampling_rate
-        return PrivacyEvent(plan.noise_multiplier, rate, steps, TRAIN_SCOPE)
+        return PrivacyEvent(plan.noise_multiplier, rate, steps, TRAIN_SIDE)
 
     def evaluation_event(self, plan: Any) -> PrivacyEvent:
         """What the metric sums of one contribution cost."""
-        return PrivacyEvent(plan.evaluation_noise, 1.0, 1, HOLDOUT)
+        return PrivacyEvent(plan.evaluation_noise, 1.0, 1, HOLDOUT_SIDE)
 
     def sampling_rate(self, config: Any) -> float:
         """Share of the consumers that one noised sum reads."""

@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from common.errors import BadInputError, VerificationError
+from common.trust.private_files import require_private
 
 AUTHORITY_DAYS = 3_650
 CLOCK_SLACK = datetime.timedelta(minutes=5)
@@ -96,7 +97,7 @@ def issue_server_certificate(authority: Authority, names: Sequence[str], days: i
 
 
 def certificate_facts(pem: bytes) -> CertificateFacts:
-    """Read a PEM certificate. **Raises**: BadInputError."""
+    """Read a PEM certificate. Raises: BadInputError."""
     certificate = _load(pem)
     try:
         alternatives = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -112,7 +113,7 @@ def certificate_facts(pem: bytes) -> CertificateFacts:
 
 
 def verify_issued(certificate_pem: bytes, authority_pem: bytes) -> None:
-    """Return if the authority signed the certificate. **Raises**: VerificationError, BadInputError."""
+    """Return if the authority signed the certificate. Raises: VerificationError, BadInputError."""
     try:
         _load(certificate_pem).verify_directly_issued_by(_load(authority_pem))
     except (InvalidSignature, ValueError, TypeError) as error:
@@ -127,7 +128,8 @@ def make_node_key() -> tuple[bytes, bytes]:
 
 
 def load_node_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    """Read a node's private key. **Raises**: BadInputError."""
+    """Read a node's private key. Raises: BadInputError, also if others can read it."""
+    require_private([path])
     try:
         key = load_ssh_private_key(path.read_bytes(), None)
     except (OSError, ValueError, UnsupportedAlgorithm) as error:
@@ -140,12 +142,12 @@ def load_node_key(path: Path) -> ec.EllipticCurvePrivateKey:
 
 
 def node_public_line(path: Path) -> bytes:
-    """The public OpenSSH line of a node's private key file. **Raises**: BadInputError."""
+    """The public OpenSSH line of a node's private key file. Raises: BadInputError."""
     return load_node_key(path).public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
 
 
 def node_public_pem(line: bytes) -> bytes:
-    """A node's public key as Flower stores it (PEM), from its OpenSSH line. **Raises**: BadInputError."""
+    """A node's public key as Flower stores it (PEM), from its OpenSSH line. Raises: BadInputError."""
     try:
         key = load_ssh_public_key(line)
     except (ValueError, UnsupportedAlgorithm) as error:

@@ -55,7 +55,7 @@ def sha256(*parts: bytes | memoryview) -> bytes:
 
 
 def x25519_public(secret: bytes) -> bytes:
-    """The public key of a 32-byte X25519 secret. **Source**: RFC 7748."""
+    """The public key of a 32-byte X25519 secret. Source: RFC 7748."""
     return X25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
 
 
@@ -63,7 +63,7 @@ def x25519_agreement(secret: bytes) -> Agreement:
     """The key agreement of one secret, as a function from the other side's public key to 32 shared bytes.
 
     The function raises VerificationError for a public key of small order (the result would be zero).
-    **Source**: RFC 7748, section 6.1.
+    Source: RFC 7748, section 6.1.
     """
     key = X25519PrivateKey.from_private_bytes(secret)
 
@@ -79,7 +79,7 @@ def x25519_agreement(secret: bytes) -> Agreement:
 def x25519_usable(public: bytes) -> bool:
     """Whether a public key has 32 bytes and is none of the seven u-coordinates of small order.
 
-    **Source**: RFC 7748, section 6.1.
+    Source: RFC 7748, section 6.1.
     """
     if len(public) != KEY_BYTES:
         return False
@@ -87,28 +87,28 @@ def x25519_usable(public: bytes) -> bool:
 
 
 def hkdf_sha256(secret: bytes, salt: bytes, info: bytes, *, size: int = KEY_BYTES) -> bytes:
-    """HKDF, extract and expand. **Source**: RFC 5869."""
+    """HKDF, extract and expand. Source: RFC 5869."""
     return HKDF(algorithm=SHA256(), length=size, salt=salt, info=info).derive(secret)
 
 
 def derive_key(secret: bytes, salt: bytes, *labels: str) -> bytes:
     """A 32-byte key from a secret under a salt and a list of labels.
 
-    **Guarantee**: different lists of labels give independent keys (each label is length-prefixed).
+    Guarantee: different lists of labels give independent keys (each label is length-prefixed).
     """
     raw = (label.encode() for label in labels)
     return hkdf_sha256(secret, salt, b"fedcart/derive/1" + b"".join(len(r).to_bytes(2, "big") + r for r in raw))
 
 
 def aes_ctr(key: bytes, counter: bytes = bytes(_AES_BLOCK)) -> CipherContext:
-    """AES-256 in counter mode. **Source**: NIST SP 800-38A, section 6.5."""
+    """AES-256 in counter mode. Source: NIST SP 800-38A, section 6.5."""
     return Cipher(algorithms.AES256(key), modes.CTR(counter)).encryptor()
 
 
 def seal(key: bytes, plain: bytes, associated: bytes, *, entropy: Entropy = system_entropy) -> bytes:
     """ChaCha20-Poly1305 under a fresh random nonce: ``nonce || ciphertext || tag``.
 
-    **Source**: RFC 8439.
+    Source: RFC 8439.
     """
     nonce = entropy(NONCE_BYTES)
     return nonce + ChaCha20Poly1305(key).encrypt(nonce, plain, associated)
@@ -117,7 +117,7 @@ def seal(key: bytes, plain: bytes, associated: bytes, *, entropy: Entropy = syst
 def unseal(key: bytes, box: bytes, associated: bytes) -> bytes:
     """Open what ``seal`` made.
 
-    **Raises**: VerificationError if key, associated data or any byte differs.
+    Raises: VerificationError if key, associated data or any byte differs.
     """
     if len(box) < SEAL_OVERHEAD:
         raise VerificationError(f"sealed box has {len(box)} bytes, at least {SEAL_OVERHEAD} are needed")
@@ -143,8 +143,8 @@ def add_masks(vector: NDArray[np.uint32], masks: Iterable[Mask]) -> None:
     All keystreams of a cache-sized stretch are added before the next stretch is touched, so the vector
     is read from memory once, whatever the number of masks.
 
-    **Shapes**: ``vector: uint32[d]``, C-contiguous.
-    **Guarantee**: needs one-time keys (the counter starts at zero).
+    Shapes: ``vector: uint32[d]``, C-contiguous.
+    Guarantee: needs one-time keys (the counter starts at zero).
     """
     if vector.dtype != np.uint32 or vector.ndim != 1 or not vector.flags.c_contiguous:
         raise BadInputError("masks are added to a contiguous uint32 vector only")

@@ -1,15 +1,19 @@
 """Ed25519 identities and the roster that pins them.
 
 An ``Identity`` is a party's secret half, kept on its own machine. A ``Roster`` is the public half of
-everybody, the same file in every kit; nothing is believed that is not signed by a key in it.
+everybody, the same file in every kit, numbered and signed by the coordinator; nothing is believed that is not signed
+by a key in it. That the coordinator put true keys into it, only people can find out: they compare its fingerprint.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from dataclasses import dataclass, field
-from functools import lru_cache
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
@@ -23,12 +27,17 @@ from cryptography.hazmat.primitives.serialization import (
 
 from common.atomic import write_atomic
 from common.errors import BadInputError, VerificationError
+from common.trust.private_files import require_private
 
 SITE = "site"
 COORDINATOR = "coordinator"
+ROSTER_FILE = "roster.json"
+IDENTITY_KEY, NODE_KEY, CONSUMERS_KEY = "identity.key", "node.key", "consumers.key"
 ROLES = (SITE, COORDINATOR)
 PUBLIC_KEY_BYTES = 32
 SIGNATURE_BYTES = 64
+FEDERATION_BYTES = 16
+FINGERPRINT_WORDS = 6
 MAX_NAME_LENGTH = 40
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 
@@ -36,7 +45,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 def check_name(name: str) -> str:
     """Return a party's name if it is safe in a file name, a log line and a message.
 
-    **Raises**: BadInputError otherwise.
+    Raises: BadInputError otherwise.
     """
     if not _NAME.fullmatch(name):
         raise BadInputError(
@@ -46,8 +55,20 @@ def check_name(name: str) -> str:
     return name
 
 
+def _words(data: bytes) -> str:
+    """Pronounceable words, 16 bits each: consonants carry four bits, vowels two."""
+    pairs = [int.from_bytes(data[i : i + 2], "big") for i in range(0, len(data), 2)]
+    return " ".join(
+        "".join(("bdfghjklmnprstvz"[n >> s & 15] if width == 4 else "aiou"[n >> s & 3]) for s, width in _LETTERS)
+        for n in pairs
+    )
+
+
+_LETTERS = ((12, 4), (10, 2), (6, 4), (4, 2), (0, 4))  # shift and bits of the letters of a word
+
+
 def verify_signature(public_key: bytes, message: bytes, signature: bytes) -> None:
-    """Return if the Ed25519 signature holds. **Raises**: VerificationError. **Source**: RFC 8032."""
+    """Return if the Ed25519 signature holds. Raises: VerificationError. Source: RFC 8032."""
     try:
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
     except (InvalidSignature, ValueError) as error:
@@ -58,7 +79,7 @@ def verify_signature(public_key: bytes, message: bytes, signature: bytes) -> Non
 class Identity:
     """A party's name and Ed25519 signing key.
 
-    **Guarantee**: neither ``repr`` nor ``str`` shows the secret.
+    Guarantee: neither ``repr`` nor ``str`` shows the secret.
     """
 
     name: str
@@ -81,7 +102,8 @@ class Identity:
 
     @classmethod
     def load(cls, name: str, path: Path) -> Identity:
-        """Read the key file that ``save`` wrote. **Raises**: BadInputError."""
+        """Read the key file that ``save`` wrote. Raises: BadInputError, also if others can read it."""
+        require_private([path])
         try:
             key = load_pem_private_key(path.read_bytes(), password=None)
         except (OSError, ValueError, TypeError) as error:
@@ -106,7 +128,7 @@ class Identity:
     def save(self, path: Path) -> None:
         """Write the secret key as PKCS 8 PEM, mode 0600, atomically; never over an existing file.
 
-        **Raises**: BadInputError if the file is there.
+        Raises: BadInputError if the file is there.
         """
         pem = self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         if path.exists():
@@ -136,14 +158,21 @@ class Party:
 
 @dataclass(frozen=True)
 class Roster:
-    """All pinned parties of a federation.
+    """All pinned parties of a federation, its ``version``-th list since the federation began.
 
-    **Guarantee**: no name and no key occurs twice.
+    ``federation``: random, hex, the same in all versions. ``signature``: the coordinator's, over everything else; one
+    that is still empty is not saved and not loaded.
+    Guarantee: no name and no key occurs twice.
     """
 
     parties: tuple[Party, ...]
+    federation: str = "0" * (2 * FEDERATION_BYTES)
+    version: int = 1
+    signature: bytes = b""
 
     def __post_init__(self) -> None:
+        if len(bytes.fromhex(self.federation)) != FEDERATION_BYTES or not 1 <= self.version < 2**31:
+            raise BadInputError(f"a roster has a federation of {FEDERATION_BYTES} bytes and a version from 1")
         names = {p.name for p in self.parties}
         keys = {p.public_key for p in self.parties}
         if len(names) != len(self.parties) or len(keys) != len(self.parties):
@@ -161,49 +190,102 @@ class Roster:
 
     @property
     def coordinator(self) -> Party:
-        """The one party that signs Queries. **Raises**: BadInputError unless there is exactly one."""
-        found = [p for p in self.parties if p.role == COORDINATOR]
-        if len(found) != 1:
-            raise BadInputError(f"roster has {len(found)} coordinators, exactly 1 is needed")
-        return found[0]
+        """The one party that signs Queries. Raises: BadInputError unless there is exactly one."""
+        coordinators = [p for p in self.parties if p.role == COORDINATOR]
+        if len(coordinators) != 1:
+            raise BadInputError(f"roster has {len(coordinators)} coordinators, exactly 1 is needed")
+        return coordinators[0]
 
     def party(self, name: str) -> Party:
-        """The pinned party of that name. **Raises**: VerificationError if nobody has it."""
+        """The pinned party of that name. Raises: VerificationError if nobody has it."""
         for party in self.parties:
             if party.name == name:
                 return party
         raise VerificationError(f"{name[:MAX_NAME_LENGTH]!r} is not pinned in the roster")
 
     def verify(self, name: str, message: bytes, signature: bytes) -> None:
-        """Return if the party of that name signed the message. **Raises**: VerificationError."""
+        """Return if the party of that name signed the message. Raises: VerificationError."""
         try:
             verify_signature(self.party(name).public_key, message, signature)
         except VerificationError as error:
             raise VerificationError(f"signature of {name[:MAX_NAME_LENGTH]!r} does not hold") from error
 
+    @classmethod
+    def signed_by(
+        cls, coordinator: Identity, sites: Iterable[tuple[str, bytes]], before: Roster | None = None
+    ) -> Roster:
+        """The roster of a coordinator and its sites (name, public key), signed.
+
+        ``before``: the version that this one follows; one that says the same is returned as it is.
+        """
+        parties = [Party(coordinator.name, COORDINATOR, coordinator.public_key)]
+        parties += [Party(name, SITE, key) for name, key in sites]
+        if before is not None and before.parties == tuple(parties):
+            return before
+        roster = cls(tuple(parties), secrets.token_hex(FEDERATION_BYTES))
+        if before is not None:
+            roster = replace(roster, federation=before.federation, version=before.version + 1)
+        return replace(roster, signature=coordinator.sign(roster.digest))
+
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 of all but the signature, ``bytes[32]``: what the coordinator signs, and every session and entry names."""
+        return hashlib.sha256(b"fedcart/roster/1\0" + self._content().encode()).digest()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Six words for people to compare with *each other*: 96 bits of a slow hash of the digest.
+
+        A coordinator chooses keys, so it could look for two rosters that read alike: 2^48 tries of some 30 ms each.
+        Source: Wilkerson 2009 for the words (proquints), RFC 7914 for the hash.
+        """
+        return _words(hashlib.scrypt(self.digest, salt=b"fedcart/fingerprint/1", n=2**14, r=8, p=1, dklen=12))
+
+    def check_signature(self) -> None:
+        """Return if the roster's coordinator signed it. Raises: VerificationError; BadInputError (no coordinator)."""
+        try:
+            verify_signature(self.coordinator.public_key, self.digest, self.signature)
+        except VerificationError:
+            raise VerificationError(
+                "the roster is not signed by its coordinator", hint="take roster.json from the kit again"
+            ) from None
+
+    def _content(self) -> str:
+        entries = [{"name": p.name, "role": p.role, "public_key": p.public_key.hex()} for p in self.parties]
+        plain = {"federation": self.federation, "version": self.version, "parties": entries}
+        return json.dumps(plain, indent=1, allow_nan=False)
+
     def to_json(self) -> str:
         """The roster as JSON, one object per party."""
-        entries = [{"name": p.name, "role": p.role, "public_key": p.public_key.hex()} for p in self.parties]
-        return json.dumps({"parties": entries}, indent=1, allow_nan=False) + "\n"
+        plain = json.loads(self._content()) | {"signature": self.signature.hex()}
+        return json.dumps(plain, indent=1, allow_nan=False) + "\n"
 
     @classmethod
     @lru_cache(maxsize=4)  # a simulation holds one and the same roster in each of its kits
     def from_json(cls, text: str) -> Roster:
-        """Read what ``to_json`` wrote. **Raises**: BadInputError."""
+        """Read what ``to_json`` wrote. Raises: BadInputError; VerificationError if its coordinator did not sign it."""
         try:
-            entries = json.loads(text)["parties"]
-            parties = tuple(Party(str(e["name"]), str(e["role"]), bytes.fromhex(e["public_key"])) for e in entries)
-        except (KeyError, TypeError, ValueError) as error:
-            raise BadInputError("roster is not readable", hint="take roster.json from the kit again") from error
-        return cls(parties)
+            plain = json.loads(text)
+            parties = tuple(
+                Party(str(e["name"]), str(e["role"]), bytes.fromhex(e["public_key"])) for e in plain["parties"]
+            )
+            version, signature = int(plain["version"]), bytes.fromhex(plain["signature"])
+            roster = cls(parties, str(plain["federation"]), version, signature)
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise BadInputError(
+                "roster is not readable, or of an older program", hint="take roster.json from the kit again"
+            ) from error
+        roster.check_signature()
+        return roster
 
     def save(self, path: Path) -> None:
-        """Write ``roster.json`` atomically."""
+        """Write ``roster.json`` atomically. Raises: VerificationError if it is not signed."""
+        self.check_signature()
         write_atomic(path, self.to_json().encode())
 
     @classmethod
     def load(cls, path: Path) -> Roster:
-        """Read ``roster.json``. **Raises**: BadInputError."""
+        """Read ``roster.json``. Raises: BadInputError."""
         try:
             return cls.from_json(path.read_text("utf-8"))
         except (OSError, UnicodeDecodeError) as error:

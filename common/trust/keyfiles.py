@@ -9,10 +9,8 @@ from pathlib import Path
 from common.atomic import write_atomic
 from common.errors import BadInputError
 from common.trust.certificates import make_node_key, node_public_line, node_public_pem
-from common.trust.identity import PUBLIC_KEY_BYTES, Identity, check_name
+from common.trust.identity import IDENTITY_KEY, NODE_KEY, PUBLIC_KEY_BYTES, Identity, check_name
 
-IDENTITY_KEY = "identity.key"
-NODE_KEY = "node.key"
 PUBLIC_SUFFIX = ".keys.json"
 
 
@@ -41,7 +39,7 @@ class PublicKeys:
 
     @classmethod
     def load(cls, path: Path) -> PublicKeys:
-        """Read a public key file. **Raises**: BadInputError."""
+        """Read a public key file. Raises: BadInputError."""
         try:
             text = path.read_text("utf-8")
         except OSError as error:
@@ -61,7 +59,7 @@ class PublicKeys:
 def make_site_keys(folder: Path, name: str) -> PublicKeys:
     """Make both keys of a site in a folder (0600) and its public file; never over existing keys.
 
-    **Raises**: BadInputError if a key is there.
+    Raises: BadInputError if a key is there.
     """
     check_name(name)
     for file in (IDENTITY_KEY, NODE_KEY):
@@ -77,6 +75,6 @@ def make_site_keys(folder: Path, name: str) -> PublicKeys:
 
 
 def read_site_keys(folder: Path, name: str) -> PublicKeys:
-    """The public halves of the keys in a folder. **Raises**: BadInputError."""
+    """The public halves of the keys in a folder. Raises: BadInputError."""
     identity = Identity.load(name, folder / IDENTITY_KEY)
     return PublicKeys(name, identity.public_key, node_public_line(folder / NODE_KEY).decode())

@@ -71,7 +71,7 @@ class RandomStream:
         return room[:size].view(kind)
 
     def uniform(self, n: int) -> NDArray[np.float64]:
-        """Draw from [0, 1) with 53 bits. **Shapes** result: float64[n]."""
+        """Draw from [0, 1) with 53 bits. Shapes: result: float64[n]."""
         words = self._words(np.uint64, n).view(np.uint64)
         fractions: NDArray[np.float64] = (words >> np.uint64(11)).astype(np.float64)
         fractions *= 2.0**-53
@@ -80,8 +80,8 @@ class RandomStream:
     def bernoulli(self, p: float, n: int) -> NDArray[np.bool_]:
         """Draw ``n`` independent coins, true with probability ``p``: Poisson sampling of consumers.
 
-        **Shapes** result: bool[n]. **Guarantee** the probability is ``p`` to within 2^-64; 0 and 1 are exact.
-        **Raises** ValueError if ``p`` is not a probability.
+        Shapes: result: bool[n]. Guarantee: the probability is ``p`` to within 2^-64; 0 and 1 are exact.
+        Raises: ValueError if ``p`` is not a probability.
         """
         if not 0.0 <= p <= 1.0:
             raise ValueError(f"probability must be in [0, 1], got {p}")
@@ -91,7 +91,7 @@ class RandomStream:
         return words < np.uint64(int(math.ldexp(p, 64)))
 
     def gaussian(self, n: int) -> NDArray[np.float64]:
-        """Draw standard normal numbers in double precision. **Shapes** result: float64[n]."""
+        """Draw standard normal numbers in double precision. Shapes: result: float64[n]."""
         out = np.empty(n, dtype=np.float64)
         self.fill_gaussian(out)
         return out
@@ -99,7 +99,7 @@ class RandomStream:
     def gaussian_hardened(self, n: int) -> NDArray[np.float64]:
         """Draw standard normal numbers, each from four: harder to invert from their low bits.
 
-        **Shapes** result: float64[n]. **Source** Holohan and Braghin 2021, "Secure random sampling in
+        Shapes: result: float64[n]. Source: Holohan and Braghin 2021, "Secure random sampling in
         differential privacy", section 3.2.
         """
         out = np.empty(n, dtype=np.float64)
@@ -113,9 +113,9 @@ class RandomStream:
 
         ``turn`` may be a faster cosine and sine of the same precision.
 
-        **Shapes** ``out``: float32 or float64, contiguous, any shape. float32 is the fast path: its
+        Shapes: ``out``: float32 or float64, contiguous, any shape. float32 is the fast path: its
         radius still comes from 63 random bits, so the tail reaches 9.3 standard deviations.
-        **Raises** ValueError if ``out`` is not contiguous or of another type.
+        Raises: ValueError if ``out`` is not contiguous or of another type.
         """
         if not out.flags.c_contiguous or out.dtype not in (np.float32, np.float64):
             raise ValueError(f"need a contiguous float32 or float64 array, got {out.dtype}")
@@ -167,8 +167,8 @@ class RandomStream:
     def stochastic_round(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
         """Round each value down or up at random so that the mean is kept.
 
-        **Shapes** ``values``: float64[...]; result: int64 of the same shape.
-        **Raises** ValueError if a value is not finite or does not fit 63 bits.
+        Shapes: ``values``: float64[...]; result: int64 of the same shape.
+        Raises: ValueError if a value is not finite or does not fit 63 bits.
         """
         if values.size and not np.max(np.abs(values)) < 2.0**62:
             raise ValueError("values to round must be finite and below 2^62")
@@ -192,7 +192,7 @@ class PrivateStream(RandomStream):
 class SeededStream(RandomStream):
     """A repeatable stream for tests. NOT PRIVATE: whoever knows the seed can subtract the noise.
 
-    **Guarantee** none: ``private`` is False, and whatever was made with it must be marked NOT PRIVATE.
+    Guarantee: none: ``private`` is False, and whatever was made with it must be marked NOT PRIVATE.
     """
 
     private = False

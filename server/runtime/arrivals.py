@@ -155,13 +155,14 @@ class _Answer:
 
 
 async def _whole(receive: Any) -> dict[str, Any]:
-    body, more = b"", True
+    parts, more = [], True
     while more:
         part = await receive()
         if part["type"] != "http.request":
             return dict(part)
-        body, more = body + part.get("body", b""), part.get("more_body", False)
-    return {"type": "http.request", "body": body, "more_body": False}
+        parts.append(part.get("body", b""))
+        more = part.get("more_body", False)
+    return {"type": "http.request", "body": b"".join(parts), "more_body": False}
 
 
 async def _answer(app: AsgiApp, scope: dict[str, Any], request: dict[str, Any]) -> _Answer:

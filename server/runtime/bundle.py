@@ -51,7 +51,7 @@ def write_bundle(folder: Path, text: str) -> str:
 
 
 def read_bundle(kit: CoordinatorKit) -> bytes:
-    """The bundle of a coordinator kit. **Raises**: VerificationError if it is not the one that sites pin."""
+    """The bundle of a coordinator kit. Raises: VerificationError if it is not the one that sites pin."""
     try:
         content = (kit.bundle / BUNDLE_FILE).read_bytes()
     except OSError:

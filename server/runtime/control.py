@@ -26,7 +26,7 @@ POLL_S = 0.2
 
 @contextmanager
 def open_control(kit: CoordinatorKit) -> Iterator[Control]:
-    """A connection to the control interface of a kit's running server. **Raises**: BadInputError."""
+    """A connection to the control interface of a kit's running server. Raises: BadInputError."""
     control = Control(private_address(kit), kit.authority.read_bytes(), kit.control_token.read_bytes().strip())
     try:
         yield control
@@ -35,7 +35,7 @@ def open_control(kit: CoordinatorKit) -> Iterator[Control]:
 
 
 def wait_until_up(kit: CoordinatorKit, timeout_s: float) -> None:
-    """Return when the server answers. **Raises**: WorkFailedError after the timeout."""
+    """Return when the server answers. Raises: WorkFailedError after the timeout."""
     end = time.monotonic() + timeout_s
     while True:
         try:
@@ -51,7 +51,7 @@ def wait_until_up(kit: CoordinatorKit, timeout_s: float) -> None:
 
 
 def must_be_up(kit: CoordinatorKit) -> None:
-    """Return if the kit's server answers now. **Raises**: BadInputError."""
+    """Return if the kit's server answers now. Raises: BadInputError."""
     try:
         with open_control(kit) as control:
             control.nodes()

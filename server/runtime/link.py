@@ -15,19 +15,26 @@ import sys
 from pathlib import Path
 
 from common.atomic import write_atomic
+from common.children import child_environment, python_command
 from common.deployment import CoordinatorKit, open_coordinator_kit, split_address
 from common.errors import BadInputError
 from common.processes import end_with_parent
+from common.trust.certificates import node_public_pem
+from common.trust.private_files import require_private
+from server.runtime.door import DoorLimits, proxies_of
+from server.runtime.executor import HANDSHAKE_FILE
 from server.runtime.link_server import LinkSettings, run_superlink
 
 LINK_FILE = "link.json"
+PROXIES_VARIABLE = "FEDCART_PROXIES"  # addresses of reverse proxies, with commas between
 
 
 def run_link(kit: CoordinatorKit) -> None:
-    """Serve until SIGTERM."""
+    """Serve until SIGTERM. Raises: BadInputError if others can read a key."""
+    require_private(kit.secrets)
     kit.flower_home.mkdir(parents=True, exist_ok=True)
     private = ("127.0.0.1", free_port())
-    secret = kit.state / "executor.secret"
+    secret = kit.state / HANDSHAKE_FILE
     write_atomic(secret, secrets.token_bytes(32), mode=0o600)
     settings = LinkSettings(
         public=split_address(kit.read().coordinator.listen),
@@ -36,17 +43,19 @@ def run_link(kit: CoordinatorKit) -> None:
         certificate=kit.certificate,
         key=kit.certificate_key,
         secret=secret,
+        node_keys=tuple(node_public_pem(path.read_bytes()) for path in sorted(kit.nodes.glob("*.pub"))),
+        door=DoorLimits(proxies=proxies_of(os.environ.get(PROXIES_VARIABLE, ""))),
     )
     address = f"{private[0]}:{private[1]}"
     write_atomic(
         kit.state / LINK_FILE, json.dumps({"pid": os.getpid(), "private": address}, allow_nan=False).encode()
     )
-    _start_executor(kit, address, secret)
+    _start_executor(kit, address)
     run_superlink(settings, kit.control_token.read_bytes().strip())
 
 
 def private_address(kit: CoordinatorKit) -> str:
-    """Where the running SuperLink of a kit listens for control. **Raises**: BadInputError if none was started."""
+    """Where the running SuperLink of a kit listens for control. Raises: BadInputError if none was started."""
     try:
         return str(json.loads((kit.state / LINK_FILE).read_text())["private"])
     except (OSError, ValueError, KeyError):
@@ -60,13 +69,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _start_executor(kit: CoordinatorKit, address: str, secret: Path) -> None:
+def _start_executor(kit: CoordinatorKit, address: str) -> None:
     """Start the process that starts server apps; it ends with this one."""
-    command = [
-        "flower-superexec", "--runtime-api-address", address, "--root-certificates", str(kit.authority),
-        "--superexec-auth-secret-file", str(secret), "--parent-pid", str(os.getpid()),
-    ]  # fmt: skip
-    subprocess.Popen(command, env={**os.environ, "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2"})
+    command = python_command("server.runtime.executor", str(kit.path), address)
+    subprocess.Popen(command, env=child_environment(), stdin=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from common.errors import WorkFailedError
-from common.flower import private
+from common.flower import patched, private
 from server.runtime.arrivals import Arrivals, patient, telling
+from server.runtime.door import DoorLimits, hurry_handshakes, impatient, open_doors
+from server.runtime.gate import admitted_only, refuse
+from server.runtime.senders import own_words
 
 FLEET_PATH = "/v1/fleet/"
 CONTROL_PATH = "/v1/control/"
@@ -36,7 +39,10 @@ def build_bundle(pyproject: str) -> bytes:
 
 @dataclass(frozen=True)
 class LinkSettings:
-    """What a SuperLink needs. Sites reach ``public`` (fleet interface only); all else is on ``private``."""
+    """What a SuperLink needs. Sites reach ``public`` (fleet interface only); all else is on ``private``.
+
+    ``node_keys``: of the sites that are admitted, PEM.
+    """
 
     public: tuple[str, int]
     private: tuple[str, int]
@@ -44,6 +50,8 @@ class LinkSettings:
     certificate: Path
     key: Path
     secret: Path
+    node_keys: tuple[bytes, ...] = ()
+    door: DoorLimits = field(default_factory=DoorLimits)
 
 
 def run_superlink(settings: LinkSettings, control_token: bytes) -> None:
@@ -52,7 +60,7 @@ def run_superlink(settings: LinkSettings, control_token: bytes) -> None:
     Guarantee: the control and runtime interfaces answer on the private address only, the control interface
     only to whoever shows ``control_token``.
     """
-    command: Any = private("flower_superlink")
+    _serve_with(lambda app: _serve_both(app, settings, control_token))
     host, port = settings.private
     sys.argv = [
         "flower-superlink", "--isolation", "process", "--enable-supernode-auth",
@@ -61,8 +69,13 @@ def run_superlink(settings: LinkSettings, control_token: bytes) -> None:
         "--ssl-keyfile", str(settings.key), "--database", IN_MEMORY,
         "--host", host, "--port", str(port),
     ]  # fmt: skip
-    command.uvicorn.run = lambda app, **_: asyncio.run(_serve_both(app, settings, control_token))
-    command.flower_superlink()
+    private("flower_superlink").flower_superlink()
+
+
+def _serve_with(serve: Callable[[AsgiApp], Coroutine[Any, Any, None]]) -> None:
+    """The SuperLink hands its application to ``serve`` instead of serving it on one address."""
+    patched("flower_superlink", "uvicorn.run")
+    private("flower_superlink").uvicorn.run = lambda app, **_: asyncio.run(serve(app))
 
 
 async def _serve_both(app: AsgiApp, settings: LinkSettings, control_token: bytes) -> None:
@@ -75,9 +88,9 @@ async def _serve_both(app: AsgiApp, settings: LinkSettings, control_token: bytes
         def capture_signals(self) -> Iterator[None]:
             yield
 
-    def server(asgi: AsgiApp, address: tuple[str, int], lifespan: Any) -> uvicorn.Server:
+    def server(asgi: AsgiApp, address: tuple[str, int], lifespan: Any, http: Any = "auto") -> uvicorn.Server:
         config = uvicorn.Config(
-            asgi, host=address[0], port=address[1], lifespan=lifespan, access_log=False, log_level="warning",
+            asgi, host=address[0], port=address[1], lifespan=lifespan, http=http, access_log=False, log_level="warning",
             ssl_certfile=settings.certificate, ssl_keyfile=settings.key, timeout_graceful_shutdown=5,
         )  # fmt: skip
         return Server(config)
@@ -85,8 +98,10 @@ async def _serve_both(app: AsgiApp, settings: LinkSettings, control_token: bytes
     arrivals = Arrivals()
     servers = [
         server(telling(_only_with_token(app, control_token), arrivals), settings.private, "on"),
-        server(_only_fleet(patient(app, arrivals)), settings.public, "off"),
+        server(_public(app, arrivals, settings), settings.public, "off", _protocol(settings.door)),
     ]
+    hurry_handshakes()
+    doors: list[Any] = [None, open_doors(settings.public, settings.door)]
 
     def stop() -> None:
         arrivals.end()
@@ -95,7 +110,7 @@ async def _serve_both(app: AsgiApp, settings: LinkSettings, control_token: bytes
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop)
-    tasks = [asyncio.ensure_future(one.serve()) for one in servers]
+    tasks = [asyncio.ensure_future(one.serve(door)) for one, door in zip(servers, doors, strict=True)]
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     stop()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -103,12 +118,22 @@ async def _serve_both(app: AsgiApp, settings: LinkSettings, control_token: bytes
         task.result()
 
 
+def _public(app: AsgiApp, arrivals: Arrivals, settings: LinkSettings) -> AsgiApp:
+    return _only_fleet(admitted_only(own_words(patient(app, arrivals)), settings.node_keys))
+
+
+def _protocol(limits: DoorLimits) -> Any:
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+    return impatient(AutoHTTPProtocol, limits.headers_s)
+
+
 def _only_fleet(app: AsgiApp) -> AsgiApp:
     async def filtered(scope: dict[str, Any], receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and scope["path"].startswith(FLEET_PATH):
+        if scope["type"] == "http" and scope["path"].startswith(FLEET_PATH) and "/." not in scope["path"]:
             await app(scope, receive, send)
         else:
-            await _refuse(send)
+            await refuse(send, 404)
 
     return filtered
 
@@ -120,16 +145,11 @@ def _only_with_token(app: AsgiApp, token: bytes) -> AsgiApp:
         if scope["type"] == "http" and scope["path"].startswith(CONTROL_PATH):
             shown = dict(scope["headers"]).get(CONTROL_HEADER, b"")
             if not hmac.compare_digest(shown, token):
-                await _refuse(send)
+                await refuse(send, 404)
                 return
         await app(scope, receive, send)
 
     return filtered
-
-
-async def _refuse(send: Any) -> None:
-    await send({"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"0")]})
-    await send({"type": "http.response.body", "body": b""})
 
 
 class Control:

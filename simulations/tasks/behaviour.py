@@ -75,9 +75,8 @@ def baselines(kits: list[str], plan: RunPlan) -> dict[str, dict[str, float]]:
 
 def train_alone(kits: list[str], plan: RunPlan, noise_multiplier: float) -> list[float]:
     """Train on the pooled training rows of some sites; exact metric sums over those sites' hold-outs."""
-    from client.models import make_batcher
+    from client.models import make_batcher, make_engine
     from client.site import load_site
-    from client.training.engines import make_engine
     from client.training.trainer import local_plan, seeded_stream, train_locally
     from common.trust.randomness import PrivateStream
     from server.state import ServerState

@@ -14,7 +14,7 @@ from client.guard.policy import Proposal
 from common.errors import BudgetExhaustedError
 from common.privacy.accountant import ScopeAccountant
 from common.privacy.attestation import Attestation
-from common.privacy.mechanism import HOLDOUT, PrivacyEvent
+from common.privacy.mechanism import HOLDOUT_SIDE, PrivacyEvent
 from common.trust.randomness import PrivateStream
 from tests.guard_samples import guard_in, one_round, policy, proposal
 
@@ -79,7 +79,7 @@ def test_two_runs_on_the_same_consumers_add_up(tmp_path: Path) -> None:
 def test_neither_an_attestation_nor_a_ledger_has_a_place_for_private_numbers(tmp_path: Path) -> None:
     public = {
         "site", "scope", "run", "round", "attempt", "query", "events", "totals", "sequence", "head",
-        "epsilon_before", "epsilon_after", "delta", "limit", "simulated",
+        "epsilon_before", "epsilon_after", "order", "adaptive", "delta", "limit", "simulated", "roster", "witness",
     }  # fmt: skip
     assert {field.name for field in dataclasses.fields(Attestation)} == public
     event = {"noise_multiplier", "sampling_rate", "steps", "sub_scope", "mechanism", "unit", "relation"}
@@ -87,7 +87,18 @@ def test_neither_an_attestation_nor_a_ledger_has_a_place_for_private_numbers(tmp
     guard = guard_in(tmp_path)
     one_round(guard, 1)
     keys = {
-        "open": {"kind", "format", "site", "scope", "delta", "public_key", "unit", "relation", "simulated"},
+        "open": {
+            "kind",
+            "format",
+            "site",
+            "scope",
+            "delta",
+            "public_key",
+            "unit",
+            "relation",
+            "simulated",
+            "shared",
+        },
         "reserve": {
             "kind",
             "run",
@@ -100,6 +111,10 @@ def test_neither_an_attestation_nor_a_ledger_has_a_place_for_private_numbers(tmp
             "holdout",
             "split_key",
             "source",  # a sequence of this very ledger
+            "order",  # a constant, fixed before the first release
+            "by",  # a kit's public key
+            "roster",  # digests of what the coordinator has signed
+            "witness",
         },
         "commit": {"kind", "reserve", "outbox"},
     }
@@ -114,7 +129,7 @@ def test_a_guard_does_not_know_how_many_consumers_there_are() -> None:
 
 
 def test_evaluating_every_round_is_charged_to_the_hold_out(tmp_path: Path) -> None:
-    held = PrivacyEvent(2.0, 1.0, 1, HOLDOUT)
+    held = PrivacyEvent(2.0, 1.0, 1, HOLDOUT_SIDE)
     weak = PrivacyEvent(20.0, 0.05, 1)
     guard = guard_in(tmp_path)
     for number in (1, 2, 3):

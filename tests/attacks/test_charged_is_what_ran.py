@@ -20,11 +20,11 @@ from client.tasks import series
 from client.tasks.purchases import Purchases
 from client.training import evaluation, trainer
 from client.training.dpsgd.engine import TapeEngine
-from client.training.mechanism import GaussianMechanism, Noise
+from client.training.gaussian import GaussianMechanism, Noise
 from common.contribution import METRICS, UPDATE
 from common.errors import LocalProtocolError
 from common.model.heads import public_negatives
-from common.privacy.mechanism import TRAIN
+from common.privacy.mechanism import TRAIN_SIDE
 from common.trust import randomness
 from common.trust.randomness import PrivateStream, RandomStream, SeededStream
 from tests.client.test_session import SPEED, Coordinator, coordinator, site  # noqa: F401 - fixtures
@@ -106,8 +106,9 @@ def test_what_was_not_charged_never_leaves_and_the_charge_stays(
     PLANTED[name](monkeypatch)
     number = 80 + list(PLANTED).index(name)  # each session once: the fixture's kit is shared
     before = site.guard().status()
-    with pytest.raises(LocalProtocolError):
+    with pytest.raises(session.ChargedError) as caught:
         session.advertise(site, coordinator.request(coordinator.query(number)), SPEED)
+    assert isinstance(caught.value.cause, LocalProtocolError)
     after = site.guard().status()
     assert (after.forfeit, after.open) == (before.forfeit + 1, 0)
     assert after.epsilon > before.epsilon
@@ -210,4 +211,4 @@ def test_a_consumer_of_one_item_moves_the_other_candidates_too() -> None:
 
 
 def test_a_guess_of_the_noise_is_not_an_event() -> None:
-    assert GaussianMechanism(Noise(1.0, 1.0, (TRAIN,)), SeededStream(3)).events() == ()
+    assert GaussianMechanism(Noise(1.0, 1.0, (TRAIN_SIDE,)), SeededStream(3)).events() == ()

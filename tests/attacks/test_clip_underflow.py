@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import Parameter
 
-from client.training.dpsgd.clipping import factors_of
+from client.training.dpsgd.clipping import clip_factors
 from client.training.dpsgd.norms import squared_norms
 from client.training.dpsgd.records import Outer
 from client.training.dpsgd.rows import RowMap
@@ -26,7 +26,7 @@ def test_the_clipped_part_of_a_hostile_consumer_is_at_most_the_clip(
     gradient: float, size: float, clip: float
 ) -> None:
     record = _record(gradient, size)
-    factors = factors_of(squared_norms([record], 1), clip)
+    factors = clip_factors(squared_norms([record], 1), clip)
     total = {id(record.weights[0]): torch.zeros_like(record.weights[0])}
     add_weighted([record], factors, total, fresh=True)
     assert float(total[id(record.weights[0])].double().norm()) <= clip * (1 + 1e-5)

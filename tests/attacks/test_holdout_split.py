@@ -12,11 +12,11 @@ from common.audit.verify import verify_path
 from common.errors import PolicyRefusedError
 from common.privacy.accountant import ScopeAccountant
 from common.privacy.entries import Reserve, make_line, parse_line
-from common.privacy.mechanism import HOLDOUT, TRAIN, PrivacyEvent
+from common.privacy.mechanism import HOLDOUT_SIDE, TRAIN_SIDE, PrivacyEvent
 from tests.guard_samples import IDENTITY, ROSTER, guard_in, policy, proposal
 
 TRAINING = PrivacyEvent(1.0, 0.1, 40)
-EVALUATION = PrivacyEvent(1.0, 1.0, 1, HOLDOUT)
+EVALUATION = PrivacyEvent(1.0, 1.0, 1, HOLDOUT_SIDE)
 SPLIT = {"holdout": 0.2, "split_key": "aa" * 32, "events": (TRAINING, EVALUATION)}
 
 
@@ -63,7 +63,7 @@ def test_after_recovery_a_new_split_may_begin_and_everything_old_counts_on_both_
 
     worst = ScopeAccountant()  # trained on twice, held out twice, then on the other side
     worst.add(TRAINING, 2)
-    worst.add(PrivacyEvent(1.0, 1.0, 1, TRAIN), 2)
+    worst.add(PrivacyEvent(1.0, 1.0, 1, TRAIN_SIDE), 2)
     worst.add(TRAINING)
     assert recovered.status().epsilon >= worst.epsilon(1e-5)
     assert verify_path(tmp_path / "ledger.jsonl", roster=ROSTER).ok

@@ -14,10 +14,11 @@ from common.privacy.attestation import AttestedHeads, SignedAttestation, SignedH
 from common.privacy.entries import make_line, parse_line
 from common.privacy.mechanism import PrivacyEvent
 from common.run.files import RunFolder
-from common.run.records import RoundRecord, SiteRound
-from common.run.summary import Summary
+from common.run.manifest import seal_run
+from common.run.records import Summary
 from common.trust.identity import SITE, Identity, Party, Roster
-from tests.guard_samples import IDENTITY, ROSTER, guard_in, one_round, proposal
+from tests.guard_samples import COORDINATOR, IDENTITY, ROSTER, guard_in, one_round, proposal
+from tests.signed_runs import signed_run
 
 
 @pytest.fixture
@@ -162,28 +163,25 @@ def test_a_lone_ledger_is_verified_but_says_what_it_cannot_know(ledger: Path) ->
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
     folder = RunFolder.create(tmp_path / "run")
-    (folder.path / "run.toml").write_text("")
-    ROSTER.save(folder.path / "roster.json")
+    signed = signed_run(folder, {"shop": IDENTITY}, ["training.rounds=3"], (5.0, 8.0))
     from client.guard.guard import open_guard
     from tests.guard_samples import policy
 
     ledger = folder.path / "ledgers" / "shop.jsonl"
-    guard = open_guard(tmp_path / "state", IDENTITY, policy(), "c", ledger_path=ledger, simulated=True)
+    guard = open_guard(
+        tmp_path / "state", IDENTITY, policy(plain_aggregation=True), "c", ledger_path=ledger, simulated=True
+    )
     for number in (1, 2, 3):
-        grant = guard.reserve(proposal(number))
+        grant = guard.reserve(signed.proposal(number))
         guard.store(grant, b"numbers", grant.attestation.attestation.events)
         guard.commit(grant)
         guard.close_round("run", number)
-        epsilon = {"shop": grant.attestation.attestation.epsilon_after}
-        record = RoundRecord(
-            number,
-            sites={"shop": SiteRound("ok")},
-            epsilon=epsilon,
-            attestations={"shop": grant.attestation.to_json()},
-        )
-        folder.append_round(record)
-    folder.write_summary(Summary("completed", private=True))
-    assert verify_path(folder.path, every_round=True).ok
+        signed.append(number, {"shop": grant.attestation})
+    summary = Summary("completed", rounds=3, sums=3, private=True)
+    folder.write_summary(summary)
+    seal_run(folder, summary, COORDINATOR)
+    verdict = verify_path(folder.path, every_round=True)
+    assert verdict.ok, verdict.findings
     return folder
 
 
@@ -203,7 +201,7 @@ def problems(run: RunFolder, **options: bool) -> str:
 def test_an_intact_run_is_verified_in_full(run: RunFolder) -> None:
     verdict = verify_path(run.path, every_round=True)
     assert (verdict.ok, verdict.attestations, verdict.ledgers[0].entries) == (True, 3, 7)
-    assert verdict.ledgers[0].pinned and verdict.ledgers[0].reading.epsilon > 1
+    assert verdict.ledgers[0].pinned and verdict.ledgers[0].reading.epsilon > 0.7
 
 
 def test_a_ledger_cut_together_with_its_head_disagrees_with_the_attestations(run: RunFolder) -> None:

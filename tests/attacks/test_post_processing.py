@@ -13,11 +13,11 @@ from common.audit.verify import verify_path
 from common.errors import PolicyRefusedError, VerificationError
 from common.privacy.accountant import epsilon_of
 from common.privacy.entries import Reserve, make_line, replay_lines, split_lines
-from common.privacy.mechanism import HOLDOUT, PrivacyEvent
+from common.privacy.mechanism import HOLDOUT_SIDE, PrivacyEvent
 from tests.guard_samples import IDENTITY, guard_in, proposal
 
 GAUSSIAN = PrivacyEvent(1.0, 1.0, 1)
-SERIES = (GAUSSIAN, dataclasses.replace(GAUSSIAN, sub_scope=HOLDOUT))
+SERIES = (GAUSSIAN, dataclasses.replace(GAUSSIAN, sub_scope=HOLDOUT_SIDE))
 SALES: dict[str, Any] = {"task": "sales", "run_events": SERIES}
 KNOWN = 4.377178  # Gaussian, no sampling, sigma 1, delta 1e-5: Balle and Wang 2018
 
@@ -46,7 +46,7 @@ def test_a_release_is_charged_once_at_the_known_price_and_training_on_it_costs_n
         learn(guard, number)
     status = guard.status()
     assert (status.epsilon, status.committed, status.open) == (after, 6, 0)
-    assert epsilon_of(guard.ledger.state.events, 1e-5) == pytest.approx(KNOWN, abs=1e-5)
+    assert epsilon_of(guard.ledger.state.spent, 1e-5) == pytest.approx(KNOWN, abs=1e-5)
     sources = [r.body.source for r in guard.ledger.state.reservations.values()]
     assert sources == [None, *[sequence] * 5]
     assert verify_path(guard.ledger.path, every_round=True).ok
@@ -98,8 +98,9 @@ def test_a_query_without_events_that_is_not_derived_is_refused(tmp_path: Path) -
 def test_a_second_release_of_the_same_run_is_refused(tmp_path: Path) -> None:
     guard = guard_in(tmp_path)
     release(guard)
-    with pytest.raises(PolicyRefusedError, match="run_total"):
-        guard.reserve(proposal(0, attempt=1, query="aa" * 32, kind="statistics", events=SERIES, **SALES))
+    for number, rule in ((0, "round"), (1, "run_total")):
+        with pytest.raises(PolicyRefusedError, match=rule):
+            guard.reserve(proposal(number, attempt=1, query="aa" * 32, kind="statistics", events=SERIES, **SALES))
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,11 @@ from common.deployment import SiteKit
 from common.errors import PolicyRefusedError
 from common.plan import RunPlan
 from common.privacy.accountant import ScopeAccountant
-from common.privacy.mechanism import HOLDOUT, PrivacyEvent
+from common.privacy.mechanism import HOLDOUT_SIDE, PrivacyEvent
 from tests.guard_samples import guard_in, proposal
 
 TRAINING = PrivacyEvent(2.0, 0.1, 4)
-EVALUATION = PrivacyEvent(5.0, 1.0, 1, HOLDOUT)
+EVALUATION = PrivacyEvent(5.0, 1.0, 1, HOLDOUT_SIDE)
 PLANNED = (
     dataclasses.replace(TRAINING, steps=8),
     dataclasses.replace(EVALUATION, steps=3),
@@ -68,7 +68,7 @@ def test_rounds_that_were_aborted_or_failed_count_and_void_ones_do_not(tmp_path:
     assert guard.reserve(proposal(2, attempt=1, **RUN)).reused
     guard.commit(grant)
     with pytest.raises(PolicyRefusedError, match="run_total"):
-        guard.reserve(proposal(2, attempt=2, **RUN))
+        guard.reserve(proposal(3, attempt=2, **RUN))
 
 
 def plan(**privacy: Any) -> RunPlan:
@@ -78,7 +78,7 @@ def plan(**privacy: Any) -> RunPlan:
         "training": {"rounds": 20, "local_steps": 30, "learning_rate": 0.25},
         "privacy": {"epsilon": 1.0, "sampling_rate": 0.1, "holdout": 0.3} | privacy,
     }
-    sites = (("shop", 500), ("giant", 9_000_000))
+    sites = (("shop", 500), ("giant", 9_000))
     spec = json.dumps({"catalogue_items": 70, "item_buckets": 8})
     return RunPlan("quiet", build_config(tree).public_json(), sites, spec, 10, 0.6, 3.0)
 
@@ -102,7 +102,7 @@ def test_the_operator_sees_what_a_run_really_costs(tmp_path: Path) -> None:
     assert "WARNING       the settings cost more than the coordinator says" in text
     for fact in (
         "0.3 of the consumers",
-        "giant (9000000 consumers)",
+        "giant (9000 consumers)",
         "next-item (weight 0.5)",
         "0.25",
         "70 catalogue",

@@ -91,7 +91,7 @@ def test_any_change_of_the_file_is_found(done: Federation) -> None:
         "[]",
         text[:-3],
         text.replace("  ", " ", 1),
-        json.dumps({**fields, "evidence": 2}, indent=1) + "\n",
+        json.dumps({**fields, "evidence": 1}, indent=1) + "\n",
         json.dumps({**fields, "salt": "00" * 32}, indent=1) + "\n",
         json.dumps({**fields, "more": 1}, indent=1) + "\n",
         json.dumps({**fields, "sum_digest": 3}, indent=1) + "\n",

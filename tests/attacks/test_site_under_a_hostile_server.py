@@ -24,7 +24,7 @@ from common.errors import (
 )
 from common.plan import PROPOSAL, RunPlan, model_bytes, model_digest
 from common.secagg import messages
-from common.secagg.messages import Member, Params, Session, default_threshold
+from common.secagg.messages import Member, Params, PlainParams, Session, default_threshold
 from common.trust.identity import Identity, Roster
 from server.planning import prepare_run
 from server.provision import provision
@@ -71,15 +71,28 @@ class World:
             plan.blocks(query.kind),
             query.model_digest,
             query.digest(),
+            self.roster.digest,
+            bytes(32),
         )
         return {
+            "invitation": self.coordinator.sign(messages.invitation(params)),
             "query": wire.encode(query),
             "signature": self.coordinator.sign(query.digest()),
             "model": model_bytes(self.model),
-            "attempt": attempt,
             "head": "",
             "message": messages.encode(params),
         } | changes
+
+    def in_the_clear(self, query: Query) -> dict:
+        """The request that asks a site for its contribution without masks, signed as the coordinator would."""
+        names = tuple(p.name for p in self.roster.sites)
+        of = Session(query.run, query.round, next(self.attempts))
+        params = PlainParams(of, names, query.digest(), self.roster.digest, bytes(32))
+        return self.request(
+            query,
+            invitation=self.coordinator.sign(messages.invitation(params)),
+            message=wire.encode(params),
+        )
 
     def weaker(self, **changes: object) -> RunPlan:
         settings = json.loads(self.plan.settings)
@@ -160,8 +173,12 @@ def test_a_run_without_privacy_is_refused_by_a_real_site(world):
 
 def test_a_real_site_never_answers_in_the_clear(world):
     before = world.reserved()
+    query = world.query()
+    masked = world.request(query)
+    with pytest.raises(RemoteProtocolError, match="expected a PlainParams"):
+        session.contribute(world.site, masked, SPEED)
     with pytest.raises(PolicyRefusedError) as caught:
-        session.contribute(world.site, world.request(world.query()), SPEED)
+        session.contribute(world.site, world.in_the_clear(query), SPEED)
     assert caught.value.rule == "plain_aggregation"
     assert world.reserved() == before
 
@@ -224,9 +241,18 @@ def test_keys_of_another_site_do_not_open_a_kit(tmp_path):
 
 def test_a_roster_with_another_coordinator_does_not_open_a_kit(tmp_path):
     world = World(tmp_path)
-    text = world.kit.roster.read_text().replace(
-        world.coordinator.public_key.hex(), Identity.generate("x").public_key.hex()
-    )
-    (world.site_folder / "roster.json").write_text(text)
+    stranger = Identity.generate("coordinator")
+    path = world.site_folder / "roster.json"
+
+    swapped = path.read_text().replace(world.coordinator.public_key.hex(), stranger.public_key.hex())
+    path.write_text(swapped)
+    with pytest.raises(VerificationError, match="not signed by its coordinator"):
+        load_site(world.site_folder)
+
+    path.unlink()
+    Roster.signed_by(stranger, [(p.name, p.public_key) for p in world.roster.sites]).save(path)
     with pytest.raises(BadInputError, match="different coordinators"):
         load_site(world.site_folder)
+
+    world.roster.save(path)
+    assert load_site(world.site_folder).roster == world.roster, "a roster that was refused was remembered"

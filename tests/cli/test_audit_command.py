@@ -16,12 +16,13 @@ from cli.report.audit_view import Audit, read_audit
 from client.guard.guard import open_guard
 from common.privacy.mechanism import PrivacyEvent
 from common.run.files import RunFolder
-from common.run.records import RoundRecord, SiteRound
-from common.trust.identity import SITE, Identity, Party, Roster
+from common.trust.identity import Identity
 from tests.cli.test_report import Outline
-from tests.guard_samples import policy, proposal
+from tests.guard_samples import policy
+from tests.signed_runs import signed_run
 
 LIMIT = 9.0
+COORDINATOR = Identity.from_seed("coordinator", b"c" * 32)
 SITES = ("north", "south")
 EVENTS = (PrivacyEvent(2.0, 0.1, 10), PrivacyEvent(8.0, 1.0, 1, "holdout"))
 
@@ -29,9 +30,9 @@ EVENTS = (PrivacyEvent(2.0, 0.1, 10), PrivacyEvent(8.0, 1.0, 1, "holdout"))
 def make_audited_run(path: Path, rounds: int = 3) -> Path:
     """A run folder with true ledgers of two sites; south reserves once without leaving, so one entry is void."""
     run = RunFolder.create(path)
-    (path / "run.toml").write_text('name = "audited"\n[training]\nrounds = 3\n')
     identities = {name: Identity.from_seed(name, name.encode().ljust(32, b"-")) for name in SITES}
-    Roster(tuple(Party(n, SITE, i.public_key) for n, i in identities.items())).save(path / "roster.json")
+    settings = ["name=audited", "training.rounds=3", "training.local_steps=10", "privacy.sampling_rate=0.1"]
+    signed = signed_run(run, identities, settings, (2.0, 8.0))
     guards = {
         name: open_guard(
             path / "state" / name,
@@ -44,24 +45,15 @@ def make_audited_run(path: Path, rounds: int = 3) -> Path:
         for name, identity in identities.items()
     }
     for number in range(1, rounds + 1):
-        attested, spent = {}, {}
+        attested = {}
         for name, guard in guards.items():
-            grant = guard.reserve(proposal(number, events=EVENTS, secure=False))
+            grant = guard.reserve(signed.proposal(number))
             guard.store(grant, b"contribution", grant.attestation.attestation.events)
             if not (name == "south" and number == 2):
                 guard.commit(grant)
             guard.close_round("run", number)
-            attested[name] = grant.attestation.to_json()
-            spent[name] = grant.attestation.attestation.epsilon_after
-        run.append_round(
-            RoundRecord(
-                number,
-                oracle={"clip_fraction": 0.9},
-                sites={name: SiteRound("ok") for name in SITES},
-                epsilon=spent,
-                attestations=attested,
-            )
-        )
+            attested[name] = grant.attestation
+        signed.append(number, attested, oracle={"clip_fraction": 0.9})
     return path
 
 

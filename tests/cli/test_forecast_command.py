@@ -19,6 +19,7 @@ from common.data.features import feature_spec
 from common.model.parameters import FlatParameters, layout_of, save_model
 from common.model.sales_network import build_sales_model
 from common.plan import RunPlan
+from tests.guard_samples import COORDINATOR
 
 START = datetime(2024, 1, 1)
 DAYS = 112
@@ -45,7 +46,13 @@ def write_model(folder: Path, *, task: str) -> None:
     layout = layout_of(network)
     features = feature_spec(None, item_buckets=4).canonical()
     plan = RunPlan("run-1", config.public_json(), (("a", 256),), features, layout.size, 1.0, 0.0)
-    save_model(folder, FlatParameters(network).numpy(), layout, {"plan": json.loads(plan.to_json()), "sizes": {}})
+    save_model(
+        folder,
+        FlatParameters(network).numpy(),
+        layout,
+        {"plan": json.loads(plan.to_json()), "sizes": {}},
+        COORDINATOR,
+    )
 
 
 def lines(days: int = DAYS, category: str = "tea") -> list[tuple[str, str, str, str, str, float, int]]:

@@ -11,7 +11,8 @@ import pytest
 from cli.main import main
 from cli.report import render_report, write_report
 from cli.report.page import epsilon_lines
-from common.pages.charts import Axis, Series, line_chart, participation, ticks
+from common.pages.charts import Axis, Series, line_chart, participation
+from common.pages.drawing import ticks
 from common.run.files import RunFolder
 from common.run.records import RoundRecord
 from common.tasks.metrics import metric_named

@@ -20,7 +20,7 @@ from common import flower, wire
 from common.config import PerformanceSettings, build_config
 from common.contribution import TRAIN, Query
 from common.errors import FedcartError, PolicyRefusedError, RefusedError, VerificationError
-from common.plan import FAREWELL, RunPlan, model_bytes, model_digest
+from common.plan import FAREWELL, Closing, RunPlan, model_bytes, model_digest
 from common.run.files import RunFolder
 from common.secagg import messages
 from common.secagg.messages import Member, Params, Session, default_threshold
@@ -56,22 +56,28 @@ class Coordinator:
             self.plan.blocks(query.kind),
             query.model_digest,
             query.digest(),
+            self.roster.digest,
+            bytes(32),
         )
+        params = changes.pop("params", params)
         return {
-            "message": messages.encode(changes.pop("params", params)),
+            "message": messages.encode(params),
+            "invitation": self.identity.sign(messages.invitation(params)),
             "query": wire.encode(query),
             "signature": self.identity.sign(query.digest()),
             "model": model_bytes(self.model),
-            "attempt": attempt,
             "head": "",
         } | changes
 
     def farewell(self) -> dict[str, Any]:
-        run = self.plan.run
-        return {"run": run, "signature": self.identity.sign(FAREWELL + run.encode())}
+        closing = Closing(self.plan.run, 99, "ab" * 32)
+        return {"closing": wire.encode(closing), "signature": self.identity.sign(closing.statement(FAREWELL))}
 
-    def params(self, request: Mapping[str, Any], **changes: Any) -> bytes:
-        return messages.encode(dataclasses.replace(messages.decode(Params, request["message"]), **changes))
+    def session(self, request: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+        """The request with other parameters, signed by the true coordinator."""
+        params = dataclasses.replace(messages.decode(Params, request["message"]), **changes)
+        signed = {"invitation": self.identity.sign(messages.invitation(params))}
+        return dict(request) | {"message": messages.encode(params)} | signed
 
 
 @pytest.fixture(scope="module")
@@ -146,33 +152,41 @@ def _altered(coordinator: Coordinator) -> dict[str, dict[str, Any]]:
         "another model": honest | {"model": other_model},
         "a model of another length": honest | {"model": honest["model"][:-4]},
         "a plan that does not fit the model": coordinator.request(coordinator.query(63, plan=plan)),
-        "parameters of another query": honest | {"message": coordinator.params(honest, query_digest=b"x" * 32)},
-        "a raised weight": honest | {"message": _reweighted(coordinator, honest)},
-        "a coarser layout": honest | {"message": _coarser(coordinator, honest)},
-        "a shrunken cohort with a stranger's key": honest | {"message": _swapped(coordinator, honest)},
-        "another round": honest | {"message": coordinator.params(honest, session=Session(query.run, 9, 1))},
+        "parameters of another query": coordinator.session(honest, query_digest=b"x" * 32),
+        "a raised weight": _reweighted(coordinator, honest),
+        "a coarser layout": _coarser(coordinator, honest),
+        "a shrunken cohort with a stranger's key": _swapped(coordinator, honest),
+        "another round": coordinator.session(honest, session=Session(query.run, 9, 1)),
+        "another roster": coordinator.session(honest, roster=b"r" * 32),
+        "a session that nobody signed": honest | {"invitation": b""},
+        "a recorded query in a session of somebody's own": coordinator.session(
+            honest, session=Session(query.run, 63, 777)
+        )
+        | {"invitation": honest["invitation"]},
+        "other heads than were signed": honest
+        | {"message": coordinator.session(honest, witness=b"w" * 32)["message"]},
     }
 
 
-def _reweighted(coordinator: Coordinator, request: Mapping[str, Any]) -> bytes:
+def _reweighted(coordinator: Coordinator, request: Mapping[str, Any]) -> dict[str, Any]:
     params = messages.decode(Params, request["message"])
     cohort = tuple(dataclasses.replace(member, weight=member.weight * 2) for member in params.cohort)
-    return coordinator.params(request, cohort=cohort)
+    return coordinator.session(request, cohort=cohort)
 
 
-def _coarser(coordinator: Coordinator, request: Mapping[str, Any]) -> bytes:
+def _coarser(coordinator: Coordinator, request: Mapping[str, Any]) -> dict[str, Any]:
     params = messages.decode(Params, request["message"])
     blocks = tuple(
         dataclasses.replace(block, fractional_bits=block.fractional_bits - 1) for block in params.blocks
     )
-    return coordinator.params(request, blocks=blocks)
+    return coordinator.session(request, blocks=blocks)
 
 
-def _swapped(coordinator: Coordinator, request: Mapping[str, Any]) -> bytes:
+def _swapped(coordinator: Coordinator, request: Mapping[str, Any]) -> dict[str, Any]:
     params = messages.decode(Params, request["message"])
     mallory = Identity.generate("mallory").public_key
     cohort = (params.cohort[0], dataclasses.replace(params.cohort[1], public_key=mallory), *params.cohort[2:])
-    return coordinator.params(request, cohort=cohort)
+    return coordinator.session(request, cohort=cohort)
 
 
 def test_every_altered_request_is_refused_and_costs_nothing(site: Site, coordinator: Coordinator) -> None:
@@ -244,3 +258,116 @@ def test_a_foreign_model_digest_is_not_believed(site: Site, coordinator: Coordin
     query = coordinator.query(67, model_digest=b"\0" * 32)
     with pytest.raises(VerificationError, match="model"):
         session.advertise(site, coordinator.request(query), SPEED)
+
+
+def test_whatever_fails_after_the_reserve_tells_the_server_of_the_charge(
+    site: Site, coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    request = coordinator.request(coordinator.query(70))
+    monkeypatch.setattr(session, "answer", full)
+    with pytest.raises(session.ChargedError) as caught:
+        session.advertise(site, request, SPEED)
+    assert isinstance(caught.value.cause, OSError)
+    said = caught.value.attestation
+    said.verify(site.identity.public_key)
+    assert said.attestation.query == coordinator.query(70).digest().hex()
+    assert said.attestation.epsilon_after == pytest.approx(site.guard().status().epsilon)
+
+
+def test_the_answer_that_carries_a_charge_is_a_word_and_the_attestation(
+    site: Site, coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "answer", lambda *_: 1 / 0)
+    flower.set_task_identity(1)
+    parts = coordinator.request(coordinator.query(71))
+    config = {"site": str(site.kit.path), "ledger": str(site.ledger_path), "simulated": True}
+    message = flower.with_message_id(flower.instruction(5, "query.advertise", parts, "71.1"), "id")
+    answer = flower.parts_of(handle_advertise(message, flower.new_context(1, 5, config, {})).content)
+    assert answer.keys() == {"error", "attestation"}
+    assert answer["error"] == "failed"
+
+
+@pytest.mark.parametrize("simulated", [False, True])
+def test_a_real_sites_training_answer_takes_whole_seconds(
+    monkeypatch: pytest.MonkeyPatch, simulated: bool
+) -> None:
+    from client import app
+
+    clock, slept = [100.0], []
+    monkeypatch.setattr(app.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(app.time, "sleep", slept.append)
+
+    def handled(*_: Any) -> str:
+        clock[0] += 2.3
+        return "answer"
+
+    monkeypatch.setattr(app, "_handle", handled)
+    config = {"simulated": True} if simulated else {}
+    assert app._handle_in_full_seconds(None, flower.new_context(1, 5, config, {}), None) == "answer"
+    assert slept == ([] if simulated else [pytest.approx(0.7)])
+
+
+DAMAGED = {
+    "a line of one consumer that is malformed": "x1,2024-01-01,view,item-1,too,many,fields\n",
+    "a quote that never ends": 'x1,"2024-01-01,view,item-1\n',
+    "a time from another age": "x1,0001-01-01,view,item-1\n",
+    "binary rubbish": "\x00\x01\x02\n" * 50,
+    "a price that is no number": "x1,2024-01-01,purchase,item-1\n",
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_nothing_about_a_single_consumer_changes_the_kind_of_an_answer(
+    name: str, tmp_path: Path, site: Site
+) -> None:
+    header = "consumer,timestamp,event,item\n"
+    honest = header + "".join(f"c{i},2024-01-0{1 + i % 9},view,item-{i % 5}\n" for i in range(60))
+    logs = []
+    for text in (honest, honest + DAMAGED[name]):
+        path = tmp_path / "log.csv"
+        path.write_text(text)
+        facts = site.file.site.model_copy(update={"events": str(path), "format": "fedcart"})
+        opened = dataclasses.replace(site, file=site.file.model_copy(update={"site": facts}))
+        logs.append(opened.events())
+    known = set(logs[0].consumers.tolist())
+    others = logs[1].frame.filter(logs[1].frame["consumer"].is_in(list(known)))
+    assert others.equals(logs[0].frame)
+
+
+NOTHING = ("", "\n\n", "consumer,timestamp,event,item\n", "consumer,timestamp,event,item\n,,,\n")
+
+
+@pytest.mark.parametrize("text", NOTHING)
+def test_a_started_site_without_a_usable_line_answers_with_noise(
+    text: str, tmp_path: Path, site: Site, coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty log is no error: that there is nobody, or nobody but one, must not be told."""
+    from client import site as sites
+
+    path = tmp_path / "log.csv"
+    path.write_text(text)
+    facts = site.file.site.model_copy(update={"events": str(path), "format": "fedcart"})
+    opened = dataclasses.replace(site, file=site.file.model_copy(update={"site": facts}))
+    monkeypatch.setattr(Site, "source_stamp", lambda _: text or "none")
+    monkeypatch.setattr(sites, "prepared_path", lambda *_: tmp_path / "prepared.npz")
+    monkeypatch.setattr(Site, "_encode", empty_encode)
+    reply, _ = session.advertise(opened, coordinator.request(coordinator.query(20 + NOTHING.index(text))), SPEED)
+    assert "attestation" in reply
+    session.close(opened, coordinator.farewell())
+
+
+def empty_encode(site: Site, plan: RunPlan) -> Any:
+    """As the site's own, with the catalogue of the simulated run, which its kit does not name."""
+    from common.data.catalogue import read_catalogue
+    from common.data.features import FeatureSpec
+    from common.data.sequences import build_sequences
+
+    spec = FeatureSpec.from_json(json.loads(plan.features))
+    catalogue = read_catalogue(RunFolder(site.kit.path.parents[1]).catalogue_file)
+    sequences = build_sequences(site.events(), spec, catalogue, max_events=50)
+    assert len(sequences) == 0
+    with np.load(next(site.kit.state.glob("consumers-*.npz"))) as stored:
+        return sequences, stored["mask"].copy()

@@ -27,15 +27,17 @@ from client.runtime.approval import (
 )
 from client.runtime.check import FAILED, OK, WARNING, check_site, verdict
 from client.runtime.last_session import former_node, remember, was_connected
+from client.runtime.ledgers import recover_site
 from client.runtime.reach import Reached, reach_server
-from client.runtime.recovery import recover_site
 from client.runtime.status import site_status
-from client.runtime.supervisor import only_one, running_pid
 from client.site import load_site
+from common.config import build_config
 from common.deployment import SiteKit
 from common.errors import BadInputError, VerificationError, WorkFailedError
+from common.plan import RunPlan
 from common.privacy.attestation import SignedAttestation
 from common.privacy.mechanism import PrivacyEvent
+from common.supervisor import only_one, running_pid
 from common.trust.certificates import Authority, issue_server_certificate, make_authority
 from common.trust.identity import Identity, Roster
 from common.trust.keyfiles import PublicKeys, make_site_keys
@@ -150,33 +152,33 @@ def test_a_certificate_near_its_end_is_a_warning(kit, monkeypatch, tmp_path):
     assert str((datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=10)).date()) in row.found
 
 
+def asked(kit: SiteKit, plan: RunPlan, mode: str = "ask") -> None:
+    require_approval(kit, mode, plan.run, plan.digest().hex(), plan.to_json())
+
+
 def test_a_run_is_allowed_only_under_the_digest_that_was_approved(kit):
+    settings = build_config({}, []).public_json()
+    first = RunPlan("run-1", settings, (("north", 200), ("south", 200), ("east", 200)), "{}", 1000, 1.5, 3.0)
+    second = replace(first, parameters=first.parameters + 1)
     with pytest.raises(ApprovalPendingError):
-        require_approval(kit, "ask", "run-1", "a" * 64, "{}")
+        asked(kit, first)
     assert [r.status for r in requests(kit)] == [WAITING]
     assert decide(kit, "run-1", approve=True).status == APPROVED
-    require_approval(kit, "ask", "run-1", "a" * 64, "{}")
+    asked(kit, first)
     with pytest.raises(ApprovalPendingError):
-        require_approval(kit, "ask", "run-1", "b" * 64, "{}")
-    assert decide(kit, "run-1", approve=False).status == REJECTED
+        asked(kit, second)
+    assert decide(kit, second.digest().hex(), approve=False).status == REJECTED
     with pytest.raises(RunRejectedError):  # not "pending": the coordinator need not wait for a person any more
-        require_approval(kit, "ask", "run-1", "b" * 64, "{}")
-    require_approval(kit, "ask", "run-1", "a" * 64, "{}")
-    require_approval(kit, "auto", "run-2", "c" * 64, "{}")
-
-
-def test_requests_cannot_fill_the_disk(kit):
-    for number in range(60):
-        with pytest.raises(ApprovalPendingError):
-            require_approval(kit, "ask", f"run-{number}", f"{number:064x}", "{}")
-    assert len(requests(kit)) == 50
+        asked(kit, second)
+    asked(kit, first)
+    asked(kit, replace(first, run="run-2"), mode="auto")
 
 
 def test_only_one_process_holds_a_kit(kit):
     assert running_pid(kit) is None
-    with only_one(kit):
+    with only_one(kit, "site"):
         assert running_pid(kit) is not None
-        with pytest.raises(BadInputError, match="already running"), only_one(kit):
+        with pytest.raises(BadInputError, match="already running"), only_one(kit, "site"):
             pass
     assert running_pid(kit) is None
 
@@ -219,8 +221,9 @@ def test_a_site_that_rotates_its_keys_carries_its_budget_over(kit, tmp_path):
     new = make_site_keys(tmp_path / "new", "north")
     for name in ("identity.key", "node.key"):
         (kit.path / name).write_bytes((tmp_path / "new" / name).read_bytes())
-    parties = tuple(replace(p, public_key=new.identity) if p.name == "north" else p for p in roster.parties)
-    Roster(parties).save(kit.roster)
+    sites = [(p.name, new.identity if p.name == "north" else p.public_key) for p in roster.sites]
+    coordinator = Identity.load("coordinator", kit.path.parents[1] / "coordinator/identity.key")
+    Roster.signed_by(coordinator, sites, roster).save(kit.roster)
     with pytest.raises(VerificationError):
         recover_site(kit, file)
     assert recover_site(kit, file, old).epsilon == pytest.approx(signed.attestation.epsilon_after, abs=1e-5)
@@ -262,3 +265,43 @@ def test_the_last_lines_of_a_log_are_shown_without_colours_and_without_empty_one
         "2026-01-01T00:00:00Z connected\n\x1b[92mINFO \x1b[0m:      \n\n\x1b[92mINFO \x1b[0m:      Sent\n"
     )
     assert site_status(kit).log == ("2026-01-01T00:00:00Z connected", "INFO : Sent")
+
+
+def _other_roster(kit: SiteKit, before: Roster | None, **keys: bytes) -> None:
+    """A roster that the true coordinator has signed, with other keys for some sites."""
+    coordinator = Identity.load("coordinator", kit.path.parents[1] / "coordinator/identity.key")
+    old = Roster.load(kit.roster)
+    Roster.signed_by(coordinator, [(p.name, keys.get(p.name, p.public_key)) for p in old.sites], before).save(
+        kit.roster
+    )
+
+
+def test_a_site_refuses_a_second_roster_of_one_number_and_one_of_another_federation(kit: SiteKit) -> None:
+    true, fake = Roster.load(kit.roster), Identity.generate("x").public_key
+    load_site(kit.path)
+    _other_roster(kit, None, south=fake)
+    with pytest.raises(VerificationError, match="another federation"):
+        load_site(kit.path)
+    coordinator = Identity.load("coordinator", kit.path.parents[1] / "coordinator/identity.key")
+    twin = replace(Roster.load(kit.roster), federation=true.federation, version=true.version)
+    replace(twin, signature=coordinator.sign(replace(twin, signature=b"").digest)).save(kit.roster)
+    with pytest.raises(VerificationError, match="second roster of version 1"):
+        load_site(kit.path)
+    true.save(kit.roster)
+    assert load_site(kit.path).roster == true
+
+
+def test_a_site_takes_a_newer_roster_and_no_older_one(kit: SiteKit) -> None:
+    first = Roster.load(kit.roster)
+    load_site(kit.path)
+    _other_roster(kit, first, south=Identity.generate("x").public_key)
+    assert load_site(kit.path).roster.version == 2
+    first.save(kit.roster)
+    with pytest.raises(VerificationError, match="version 2 already"):
+        load_site(kit.path)
+
+
+def test_the_check_shows_the_six_words(kit: SiteKit) -> None:
+    rows = {row.name: row for row in check_site(kit, timeout_s=0.2)}
+    assert Roster.load(kit.roster).fingerprint in rows["roster"].found
+    assert "compare" in rows["roster"].todo

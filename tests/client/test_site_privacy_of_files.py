@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +16,8 @@ from common.errors import BadInputError
 
 
 def site_in(folder: Path) -> Site:
-    return Site(SiteKit(folder), None, None, None, simulated=False)  # type: ignore[arg-type]
+    facts = SimpleNamespace(name="shop", scope="shop", ledger="")
+    return Site(SiteKit(folder), SimpleNamespace(site=facts), None, None, simulated=False)  # type: ignore[arg-type]
 
 
 def mode(path: Path) -> int:

@@ -9,11 +9,11 @@ import pytest
 
 from common.contribution import METRICS, TRAIN, UPDATE, Block, Contribution, Query, Release
 from common.errors import LocalProtocolError
-from common.privacy.mechanism import HOLDOUT, PrivacyEvent
+from common.privacy.mechanism import HOLDOUT_SIDE, PrivacyEvent
 
-QUERY = Query(TRAIN, "run", 1, "{}", b"")
+QUERY = Query(TRAIN, "run", 1, "{}", bytes(32))
 BLOCKS = (Block(UPDATE, 2, 4.0, 10), Block(METRICS, 1, 9.0, 10))
-STEPS, LOOK = PrivacyEvent(1.0, 0.1, 10), PrivacyEvent(3.0, 1.0, 1, HOLDOUT)
+STEPS, LOOK = PrivacyEvent(1.0, 0.1, 10), PrivacyEvent(3.0, 1.0, 1, HOLDOUT_SIDE)
 UPDATED, MEASURED = Release(UPDATE, np.array([1.0, -2.0]), (STEPS,)), Release(METRICS, np.array([7.0]), (LOOK,))
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from common import flower
+from common.errors import WorkFailedError
 
 
 @pytest.mark.parametrize("name", [*flower.PRIVATE, *flower.PRIVATE_MODULES])
@@ -48,3 +51,21 @@ def test_payload_is_counted_close_to_what_travels() -> None:
     parts = {"vector": b"x" * 100_000, "site": "north", "round": 3}
     travels = len(flower.message_bytes(flower.instruction(5, "query.mask", parts, "2.1")))
     assert 0 <= travels - flower.payload_bytes(parts) < 300
+
+
+@pytest.mark.parametrize(("name", "attribute"), flower.PATCHED)
+def test_what_we_replace_in_flower_is_there_with_the_parameters_we_count_on(name, attribute):
+    assert callable(flower.patched(name, attribute))
+
+
+@pytest.mark.parametrize(("name", "attribute"), [place for place in flower.PATCHED if place[1]])
+def test_a_flower_that_has_it_otherwise_is_refused_by_name(monkeypatch, name, attribute):
+    first, _, last = attribute.partition(".")
+    monkeypatch.setattr(flower.private(name), first, SimpleNamespace())  # not of the module: others use it too
+    with pytest.raises(WorkFailedError, match=f"another {name} {attribute}"):
+        flower.patched(name, attribute)
+    if flower.PATCHED[name, attribute]:
+        other = SimpleNamespace(**{last: lambda something: something}) if last else lambda something: something
+        monkeypatch.setattr(flower.private(name), first, other)
+        with pytest.raises(WorkFailedError, match=f"another {name} {attribute}: something"):
+            flower.patched(name, attribute)

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from common.errors import BadInputError, VerificationError
-from common.trust.identity import Identity, Party, Roster, check_name
+from common.trust.identity import Identity, Party, Roster, _words, check_name
 
 
 def roster_of(*identities: Identity) -> Roster:
-    roles = ["coordinator"] + ["site"] * len(identities)
-    return Roster(tuple(Party(i.name, role, i.public_key) for i, role in zip(identities, roles, strict=False)))
+    coordinator, *sites = identities
+    return Roster.signed_by(coordinator, [(site.name, site.public_key) for site in sites])
 
 
 def test_an_identity_survives_its_file_which_only_its_owner_reads(tmp_path: Path) -> None:
@@ -101,3 +101,42 @@ def test_parties_with_a_bad_role_or_key_are_refused() -> None:
 def test_a_roster_without_exactly_one_coordinator_says_so() -> None:
     with pytest.raises(BadInputError, match="coordinators"):
         _ = Roster((Party("a", "site", Identity.generate("a").public_key),)).coordinator
+
+
+def test_the_next_version_of_a_roster_is_numbered_and_signed(tmp_path: Path) -> None:
+    coordinator, north, south = (Identity.generate(name) for name in ("coordinator", "north", "south"))
+    first = Roster.signed_by(coordinator, [("north", north.public_key)])
+    same = Roster.signed_by(coordinator, [("north", north.public_key)], first)
+    second = Roster.signed_by(coordinator, [("north", north.public_key), ("south", south.public_key)], first)
+    assert same is first and (first.version, second.version) == (1, 2)
+    assert second.federation == first.federation != Roster.signed_by(coordinator, []).federation
+    assert second.digest != first.digest and second.fingerprint != first.fingerprint
+    second.save(tmp_path / "roster.json")
+    assert Roster.load(tmp_path / "roster.json") == second
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"version": 1', '"version": 2'), ("north", "south"), ('"role": "site"', '"role": "coordinator"')],
+)
+def test_a_roster_that_was_edited_after_it_was_signed_is_refused(tmp_path: Path, old: str, new: str) -> None:
+    roster = roster_of(Identity.generate("coordinator"), Identity.generate("north"))
+    text = roster.to_json()
+    assert old in text
+    (tmp_path / "roster.json").write_text(text.replace(old, new))
+    with pytest.raises((VerificationError, BadInputError)):
+        Roster.load(tmp_path / "roster.json")
+
+
+def test_a_roster_of_an_older_program_is_refused_with_a_hint(tmp_path: Path) -> None:
+    (tmp_path / "roster.json").write_text('{"parties": []}')
+    with pytest.raises(BadInputError, match="older program"):
+        Roster.load(tmp_path / "roster.json")
+
+
+def test_the_fingerprint_is_six_words_that_anybody_can_say() -> None:
+    words = roster_of(Identity.from_seed("coordinator", b"c" * 32)).fingerprint.split()
+    assert len(words) == 6 and all(len(word) == 5 and word.isalpha() for word in words)
+    assert (
+        _words(bytes.fromhex("7f0000013f54dcc1")) == "lusab babad gutih tugad"
+    )  # known answers of the words' author

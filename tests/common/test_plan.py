@@ -11,7 +11,7 @@ from common.config import build_config
 from common.contribution import EVALUATE, METRICS, TRAIN, UPDATE
 from common.errors import ConfigError
 from common.plan import RunPlan
-from common.privacy.mechanism import HOLDOUT, TRAIN as TRAIN_SCOPE
+from common.privacy.mechanism import HOLDOUT_SIDE, TRAIN_SIDE
 
 
 def make_plan(populations: tuple[tuple[str, int], ...] = (("a", 1024), ("b", 256)), **settings: object) -> RunPlan:
@@ -50,8 +50,8 @@ def test_the_signal_is_made_of_public_numbers_and_grows_with_consumers_rate_and_
 
 def test_training_pays_for_both_parts_and_evaluation_for_the_hold_out_only() -> None:
     plan = make_plan()
-    assert [e.sub_scope for e in plan.events(TRAIN)] == [TRAIN_SCOPE, HOLDOUT]
-    assert [e.sub_scope for e in plan.events(EVALUATE)] == [HOLDOUT]
+    assert [e.sub_scope for e in plan.events(TRAIN)] == [TRAIN_SIDE, HOLDOUT_SIDE]
+    assert [e.sub_scope for e in plan.events(EVALUATE)] == [HOLDOUT_SIDE]
     assert plan.events(TRAIN)[0].steps == plan.config.training.local_steps
     assert make_plan(privacy__enabled="false").events(TRAIN) == ()
 
@@ -59,8 +59,8 @@ def test_training_pays_for_both_parts_and_evaluation_for_the_hold_out_only() -> 
 def test_the_whole_run_costs_every_round_and_the_closing_evaluation() -> None:
     plan = make_plan(training__rounds=7, training__local_steps=3)
     train, holdout = plan.total_events()
-    assert (train.sub_scope, train.steps) == (TRAIN_SCOPE, 21)
-    assert (holdout.sub_scope, holdout.steps) == (HOLDOUT, 8)
+    assert (train.sub_scope, train.steps) == (TRAIN_SIDE, 21)
+    assert (holdout.sub_scope, holdout.steps) == (HOLDOUT_SIDE, 8)
 
 
 @given(st.integers(1, 100), st.integers(1, 2**40))

@@ -16,10 +16,17 @@ def rebuilt(points: list[int], shares: list[bytes]) -> bytes:
     return shamir.combine(shamir.lagrange_coefficients(points), shares)
 
 
-def test_the_modulus_is_prime_and_just_above_every_secret() -> None:
-    assert shamir.PRIME > 2**256 - 1
+def test_the_modulus_is_the_prime_order_of_the_curve() -> None:
+    assert (
+        shamir.PRIME == 0x1000000000000000000000000000000014DEF9DEA2F79CD65812631A5CF5D3ED
+    )  # RFC 8032, section 5.1
     assert all(pow(base, shamir.PRIME - 1, shamir.PRIME) == 1 for base in (2, 3, 5, 7, 11, 13))
-    assert all(pow(3, 2**256 + k - 1, 2**256 + k) != 1 for k in range(1, 297, 2))
+
+
+def test_drawn_secrets_are_below_the_modulus_and_differ() -> None:
+    drawn = {shamir.draw_secret() for _ in range(50)}
+    assert len(drawn) == 50
+    assert all(int.from_bytes(secret, "big") < shamir.PRIME for secret in drawn)
 
 
 def test_every_subset_of_threshold_size_gives_the_secret() -> None:
@@ -29,16 +36,15 @@ def test_every_subset_of_threshold_size_gives_the_secret() -> None:
 
 
 @settings(deadline=None, max_examples=50, derandomize=True)
-@given(
-    st.binary(min_size=32, max_size=32), st.integers(1, 8), st.integers(0, 5), st.randoms(use_true_random=False)
-)
-def test_any_secret_survives_any_threshold(secret: bytes, threshold: int, spare: int, draw) -> None:
+@given(st.integers(0, shamir.PRIME - 1), st.integers(1, 8), st.integers(0, 5), st.randoms(use_true_random=False))
+def test_any_secret_survives_any_threshold(number: int, threshold: int, spare: int, draw) -> None:
+    secret = number.to_bytes(32, "big")
     shares = shamir.split(secret, threshold, threshold + spare)
     chosen = draw.sample(range(threshold + spare), threshold)
     assert rebuilt([i + 1 for i in chosen], [shares[i] for i in chosen]) == secret
 
 
-@pytest.mark.parametrize("secret", [bytes(32), b"\xff" * 32, b"\0" * 31 + b"\1"])
+@pytest.mark.parametrize("secret", [bytes(32), (shamir.PRIME - 1).to_bytes(32, "big"), b"\0" * 31 + b"\1"])
 def test_extreme_secrets_survive(secret: bytes) -> None:
     shares = shamir.split(secret, 67, 100)
     assert rebuilt(list(range(34, 101)), shares[33:]) == secret
@@ -47,10 +53,10 @@ def test_extreme_secrets_survive(secret: bytes) -> None:
 def test_fewer_shares_than_the_threshold_fit_every_secret_equally() -> None:
     # t-1 shares plus any other secret at 0 define one polynomial of the right degree: nothing is excluded.
     shares = shamir.split(SECRET, 3, 5)
-    for other in (0, 1, 2**255, 2**256 - 1):
-        points, values = [0, 1, 2], [other.to_bytes(33, "big"), shares[0], shares[1]]
+    for other in (0, 1, 2**251, shamir.PRIME - 1):
+        points, values = [0, 1, 2], [other.to_bytes(32, "big"), shares[0], shares[1]]
         third = shamir.interpolate(shamir.lagrange_coefficients(points, at=3), values)
-        forged = [shares[0], shares[1], third.to_bytes(33, "big")]
+        forged = [shares[0], shares[1], third.to_bytes(32, "big")]
         assert rebuilt([1, 2, 3], forged) == other.to_bytes(32, "big")
 
 
@@ -58,30 +64,24 @@ def test_shares_of_equal_secrets_differ_each_time() -> None:
     assert not set(shamir.split(SECRET, 3, 5)) & set(shamir.split(SECRET, 3, 5))
 
 
-def test_a_wrong_share_gives_another_secret_or_none() -> None:
+def test_a_wrong_share_gives_another_secret() -> None:
     shares = shamir.split(SECRET, 3, 4)
-    for bit in range(0, 264, 13):
+    for bit in range(0, 256, 13):
         changed = bytearray(shares[0])
         changed[bit // 8] ^= 1 << (bit % 8)
-        try:
-            assert rebuilt([1, 2, 3], [bytes(changed), *shares[1:3]]) != SECRET
-        except VerificationError:
-            continue
+        assert rebuilt([1, 2, 3], [bytes(changed), *shares[1:3]]) != SECRET
 
 
 def test_a_share_outside_the_field_is_refused() -> None:
-    shamir.check_share((shamir.PRIME - 1).to_bytes(33, "big"))
-    for bad in (shamir.PRIME.to_bytes(33, "big"), b"\xff" * 33, b"\0" * 32, b"\0" * 34, b""):
+    shamir.check_share((shamir.PRIME - 1).to_bytes(32, "big"))
+    for bad in (shamir.PRIME.to_bytes(32, "big"), b"\xff" * 32, b"\0" * 31, b"\0" * 33, b""):
         with pytest.raises(VerificationError):
             shamir.check_share(bad)
 
 
-def test_a_value_that_is_no_32_byte_secret_is_refused() -> None:
-    with pytest.raises(VerificationError):
-        shamir.combine([1], [(2**256).to_bytes(33, "big")])
-
-
-@pytest.mark.parametrize(("secret", "threshold", "holders"), [(b"short", 2, 3), (SECRET, 0, 3), (SECRET, 4, 3)])
+@pytest.mark.parametrize(
+    ("secret", "threshold", "holders"), [(b"short", 2, 3), (b"\xff" * 32, 2, 3), (SECRET, 0, 3), (SECRET, 4, 3)]
+)
 def test_impossible_splits_are_refused(secret: bytes, threshold: int, holders: int) -> None:
     with pytest.raises(BadInputError):
         shamir.split(secret, threshold, holders)

@@ -7,8 +7,9 @@ import math
 
 import pytest
 
+from common.errors import BadInputError
 from common.run.records import RoundRecord
-from common.strict_json import finite, one_line, readable
+from common.strict_json import finite, one_line, read, readable
 
 NUMBERS = {"a": math.nan, "b": [math.inf, -math.inf, 1.5], "c": {"d": (0.0, math.nan)}}
 
@@ -19,8 +20,8 @@ def refuse(word: str) -> None:
 
 @pytest.mark.parametrize("write", [one_line, readable])
 def test_what_is_no_number_is_written_as_null(write):
-    read = json.loads(write(NUMBERS), parse_constant=refuse)
-    assert read == {"a": None, "b": [None, None, 1.5], "c": {"d": [0.0, None]}}
+    plain = json.loads(write(NUMBERS), parse_constant=refuse)
+    assert plain == {"a": None, "b": [None, None, 1.5], "c": {"d": [0.0, None]}}
 
 
 def test_the_same_value_gives_the_same_bytes_whatever_the_order():
@@ -38,3 +39,31 @@ def test_a_metric_without_a_value_survives_its_record():
     back = RoundRecord.from_json(text)
     assert math.isnan(back.released["loss"])
     assert back.released["recall@20"] == 0.5
+
+
+def test_json_of_another_party_is_read_as_it_is():
+    assert read('{"a": [1, -2.5, "[{\\"", null, true]}', largest=60, what="it") == {
+        "a": [1, -2.5, '[{"', None, True]
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("[" * 17 + "]" * 17, "nested"),
+        ("[" * 10**5, "nested"),
+        ('{"a": NaN}', "NaN is no number"),
+        ("[-Infinity]", "no number"),
+        ("[1e999]", "not finite"),
+        ("[1e+-300]", "not JSON"),
+        (f"[{10**19}]", "20 digits"),
+        ("9" * 5_000, "digits"),
+        ('{"a": 1, "a": 2}', "twice"),
+        (" " * 10**6 + "1", "at most"),
+        (b"[]", "no text"),
+        (None, "no text"),
+    ],
+)
+def test_json_out_of_bounds_is_refused_and_says_why(text, match):
+    with pytest.raises(BadInputError, match=match):
+        read(text, largest=200_000, what="it")

@@ -76,7 +76,8 @@ def test_a_second_encoding_of_the_same_value_is_refused() -> None:
         ([1, "Inner", ["a", 1.0]], "must be int"),
         ([1, "Inner", ["a", True]], "must be int"),
         ([1, "Inner", [b"a", 1]], "must be str"),
-        ({"a": 1}, "triple"),
+        ({"a": 1}, "kind that is not used"),
+        (["a"], "triple"),
     ],
 )
 def test_foreign_messages_are_refused_with_a_reason(plain: object, match: str) -> None:

@@ -9,11 +9,11 @@ import pytest
 
 from common.errors import ConfigError
 from common.privacy.accountant import Accountant, PldAccountant, RdpAccountant, ScopeAccountant
-from common.privacy.mechanism import HOLDOUT, TRAIN, PrivacyEvent
+from common.privacy.mechanism import HOLDOUT_SIDE, TRAIN_SIDE, PrivacyEvent
 
 DELTA = 1e-5
 STEP = PrivacyEvent(4.0, 0.01, 20)
-HELD = PrivacyEvent(8.0, 1.0, 1, HOLDOUT)
+HELD = PrivacyEvent(8.0, 1.0, 1, HOLDOUT_SIDE)
 
 
 class AccountantContract(ABC):
@@ -48,7 +48,7 @@ class AccountantContract(ABC):
         train.add(STEP)
         held.add(HELD)
         assert both.epsilon(DELTA) == max(train.epsilon(DELTA), held.epsilon(DELTA))
-        assert both.sub_epsilon(TRAIN, DELTA) == train.epsilon(DELTA)
+        assert both.sub_epsilon(TRAIN_SIDE, DELTA) == train.epsilon(DELTA)
 
     def test_a_copy_is_independent(self) -> None:
         accountant = self.make()

@@ -57,6 +57,8 @@ def write_shops(folder: Path) -> list[dict]:
         "model": {"hidden": 8},
         "training": {"rounds": ROUNDS, "local_steps": 2},
         "privacy": {"epsilon": 3.0},
+        # what the killed site had taken and not answered is lost: a round must not wait for it for minutes
+        "aggregation": {"deadline_s": 60.0, "exchange_deadline_s": 40.0},
     }
     build_config(run)
     (folder / "run.toml").write_text(tomli_w.dumps(run))

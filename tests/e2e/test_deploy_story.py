@@ -29,6 +29,7 @@ def federation(tmp_path_factory):
     folder = tmp_path_factory.mktemp("story")
     files = write_demo(folder / "data", sites=4, consumers=1_000, rounds=1)
     edit(files.run, "exchange_deadline_s = 60.0", "exchange_deadline_s = 25.0")
+    edit(files.run, r"\ndeadline_s = 120.0", "\ndeadline_s = 60.0")
     with LocalFederation(folder, {"OMP_NUM_THREADS": "1"}) as local:
         local.provision(files.sites)
         for name in site_names(files):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +17,13 @@ import fedcart
 from common.config import StrategySettings
 from common.errors import BadInputError, ConfigError
 from common.house import require_own_packages
+from common.run.files import RunFolder
 from fedcart.events import as_frame, file_of
 from server.state import ServerState
 from server.strategy import apply
+from simulations.run import simulate
 from tests.cli.fake_run import make_run
+from tests.tiny_federation import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -117,6 +121,31 @@ def test_an_unregistered_or_wrong_strategy_is_an_error_with_a_hint():
     word = fedcart.register_strategy("test-wrong", lambda s, u: replace(s, parameters=u[:2]))
     with pytest.raises(ConfigError, match=r"shape \(2,\)"):
         apply(state(), np.ones(3, dtype=np.float32), StrategySettings(name=word), 1)
+
+
+def test_a_sweep_that_nobody_has_named_has_a_folder_for_each_run(tmp_path, monkeypatch):
+    made = []
+
+    def stand_in(config, out, _watcher, *, resume=False):
+        made.append((config.privacy.epsilon, out))
+        RunFolder.create(out).write_settings(config)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "simulations.run", types.SimpleNamespace(simulate=stand_in))
+    sweep = fedcart.simulate(epsilon=[8, 3, 1])
+    assert [epsilon for epsilon, _ in made] == [8, 3, 1]
+    assert [run.path.name for run in sweep] == ["epsilon-8", "epsilon-3", "epsilon-1"]
+    assert len({run.path.parent for run in sweep}) == 1
+    single = fedcart.simulate(epsilon=8)
+    assert Path("runs/latest").resolve() == single.path.resolve()
+
+
+def test_an_unregistered_strategy_is_refused_before_anything_is_charged(tmp_path):
+    with pytest.raises(ConfigError, match="no strategy 'unknown'"):
+        simulate(tiny("strategy.name=custom:unknown"), tmp_path / "run")
+    assert not RunFolder(tmp_path / "run").metrics()
+    ledgers = list((tmp_path / "run" / "ledgers").glob("*.jsonl"))
+    assert not any("reserve" in ledger.read_text() for ledger in ledgers)
 
 
 def test_foreign_packages_of_our_names_are_refused(tmp_path):

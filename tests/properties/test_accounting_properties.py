@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import random
 from decimal import Decimal
 
+import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
@@ -14,12 +16,13 @@ from common.privacy.accountant import (
     PldAccountant,
     RdpAccountant,
     ScopeAccountant,
+    choose_order,
     gaussian_epsilon,
     round_up,
     show_epsilon,
 )
 from common.privacy.calibration import calibrate_noise, rounds_left
-from common.privacy.mechanism import HOLDOUT, TRAIN, PrivacyEvent
+from common.privacy.mechanism import HOLDOUT_SIDE, TRAIN_SIDE, PrivacyEvent
 
 SIGMAS = st.sampled_from([2.0, 3.0, 4.5, 6.75])  # few values, so that what they cost is computed once
 RATES = st.sampled_from([0.02, 0.04, 0.08])
@@ -57,7 +60,7 @@ def test_composition_in_any_order_and_across_restarts_is_the_same(parts: list[in
     shuffled = random.Random(seed).sample(parts, len(parts))
     accountant = ScopeAccountant()
     for steps in shuffled:  # a restart rebuilds the accountant from the ledger's totals
-        accountant = ScopeAccountant(PrivacyEvent(s, r, n) for (r, s), n in accountant.steps(TRAIN).items())
+        accountant = ScopeAccountant(PrivacyEvent(s, r, n) for (r, s), n in accountant.steps(TRAIN_SIDE).items())
         accountant.add(PrivacyEvent(3.0, 0.05, steps))
     assert accountant.epsilon(1e-5) == pytest.approx(epsilon(3.0, 0.05, sum(parts)), abs=2e-6)
 
@@ -103,12 +106,12 @@ def test_calibrated_noise_meets_the_target_and_one_percent_less_does_not(
 
 
 def test_calibration_pays_for_statistics_and_checks_evaluation_alone() -> None:
-    statistics, evaluation = PrivacyEvent(10.0, 1.0, 1), PrivacyEvent(10.0, 1.0, 20, HOLDOUT)
+    statistics, evaluation = PrivacyEvent(10.0, 1.0, 1), PrivacyEvent(10.0, 1.0, 20, HOLDOUT_SIDE)
     sigma = calibrate_noise(3.0, 1e-5, 0.05, 200, [statistics, evaluation])
     assert ScopeAccountant([PrivacyEvent(sigma, 0.05, 200), statistics, evaluation]).epsilon(1e-5) <= 3.0
     assert sigma > calibrate_noise(3.0, 1e-5, 0.05, 200, [evaluation])
     with pytest.raises(ConfigError, match="alone cost"):
-        calibrate_noise(1.0, 1e-5, 0.05, 200, [PrivacyEvent(1.0, 1.0, 20, HOLDOUT)])
+        calibrate_noise(1.0, 1e-5, 0.05, 200, [PrivacyEvent(1.0, 1.0, 20, HOLDOUT_SIDE)])
 
 
 @pytest.mark.parametrize("target", [0.0, -1.0, float("nan"), float("inf")])
@@ -124,7 +127,7 @@ def test_a_target_out_of_reach_is_refused() -> None:
 
 @pytest.mark.parametrize("limit", [0.5, 2.0])
 def test_rounds_left_is_the_last_round_that_fits(limit: float) -> None:
-    events = [PrivacyEvent(3.0, 0.05, 10), PrivacyEvent(20.0, 1.0, 1, HOLDOUT)]
+    events = [PrivacyEvent(3.0, 0.05, 10), PrivacyEvent(20.0, 1.0, 1, HOLDOUT_SIDE)]
     spent = ScopeAccountant([PrivacyEvent(3.0, 0.05, 10)])
     left = rounds_left(spent, events, 1e-5, limit)
 
@@ -137,15 +140,55 @@ def test_rounds_left_is_the_last_round_that_fits(limit: float) -> None:
     assert (left == 0 or after(left) <= limit) and after(left + 1) > limit
 
 
-def test_mixed_settings_in_one_scope_count_by_the_renyi_bound_alone() -> None:
-    mixed = ScopeAccountant([PrivacyEvent(3.0, 0.05, 100), PrivacyEvent(4.0, 0.05, 100)])
-    reading = mixed.reading(1e-5)
-    assert reading.adaptive and reading.epsilon == reading.rdp > reading.if_fixed_in_advance
+MIXED = (PrivacyEvent(3.0, 0.05, 100), PrivacyEvent(4.0, 0.05, 100))
+
+
+def test_what_was_planned_in_advance_counts_by_the_smaller_bound_even_if_settings_differ() -> None:
+    reading = ScopeAccountant(MIXED).reading(1e-5)
+    assert not reading.adaptive
+    assert reading.epsilon == reading.pld < reading.rdp
+
+
+@pytest.mark.parametrize("order", [3.0, 8.0, 30.0])
+def test_what_was_not_counts_at_the_one_order_that_was_fixed(order: float) -> None:
+    reading = ScopeAccountant(MIXED, order).reading(1e-5)
+    total = sum(rdp_of(e, order) for e in MIXED)
+    plain = total + math.log1p(-1 / order) - math.log(1e-5 * order) / (order - 1)  # Canonne et al. 2020, prop. 12
+    assert reading.adaptive
+    assert reading.epsilon == pytest.approx(plain, rel=1e-9)
+    assert reading.epsilon >= reading.rdp - 1e-12 >= reading.if_fixed_in_advance - 1e-12
+
+
+def rdp_of(event: PrivacyEvent, order: float) -> float:
+    """Renyi divergence of a sampled Gaussian at one order, by integration: an oracle that shares no code."""
+    from scipy.integrate import quad
+
+    q, sigma, steps = event.sampling_rate, event.noise_multiplier, event.steps
+
+    def log_ratio(x: float) -> float:
+        return float(np.logaddexp(math.log1p(-q), math.log(q) + (2 * x - 1) / (2 * sigma**2)))
+
+    def density(x: float) -> float:
+        return math.exp(order * log_ratio(x) - x * x / (2 * sigma**2)) / (sigma * math.sqrt(2 * math.pi))
+
+    moment, _ = quad(density, -20 * sigma, 20 * sigma + order, limit=500, epsabs=1e-14, epsrel=1e-11)
+    return steps * math.log(moment) / (order - 1)
+
+
+def test_the_order_is_chosen_so_that_many_such_runs_fit() -> None:
+    run, limit = PrivacyEvent(1.159, 0.1, 60), 8.0
+    chosen = choose_order([run], 1e-5, limit)
+
+    def fit(order: float) -> int:
+        return rounds_left(ScopeAccountant([], order), [run], 1e-5, limit)
+
+    assert fit(chosen) == max(fit(order) for order in (1.5, 2.0, 2.5, 3.0, 3.4, 4.0, 5.0, 8.0, 16.0, chosen))
+    assert choose_order([run], 1e-5, 1e-6) > 100  # nothing fits: no crash, the cheapest
 
 
 def test_mixed_releases_without_sampling_have_an_exact_bound_that_holds_adaptively() -> None:
-    reading = ScopeAccountant([PrivacyEvent(3.0, 1.0, 2), PrivacyEvent(6.0, 1.0, 4)]).reading(1e-5)
-    assert not reading.adaptive
+    reading = ScopeAccountant([PrivacyEvent(3.0, 1.0, 2), PrivacyEvent(6.0, 1.0, 4)], 5.0).reading(1e-5)
+    assert reading.adaptive
     assert reading.epsilon == pytest.approx(gaussian_epsilon((2 / 9 + 4 / 36) ** 0.5, 1e-5), abs=1e-9)
     assert reading.epsilon < reading.rdp
 

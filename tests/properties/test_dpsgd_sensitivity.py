@@ -12,7 +12,7 @@ from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 from client.training.dpsgd.arena import Arena
-from client.training.dpsgd.clipping import ClippedGradient, factors_of
+from client.training.dpsgd.clipping import ClippedGradient, clip_factors
 from client.training.dpsgd.engine import TapeEngine
 from client.training.dpsgd.norms import squared_norms
 from client.training.dpsgd.records import Outer
@@ -204,7 +204,7 @@ def test_rows_that_cancel_are_clipped_on_a_true_norm() -> None:
         true = (grads.double().t() @ record.inputs.double()).norm()
         norm = squared_norms([record], 1).sqrt().double()
         assert float(norm[0]) >= float(true) * (1 - 1e-5)
-        factor = factors_of(norm.float().square(), 1.0)
+        factor = clip_factors(norm.float().square(), 1.0)
         added = (grads * factor).t() @ record.inputs
         assert float(added.norm()) <= 1 + 1e-5
 
@@ -226,7 +226,7 @@ def test_a_norm_that_mostly_cancels_is_taken_in_doubles(left: float) -> None:
 
 def test_factors_never_let_a_norm_pass_the_clip() -> None:
     squares = torch.tensor([0.0, 1e-40, 0.48999, 0.49, 0.4900001, 4.0, 1e30, float("inf"), float("nan")])
-    factors = factors_of(squares, 0.7)
+    factors = clip_factors(squares, 0.7)
     assert factors[:3].tolist() == [1, 1, 1]
     assert factors[-2:].tolist() == [0, 0]
     assert bool((factors[:-2] * squares[:-2].sqrt() <= 0.7).all())

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from common.errors import FedcartError
 from common.secagg import messages
 from common.secagg.client import ClientProtocol
+from common.secagg.dealing import Dealing, dealt_digest
 from common.secagg.messages import (
     AdvertisementList,
     ConfirmationList,
@@ -41,7 +42,8 @@ class AdversarialServer(RuleBasedStateMachine):
         self.machines: dict[str, ClientProtocol] = {}
         self.stored: list[tuple[str, bytes]] = []
         self.seen: dict[tuple[int, type, str], object] = {}
-        self.dealt_to: dict[tuple[int, str], list[str]] = {}
+        self.dealings: dict[tuple[int, str], Dealing] = {}
+        self.complaints: list[messages.Receipt] = []
         self.masked: dict[tuple[str, int], list[int]] = defaultdict(list)
         self.signed: dict[tuple[int, str], set[bytes]] = defaultdict(set)
         self.revealed: dict[tuple[int, str], list[tuple]] = defaultdict(list)
@@ -63,7 +65,9 @@ class AdversarialServer(RuleBasedStateMachine):
         session = machine.params.session.attempt
         self.seen[session, type(answer), site] = answer
         if isinstance(answer, messages.ShareBundle):
-            self.dealt_to[session, site] = [a.site for a in request.advertisements]
+            self.dealings[session, site] = Dealing(machine.params, request, answer)
+        if isinstance(answer, messages.Receipt) and answer.accused:
+            self.complaints.append(answer)
         if isinstance(answer, messages.MaskedVector):
             self.masked[site, contribution].append(session)
         if isinstance(answer, messages.Confirmation):
@@ -75,13 +79,15 @@ class AdversarialServer(RuleBasedStateMachine):
         return [self.seen[session, kind, s] for s in SITES if s in sites and (session, kind, s) in self.seen]
 
     def delivery(self, session: int, holder: str, shared: set[str]) -> ShareDelivery:
-        listed = [s for s in SITES if s in shared]
-        boxes = b""
-        for bundle in self.known(session, messages.ShareBundle, shared - {holder}):
-            others = [s for s in self.dealt_to[session, bundle.site] if s != bundle.site]
-            if holder in others:
-                boxes += messages.cut(bundle.boxes, messages.BOX_BYTES)[others.index(holder)]
-        return ShareDelivery(tuple(listed), boxes)
+        dealt = [self.dealings[session, s] for s in SITES if s in shared and (session, s) in self.dealings]
+        pieces = [dealing.piece(holder).write() for dealing in dealt if holder in dealing.entries]
+        return ShareDelivery(tuple(s for s in SITES if s in shared), b"".join(pieces))
+
+    def lists(self, session: int, shared: set[str], survivors: set[str]) -> SurvivorList:
+        statements = [
+            self.dealings[session, s].statement for s in SITES if (session, s) in self.dealings and s in shared
+        ]
+        return SurvivorList(ordered(shared), ordered(survivors), dealt_digest(statements))
 
     @rule(site=site_names, session=sessions)
     def start(self, site: str, session: int) -> None:
@@ -99,32 +105,44 @@ class AdversarialServer(RuleBasedStateMachine):
         for site in sorted(to):
             self.ask(site, request)
 
-    @rule(to=mostly_all, listed=mostly_all, session=sessions, contribution=st.integers(0, 1))
-    def mask(self, to: set[str], listed: set[str], session: int, contribution: int) -> None:
+    @rule(to=mostly_all, dealers=mostly_all, session=sessions, flip=st.none() | st.integers(0, 10**4))
+    def accept(self, to: set[str], dealers: set[str], session: int, flip: int | None) -> None:
+        """Deliver what was dealt, as it was or with one bit altered on the way."""
         for site in sorted(to):
-            self.ask(site, self.delivery(session, site, listed), contribution)
+            request = self.delivery(session, site, dealers)
+            if flip is not None and request.pieces:
+                altered = bytearray(request.pieces)
+                altered[flip % len(altered)] ^= 1 << flip % 8
+                request = replace(request, pieces=bytes(altered))
+            self.ask(site, request)
 
-    @rule(to=mostly_all, shared=mostly_all, survivors=mostly_all)
-    def confirm(self, to: set[str], shared: set[str], survivors: set[str]) -> None:
+    @rule(to=mostly_all, shared=mostly_all, contribution=st.integers(0, 1))
+    def mask(self, to: set[str], shared: set[str], contribution: int) -> None:
         for site in sorted(to):
-            self.ask(site, lists(shared, survivors))
+            self.ask(site, messages.AcceptedList(ordered(shared)), contribution)
+
+    @rule(to=mostly_all, shared=mostly_all, survivors=mostly_all, session=sessions)
+    def confirm(self, to: set[str], shared: set[str], survivors: set[str], session: int) -> None:
+        for site in sorted(to):
+            self.ask(site, self.lists(session, shared, survivors))
 
     @rule(to=mostly_all, shared=mostly_all, survivors=mostly_all, signers=mostly_all, session=sessions)
     def unmask(self, to: set[str], shared: set[str], survivors: set[str], signers: set[str], session: int) -> None:
         signed = tuple(self.known(session, messages.Confirmation, signers))
         for site in sorted(to):
-            self.ask(site, ConfirmationList(lists(shared, survivors), signed))
+            self.ask(site, ConfirmationList(self.lists(session, shared, survivors), signed))
 
-    @rule(session=sessions, lost=site_names | st.none(), phase=st.integers(0, 2))
+    @rule(session=sessions, lost=site_names | st.none(), phase=st.integers(0, 3))
     def play_honestly(self, session: int, lost: str | None, phase: int) -> None:
         """A whole session, with one site lost: so that the search always reaches the last exchange."""
         everyone = set(SITES)
-        late = [everyone - {lost} if step >= phase else everyone for step in range(3)]
+        late = [everyone - {lost} if step >= phase else everyone for step in range(4)]
         self.start_all(session)
         self.share(late[0], everyone, session)
-        self.mask(late[1], late[0], session, session % 2)
-        self.confirm(late[2], late[0], late[1])
-        self.unmask(late[2], late[0], late[1], late[2], session)
+        self.accept(late[1], late[0], session, None)
+        self.mask(late[2], late[1], session % 2)
+        self.confirm(late[3], late[1], late[2], session)
+        self.unmask(late[3], late[1], late[2], late[3], session)
 
     @rule(session=sessions, odd=site_names, narrow=st.booleans(), replay=st.booleans())
     def tell_two_stories(self, session: int, odd: str, narrow: bool, replay: bool) -> None:
@@ -133,7 +151,8 @@ class AdversarialServer(RuleBasedStateMachine):
         left = {odd, min(others)}
         self.start_all(session)
         self.share(everyone, everyone, session)
-        self.mask(everyone, everyone, session, session % 2)
+        self.accept(everyone, everyone, session, None)
+        self.mask(everyone, everyone, session % 2)
         stored = {site: machine.to_state() for site, machine in self.machines.items()}
         for half, shared, survivors in (
             *([] if narrow else [(left, everyone, everyone), (everyone - left, everyone, others)]),
@@ -141,7 +160,7 @@ class AdversarialServer(RuleBasedStateMachine):
         ):
             for site in sorted(half) if replay else ():
                 self.machines[site] = ClientProtocol.from_state(self.federation.sites[site], stored[site])
-            self.confirm(half, shared, survivors)
+            self.confirm(half, shared, survivors, session)
             self.unmask(half, shared, survivors, half, session)
 
     @rule(site=site_names)
@@ -158,6 +177,10 @@ class AdversarialServer(RuleBasedStateMachine):
         if self.stored:
             site, state = self.stored[which % len(self.stored)]
             self.machines[site] = ClientProtocol.from_state(self.federation.sites[site], state)
+
+    @invariant()
+    def no_site_opens_its_channel_while_all_dealers_are_honest(self) -> None:
+        assert self.complaints == []
 
     @invariant()
     def a_contribution_leaves_once(self) -> None:
@@ -189,11 +212,8 @@ class AdversarialServer(RuleBasedStateMachine):
             assert not any(count["seed", s] >= THRESHOLD - 1 and count["key", s] >= THRESHOLD - 1 for s in SITES)
 
 
-def lists(shared: set[str], survivors: set[str]) -> SurvivorList:
-    def ordered(names: set[str]) -> tuple[str, ...]:
-        return tuple(s for s in SITES if s in names)
-
-    return SurvivorList(ordered(shared), ordered(survivors))
+def ordered(names: set[str]) -> tuple[str, ...]:
+    return tuple(s for s in SITES if s in names)
 
 
 COMMON = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}

@@ -10,21 +10,15 @@ from hypothesis import given, settings, strategies as st
 from common.errors import FedcartError
 from common.secagg import messages
 from common.secagg.client import ClientProtocol
-from tests.secagg_rounds import Federation, build
+from tests.secagg_rounds import ANSWERS, Federation, build
 
 REQUESTS = (
     messages.Params,
     messages.AdvertisementList,
     messages.ShareDelivery,
+    messages.AcceptedList,
     messages.SurvivorList,
     messages.ConfirmationList,
-)
-ANSWERS = (
-    messages.Advertisement,
-    messages.ShareBundle,
-    messages.MaskedVector,
-    messages.Confirmation,
-    messages.RevealedShares,
 )
 edits = st.lists(
     st.tuples(st.sampled_from(["flip", "drop", "add", "cut"]), st.integers(0, 10**6), st.integers(0, 255))

@@ -8,7 +8,7 @@ import pytest
 from common.config import build_config
 from common.errors import ConfigError
 from common.plan import RunPlan
-from server.cohort import ItemRows, choose_cohort, mean_update
+from server.cohort import ItemCoordinates, choose_cohort, mean_update
 
 
 def _plan(populations: dict[str, int], *overrides: str) -> RunPlan:
@@ -48,7 +48,7 @@ def test_the_mean_is_weighted_by_declared_populations() -> None:
 def test_an_item_row_is_divided_by_the_sites_that_stock_it() -> None:
     plan = _plan({"a": 100, "b": 100, "c": 100})
     masks = {"a": [False, True, True], "b": [False, True, False], "c": [False, False, False]}
-    rows = ItemRows(
+    rows = ItemCoordinates(
         item_of=np.array([1, 2, 0, -1], dtype=np.int32),
         masks={site: np.array(mask) for site, mask in masks.items()},
     )
@@ -59,5 +59,5 @@ def test_an_item_row_is_divided_by_the_sites_that_stock_it() -> None:
 
 def test_a_row_nobody_stocks_stays_where_it_is() -> None:
     plan = _plan({"a": 100})
-    rows = ItemRows(np.array([0, 1, 1, -1], dtype=np.int32), {"a": np.array([False, False])})
+    rows = ItemCoordinates(np.array([0, 1, 1, -1], dtype=np.int32), {"a": np.array([False, False])})
     assert np.array_equal(mean_update(np.ones(4), ("a",), plan, rows), [0, 0, 0, 1])

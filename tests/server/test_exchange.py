@@ -56,6 +56,20 @@ class ScriptedGrid(Grid):
         raise NotImplementedError
 
 
+class Rival(ScriptedGrid):
+    """All answers come from one sender."""
+
+    def __init__(self, script: dict[int, Any], sender: int) -> None:
+        super().__init__(script)
+        self.sender = sender
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        replies = list(super().pull_messages(message_ids))
+        for message in replies:
+            message.metadata.__dict__["_src_node_id"] = self.sender
+        return replies
+
+
 def _ask(script: dict[int, Any]) -> tuple[dict[str, exchanges.Answer], Exchange]:
     nodes = {f"site-{node}": node for node in script}
     exchange = Exchange(ScriptedGrid(script), nodes)
@@ -99,3 +113,40 @@ def test_messages_carry_the_round_and_the_kind() -> None:
     message = grid.sent["m0"]
     assert (message.metadata.message_type, message.metadata.group_id) == ("query.mask", "3.2")
     assert isinstance(message.content, RecordDict)
+
+
+class Unreadable(ScriptedGrid):
+    """Its first look meets a message that Flower cannot read."""
+
+    looks = 0
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        self.looks += 1
+        if self.looks == 1:
+            raise ValueError("not an inflatable object")
+        return super().pull_messages(message_ids)
+
+
+def test_a_message_that_flower_cannot_read_does_not_end_the_run() -> None:
+    exchange = Exchange(Unreadable({5: {"value": 1}}), {"a": 5})
+    assert exchange.ask("share", {"a": {"x": 1}}, deadline_s=2, group="1.1")["a"].ok
+
+
+def test_what_a_site_says_of_its_error_is_a_word_or_nothing() -> None:
+    answers, _ = _ask({5: {"error": "budget"}, 6: {"error": "\x1b[2J"}, 7: {"error": 5}, 8: {"error": "x" * 99}})
+    assert [answer.error for answer in answers.values()] == ["budget", "failed", "failed", "failed"]
+
+
+def test_an_answer_of_another_node_than_the_one_that_was_asked_is_not_taken() -> None:
+    """Which site a node is, it has proved with the roster's key; a rival's answer under the right number is nothing."""
+    script = {5: {"value": b"five"}, 6: {"value": b"six"}}
+    exchange = Exchange(Rival(script, sender=6), {"a": 5, "b": 6})
+    answers = exchange.ask("share", {"a": {"x": 1}, "b": {"x": 1}}, deadline_s=0.2, group="1.1")
+    assert (answers["a"].error, answers["b"].parts["value"]) == ("late", b"six")
+
+
+@pytest.mark.parametrize(("answer", "error"), [("error", "lost"), ({"value": b"five"}, "late")])
+def test_of_the_server_itself_only_the_word_that_a_node_is_gone_is_taken(answer: Any, error: str) -> None:
+    """Without it a round would wait for a site that was killed until its deadline."""
+    exchange = Exchange(Rival({5: answer}, sender=flower.SERVER_NODE_ID), {"a": 5})
+    assert exchange.ask("share", {"a": {"x": 1}}, deadline_s=0.2, group="1.1")["a"].error == error

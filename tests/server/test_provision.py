@@ -75,6 +75,10 @@ def test_a_site_that_brings_its_public_keys_gets_a_kit_without_private_ones(tmp_
     assert Roster.load(kit / "roster.json").party("north").public_key == keys.identity
     for name in ("identity.key", "node.key"):
         (kit / name).write_bytes((tmp_path / "home" / name).read_bytes())
+    with pytest.raises(BadInputError, match="others can read"):  # copied without their mode
+        load_site(kit)
+    for name in ("identity.key", "node.key"):
+        (kit / name).chmod(0o600)
     assert load_site(kit).name == "north"
 
 

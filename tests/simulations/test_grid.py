@@ -36,7 +36,7 @@ class _DyingPool:
     def __init__(self) -> None:
         self.jobs: list[int] = []
 
-    def submit(self, *_: object) -> int:
+    def submit(self, *_: object, home: str = "") -> int:
         self.jobs.append(len(self.jobs) + 1)
         return self.jobs[-1]
 

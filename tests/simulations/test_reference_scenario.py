@@ -12,7 +12,7 @@ from common.model.network import ModelShape, build_model
 from common.privacy.accountant import RdpAccountant, ScopeAccountant
 from server.run_setup import make_plan, noise_of
 from simulations.plain_rows import RowsSpec, generate_rows
-from simulations.prepare import declared, make_world
+from simulations.prepare import deal_data, declared
 from tests.tiny_federation import Recorder
 
 SMALL = ("data.consumers=160", "data.items=60", "model.dim=8", "model.hidden=8", "data.min_population=1")
@@ -24,7 +24,7 @@ def reference(*overrides: str) -> RunConfig:
 
 def test_the_sites_hold_the_rows_that_the_job_names() -> None:
     config = reference()
-    world = make_world(config)
+    world = deal_data(config)
     assert [len(world.sequences[site]) for site in world.partition.names] == [1_000] * 8
     steps = np.concatenate([world.sequences[site].lengths for site in world.partition.names]) - 1
     assert (steps.min(), steps.max()) == (12, 50)
@@ -41,7 +41,7 @@ def test_parameters_bytes_and_epsilon_are_those_of_the_job() -> None:
     count = sum(p.numel() for p in model.parameters())
     assert count == 678_409
     assert round(8 * 4 * count / 1e6, 1) == 21.7
-    world = make_world(reference(*SMALL))
+    world = deal_data(reference(*SMALL))
     plan = make_plan(config, declared(world), world.spec, count)
     accountant = ScopeAccountant(plan.total_events())
     assert RdpAccountant(plan.total_events()).epsilon(1e-5) == pytest.approx(3.8515, abs=1e-3)

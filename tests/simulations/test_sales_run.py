@@ -27,7 +27,7 @@ from common.contribution import EVALUATE, STATISTICS, TRAIN, Query
 from common.errors import BadInputError, ConfigError, FedcartError, RemoteProtocolError, VerificationError
 from common.plan import RunPlan, model_bytes, model_digest
 from common.privacy.accountant import epsilon_of
-from common.privacy.mechanism import HOLDOUT, TRAIN as TRAIN_SCOPE
+from common.privacy.mechanism import HOLDOUT_SIDE, TRAIN_SIDE
 from common.run.files import RunFolder
 from common.tasks.sales_series import SalesSpec
 from common.trust.identity import Identity
@@ -62,12 +62,17 @@ def site(run: tuple[Path, Recorder], tmp_path: Path) -> tuple[Site, RunPlan]:
 
 def question(plan: RunPlan, kind: str = TRAIN) -> answers.Question:
     model = np.zeros(plan.parameters, dtype=np.float32)
-    return answers.Question(Query(kind, plan.run, 1, plan.to_json(), b""), plan, model)
+    return answers.Question(Query(kind, plan.run, 1, plan.to_json(), bytes(32)), plan, model)
 
 
 def test_a_run_is_one_release_then_training_then_a_closing_evaluation(run: tuple[Path, Recorder]) -> None:
     out, watcher = run
-    assert [(r.round, r.kind) for r in watcher.records] == [(0, STATISTICS), (1, TRAIN), (2, TRAIN), (3, EVALUATE)]
+    assert [(r.round, r.kind) for r in watcher.records] == [
+        (0, STATISTICS),
+        (1, TRAIN),
+        (2, TRAIN),
+        (3, EVALUATE),
+    ]
     summary = json.loads((out / "summary.json").read_text())
     assert (summary["status"], summary["private"]) == ("completed", True)
     assert {"wape", "mase", "rmse", "mean-of-four_wape"} <= summary["metrics"]["released"].keys()
@@ -87,9 +92,9 @@ def test_epsilon_is_spent_in_round_0_and_never_again_and_everything_verifies(run
     assert 2.9 < expected <= 3.0
     for name in plan.sites:
         site = load_site(out / "sites" / name, simulated=True, ledger_path=out / "ledgers" / f"{name}.jsonl")
-        assert [(e.sub_scope, e.steps) for e in site.guard().ledger.state.events] == [
-            (HOLDOUT, 1),
-            (TRAIN_SCOPE, 1),
+        assert [(e.sub_scope, e.steps) for e in site.guard().ledger.state.spent] == [
+            (HOLDOUT_SIDE, 1),
+            (TRAIN_SIDE, 1),
         ]
     assert verify.verify_path(out, every_round=True).ok
 
@@ -157,7 +162,12 @@ def test_the_noise_of_a_release_is_the_announced_one_and_fresh_each_time(site: t
 
 @pytest.mark.parametrize(
     ("kind", "number", "task"),
-    [(STATISTICS, 1, "sales"), (TRAIN, 0, "sales"), (EVALUATE, 0, "sales"), (STATISTICS, 0, "next-behaviour")],
+    [
+        (STATISTICS, 1, "sales"),
+        (TRAIN, 0, "sales"),
+        (EVALUATE, 0, "sales"),
+        (STATISTICS, 0, "next-behaviour"),
+    ],
 )
 def test_a_coordinator_cannot_ask_for_a_release_elsewhere_or_for_training_before_it(
     run: tuple[Path, Recorder], site: tuple[Site, RunPlan], kind: str, number: int, task: str

@@ -12,15 +12,15 @@ import pytest
 from client.guard.policy import SitePolicy
 from client.site import load_site
 from common.audit import verify
-from common.config import load_config
+from common.config import build_config, load_config
 from common.errors import BadInputError, FedcartError, WorkFailedError
 from common.privacy.accountant import epsilon_of
 from common.run.files import RunFolder
 from common.run.observer import Observer
 from server.state import latest_checkpoint
 from simulations import run as runs
-from simulations.prepare import make_world
-from simulations.run import simulate
+from simulations.prepare import deal_data
+from simulations.run import oracle_is_due, simulate
 from tests.tiny_federation import Recorder, run_tiny, tiny
 
 
@@ -70,6 +70,21 @@ def test_epsilon_shown_is_the_one_that_the_ledgers_say(private_run: tuple[Path, 
         assert shown <= plan.config.privacy.epsilon
 
 
+@pytest.mark.parametrize(
+    ("rounds", "every", "due"),
+    [
+        (3, 0, [1, 2, 3]),
+        (100, 0, [1, *range(5, 101, 5)]),
+        (7, 3, [1, 3, 6, 7]),
+        (1, 0, [1]),
+        (41, 0, [1, *range(2, 41, 2), 41]),
+    ],
+)
+def test_exact_metrics_are_had_at_the_ends_and_evenly_between(rounds: int, every: int, due: list[int]) -> None:
+    config = build_config({}, [f"training.rounds={rounds}", f"oracle_every={every}"])
+    assert [number for number in range(1, rounds + 1) if oracle_is_due(number, config)] == due
+
+
 def test_the_run_verifies_offline(private_run: tuple[Path, Recorder]) -> None:
     out, _ = private_run
     assert verify.verify_path(out).ok
@@ -97,7 +112,7 @@ def test_the_same_seed_without_privacy_gives_the_same_model_whatever_the_workers
 
 
 def test_merged_merchants_stock_what_their_members_did() -> None:
-    world = make_world(tiny("data.sites=8", "data.consumers=300", "data.min_population=64"))
+    world = deal_data(tiny("data.sites=8", "data.consumers=300", "data.min_population=64"))
     assert "rest" in world.partition.names
     assert world.masks["rest"].sum() > 0
     assert world.masks.keys() == set(world.partition.names)

@@ -28,6 +28,10 @@ def fail(kind: str) -> None:
     raise ZeroDivisionError("secret detail")
 
 
+def own_process(_: int) -> int:
+    return os.getpid()
+
+
 def slow(seconds: float) -> float:
     time.sleep(seconds)
     return seconds
@@ -72,6 +76,30 @@ def test_jobs_run_side_by_side(pool: WorkerPool) -> None:
     while len(order) < 2:
         order += [done.job for done in pool.collect(5.0)]
     assert order == [second, first]
+
+
+def test_a_site_stays_with_its_worker(pool: WorkerPool) -> None:
+    homes = ["a", "b", "c", "d"] * 5
+    done = sorted(pool.run_all([(own_process, (0,))] * 20, homes), key=lambda d: d.job)
+    served = {home: {d.value for d, h in zip(done, homes, strict=True) if h == home} for home in "abcd"}
+    assert all(len(processes) == 1 for processes in served.values())
+    assert sorted(list(served.values()).count({p}) for p in set.union(*served.values())) == [2, 2]
+
+
+def test_a_site_does_not_wait_for_a_worker_that_is_busy_for_long(pool: WorkerPool) -> None:
+    list(pool.run_all([(double, (i,)) for i in range(2)]))  # both have begun
+    first, second = pool.submit(slow, 1.5, home="a"), pool.submit(slow, 0.0, home="b")
+    waiting = [
+        pool.submit(slow, 0.0, home="a"),
+        pool.submit(slow, 0.0, home="c"),
+        pool.submit(slow, 0.0, home="d"),
+    ]
+    order: list[int] = []
+    while len(order) < 5:
+        order += [done.job for done in pool.collect(0.05)]
+    assert order[0] == second
+    assert order[-1] == first
+    assert set(order[1:-1]) == set(waiting)
 
 
 def test_no_worker_is_started_before_there_is_work(pool: WorkerPool) -> None:

@@ -12,10 +12,10 @@ from common.privacy.accountant import (
     PldAccountant,
     RdpAccountant,
     ScopeAccountant,
-    compose_sites,
+    epsilon_everywhere,
     gaussian_epsilon,
 )
-from common.privacy.mechanism import PrivacyEvent
+from common.privacy.mechanism import HOLDOUT_SIDE, SUB_SCOPES, Losses, PrivacyEvent
 
 UNSAMPLED = [(0.5, 9.997256), (1.0, 4.377178), (2.0, 1.993091), (5.0, 0.725522), (10.0, 0.340669)]
 SAMPLED = [  # sigma, rate, steps, RDP, PLD
@@ -76,5 +76,35 @@ def test_a_coarse_grid_is_looser_where_epsilon_is_small_so_the_fine_one_is_used(
 
 @pytest.mark.parametrize(("sites", "expected"), [(1, 3.25), (2, 4.57), (3, 5.65), (5, 7.45)])
 def test_a_consumer_at_several_equal_sites(sites: int, expected: float) -> None:
-    one = ScopeAccountant([PrivacyEvent(1.0, 128 / 5_000, 400)])
-    assert compose_sites([one] * sites).epsilon(1e-5) == pytest.approx(expected, abs=0.01)
+    one = Losses.of([PrivacyEvent(1.0, 128 / 5_000, 400)])
+    assert epsilon_everywhere([(one, None)] * sites, 1e-5) == pytest.approx(expected, abs=0.01)
+
+
+def test_a_consumer_trained_on_here_and_held_out_there() -> None:
+    """Hold-outs are drawn per site: 100 steps (sigma 1, q .05) at A and one evaluation (sigma 1.2) at B: 5.040."""
+    trained = Losses.of([PrivacyEvent(1.0, 0.05, 100)])
+    held_out = Losses.of([PrivacyEvent(1.2, 1.0, 1, HOLDOUT_SIDE)])
+    assert epsilon_everywhere([(trained, None), (held_out, None)], 1e-5) == pytest.approx(5.040, abs=1e-3)
+    both = trained + held_out
+    pair = epsilon_everywhere([(both, None)] * 2, 1e-5)
+    sides = [PldAccountant([*a, *b]).epsilon(1e-5) for a in alone(both) for b in alone(both)]
+    assert pair == pytest.approx(max(sides), abs=1e-6)
+    many = epsilon_everywhere([(both, None)] * 12, 1e-5)  # of equal sites it only matters how many take which side
+    mixes = [[PrivacyEvent(1.0, 0.05, 100 * (12 - held)), PrivacyEvent(1.2, 1.0, held)] for held in range(13)]
+    assert many == pytest.approx(max(PldAccountant(mix).epsilon(1e-5) for mix in mixes), abs=1e-6)
+    others = [trained + Losses.of([PrivacyEvent(1.2 + n / 50, 1.0, 1, HOLDOUT_SIDE)]) for n in range(12)]
+    different = epsilon_everywhere(
+        [(losses, None) for losses in others], 1e-5
+    )  # 4096 choices: Renyi, above all of them
+    assert different >= PldAccountant([PrivacyEvent(1.0, 0.05, 1_200)]).epsilon(1e-5)
+    assert different >= RdpAccountant([PrivacyEvent(1.2 + n / 50, 1.0, 1) for n in range(12)]).epsilon(1e-5)
+    fixed = epsilon_everywhere([(both, 4.0), (both, None)], 1e-5)
+    assert fixed >= RdpAccountant([*trained, *trained], orders=(4.0,)).epsilon(1e-5)
+
+
+def alone(losses: Losses) -> list[list[PrivacyEvent]]:
+    """Each side's events, as if all had been on one side."""
+    return [
+        [PrivacyEvent(e.noise_multiplier, e.sampling_rate, e.steps) for e in losses if e.sub_scope == side]
+        for side in SUB_SCOPES
+    ]

@@ -1,1 +1,1 @@
-"""Exact per-consumer clipping, sampling and noise: the differentially private optimizer step."""
+"""Exact per-consumer clipping: the sum of a batch's clipped gradients. Sampling and noise are the trainer's."""

@@ -21,7 +21,7 @@ from common.errors import BadInputError, LocalProtocolError
 from common.model.batch import Batch
 
 
-def factors_of(squares: Tensor, clip: float) -> Tensor:
+def clip_factors(squares: Tensor, clip: float) -> Tensor:
     """``min(1, clip / norm)`` per consumer, 0 where the norm is not finite. Shapes: ``[B] -> [B]``.
 
     Guarantee: ``factor * norm <= clip`` up to the rounding of the norm: factors below 1 are taken a few
@@ -128,7 +128,7 @@ class ClippedGradient:
             return ClippedBatch(torch.zeros_like(losses), losses.detach())
         with torch.no_grad():
             squares = squared_norms(records, len(losses))
-            add_weighted(records, factors_of(squares, self.clip), gradient, fresh=fresh)
+            add_weighted(records, clip_factors(squares, self.clip), gradient, fresh=fresh)
         return ClippedBatch(squares.sqrt_(), losses.detach())
 
     def abandon(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from client.training.dpsgd.arena import Arena
@@ -30,22 +31,26 @@ class TapeEngine:
         self.parameters = FlatParameters(model)
         self.consumers = len(batcher)
         self._views = gradient_views(model, self.parameters.gradient)
+        self._total = torch.zeros(self.parameters.layout.size, dtype=torch.float64)
 
     def clipped_sum(self, rows: Index) -> tuple[Tensor, GradientDiagnostics]:
-        """Sum of clipped per-consumer gradients of ``rows: int64[B]``: ``float32[d]``; zeros for B = 0.
+        """Sum of clipped per-consumer gradients of ``rows: int64[B]``: ``float64[d]``; zeros for B = 0.
 
-        The result is the engine's own buffer: it is overwritten by the next call.
+        Micro-batches are summed in double precision: in single, a hundred thousand aligned consumers make the sum
+        move by 1.04 C when one of them is removed. The result is the engine's own buffer, overwritten by the next call.
         """
         self.model.train()
         with_steps = rows[self.batcher.steps[rows] > 0]
         parts = in_parts(with_steps, self.micro_batch)
-        if not parts:
-            self.parameters.gradient.zero_()
-        done = [self.core.add(self.batcher.packed(p), self._views, fresh=n == 0) for n, p in enumerate(parts)]
+        self._total.zero_()
+        done = []
+        for part in parts:
+            done.append(self.core.add(self.batcher.packed(part), self._views, fresh=True))
+            self._total.add_(self.parameters.gradient)
         absent = np.zeros(len(rows) - len(with_steps), dtype=np.float32)
         norms = np.concatenate([*(d.norms.numpy() for d in done), absent])
         losses = np.concatenate([*(d.losses.numpy() for d in done), absent])
-        return self.parameters.gradient, GradientDiagnostics(norms, losses)
+        return self._total, GradientDiagnostics(norms, losses)
 
 
 def in_parts(rows: Index, size: int) -> Sequence[Index]:

@@ -61,7 +61,7 @@ def _far_out(records: list[Record], consumers: int) -> Tensor:
     Up to ``_LARGEST_INPUT`` a gradient whose square is lost in float32 adds less than 1e-10 to the norm.
     Only parameters made by somebody hostile get there, and then float64 decides.
     """
-    found = torch.zeros(consumers, dtype=torch.bool)
+    far = torch.zeros(consumers, dtype=torch.bool)
     for record in records:
         if not isinstance(record, Outer) or record.inputs.numel() == 0:
             continue
@@ -69,8 +69,8 @@ def _far_out(records: list[Record], consumers: int) -> Tensor:
         if float(high) <= _LARGEST_INPUT and float(low) >= -_LARGEST_INPUT:
             continue
         ordinary = (record.inputs.abs() <= _LARGEST_INPUT).all(1)  # NaN is not
-        found[record.rows.consumer[~ordinary]] = True
-    return found
+        far[record.rows.consumer[~ordinary]] = True
+    return far
 
 
 def _outer_squares(record: Record) -> tuple[Tensor, Tensor]:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from client.training.dpsgd.clipping import ClippedGradient
 from common.errors import ConfigError, LocalProtocolError
 from common.model.batch import Batch
-from common.privacy.mechanism import TRAIN, PrivacyEvent
+from common.privacy.mechanism import TRAIN_SIDE, PrivacyEvent
 from common.trust.randomness import RandomStream
 
 
@@ -162,4 +162,6 @@ def attach_accountant(optimizer: TapedOptimizer) -> RDPAccountant:
 
 def history_events(accountant: RDPAccountant) -> tuple[PrivacyEvent, ...]:
     """Opacus's books as our events, to be compared with the ledger's."""
-    return tuple(PrivacyEvent(sigma, rate, steps, sub_scope=TRAIN) for sigma, rate, steps in accountant.history)
+    return tuple(
+        PrivacyEvent(sigma, rate, steps, sub_scope=TRAIN_SIDE) for sigma, rate, steps in accountant.history
+    )

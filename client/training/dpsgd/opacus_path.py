@@ -13,7 +13,9 @@ from opacus import GradSampleModule
 from opacus.layers import DPGRU, DPLSTM
 from torch import Tensor
 
-from client.training.gradients import GradientDiagnostics, Index, clip_factors, empty
+from client.training.dpsgd.clipping import clip_factors
+from client.training.gradients import GradientDiagnostics, Index, empty
+from common.errors import ConfigError
 from common.model.batch import Batcher
 from common.model.heads import ItemHead
 from common.model.network import SequenceModel
@@ -50,8 +52,8 @@ class OpacusEngine:
             parameter.data = views[name]
 
     def clipped_sum(self, rows: Index) -> tuple[Tensor, GradientDiagnostics]:
-        """Sum of clipped per-consumer gradients: ``float32[d]``."""
-        total = torch.zeros(self.parameters.layout.size)
+        """Sum of clipped per-consumer gradients: ``float64[d]``."""
+        total = torch.zeros(self.parameters.layout.size, dtype=torch.float64)
         norms, losses = [empty()], [empty()]
         for start in range(0, len(rows), self.micro_batch):
             loss, norm = self._add(rows[start : start + self.micro_batch], total)
@@ -70,8 +72,8 @@ class OpacusEngine:
             # embeddings have integer inputs, so torch notes that these hooks see no input gradient
             warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
             losses.sum().backward()
-        found = {name: getattr(parameter, "grad_sample", None) for name, parameter in self._named.items()}
-        samples = {name: sample for name, sample in found.items() if sample is not None}
+        gradients = {name: getattr(parameter, "grad_sample", None) for name, parameter in self._named.items()}
+        samples = {name: sample for name, sample in gradients.items() if sample is not None}
         squared = torch.stack([g.flatten(1).square().sum(1) for g in samples.values()]).sum(0)  # [b]
         factors = clip_factors(squared, self.clip)
         for name, sample in samples.items():
@@ -83,6 +85,10 @@ class OpacusEngine:
 
 def _with_opacus_encoder(model: SequenceModel) -> SequenceModel:
     settings = model.settings
+    if settings.encoder not in _ENCODERS:
+        raise ConfigError(
+            f"the opacus path has no twin of encoder {settings.encoder!r}", hint="use the fast trainer"
+        )
     dropout = settings.dropout if settings.layers > 1 else 0.0
     with torch.random.fork_rng(devices=[]):
         twin = copy.deepcopy(model)

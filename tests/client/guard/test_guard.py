@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from client.guard.guard import Reservation, recover_guard
+from client.guard.guard import ReservationKey, recover_guard
 from client.guard.ledger import Ledger
 from common.audit.verify import verify_path
 from common.errors import (
     BadInputError,
     BudgetExhaustedError,
     LocalProtocolError,
+    PausedError,
+    PolicyRefusedError,
     RefusedError,
     RollbackError,
     VerificationError,
@@ -23,7 +25,7 @@ from common.errors import (
 )
 from common.privacy.accountant import ScopeAccountant
 from common.privacy.entries import Commit
-from common.privacy.mechanism import HOLDOUT, PrivacyEvent
+from common.privacy.mechanism import HOLDOUT_SIDE, PrivacyEvent
 from common.trust.identity import Identity
 from tests.guard_samples import IDENTITY, RELEASE, ROSTER, guard_in, one_round, policy, proposal
 
@@ -81,14 +83,31 @@ def test_a_retry_before_anything_left_uses_the_same_bytes_at_no_charge(tmp_path:
     assert spent(tmp_path) == first.attestation.attestation.epsilon_after
 
 
-def test_after_it_left_a_new_attempt_is_a_new_charge(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "attempt"), [(3, 1), (3, 0), (2, 9), (1, 9), (0, 0)])
+def test_a_round_is_over_once_an_answer_has_left(tmp_path: Path, number: int, attempt: int) -> None:
     guard = guard_in(tmp_path)
-    grant = guard.reserve(proposal())
+    grant = guard.reserve(proposal(3))
     guard.store(grant, b"numbers", grant.attestation.attestation.events)
     guard.commit(grant)
-    second = guard.reserve(proposal(attempt=1))
-    assert not second.reused and second.sequence > grant.sequence
-    assert guard.status().epsilon >= epsilon_of_releases(2)
+    before = guard.ledger.path.read_bytes()
+    with pytest.raises(PolicyRefusedError, match="answered once") as refusal:
+        guard.reserve(proposal(number, attempt=attempt))
+    assert refusal.value.rule == "round" and guard.ledger.path.read_bytes() == before
+    assert not guard.reserve(proposal(1, run="another")).reused
+
+
+def test_rounds_and_attempts_only_rise(tmp_path: Path) -> None:
+    guard = guard_in(tmp_path)
+    guard.reserve(proposal(3, attempt=4))
+    guard.close_round("run", 3)
+    for number, attempt in ((3, 4), (3, 3), (2, 5)):
+        with pytest.raises(PolicyRefusedError, match="answered once"):
+            guard.reserve(proposal(number, attempt=attempt))
+    grant = guard.reserve(proposal(3, attempt=5))
+    guard.store(grant, b"numbers", grant.attestation.attestation.events)
+    with pytest.raises(PolicyRefusedError, match="answered once"):
+        guard.reserve(proposal(3, attempt=4))
+    assert guard.reserve(proposal(3, attempt=6)).reused
 
 
 @pytest.mark.parametrize("change", [{"query": "ff" * 32}, {"config": "ff" * 32}, {"events": (RELEASE, RELEASE)}])
@@ -175,7 +194,7 @@ def test_a_reservation_of_another_ledger_is_not_accepted(tmp_path: Path) -> None
 def test_another_process_finds_the_open_reservation_of_a_round(tmp_path: Path) -> None:
     grant = guard_in(tmp_path).reserve(proposal(3))
     found = guard_in(tmp_path).find("run", 3)
-    assert found == Reservation(grant.sequence, grant.head, "run", 3)
+    assert found == ReservationKey(grant.sequence, grant.head, "run", 3)
     assert guard_in(tmp_path).find("run", 4) is None
 
 
@@ -196,7 +215,7 @@ def test_the_budget_stops_before_the_round_and_says_how_many_rounds_fit(tmp_path
 
 
 def test_sub_scopes_are_disjoint_so_evaluation_does_not_eat_the_training_budget(tmp_path: Path) -> None:
-    held = PrivacyEvent(5.0, 1.0, 1, HOLDOUT)
+    held = PrivacyEvent(5.0, 1.0, 1, HOLDOUT_SIDE)
     grant = guard_in(tmp_path).reserve(proposal(events=(RELEASE, held)))
     assert grant.attestation.attestation.epsilon_after == pytest.approx(epsilon_of_releases(1), abs=2e-6)
 
@@ -339,13 +358,16 @@ def test_a_full_disk_means_not_reserved_and_nothing_half_believed(tmp_path: Path
     one_round(guard, 1)
 
     def full(fd: int, data: bytes) -> int:
-        return real(fd, data[:50])
+        if len(data) < 100:
+            raise OSError(28, "no space left on device")
+        return real(fd, data[: len(data) // 2])
 
-    real = os.write
+    real, before = os.write, (tmp_path / "ledger.jsonl").read_bytes()
     monkeypatch.setattr(os, "write", full)
     with pytest.raises(WorkFailedError, match="no space left"):
         guard.reserve(proposal(2))
     monkeypatch.undo()
+    assert (tmp_path / "ledger.jsonl").read_bytes() == before
     assert guard.status().entries == 3 and guard.status().open == 0
     one_round(guard, 2)
     assert verify_path(tmp_path / "ledger.jsonl", roster=ROSTER).ok
@@ -385,7 +407,7 @@ def _fork_and_reserve(folder: Path, limit: float, first: int) -> int:
     try:
         guard = guard_in(folder, policy(epsilon_max=limit))
         while True:
-            guard.reserve(proposal(first + made))
+            guard.reserve(proposal(first + made, run=f"run-{first}"))
             made += 1
     except BudgetExhaustedError:
         os._exit(made)
@@ -398,3 +420,33 @@ def test_a_second_guard_sees_the_reservation_of_the_first(tmp_path: Path) -> Non
     first.reserve(proposal(1))
     grant = second.reserve(proposal(2))
     assert grant.attestation.attestation.epsilon_before == pytest.approx(epsilon_of_releases(1), abs=2e-6)
+
+
+def test_a_run_gets_two_rounds_back_and_pays_for_the_rest(tmp_path: Path) -> None:
+    """Train, farewell, train again: how long it took is seen each time, so it is not free for ever."""
+    guard = guard_in(tmp_path)
+    for number in range(1, 8):
+        one_round(guard, number, leave=False)
+    status = guard.status()
+    assert (status.void, status.forfeit) == (2, 5)
+    assert status.epsilon >= epsilon_of_releases(5) - 1e-6
+    assert not status.paused  # nothing failed
+    guard.reserve(proposal(9, run="another"))
+    guard.restart()
+    assert guard.status().void == 3  # the next run has its own
+
+
+def test_after_a_failure_of_its_own_a_site_pauses_for_the_run_and_says_so(tmp_path: Path) -> None:
+    guard = guard_in(tmp_path, policy(failures_max=1))
+    guard.fail(guard.reserve(proposal(1)))
+    with pytest.raises(PausedError, match="failures_max is 1") as caught:
+        guard.reserve(proposal(2))
+    assert "log" in caught.value.hint
+    assert guard.status().paused == ("run",)
+    assert guard.status().entries == 3  # it paused before it was charged
+    with pytest.raises(PausedError):
+        guard.check_proposal(proposal(2))
+    guard.reserve(proposal(1, run="next"))
+    patient = guard_in(tmp_path, policy(failures_max=2))
+    patient.fail(patient.reserve(proposal(2)))
+    assert patient.status().paused == ("run",)

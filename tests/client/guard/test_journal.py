@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from client.guard import journal as journal_file
+from client.guard.appendfile import HeldFile
 from client.guard.journal import FileJournal
 from common.errors import RefusedError, VerificationError, WorkFailedError
 from common.secagg.journal import STEPS, Journal, MemoryJournal
@@ -51,7 +52,7 @@ def test_each_step_is_allowed_once_and_in_order(journal: Journal) -> None:
 
 def test_a_contribution_leaves_in_one_session_only(journal: Journal) -> None:
     for session in (ONE, TWO):
-        for step in STEPS[:2]:
+        for step in STEPS[:3]:
             journal.record(session, step, VALUE)
     journal.record(ONE, "mask", VALUE)
     with pytest.raises(RefusedError, match="has left in run round 1 attempt 0"):
@@ -70,7 +71,7 @@ def test_a_torn_last_line_was_never_written(tmp_path: Path) -> None:
         FileJournal(path).record(ONE, "share", VALUE)
         assert path.read_bytes().count(b"\n") == 2
         journal_file._ALREADY_READ.clear()
-        FileJournal(path).record(ONE, "mask", VALUE)
+        FileJournal(path).record(ONE, "accept", VALUE)
 
 
 def test_a_changed_line_stops_the_site(tmp_path: Path) -> None:
@@ -164,18 +165,18 @@ def test_the_file_is_locked_from_the_first_read_to_the_last_write(
     tried = []
 
     def taken_by_another(name: str, method):
-        def call(self, *arguments):
+        def call(self, *arguments, **named):
             with (tmp_path / "rounds.jsonl").open() as file, pytest.raises(BlockingIOError):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             tried.append(name)
-            return method(self, *arguments)
+            return method(self, *arguments, **named)
 
         return call
 
-    for name in ("_caught_up", "_append"):
-        monkeypatch.setattr(FileJournal, name, taken_by_another(name, getattr(FileJournal, name)))
+    for name in ("read_from", "append"):
+        monkeypatch.setattr(HeldFile, name, taken_by_another(name, getattr(HeldFile, name)))
     FileJournal(tmp_path / "rounds.jsonl").record(ONE, "advertise", VALUE)
-    assert tried == ["_caught_up", "_append"]
+    assert tried == ["read_from", "append"]
 
 
 def test_a_restart_in_any_phase_never_lets_a_contribution_leave_twice(tmp_path: Path) -> None:

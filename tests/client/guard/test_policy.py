@@ -8,11 +8,11 @@ import pytest
 
 from client.guard.policy import SitePolicy
 from common.errors import ConfigError, PolicyRefusedError
-from common.privacy.mechanism import HOLDOUT, PrivacyEvent
+from common.privacy.mechanism import HOLDOUT_SIDE, PrivacyEvent
 from tests.guard_samples import guard_in, proposal
 
 TRAINING = PrivacyEvent(1.5, 0.04, 20)
-HELD = PrivacyEvent(20.0, 1.0, 1, HOLDOUT)
+HELD = PrivacyEvent(20.0, 1.0, 1, HOLDOUT_SIDE)
 NAN = float("nan")
 
 BROKEN = [

@@ -12,10 +12,11 @@ from cli import main as front
 from client.anomalies.likelihood import surprise
 from client.scoring.explain import GRADIENTS, OCCLUSION, explain
 from client.scoring.model import open_model
-from client.scoring.picture import Bar, html, svg
+from client.scoring.picture import AttributionBar, svg
 from client.scoring.predict import intent_scores, predict_next
 from common.data.events import EventLog
 from common.errors import BadInputError
+from common.pages.drawing import html_page
 from tests.scoring_samples import config_of, market, original_name, write_events, write_model_folder
 
 ATTENTIVE = {"pooling": "attention", "dim": 10, "hidden": 8}
@@ -105,7 +106,11 @@ def test_what_cannot_be_explained_is_refused(shared):
 
 
 def test_a_picture_is_valid_escaped_and_without_outside_references():
-    bars = [Bar("<b>&item", 0.5, 0.25), Bar("x" * 90, -1.0), Bar("nothing", float("nan"))]
+    bars = [
+        AttributionBar("<b>&item", 0.5, 0.25),
+        AttributionBar("x" * 90, -1.0),
+        AttributionBar("nothing", float("nan")),
+    ]
     picture = svg("why <this> & that", "in nats", bars)
     root = ElementTree.fromstring(picture)
     texts = "".join(root.itertext())
@@ -114,7 +119,7 @@ def test_a_picture_is_valid_escaped_and_without_outside_references():
     assert "-1.000" in texts
     assert "attention 25%" in texts
     assert picture.count("http") == 1  # the name space only
-    assert "<script" not in html("t", picture)
+    assert "<script" not in html_page("t", picture)
 
 
 def test_explain_prints_a_table_and_writes_private_pictures(folder, tmp_path, monkeypatch, capsys):

@@ -9,7 +9,7 @@ import torch
 from cli import main as front
 from client.scoring import export as exporting
 from client.scoring.model import open_model
-from client.scoring.step import first_state, step_facts, step_model
+from client.scoring.step import step_facts, step_model
 from common.data.events import EventLog
 from common.errors import BadInputError, ConfigError
 from common.model.batch import Batcher
@@ -38,7 +38,7 @@ def test_stepping_through_a_row_gives_the_models_logits(folder, tmp_path, settin
         write_model_folder(tmp_path / "m", config_of(model={**settings, "heads": heads}), market().catalogue)
     shared = open_model(tmp_path / "m" if settings else folder)
     sequences = shared.sequences(market().log)
-    step, facts, state = step_model(shared), step_facts(shared), first_state(shared, 1)
+    step, facts, state = step_model(shared), step_facts(shared), shared.model.first_state(1)
     batch = Batcher(sequences, (), whole_rows(sequences)).packed(np.array([4]))
     with torch.no_grad():
         hidden = shared.model.hidden_states(batch)
@@ -63,7 +63,7 @@ def test_int8_weights_survive_the_file_and_lose_little(shared, tmp_path):
     assert (tmp_path / "s").stat().st_size < plain
     steps = {
         "float32": (exporting.torch_step(step), plain),
-        "int8": (exporting.torch_step(exporting.quantized(again)), 1),
+        "int8": (exporting.torch_step(again), 1),
     }
     first, small = exporting.compare(shared, steps, shared.sequences(market().log), repeats=3)
     assert (first.worst, small.size_bytes) == (0.0, 1)
@@ -107,7 +107,7 @@ def test_export_writes_its_files_and_a_report(folder, tmp_path, capsys):
     out = tmp_path / "small"
     assert front.main(["export", str(folder), str(out), "--events", str(events), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert [v["name"] for v in shown["variants"]] == ["torch float32", "torch int8"]
+    assert [v["name"] for v in shown["variants"]] == ["torch float32", exporting.INT8_WEIGHTS]
     assert {path.name for path in out.iterdir()} == set(shown["files"])
     report = json.loads((out / "export.json").read_text())
     assert report["step"]["copy_bonus"] == 3.0
@@ -129,7 +129,7 @@ def test_onnx_agrees_with_torch_for_every_number_of_consumers(shared, tmp_path):
         run = exporting.onnx_step(tmp_path / file)
         for consumers in (1, 5):
             features = rng.integers(1, 5, (consumers, len(step_facts(shared).inputs)))
-            state = rng.normal(size=tuple(first_state(shared, consumers).shape)).astype(np.float32)
+            state = rng.normal(size=tuple(shared.model.first_state(consumers).shape)).astype(np.float32)
             for a, b in zip(run(features, state), step(features, state), strict=True):
                 assert np.abs(a - b).max() < limit
     (tmp_path / "bad.onnx").write_bytes(b"nonsense")

@@ -19,6 +19,7 @@ from common.data.events import EventLog
 from common.errors import BadInputError
 from common.model.batch import Batcher
 from common.model.targets import INTENT, row_targets, whole_rows
+from tests.guard_samples import sign_model_again
 from tests.scoring_samples import config_of, market, original_name, write_events, write_model_folder
 
 KEY = bytes(range(32))
@@ -129,7 +130,7 @@ def test_a_model_of_another_version_catalogue_or_task_is_refused(folder, tmp_pat
         open_model(copy)
     document = json.loads((copy / "model.json").read_text())
     del document["metadata"]["plan"]["features"]
-    (copy / "model.json").write_text(json.dumps(document))
+    sign_model_again(copy / "model.json", document)
     with pytest.raises(BadInputError, match="another version"):
         open_model(copy, catalogue=folder / "catalogue.json")
     (copy / "model.safetensors").write_bytes(b"x")

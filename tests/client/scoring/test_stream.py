@@ -9,7 +9,7 @@ import pytest
 
 from cli import main as front
 from client.anomalies.likelihood import surprise
-from client.scoring.follow import DriftingLevel, follow
+from client.scoring.lines import DriftingLevel, follow
 from client.scoring.model import open_model
 from client.scoring.stream import StreamEvent, StreamScorer
 from common.data.events import EventLog, load_events

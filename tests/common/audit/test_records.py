@@ -13,12 +13,13 @@ from client.guard.guard import open_guard
 from common.audit.records import find_records
 from common.audit.verify import verify_path
 from common.errors import BadInputError
-from common.trust.identity import SITE, Identity, Party, Roster
+from common.trust.identity import Identity, Roster
 from tests.cli.test_audit_command import make_audited_run
 from tests.guard_samples import policy, proposal
 
 LIMIT = 6.5
 SHOP = Identity.from_seed("shop", b"s" * 32)
+COORDINATOR = Identity.from_seed("coordinator", b"c" * 32)
 OTHER = Identity.from_seed("shop", b"o" * 32)
 
 
@@ -28,7 +29,7 @@ def make_kit(path: Path, *, plain: bool = False) -> Path:
     (path / "site.toml").write_text("")
     rules = policy(epsilon_max=LIMIT, plain_aggregation=plain)
     rules.save(path / "policy.toml")
-    Roster((Party("shop", SITE, SHOP.public_key),)).save(path / "roster.json")
+    Roster.signed_by(COORDINATOR, [("shop", SHOP.public_key)]).save(path / "roster.json")
     guard = open_guard(path / "state", SHOP, rules, "consumers")
     grant = guard.reserve(proposal())
     guard.store(grant, b"numbers", grant.attestation.attestation.events)
@@ -67,7 +68,7 @@ def test_a_site_that_allows_plain_aggregation_is_not_said_to_be_secure(tmp_path)
 
 
 def test_another_key_in_the_roster_beside_it_is_found(kit):
-    Roster((Party("shop", SITE, OTHER.public_key),)).save(kit / "roster.json")
+    Roster.signed_by(COORDINATOR, [("shop", OTHER.public_key)]).save(kit / "roster.json")
     for form in FORMS:
         assert "another key" in str(verify_path(kit / form).findings[0])
 
@@ -117,7 +118,7 @@ def test_a_coordinators_kit_means_its_newest_run(tmp_path):
 @pytest.mark.parametrize("words", [["audit", "show"], ["audit", "verify"]])
 def test_where_there_is_nothing_the_command_says_so(tmp_path, capsys, words):
     (tmp_path / "empty").mkdir()
-    for path in (tmp_path / "empty", tmp_path / "missing"):
+    for path in (tmp_path / "empty", tmp_path / "missing", Path("/"), Path("/proc")):
         assert main([*words, str(path)]) == 2
         assert "hint: name a run folder, a ledger, a folder of ledgers, or a kit" in capsys.readouterr().err
     with pytest.raises(BadInputError):

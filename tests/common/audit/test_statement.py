@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -69,11 +70,12 @@ def test_a_run_without_noise_claims_nothing() -> None:
     assert not statement.private and not statement.adversaries and "NOT PRIVATE" in statement.warnings[0]
 
 
-def test_simulated_budgets_and_mixed_settings_and_overspending_are_warned_of() -> None:
-    mixed = (*EVENTS, PrivacyEvent(5.0, 0.05, 10))
+def test_simulated_budgets_and_late_runs_and_overspending_are_warned_of() -> None:
     over = SiteBudget("c", "consumers", 1e-5, 0.1, EVENTS, False)
-    warnings = " ".join(make_statement([budget("a", mixed, simulated=True), over], secure=True).warnings)
-    for word in ("does not carry over", "settings differ", "c: spent", "above the limit 0.1"):
+    warnings = " ".join(
+        make_statement([dataclasses.replace(budget("a", simulated=True), order=9.0), over], secure=True).warnings
+    )
+    for word in ("does not carry over", "not planned", "c: spent", "above the limit 0.1"):
         assert word in warnings
 
 

@@ -94,10 +94,45 @@ def test_a_format_without_header_says_how_many_columns_it_has(tmp_path: Path) ->
     assert "fedcart" in error.hint
 
 
-def test_a_line_with_too_many_fields_is_refused_not_cut(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "line",
+    [
+        "c1,2024-01-01,view,lamp,too,many",
+        "c1,2024-01-01",
+        'c1,2024-01-01,view,"never ends',
+        '"c1,2024-01-01,view,lamp',
+        'c1,2024-01-01,view,"a"b',
+        "\x00" * 40,
+        ",",
+        "c1\x1f,2024-01-01,view",
+    ],
+)
+@pytest.mark.parametrize("place", ["first", "middle", "last"])
+def test_a_malformed_line_drops_itself_is_counted_and_changes_no_other(
+    line: str, place: str, tmp_path: Path
+) -> None:
+    path, lines = tmp_path / "log.csv", GOOD.splitlines()
+    path.write_text(GOOD)
+    clean, _ = load_events(path, "fedcart", secret=b"secret")
+    lines.insert({"first": 1, "middle": 700, "last": len(lines)}[place], line)
+    path.write_text("\n".join(lines) + "\n")
+    log, report = load_events(path, "fedcart", secret=b"secret")
+    assert log.frame.equals(clean.frame)
+    assert report.found("malformed") + report.found("no-time") + report.found("no-consumer") >= 1
+    assert report.lines == 2_001 and report.dropped == 1
+
+
+def test_quotes_are_read_line_by_line(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
-    path.write_text(GOOD + "c1,2024-01-01,view,lamp,too,many\n")
-    refused(path)
+    path.write_text(
+        "consumer,timestamp,event,item,note\n"
+        'a,2024-01-01,view,"lamp, small","say ""hi"""\r\n'
+        'b,2024-01-01,view,12" vinyl,x\n'
+        "c,2024-01-01,view,plain,\n"
+    )
+    log, report = load_events(path, "fedcart", secret=b"secret")
+    assert set(log.frame["item"]) == {"lamp, small", '12" vinyl', "plain"}
+    assert not report.found("malformed")
 
 
 def test_a_stray_latin_1_description_does_not_stop_a_load(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from common.model import batch as batches
-from common.model.baselines import BACKOFF, SCORERS, evaluate_baselines, fit
+from common.model.baselines import BACKOFF, RANKS, asked_steps, evaluate_baselines, fit
 from common.model.batch import Batcher
-from tests.common.model.tiny_market import random_sequences, sequences_of
+from common.model.metrics import expected_ranks
+from tests.common.model.tiny_market import SIZES, random_sequences, sequences_of
 
 
 @pytest.fixture
@@ -35,19 +37,51 @@ def test_similarity_counts_a_consumer_once_per_item(market):
     assert near[1, 4] == 0
 
 
-def test_scores_by_hand(market):
+def dense_scores(counts, sequences):
+    """Scores of every item at every step whose next item is known, baseline by baseline, by a loop."""
+    scores = {name: [] for name in RANKS}
+    for a, b in zip(sequences.offsets[:-1], sequences.offsets[1:], strict=True):
+        row = sequences.column("item")[a:b].tolist()
+        for step, target in enumerate(row[1:]):
+            if target == 0:
+                continue
+            seen = {item: 1.0 + when for when, item in enumerate(row[: step + 1]) if item}
+            last = next((item for item in reversed(row[: step + 1]) if item), 0)
+            recent = counts.popularity.copy()
+            for item, score in seen.items():
+                recent[item] = score
+            scores["popularity"].append(counts.popularity)
+            scores["markov"].append(counts.transitions.toarray()[last] + BACKOFF * counts.popularity)
+            scores["item-knn"].append(counts.similarity.toarray()[last] + np.float32(1e-6) * counts.popularity)
+            scores["repeat-last"].append(recent)
+    return {name: torch.from_numpy(np.stack(rows)) for name, rows in scores.items()}
+
+
+@pytest.mark.parametrize("name", RANKS)
+def test_ranks_are_those_among_the_scores_of_all_items(name):
+    train, holdout = random_sequences(40, seed=5), random_sequences(30, seed=6)
+    counts = fit(train, SIZES["item"])
+    found, expected = [], []
+    for row in range(30):  # one consumer at a time: the steps then stand in the order of the loop
+        batch = Batcher(holdout).packed(np.array([row]))
+        if batch.steps:
+            steps = asked_steps(counts, batch)
+            found += RANKS[name](counts, steps).tolist()
+            expected += steps.target.tolist()
+    scores = dense_scores(counts, holdout)[name]
+    np.testing.assert_array_equal(found, expected_ranks(scores, torch.tensor(expected)).numpy())
+
+
+def test_the_latest_item_comes_first_and_popular_ones_behind_those_seen(market):
     counts = market[1]
-    batch = Batcher(sequences_of([[3, 1, 0, 2, 3]])).packed(np.array([0]))
-    asked = np.array([0, 2, 3])  # the next item is known behind steps 0, 2 and 3
-    last = np.array([3, 1, 2])  # the latest known item at each of them
-    scores = {name: scorer(counts, batch, asked, last) for name, scorer in SCORERS.items()}
-    np.testing.assert_allclose(scores["popularity"], np.repeat(counts.popularity[None], 3, axis=0))
-    wanted = counts.transitions.toarray()[[3, 1, 2]] + BACKOFF * counts.popularity
-    np.testing.assert_allclose(scores["markov"], wanted)
-    recent = [np.argsort(-row)[:3].tolist() for row in scores["repeat-last"]]
-    assert recent[0][0] == 3
-    assert recent[1][:2] == [1, 3]
-    assert recent[2] == [2, 1, 3]
+    steps = asked_steps(counts, Batcher(sequences_of([[3, 1, 0, 2, 3]])).packed(np.array([0])))
+    assert steps.last.tolist() == [3, 1, 2]
+    assert steps.target.tolist() == [1, 2, 3]
+    assert steps.recent.tolist() == [
+        1.5,
+        2,
+        2,
+    ]  # behind 3: 1 and 2 are equally popular; then 3 is the oldest of three
 
 
 def test_metrics_equal_a_loop_over_steps():

@@ -1,5 +1,6 @@
 """Targets at the last step only: which step is asked, that nothing else is computed, and that it is the same number."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,14 @@ def test_logits_exist_for_the_target_steps_only(monkeypatch: pytest.MonkeyPatch)
         seen.append(tuple(hidden.shape))
         return plain(self, hidden, batch)
 
+    in_pieces = ItemHead.logits_in_pieces
+
+    def watched_pieces(self: ItemHead, states: torch.Tensor, batch: Batch) -> Iterator[tuple[slice, torch.Tensor]]:
+        seen.append(tuple(states.shape))
+        return in_pieces(self, states, batch)
+
     monkeypatch.setattr(ItemHead, "logits", watched)
+    monkeypatch.setattr(ItemHead, "logits_in_pieces", watched_pieces)
     model, batch = model_of(torch.float32, 1, heads=HEADS), batcher_of(EVENTS, 1, targets="last").packed(ROWS)
     model.losses(batch)
     consumer_metrics(model, batch)

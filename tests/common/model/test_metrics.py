@@ -8,6 +8,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+import common.model.heads as heads
 import common.model.metrics as metrics
 from client.training.evaluation import evaluate, metric_sums
 from common.errors import ConfigError
@@ -15,7 +16,7 @@ from common.model.batch import Batcher
 from common.model.metrics import consumer_metrics, expected_ranks
 from common.model.parameters import FlatParameters
 from common.model.targets import purchase_intent
-from common.privacy.mechanism import HOLDOUT
+from common.privacy.mechanism import HOLDOUT_SIDE
 from common.tasks.metric_sums import histogram_auc, metric_names, metric_sensitivity, summarise
 from common.trust.randomness import PrivateStream, SeededStream
 from tests.common.model.tiny_market import SIZES, random_sequences, sequences_of, small_model
@@ -57,6 +58,23 @@ def test_metric_sums_equal_a_loop_over_consumers_and_steps(monkeypatch, k):
     np.testing.assert_allclose(metric_sums(model, Batcher(sequences)), brute_force(model, sequences, k), rtol=1e-5)
 
 
+@pytest.mark.parametrize("cells", [1, 40, 1 << 18])
+@pytest.mark.parametrize("targets", ["every", "last"])
+def test_logits_in_pieces_are_the_logits_of_the_loss(monkeypatch, cells, targets):
+    monkeypatch.setattr(heads, "CELLS_AT_ONCE", cells)
+    sequences, names = random_sequences(25, seed=4), ["next-item", "next-event", "next-category"]
+    model = small_model(heads=dict.fromkeys(names, 1.0), copy_bonus=2.0).eval()
+    batch = Batcher(sequences, names, targets=targets).packed(np.arange(25))
+    hidden = model.hidden_states(batch)
+    for name, head in model.heads.items():
+        asked = batch.target_steps(name, hidden)
+        states = asked.hidden.flatten(0, -2)
+        pieces = [(piece, logits.clone()) for piece, logits in head.logits_in_pieces(states, asked.batch)]
+        assert [i for piece, _ in pieces for i in range(piece.start, piece.stop)] == list(range(len(states)))
+        whole = head.logits(asked.hidden, asked.batch).flatten(0, -2)
+        torch.testing.assert_close(torch.cat([logits for _, logits in pieces]), whole)
+
+
 def test_ties_count_with_their_mean_rank_and_nan_never_helps():
     scores = torch.tensor([[5.0, 1.0, 1.0, 1.0], [float("nan"), 2.0, 0.0, 0.0], [1.0, float("nan"), 0.0, 0.0]])
     assert expected_ranks(scores, torch.tensor([2, 1, 1])).tolist() == [2.0, 1.0, 4.0]
@@ -91,7 +109,12 @@ def test_released_sums_carry_noise_of_the_stated_size_on_every_coordinate_and_an
     noise = np.array([d.vector - exact for d in drawn])
     assert noise.std(axis=0) == pytest.approx(np.full(5, 3 * math.sqrt(5)), rel=0.3)
     (event,) = drawn[0].events
-    assert (event.sampling_rate, event.steps, event.sub_scope, event.noise_multiplier) == (1.0, 1, HOLDOUT, 3.0)
+    assert (event.sampling_rate, event.steps, event.sub_scope, event.noise_multiplier) == (
+        1.0,
+        1,
+        HOLDOUT_SIDE,
+        3.0,
+    )
 
 
 def test_without_noise_the_release_is_exact_and_uncharged():

@@ -138,7 +138,7 @@ def test_the_residual_path_adds_the_embedding_to_the_encoder_output():
     with torch.no_grad():
         for parameter in model.encoder.parameters():
             parameter.zero_()
-    torch.testing.assert_close(model.hidden_states(batch), model.embed(batch))
+    torch.testing.assert_close(model.hidden_states(batch), model.embed(batch.inputs))
 
 
 def test_a_tied_model_has_one_item_matrix_and_an_untied_model_two():

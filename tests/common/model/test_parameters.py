@@ -19,12 +19,13 @@ from common.model.parameters import (
     save_model,
 )
 from tests.common.model.tiny_market import random_sequences, small_model
+from tests.guard_samples import COORDINATOR, sign_model_again
 
 
 def saved(folder, **settings):
     model = small_model(**settings)
     flat = FlatParameters(model)
-    save_model(folder, flat.numpy(), flat.layout, {"round": 3})
+    save_model(folder, flat.numpy(), flat.layout, {"round": 3}, COORDINATOR)
     return flat
 
 
@@ -81,6 +82,9 @@ def test_weights_that_do_not_match_their_metadata_are_refused(tmp_path):
     document = json.loads((tmp_path / METADATA_FILE).read_bytes())
     document["layout"][0][1] = [14, 8]
     (tmp_path / METADATA_FILE).write_text(json.dumps(document))
+    with pytest.raises(BadInputError, match="not signed"):
+        load_model(tmp_path)
+    sign_model_again(tmp_path / METADATA_FILE, document)
     with pytest.raises(BadInputError, match="damaged"):
         load_model(tmp_path)
 

@@ -11,6 +11,7 @@ from common.errors import BadInputError
 from common.model.network import ModelShape, build_model
 from common.model.transfer import adopt
 from simulations import oracle
+from tests.guard_samples import sign_model_again
 from tests.scoring_samples import config_of, market, write_model_folder
 
 SPEC = feature_spec(market().catalogue)
@@ -61,6 +62,6 @@ def test_an_earlier_model_that_does_not_fit_is_refused(earlier, tmp_path):
         (tmp_path / name).write_bytes((earlier / name).read_bytes())
     document = json.loads((tmp_path / "model.json").read_text())
     document["metadata"] = {}
-    (tmp_path / "model.json").write_text(json.dumps(document))
+    sign_model_again(tmp_path / "model.json", document)
     with pytest.raises(BadInputError, match="another version"):
         adopt(_model(), tmp_path, SPEC)

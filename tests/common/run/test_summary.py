@@ -6,8 +6,16 @@ import pytest
 
 from common.errors import BadInputError
 from common.run.files import RunFolder
-from common.run.records import COMPLETED, FAILED, STOPPED, RoundRecord
-from common.run.summary import Summary, checked_status, sums_in, without_sum
+from common.run.records import (
+    COMPLETED,
+    FAILED,
+    STOPPED,
+    RoundRecord,
+    Summary,
+    checked_status,
+    sums_in,
+    without_sum,
+)
 
 GOOD, LOST = RoundRecord(1), RoundRecord(2, aborted="too-few-share")
 CLOSING = RoundRecord(3, kind="evaluate")

@@ -1,0 +1,171 @@
+"""What the operator of a site says yes to: every figure follows from the plan, none is the coordinator's word."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import cli.show as show
+from common.errors import FedcartError
+
+if TYPE_CHECKING:
+    from client.runtime.approval import Request
+    from common.deployment import SiteKit
+    from common.plan import RunPlan
+
+
+def show_request(kit: SiteKit, request: Request) -> None:
+    """Print a request: settings, cost and budget. Raises: BadInputError if it shows another plan than its digest names."""
+    plan = request.read()
+    config = plan.config
+    training, heads = config.training, config.model.heads
+    rows = [
+        ("run", f"{request.run}: {request.status}"),
+        ("plan", request.digest),
+        ("task", f"{config.task}, {training.rounds} rounds of {training.local_steps} steps"),
+        ("model", f"{plan.parameters:,} parameters"),
+        ("heads", ", ".join(f"{name} (weight {weight:g})" for name, weight in heads.items())),
+        ("sites", ", ".join(f"{name} ({declared} consumers)" for name, declared in plan.populations)),
+        ("weights", config.aggregation.weights),
+        ("aggregation", config.aggregation.mode),
+        ("learning rate", f"{training.learning_rate:g}" if training.learning_rate else "the recipe's own"),
+        ("features", _features(plan)),
+        ("held out", f"{config.privacy.holdout:g} of the consumers, for evaluation"),
+        *plan.task.approval_rows(config),
+        *_privacy_rows(plan),
+        *_budget_rows(kit, plan),
+    ]
+    for name, text in rows:
+        show.line(f"{name:<13} {text}")
+
+
+def plain_request(kit: SiteKit, request: Request) -> dict[str, object]:
+    """The same for machines. Raises: BadInputError."""
+    from common.privacy.accountant import round_up
+
+    plan = request.read()
+    trained, held_out = _both_epsilons(plan)
+    return {
+        **asdict(request),
+        "epsilon": round_up(max(trained, held_out)),
+        "epsilon_trained_on": round_up(trained),
+        "epsilon_held_out": round_up(held_out),
+        "epsilon_said": plan.config.privacy.epsilon,
+        "exceeds": _exceeds(plan),
+        "parameters": plan.parameters,
+        "budget": _budget(kit, plan),
+    }
+
+
+def _budget(kit: SiteKit, plan: RunPlan) -> dict[str, Any] | None:
+    """Epsilon spent, left before and after the run; None without privacy, or where no ledger can be read."""
+    from client.session import budget_with
+    from client.site import load_site
+
+    if not plan.config.privacy.enabled:
+        return None
+    try:
+        site = load_site(kit.path)
+        limit = site.guard().policy.epsilon_max
+        spent, after = budget_with(site, plan)
+        in_the_end = budget_with(site, plan, _later(plan))[1]
+    except FedcartError as error:
+        return {"error": error.message}
+    left = {"left": max(0.0, limit - spent), "left_after": max(0.0, limit - after)}
+    roster = f"version {site.roster.version}: {site.roster.fingerprint}"
+    costs = {"limit": limit, "spent": spent, "after": after, "after_schedule": in_the_end}
+    return {**costs, **left, "fits": after <= limit, "roster": roster}
+
+
+def _later(plan: RunPlan) -> int:
+    """Runs of the plan's schedule that come behind it."""
+    schedule = plan.config.schedule
+    return schedule.periods - schedule.period if schedule.period else 0
+
+
+def _budget_rows(kit: SiteKit, plan: RunPlan) -> list[tuple[str, str]]:
+    """What is left before and after: a yes spends it."""
+    budget = _budget(kit, plan)
+    if budget is None:
+        return []
+    if "error" in budget:
+        return [("budget", f"cannot be read: {budget['error']}")]
+    before = f"{show.epsilon(budget['spent'], 4)} of {budget['limit']:g} spent, {show.budget_left(budget['left'], 4)} left"
+    after = f"with this run {show.epsilon(budget['after'], 4)}, {show.budget_left(budget['left_after'], 4)} left"
+    rows = [("roster", str(budget["roster"])), ("budget", f"{before}; {after}")]
+    unpaid = ("WARNING", "the whole run does not fit: this site would stop before its end")
+    rows = rows if budget["fits"] else [*rows, unpaid]
+    return [*rows, *_schedule_rows(plan, budget["after_schedule"], budget["limit"])]
+
+
+def _schedule_rows(plan: RunPlan, in_the_end: float, limit: float) -> list[tuple[str, str]]:
+    """What follows a run of a schedule, if the coordinator keeps to it; each of its runs asks anew."""
+    schedule = plan.config.schedule
+    if not schedule.period:
+        return []
+    which = f"run {schedule.period} of {schedule.periods}, one a {schedule.every} from {schedule.begins}"
+    rows = [
+        (
+            "schedule",
+            f"{which}, says the coordinator; with all that are left {show.epsilon(in_the_end, 4)} of {limit:g} spent",
+        )
+    ]
+    unpaid = ("WARNING", "the whole schedule does not fit: this site would refuse one of its later runs")
+    return rows if in_the_end <= limit else [*rows, unpaid]
+
+
+def _features(plan: RunPlan) -> str:
+    from json import loads
+
+    spec = loads(plan.features)
+    named = {key: spec[key] for key in ("catalogue_items", "item_buckets", "category_buckets") if spec.get(key)}
+    words = [f"{value} {key.replace('_', ' ')}" for key, value in named.items()]
+    return ", ".join([f"last {plan.config.features.max_events} events of a consumer", *words])
+
+
+def _privacy_rows(plan: RunPlan) -> list[tuple[str, str]]:
+    from common.errors import ConfigError
+    from common.privacy.accountant import show_epsilon
+    from common.privacy.delta import delta_remark
+
+    privacy = plan.config.privacy
+    if not privacy.enabled:
+        return [("privacy", "NONE: the policy will refuse this run")]
+    noise, rate = plan.task.evaluation_words(plan), plan.task.sampling_rate(plan.config)
+    trained, held_out = _both_epsilons(plan)
+    rows = [
+        (
+            "privacy",
+            f"noise multiplier {plan.noise_multiplier:.4f}, sampling rate {rate:g}, "
+            f"clip {privacy.clip:g}; {noise}",
+        ),
+        (
+            "epsilon",
+            f"{show_epsilon(max(trained, held_out))} for all rounds and the closing evaluation (delta {privacy.delta:g}), "
+            f"computed here; the coordinator says {privacy.epsilon:g} at most",
+        ),
+        (
+            "",
+            f"{show_epsilon(trained)} for a consumer who is trained on, {show_epsilon(held_out)} for one who is held out",
+        ),
+    ]
+    if _exceeds(plan):
+        rows.append(("WARNING", "the settings cost more than the coordinator says"))
+    try:
+        remark = delta_remark(privacy.delta, dict(plan.populations))
+    except ConfigError as error:
+        remark = f"{error.message}; the promise says nothing"
+    return [*rows, ("WARNING", remark)] if remark else rows
+
+
+def _both_epsilons(plan: RunPlan) -> tuple[float, float]:
+    """What the whole run can cost a consumer who is trained on, and one who is held out: the guard lets it take no more."""
+    from common.privacy.accountant import ScopeAccountant
+    from common.privacy.mechanism import HOLDOUT_SIDE, TRAIN_SIDE
+
+    account, delta = ScopeAccountant(plan.total_events()), plan.config.privacy.delta
+    return account.sub_epsilon(TRAIN_SIDE, delta), account.sub_epsilon(HOLDOUT_SIDE, delta)
+
+
+def _exceeds(plan: RunPlan) -> bool:
+    return max(_both_epsilons(plan)) > plan.config.privacy.epsilon

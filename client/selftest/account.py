@@ -1,0 +1,175 @@
+"""The account: known answers of the accountant, and a scratch ledger that is driven through everything it must count."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import client.guard.guard as guards
+import client.selftest.report as report
+import common.privacy.accountant as accounting
+from client.guard.policy import Proposal, SitePolicy
+from client.selftest.report import Check
+from common.errors import FedcartError
+from common.privacy.mechanism import HOLDOUT_SIDE, TRAIN_SIDE, Losses, PrivacyEvent
+from common.trust.identity import Identity
+
+DELTA = 1e-5
+UNSAMPLED = {0.5: 9.997256, 1.0: 4.377178, 2.0: 1.993091, 5.0: 0.725522, 10.0: 0.340669}
+"""sigma -> epsilon of one Gaussian release; Balle and Wang 2018, theorem 8."""
+SAMPLED = (
+    (4.0, 0.01, 10_000, 1.0355, 0.9470),
+    (1.0, 128 / 5_000, 400, 3.6738, 3.2505),
+    (1.7, 0.05, 200, 2.1585, 1.9531),
+)
+"""sigma, rate, steps, RDP, PLD: computed once with dp-accounting 0.6.0 outside of this program."""
+LATE = ((1.7, 0.05, 200), (2.2, 0.05, 200), 3.8, 3.9611)
+"""Two runs, the second planned after the first one's release, at order 3.8."""
+
+Reserve = Callable[..., guards.Grant]
+
+
+def vectors() -> list[Check]:
+    """Epsilon of known mechanisms, by every accountant that counts."""
+    checks = []
+    for sigma, known in UNSAMPLED.items():
+        seen = accounting.epsilon_of((PrivacyEvent(sigma, 1.0, 1),), DELTA)
+        checks.append(_close(f"epsilon of sigma {sigma:g}", seen, known, 1e-5))
+    for sigma, rate, steps, rdp, pld in SAMPLED:
+        event = (PrivacyEvent(sigma, rate, steps),)
+        checks.append(
+            _close(
+                f"Rényi: sigma {sigma:g}, rate {rate:g}", accounting.RdpAccountant(event).epsilon(DELTA), rdp, 2e-3
+            )
+        )
+        checks.append(
+            _close(f"counted: sigma {sigma:g}, rate {rate:g}", accounting.epsilon_of(event, DELTA), pld, 2e-3)
+        )
+    first, second, order, known = LATE
+    late = accounting.epsilon_of([PrivacyEvent(*first), PrivacyEvent(*second)], DELTA, order)
+    checks.append(_close("a run that was not planned in advance", late, known, 2e-3))
+    both = [PrivacyEvent(1.0, 0.05, 100)], [PrivacyEvent(1.2, 1.0, 1, HOLDOUT_SIDE)]
+    everywhere = accounting.epsilon_everywhere([(Losses.of(events), None) for events in both], DELTA)
+    return [*checks, _close("trained here, held out there", everywhere, 5.0404, 2e-3)]
+
+
+def _close(name: str, seen: float, known: float, tolerance: float) -> Check:
+    return Check(name, abs(seen - known) <= tolerance, seen, known, f"known answer, to {tolerance:g}")
+
+
+def ledger() -> list[Check]:
+    """Everything that must be charged is, by the right rule, and nothing is given back that was seen."""
+    event, look = PrivacyEvent(1.7, 0.05, 20), PrivacyEvent(30.0, 1.0, 1, HOLDOUT_SIDE)
+    checks = []
+    with scratch_ledger() as (open_again, asked):
+        before = open_again().reserve(asked(1, event, look)).attestation.attestation
+        guard = open_again()
+        checks.append(
+            report.holds("an open reservation counts", guard.status().epsilon > 0.1, "before anything left")
+        )
+        covers = Losses.of(before.totals).covers(Losses.of((event, look)))
+        checks.append(report.holds("totals of an attestation", covers, "what was just reserved is in them"))
+        _leave(guard, guard.find("selftest", 1))
+        for number in (2, 3):
+            guard = open_again()
+            _leave(guard, guard.reserve(asked(number, event, look)))
+        spent = open_again().status().epsilon
+        known = accounting.epsilon_of((PrivacyEvent(1.7, 0.05, 60),), DELTA)
+        checks.append(
+            Check("composition over rounds and restarts", spent >= known - 1e-3, spent, known, "at least this")
+        )
+        sides = {e.sub_scope: e.steps for e in guard.ledger.state.spent}
+        checks.append(
+            report.holds("both parts of the consumers", sides == {TRAIN_SIDE: 60, HOLDOUT_SIDE: 3}, "each its own")
+        )
+        checks += _failing(open_again, asked, event)
+    return [*checks, _late(event), _limit(event)]
+
+
+def _failing(
+    open_again: Callable[[], guards.Guard], asked: Callable[..., Proposal], event: PrivacyEvent
+) -> list[Check]:
+    guard = open_again()
+    charged = guard.reserve(asked(4, event)).attestation.attestation.epsilon_after
+    guard.fail(guards.ReservationKey(*_newest(guard)))
+    guard.close_round("selftest", 4)
+    guard.restart()
+    stays = open_again().status().epsilon >= charged - 1e-6
+    paid = open_again().status().epsilon
+    guard = open_again()
+    for number in range(10, 15):
+        guard.reserve(asked(number, event, run="watched"))
+        guard.close_round("watched", number)
+    watched = open_again().status().epsilon > paid
+    return [
+        report.holds("a failed answer stays charged", stays, "the failure was seen"),
+        report.holds("watching for nothing ends", watched, "two rounds are given back, no more"),
+    ]
+
+
+def _newest(guard: guards.Guard) -> tuple[int, str, str, int]:
+    found = guard.find("selftest", 4)
+    assert found is not None
+    return found.sequence, found.head, found.run, found.round
+
+
+def _late(event: PrivacyEvent) -> Check:
+    with scratch_ledger() as (open_again, asked):
+        guard = open_again()
+        _leave(guard, guard.reserve(asked(1, event)))
+        said = guard.reserve(
+            asked(1, PrivacyEvent(2.2, 0.05, 20), run="later", config="cd" * 32)
+        ).attestation.attestation
+    return report.holds("a run after the first release", said.adaptive, "counts at the order fixed before it")
+
+
+def _limit(event: PrivacyEvent) -> Check:
+    """A limit for exactly three rounds lets three through, and not four."""
+    three = accounting.epsilon_of(
+        (PrivacyEvent(event.noise_multiplier, event.sampling_rate, 3 * event.steps),), DELTA
+    )
+    with scratch_ledger(three + 1e-6) as (open_again, asked):
+        made = 0
+        for number in range(1, 6):
+            try:
+                guard = open_again()
+                _leave(guard, guard.reserve(asked(number, event)))
+                made += 1
+            except FedcartError:
+                break
+        spent = open_again().status().epsilon
+    return Check(
+        "the limit", made == 3 and spent <= three + 1e-5, float(made), 3.0, "rounds that fit, no more and no less"
+    )
+
+
+def _leave(guard: guards.Guard, grant: Any) -> None:
+    charged = guard.ledger.state.reservations[grant.sequence].body.events
+    guard.store(grant, b"contribution", charged)
+    guard.commit(grant)
+
+
+@contextmanager
+def scratch_ledger(limit: float = 100.0) -> Iterator[tuple[Callable[[], guards.Guard], Callable[..., Proposal]]]:
+    """A ledger in a temporary folder: how to open it again, and how to ask for a round."""
+    with tempfile.TemporaryDirectory(prefix="fedcart-selftest-") as name:
+        identity = Identity.generate("selftest")
+        policy = SitePolicy(epsilon_max=limit, delta=DELTA, sampling_rate_max=1.0, failures_max=100)
+
+        def open_again() -> guards.Guard:
+            return guards.open_guard(Path(name), identity, policy, "selftest", simulated=True)
+
+        def asked(number: int, *events: PrivacyEvent, **changes: Any) -> Proposal:
+            digest = f"{number:064x}"
+            plain = Proposal(
+                run="selftest", round=number, attempt=1, kind="train", task="next-behaviour", query=digest,
+                config="ab" * 32, events=events, delta=DELTA, clip=1.0, cohort=3, threshold=3, population=1_000,
+                min_stockists=3, secure=True,
+            )  # fmt: skip
+            return dataclasses.replace(plain, **changes)
+
+        yield open_again, asked

@@ -1,0 +1,135 @@
+"""What a run would bring each site to, from the attestations that the coordinator has: before anybody is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.config import RunConfig
+from common.deployment import CoordinatorKit
+from common.errors import ConfigError, RefusedError
+from common.plan import RunPlan
+from common.privacy.accountant import choose_order, epsilon_of, round_up
+from common.run.files import HEADS_FILE
+from server.admission import HeadsBook
+from server.planning import plan_of_run
+
+EPSILONS = (8.0, 6.0, 5.0, 4.0, 3.0, 2.5, 2.0, 1.5, 1.0, 0.75, 0.5, 0.25)  # that are tried
+USUAL_LIMIT = 8.0  # of a site's policy, where it is not known
+
+
+@dataclass(frozen=True)
+class SiteShare:
+    """One site's account with a run in it. ``limit`` None: it never attested, so neither limit nor spending is known.
+
+    ``after`` counts the whole run, as the site's own gate will.
+    """
+
+    site: str
+    spent: float
+    limit: float | None
+    after: float
+
+    @property
+    def can_pay(self) -> bool:
+        """Whether the whole run fits, as far as is known."""
+        return self.limit is None or self.after <= self.limit
+
+    @property
+    def left(self) -> float | None:
+        """What is left before the run."""
+        return None if self.limit is None else max(0.0, self.limit - self.spent)
+
+
+def shares(kit: CoordinatorKit, plan: RunPlan, runs: int = 1) -> list[SiteShare]:
+    """Every site of a plan, as its last attestation leaves it, with so many runs of the plan on top.
+
+    A site that never attested is taken to have the usual order and limit of a new one.
+    """
+    heads, events = HeadsBook.open(kit.state / HEADS_FILE).heads, plan.total_events() * runs
+    found = []
+    for site in plan.sites:
+        latest = heads.latest(site)
+        if latest is None:
+            found.append(SiteShare(site, 0.0, None, epsilon_of_runs(plan, runs)))
+            continue
+        said = latest.attestation
+        # after a release, and from the second run on, a run is late: the scope's fixed order counts
+        order = said.order if said.totals or runs > 1 else None
+        after = round_up(epsilon_of([*said.totals, *events], said.delta, order))
+        found.append(SiteShare(site, round_up(max(said.epsilon_after, said.recomputed)), said.limit, after))
+    return found
+
+
+@dataclass(frozen=True)
+class AfterRuns:
+    """How the sites stand after so many runs of the same plan, one a period, each from the last one's model.
+
+    ``worst``: largest epsilon of any site; ``cannot``: sites whose limit would be passed; ``unsure``: sites that have
+    attested no limit yet and would pass the usual one.
+    """
+
+    number: int
+    worst: float
+    cannot: tuple[str, ...]
+    unsure: tuple[str, ...] = ()
+
+
+def horizon(kit: CoordinatorKit, plan: RunPlan, periods: int) -> list[AfterRuns]:
+    """One statement over all periods: who can still pay after each. The unit stays the consumer of the scope."""
+    found = []
+    for number in range(1, periods + 1):
+        after = shares(kit, plan, runs=number)
+        cannot = tuple(share.site for share in after if not share.can_pay)
+        unsure = tuple(share.site for share in after if share.limit is None and share.after > USUAL_LIMIT)
+        found.append(AfterRuns(number, max(share.after for share in after), cannot, unsure))
+    return found
+
+
+def epsilon_of_runs(plan: RunPlan, runs: int) -> float:
+    """What so many runs of a plan cost a consumer who is there in all of them, and whose scope was new before."""
+    events, delta = plan.total_events(), plan.config.privacy.delta
+    order = choose_order(events, delta, USUAL_LIMIT) if runs > 1 else None
+    return round_up(epsilon_of(events * runs, delta, order))
+
+
+def require_carried(after: list[AfterRuns], sites: int, needed: int, hint: Callable[[int], str]) -> None:
+    """Return if at least ``needed`` of so many sites can pay for all of these runs; ``hint``: what to do if so many fit.
+
+    Raises: RefusedError saying how many runs they can pay for: nobody is asked to begin what cannot be ended.
+    """
+    carried = sum(sites - len(one.cannot) >= needed for one in after)
+    if carried == len(after):
+        return
+    first = after[carried]
+    raise RefusedError(
+        f"the sites can pay for {carried} of the {len(after)} runs that are left of the schedule, {needed} sites are needed "
+        f"in each: the next would bring {', '.join(first.cannot)} above the limit, at worst to epsilon {first.worst:g}",
+        hint=hint(carried),
+    )
+
+
+def largest_that_fits(kit: CoordinatorKit, config: RunConfig, *, base: Path, runs: int = 1) -> str:
+    """The largest epsilon, of those tried, with which every site can pay for so many such runs; empty if none is."""
+    for epsilon in EPSILONS:
+        privacy = config.privacy.model_copy(update={"epsilon": epsilon})
+        with suppress(ConfigError):  # this noise is not possible
+            plan = plan_of_run(kit, config.model_copy(update={"privacy": privacy}), base=base)
+            if all(share.can_pay for share in shares(kit, plan, runs)):
+                return f"{epsilon:g}"
+    return ""
+
+
+def require_payers(found: list[SiteShare], needed: int) -> list[str]:
+    """The sites that cannot pay, if enough others can. Raises: RefusedError if they are too few: nobody is asked."""
+    poor = [share.site for share in found if not share.can_pay]
+    if len(found) - len(poor) < needed:
+        worst = max((share for share in found if share.limit is not None), key=lambda share: share.after)
+        raise RefusedError(
+            f"{len(found) - len(poor)} of {len(found)} sites can pay for this run, {needed} are needed; {worst.site} would "
+            f"come to epsilon {worst.after:g}, its limit is {worst.limit:g}",
+            hint="fewer rounds or a smaller privacy.epsilon; fedcart server plan KIT RUN.toml shows what fits",
+        )
+    return poor

@@ -1,0 +1,54 @@
+"""What follows from a proven fault: who is left out of the next attempt, and who is not invited any more."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from common.run.files import RunFolder
+from common.run.records import FaultRecord, RoundRecord, SiteRound
+from common.secagg.blame import ProofFile, Proofs, culprits
+from server.secure_sum import SumOutcome
+
+FAULTS_BEFORE_EXCLUSION = (
+    2  # one may be a broken disk or program; a culprit is left out of the round of its fault anyway
+)
+EXCLUDED = "two proven faults"
+
+
+@dataclass
+class Blamed:
+    """The faults of all attempts at one question, and what proves them."""
+
+    faults: list[FaultRecord] = field(default_factory=list)
+    proofs: list[Proofs] = field(default_factory=list)
+    _left_out: dict[str, SiteRound] = field(default_factory=dict)
+
+    def note(self, outcome: SumOutcome, attempt: int) -> tuple[str, ...]:
+        """Take in what an attempt has proven; the sites that it names, for the next attempt to go without."""
+        self.faults += [FaultRecord(f.culprit, f.victim, f.kind, attempt) for f in outcome.faults]
+        if outcome.proofs:
+            self.proofs.append(outcome.proofs)
+        named = culprits(outcome.faults)
+        self._left_out |= {site: outcome.sites[site] for site in named}
+        return named
+
+    def complete(self, outcome: SumOutcome) -> None:
+        """Name in the last attempt's outcome those who were left out of it."""
+        outcome.sites = self._left_out | outcome.sites
+
+    def write(self, folder: RunFolder, number: int) -> str:
+        """Write the proofs of a round; their digest, empty if there is nothing to prove."""
+        if not self.proofs:
+            return ""
+        text = ProofFile(tuple(self.proofs)).to_json()
+        folder.write_proofs(number, text)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def excluded(records: Sequence[RoundRecord]) -> dict[str, str]:
+    """Sites that are not invited any more, with the reason: those that two rounds or more have proven guilty."""
+    named = Counter(site for record in records for site in {fault.culprit for fault in record.faults})
+    return {site: EXCLUDED for site, rounds in sorted(named.items()) if rounds >= FAULTS_BEFORE_EXCLUSION}

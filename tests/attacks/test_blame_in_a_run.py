@@ -1,0 +1,127 @@
+"""Whole runs with a hostile site: they complete without it, name it, charge nobody twice, and invite it no more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import simulations.engines as engines
+from cli.main import main
+from common.audit.verify import verify_path
+from common.run.files import RunFolder
+from common.secagg.messages import Session
+from simulations.grid import InProcessGrid
+from simulations.run import simulate
+from tests.hostile_sites import (
+    Lie,
+    corrupt_machines,
+    false_complaint,
+    garbage_boxes,
+    other_shares_in_the_box,
+    shares_of_a_higher_degree,
+    shares_of_another_key,
+    shares_of_no_polynomial,
+    unsigned,
+    wrong_shares,
+)
+from tests.tiny_federation import Recorder, tiny
+
+pytestmark = pytest.mark.full
+SITES = [f"merchant-{i}" for i in range(1, 9)]
+RIVAL = "merchant-2"
+EIGHT = ("data.sites=8", "data.consumers=480")
+
+# Each way by one site of eight in one round; nobody is proven guilty twice.
+TEN_ROUNDS: list[tuple[str, Lie, str]] = [
+    ("merchant-1", garbage_boxes(RIVAL), "bad-box"),
+    ("merchant-2", garbage_boxes(*SITES[:1], *SITES[2:]), "bad-box"),
+    ("merchant-3", other_shares_in_the_box(RIVAL), "bad-box"),
+    ("merchant-4", shares_of_no_polynomial, "bad-dealing"),
+    ("merchant-5", shares_of_a_higher_degree, "bad-dealing"),
+    ("merchant-6", shares_of_another_key, "bad-dealing"),
+    ("merchant-7", false_complaint(), "false-complaint"),
+    ("merchant-8", wrong_shares(), "wrong-share"),
+    ("merchant-1", unsigned("share"), ""),
+    ("merchant-1", unsigned("unmask"), ""),
+]
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answer every message here, so that a test can make a site lie."""
+
+    def grid(run_id, nodes, _pool, losses, server) -> InProcessGrid:
+        return InProcessGrid(run_id, nodes, None, losses, server)
+
+    monkeypatch.setattr(engines, "InProcessGrid", grid)
+
+
+def test_ten_rounds_with_one_hostile_site_of_eight_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_this_process: None
+) -> None:
+    def lie_of(site: str, session: Session) -> Lie | None:
+        liar, lie, _ = TEN_ROUNDS[session.round - 1] if 1 <= session.round <= 10 else ("", None, "")
+        return lie if site == liar else None
+
+    corrupt_machines(monkeypatch, lie_of)
+    out, watcher = tmp_path / "run", Recorder()
+    assert simulate(tiny(*EIGHT, "training.rounds=10"), out, watcher).status == "completed"
+    trained = [record for record in watcher.records if record.kind == "train"]
+    assert [record.aborted for record in trained] == [""] * 10
+    rounds_with: dict[str, int] = dict.fromkeys(SITES, 0)
+    for record, (liar, _, kind) in zip(trained, TEN_ROUNDS, strict=True):
+        assert {fault.culprit for fault in record.faults} == ({liar} if kind else set())
+        assert {fault.kind for fault in record.faults} == ({kind} if kind else set())
+        others = set(SITES) - {liar}
+        assert {site for site in others if record.sites[site].status == "ok"} == others
+        for site in rounds_with:
+            rounds_with[site] += site in record.attestations
+        if kind:
+            assert record.sites[liar].reason == kind
+            assert any(f"round {record.round}: {liar} " in note for note in watcher.notes)
+    assert set(rounds_with.values()) == {10}  # one RESERVE a round, however many attempts
+    by_sums: dict[int, set[float]] = {}
+    for site, spent in watcher.records[-1].epsilon.items():
+        sums = sum(record.sites[site].status == "ok" for record in watcher.records)
+        by_sums.setdefault(sums, set()).add(spent)
+    assert set(by_sums) == {9, 10, 11}  # all take part in all rounds but those in which they are left out
+    assert all(len(charged) == 1 for charged in by_sums.values())  # the charge is that of the sums alone
+    assert max(by_sums[11]) <= watcher.facts.epsilon_target + 1e-3
+    verdict = verify_path(out)
+    assert verdict.ok, verdict.findings
+    assert len(verdict.faults) == sum(len(record.faults) for record in trained)
+    assert main(["report", str(out)]) == 0
+    assert "dealt merchant-2 a wrong share (proven)" in (out / "report.html").read_text()
+    changed = next(RunFolder(out).proofs.glob("*.json"))
+    assert f"proofs/{changed.name}" in RunFolder(out).manifest()["files"]
+    changed.write_text(changed.read_text().replace("a", "b", 1))
+    assert not verify_path(out).ok
+
+
+class StopAfter(Recorder):
+    """Ends the run after some rounds, to be resumed."""
+
+    def __init__(self, rounds: int) -> None:
+        super().__init__()
+        self.rounds = rounds
+
+    def stop_is_asked(self) -> bool:
+        return len(self.records) >= self.rounds
+
+
+def test_two_proven_faults_end_the_invitations_also_over_a_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_this_process: None
+) -> None:
+    corrupt_machines(monkeypatch, lambda site, session: garbage_boxes(RIVAL) if site == "merchant-1" else None)
+    out, config = tmp_path / "run", tiny("data.sites=5", "training.rounds=4")
+    assert simulate(config, out, StopAfter(1)).status == "interrupted"
+    watcher = Recorder()
+    assert simulate(config, out, watcher, resume=True).status == "completed"
+    records = RunFolder.open(out).metrics()[:4]
+    assert [bool(record.faults) for record in records] == [True, True, False, False]
+    assert ["merchant-1" in record.sites for record in records] == [True, True, False, False]
+    assert all(record.sites[RIVAL].status == "ok" and not record.aborted for record in records)
+    assert any("merchant-1 stopped: two proven faults" in note for note in watcher.notes)
+    assert records[-1].epsilon["merchant-1"] == records[1].epsilon["merchant-1"]
+    assert verify_path(out).ok

@@ -1,0 +1,51 @@
+"""Every planted bug is caught: by a test of the project, and by the installed program's own self-test."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from client import selftest
+from client.selftest import attack
+from common.privacy import accountant
+from tests.planted import table
+from tests.planted.bugs import BUGS, noise_halved
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.full
+
+
+@pytest.mark.parametrize("name", [name for name, bug in BUGS.items() if bug.check])
+def test_the_self_test_catches_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    accountant._epsilon_of.cache_clear()
+    with monkeypatch.context() as patch:
+        BUGS[name].plant(patch)
+        try:
+            caught = [check.name for check in selftest.TESTS[BUGS[name].check]() if not check.passed]
+        except Exception as error:  # a promise that cannot even be tested is not kept
+            caught = [type(error).__name__]
+    accountant._epsilon_of.cache_clear()  # what a bug has computed must not be believed later
+    assert caught
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_a_test_of_the_project_catches_it(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "tests.planted.plugin", "-p", "no:cacheprovider", BUGS[name].test],
+        cwd=ROOT, env={**os.environ, "FEDCART_PLANT": name}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout[-2000:]
+
+
+def test_the_attack_sees_half_the_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    noise_halved(monkeypatch)
+    assert not attack.empirical_audit().passed
+
+
+def test_the_table_in_the_documents_is_that_of_the_bugs() -> None:
+    text = (ROOT / "docs" / "audit.md").read_text()
+    assert table.with_table(text) == text, "run: python -m tests.planted.table docs/audit.md"

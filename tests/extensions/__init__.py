@@ -1,0 +1,1 @@
+"""Encoders as a user would write them, good and bad, in a module that worker processes can import."""

@@ -1,0 +1,1 @@
+"""Planted bugs: one patch each, what must catch it, and how to apply it to a run of pytest."""

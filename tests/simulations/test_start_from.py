@@ -1,0 +1,85 @@
+"""A run that begins from an earlier model begins with what that cost the same consumers."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from common.audit.history import accounts_in, make_history
+from common.audit.records import find_records
+from common.audit.statement import make_statement
+from common.audit.verify import verify_path
+from common.privacy.accountant import PldAccountant
+from common.privacy.entries import Charge, parse_line
+from common.privacy.mechanism import HOLDOUT_SIDE, TRAIN_SIDE, Losses
+from common.run.files import RunFolder
+from simulations.carried import carried_from
+from simulations.run import simulate
+from tests.tiny_federation import Recorder, tiny
+
+EPSILON = ("privacy.epsilon=3", "training.rounds=1")
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "first"
+    assert simulate(tiny(*EPSILON), out).status == "completed"
+    return out
+
+
+def test_every_figure_of_the_second_run_counts_the_first_one(first: Path, tmp_path: Path) -> None:
+    watcher, out = Recorder(), tmp_path / "second"
+    assert simulate(tiny(*EPSILON, f"start_from={first}"), out, watcher).status == "completed"
+    plan = RunFolder.open(out).plan()
+    both = Losses.of([*RunFolder.open(first).plan().total_events(), *plan.total_events()])
+    truth = PldAccountant(both).epsilon(1e-5)
+    assert truth > 4  # each alone costs 3
+    assert all(epsilon >= truth - 1e-6 for epsilon in watcher.records[-1].epsilon.values())
+    assert min(watcher.records[0].epsilon.values()) > 3
+    assert verify_path(out, every_round=True).ok
+    together = make_history([account for run in (first, out) for account in accounts_in(find_records(run))])
+    assert [len(total.accounts) for total in together.scopes] == [1] * len(plan.sites), (
+        "the second holds the first"
+    )
+    assert together.epsilon == pytest.approx(max(watcher.records[-1].epsilon.values()), abs=2e-6)
+    body = parse_line(RunFolder.open(out).ledger(plan.sites[0]).read_bytes().splitlines()[1]).body
+    assert isinstance(body, Charge) and body.reason.startswith("run ")
+
+
+@pytest.mark.full
+def test_a_third_run_counts_both(first: Path, tmp_path: Path) -> None:
+    second, third, watcher = tmp_path / "second", tmp_path / "third", Recorder()
+    simulate(tiny(*EPSILON, f"start_from={first}"), second)
+    simulate(tiny(*EPSILON, f"start_from={second}"), third, watcher)
+    steps = 3 * RunFolder.open(first).plan().total_events()[0].steps
+    spent = PldAccountant([dataclasses.replace(RunFolder.open(third).plan().total_events()[0], steps=steps)])
+    assert min(watcher.records[-1].epsilon.values()) >= spent.epsilon(1e-5) - 1e-6
+
+
+def test_where_the_hold_out_is_drawn_anew_everything_old_counts_on_both_sides(first: Path) -> None:
+    config = tiny(*EPSILON, f"start_from={first}", "privacy.holdout=0.3")
+    carried = carried_from(config, RunFolder.open(first).plan())
+    assert carried and all(both_sides(owed.losses) for owed in carried.values())
+
+
+def both_sides(losses: Losses) -> bool:
+    """Whether every step counts for every consumer."""
+    sides = [sum(e.steps for e in losses if e.sub_scope == side) for side in (TRAIN_SIDE, HOLDOUT_SIDE)]
+    return sides[0] == sides[1] > 0
+
+
+def test_where_the_sites_are_others_each_is_charged_the_largest_of_everything(first: Path) -> None:
+    plan = RunFolder.open(first).plan()
+    other = dataclasses.replace(plan, populations=(("somewhere", 128), ("else", 128), ("here", 128)))
+    carried = carried_from(tiny(*EPSILON, f"start_from={first}"), other)
+    assert set(carried) == {"somewhere", "else", "here"}
+    assert all(both_sides(owed.losses) for owed in carried.values())
+
+
+def test_synthetic_people_of_another_seed_are_other_people(first: Path) -> None:
+    plan = RunFolder.open(first).plan()
+    assert carried_from(tiny(*EPSILON, f"start_from={first}", "seed=9"), plan) == {}
+    assert carried_from(tiny(*EPSILON, "privacy.enabled=false", f"start_from={first}"), plan) == {}
+    assert make_statement([], secure=True, private=False).private is False
