@@ -24,7 +24,7 @@ from common.run.observer import Observer
 from common.trust.identity import Identity, Roster
 from server.admission import HeadsBook
 from server.cohort import ItemCoordinates
-from server.exchange import Exchange
+from server.exchange import LATE, Exchange
 from server.rounds import Measure, Outcome, Run, run_federation
 
 HELLO = b"fedcart/hello/1\0"
@@ -101,24 +101,28 @@ def say_goodbye(run: Run) -> None:
 def greet(grid: Grid, plan: RunPlan, roster: Roster, observer: Observer) -> dict[str, int]:
     """Find out which node is which site: each proves it with its pinned key. Strangers are ignored.
 
+    Waits longer for a node that is connected and silent: it may still be training for a round that was cut off.
     Raises: WorkFailedError if fewer sites than needed are there before the deadline.
     """
     needed = max(plan.config.aggregation.min_sites, 1)
     known: dict[str, int] = {}
     end = time.monotonic() + plan.config.aggregation.exchange_deadline_s
-    while len(known) < len(plan.sites) and time.monotonic() < end:
+    last_end = end + plan.config.aggregation.deadline_s
+    silent = False
+    while len(known) < len(plan.sites) and time.monotonic() < (last_end if silent else end):
         strangers = [node for node in grid.get_node_ids() if node not in known.values()]
         names = {f"node {node}": node for node in strangers}
         question = {name: {"run": plan.run} for name in names}
         before = len(known)
         answers = Exchange(grid, names).ask("hello", question, deadline_s=GREETING_S, group="hello")
+        silent = any(answer.error == LATE for answer in answers.values())
         for name, answer in answers.items():
             site = _proven(answer.parts, plan, roster, names[name], observer)
             if site:
                 known[site] = names[name]
         if len(known) >= needed and len(known) == before:  # whoever is still busy starting had a second chance
             break
-        time.sleep(0.0 if strangers else 0.5)
+        time.sleep(0.0 if silent else 0.5)
     if len(known) < needed:
         raise WorkFailedError(
             f"{len(known)} of {len(plan.sites)} sites are there, {needed} are needed",

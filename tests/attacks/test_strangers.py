@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
+from common import VERSION
 from common.atomic import write_atomic
 from common.errors import WorkFailedError
 from common.flower import private, transport_errors
@@ -34,7 +35,7 @@ from common.trust.certificates import (
     node_public_pem,
 )
 from common.trust.identity import Identity
-from server import gathering
+from server import app, gathering
 from server.admission import HeadsBook
 from server.exchange import Exchange
 from server.rounds import TOO_FEW, Run, evaluate, release_series, run_federation
@@ -396,3 +397,57 @@ def test_series_of_too_few_sites_end_the_run_with_a_word_and_no_market(tmp_path:
     assert [record.kind for record in watcher.records] == ["statistics"]
     run.exchange.nodes.clear()
     assert release_series(run, outcome.state).aborted == TOO_FEW
+
+
+# --- the greeting
+
+
+class Greeted(ScriptedGrid):
+    """Nodes that prove who they are, after having been silent for the first questions."""
+
+    def __init__(self, run: str, identities: dict[int, Identity], silent_s: float) -> None:
+        super().__init__(dict.fromkeys(identities))
+        self.identities, self.run_name, self.speaks_at = identities, run, time.monotonic() + silent_s
+        self.asked = 0
+
+    def push_messages(self, messages: Any) -> Any:
+        self.asked += 1
+        return super().push_messages(messages)
+
+    def pull_messages(self, message_ids: Any) -> Any:
+        if time.monotonic() > self.speaks_at:
+            for node, identity in self.identities.items():
+                signature = identity.sign(app.HELLO + f"{self.run_name}/{node}".encode())
+                self.script[node] = {"site": SITES[node - 2], "signature": signature, "version": VERSION}
+        return super().pull_messages(message_ids)
+
+
+@pytest.mark.parametrize(("silent_s", "there"), [(0.0, True), (1.0, True), (60.0, False)])
+def test_a_connected_site_that_still_works_for_a_round_that_was_cut_off_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silent_s: float, there: bool
+) -> None:
+    monkeypatch.setattr(app, "GREETING_S", 0.1)
+    short = ["aggregation.exchange_deadline_s=0.3", "aggregation.deadline_s=2.0"]
+    run, watcher = run_over(tmp_path, Line(), None, *short)
+    identities = {
+        2 + n: IDENTITY if s == "one" else Identity.from_seed(s, s.encode().ljust(32)) for n, s in enumerate(SITES)
+    }
+    grid = Greeted(run.plan.run, identities, silent_s)
+    if there:
+        assert set(app.greet(grid, run.plan, run.roster, watcher)) == set(SITES)
+    else:
+        with pytest.raises(WorkFailedError, match="0 of 3 sites are there"):
+            app.greet(grid, run.plan, run.roster, watcher)
+
+
+def test_nodes_that_answer_and_prove_nothing_are_neither_waited_for_nor_asked_without_a_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "GREETING_S", 0.1)
+    run, watcher = run_over(tmp_path, Line(), None, "aggregation.exchange_deadline_s=0.6")
+    grid = Greeted("another-run", {2: IDENTITY}, 0.0)
+    began = time.monotonic()
+    with pytest.raises(WorkFailedError, match="0 of 3 sites are there"):
+        app.greet(grid, run.plan, run.roster, watcher)
+    assert time.monotonic() - began < 60.0  # the deadline of training, 600 s, is not waited for
+    assert grid.asked <= 3
