@@ -95,6 +95,7 @@ PATCHED: dict[tuple[str, str], tuple[str, ...]] = {
         "initial_backoff", "backoff_cap",
     ),
     ("start_client_internal", "time.sleep"): (),
+    ("start_client_internal", "_push_messages"): ("state", "object_store", "send", "push_object"),
     ("start_client_internal", "http_request_response"): (
         "server_address", "insecure", "root_certificates", "authentication_keys", "max_retries", "max_wait_time",
     ),

@@ -92,7 +92,11 @@ def run_supernode(settings: NodeSettings, check_bundle: CheckBundle, events: Nod
     pace = Pace()
     _keep_pace(pace)
 
-    def message_stored() -> None:
+    turn = Turn()
+    _answer_in_turn(turn)
+
+    def message_stored(message_id: str) -> None:
+        turn.asked = message_id
         pace.message_seen()
         events.on_message()
 
@@ -118,8 +122,36 @@ def _keep_pace(pace: Pace) -> None:
     private("start_client_internal").time = pace
 
 
+@dataclass
+class Turn:
+    """The id of the message that was stored last: the SuperNode takes no other before that one is answered."""
+
+    asked: str = ""
+
+
+def _answer_in_turn(turn: Turn) -> None:
+    """The SuperNode waits for the answer to the message it has just taken, not for any answer.
+
+    Otherwise the late answer to a message of a run that is over passes for it, and each answer after that leaves
+    only when the next question comes: to the server the site is silent until it is started again.
+    """
+    push_once = patched("start_client_internal", "_push_messages")
+
+    def push_messages(state: Any, object_store: Any, send: Callable[..., Any], push_object: Any) -> None:
+        answered: set[str] = set()
+
+        def send_and_note(message: Any, tree: Any, duration: float) -> Any:
+            answered.add(message.metadata.reply_to_message_id)
+            return send(message, tree, duration)
+
+        while turn.asked not in answered:
+            push_once(state, object_store, send_and_note, push_object)
+
+    private("start_client_internal")._push_messages = push_messages
+
+
 def _watch_connection(
-    check_bundle: CheckBundle, on_connected: Callable[[int], None], on_message: Callable[[], None]
+    check_bundle: CheckBundle, on_connected: Callable[[int], None], on_message: Callable[[str], None]
 ) -> None:
     """Everything that comes through the SuperNode's connection is checked and told."""
     connect = patched("start_client_internal", "http_request_response")
@@ -177,7 +209,7 @@ def _start_local_interface(states: Any, secret: bytes) -> str:
 
 
 def _guarded(
-    connect: Callable[..., Any], check_bundle: CheckBundle, stored: Callable[[], None]
+    connect: Callable[..., Any], check_bundle: CheckBundle, stored: Callable[[str], None]
 ) -> Callable[..., Any]:
     """Wrap Flower's connection so that everything a server claims about a run passes ``check_bundle``."""
 
@@ -188,15 +220,32 @@ def _guarded(
             get_run, get_fab = _guarded_bundle(get_run, get_fab, check_bundle)
 
             def confirm_and_tell(run_id: int, message_id: str) -> None:
-                confirm(run_id, message_id)
-                stored()
+                _unless_over(confirm)(run_id, message_id)
+                stored(message_id)
 
             def send_without_duration(message: Any, tree: Any, _duration: float) -> Any:
                 return send(message, tree, 0.0)
 
+            pull = _unless_over(pull)
             yield node_id, receive, send_without_duration, get_run, get_fab, pull, push, confirm_and_tell
 
     return guarded_connect
+
+
+def _unless_over(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The same call; a run that ended meanwhile is an error of the message, which Flower then drops with its task.
+
+    Flower's own word for it is no ``Exception``: the message would be dropped and its task be answered all the same.
+    """
+    RunNotRunningException = private("RunNotRunningException")
+
+    def called(*arguments: Any) -> Any:
+        try:
+            return call(*arguments)
+        except RunNotRunningException as over:
+            raise WorkFailedError("the run is over") from over
+
+    return called
 
 
 def _guarded_bundle(get_run: Any, get_fab: Any, check_bundle: CheckBundle) -> tuple[Any, Any]:

@@ -100,6 +100,15 @@ def operator(federation):
     thread.join()
 
 
+def last_words(federation: LocalFederation) -> str:
+    """What the logs of the parties say last: all that is left of a failure in CI."""
+    names = [party.name for party in Roster.load(federation.coordinator.roster).sites]
+    logs = [federation.coordinator.log, *(federation.site(name).log for name in names)]
+    return "".join(
+        f"\n--- {log.parent.name}/{log.name}\n{log.read_text()[-3_000:]}" for log in logs if log.exists()
+    )
+
+
 def ledgers_are_intact(federation: LocalFederation) -> dict[str, list[dict]]:
     roster = Roster.load(federation.coordinator.roster)
     found = {}
@@ -123,7 +132,7 @@ def test_a_provisioned_site_checks_itself_and_finds_nothing_wrong(federation):
 def test_a_run_waits_for_the_operators_word_then_trains_and_leaves_a_record_that_holds(federation, operator):
     program = run(federation)
     out, err = program.communicate(timeout=300)
-    assert program.returncode == 0, err
+    assert program.returncode == 0, err + last_words(federation)
     summary = json.loads(out)
     assert (summary["status"], summary["rounds"], summary["aggregation"]) == ("completed", 1, "secure")
     folder = newest(federation)
@@ -149,7 +158,7 @@ def test_a_site_killed_in_a_round_comes_back_and_the_federation_goes_on_without_
     supervisor = federation.site_process("merchant-1").pid
     os.killpg(child(supervisor), signal.SIGKILL)
     _, err = program.communicate(timeout=300)
-    assert program.returncode == 0, err
+    assert program.returncode == 0, err + last_words(federation)
     answered = [record.answered for record in newest(federation).metrics() if record.kind == "train"]
     assert len(answered) == 3
     assert min(answered) >= 3
@@ -173,7 +182,7 @@ def test_a_run_goes_on_after_the_server_was_killed_with_no_round_lost_or_done_tw
     federation.wait_online(names)
     program = fedcart("server", "resume", federation.coordinator.path, "--json")
     out, err = program.communicate(timeout=300)
-    assert program.returncode == 0, err
+    assert program.returncode == 0, err + last_words(federation)
     assert json.loads(out)["rounds"] == 2
     records = [record for record in newest(federation).metrics() if record.kind == "train"]
     assert [record.round for record in records] == [1, 2]
@@ -221,7 +230,7 @@ def test_ctrl_c_lets_the_round_come_to_its_end_a_second_one_does_not_and_both_ru
     wait_until(lambda: run_is_held(newest(federation)), "it does not begin")
     second_screen = resume(federation)  # shows what is under way, and starts nothing
     out, err = program.communicate(timeout=300)
-    assert program.returncode == 0, err
+    assert program.returncode == 0, err + last_words(federation)
     assert (json.loads(out)["status"], json.loads(out)["rounds"]) == ("completed", 4)
     shown, err = second_screen.communicate(timeout=60)
     assert (second_screen.returncode, json.loads(shown)) == (0, json.loads(out)), err
