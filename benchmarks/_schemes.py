@@ -10,7 +10,7 @@ from typing import Any
 
 from common.config import build_config
 from common.deployment import Kits
-from common.run.files import RunFolder
+from common.run import RunFolder
 from simulations.reference_runs import CENTRAL, LOCAL_ONLY, reference_runs
 from simulations.run import simulate
 from simulations.workers import WorkerPool

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from common.config import load_config
-from common.run.files import RunFolder
+from common.run import RunFolder
 from server.planning import prepare_run
 from server.runtime.control import open_control, submit
 from simulations.demo import site_names, write_demo

@@ -27,10 +27,19 @@ import numpy as np
 
 from client.guard.guard import Guard, open_guard
 from client.guard.policy import Proposal, SitePolicy
-from common.privacy.accountant import ScopeAccountant, round_up
-from common.privacy.entries import Commit, Open, Replay, Reserve, make_line, parse_line
-from common.privacy.mechanism import HOLDOUT_SIDE, PrivacyEvent
-from common.trust.identity import Identity
+from common.privacy import (
+    HOLDOUT_SIDE,
+    Commit,
+    Open,
+    PrivacyEvent,
+    Replay,
+    Reserve,
+    ScopeAccountant,
+    make_line,
+    parse_line,
+    round_up,
+)
+from common.trust import Identity
 from common.trust.randomness import PrivateStream
 
 DELTA, ORDER = 1e-5, 8.0

@@ -20,9 +20,8 @@ from flwr.serverapp import Grid, ServerApp
 
 from common.config import RunConfig, build_config
 from common.deployment import Kits
-from common.run.files import RunFolder
-from common.run.observer import Observer
-from common.trust.identity import Roster
+from common.run import Observer, RunFolder
+from common.trust import Roster
 from server.app import greet
 from server.exchange import Exchange
 from simulations.engines import run_apps

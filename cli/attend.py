@@ -11,8 +11,7 @@ import cli.show as show
 if TYPE_CHECKING:
     from cli.follow import Follower
     from common.deployment import CoordinatorKit
-    from common.run.files import RunFolder
-    from common.run.records import Summary
+    from common.run import RunFolder, Summary
     from server.runtime.link_server import Control
 
 
@@ -96,8 +95,7 @@ def _attend(run: Attended, follower: Follower, manner: Manner) -> int:
 
 
 def _stop(run: Attended, follower: Follower, *, patient: bool) -> Summary:
-    from common.run.hold import ask_to_stop
-    from common.run.records import INTERRUPTED, Summary
+    from common.run import INTERRUPTED, Summary, ask_to_stop
     from server.runtime.control import stop_at_once
 
     if patient and follower.in_a_round():
@@ -123,7 +121,7 @@ def _flower_word(control: Control, flower_run: int) -> str:
 def _close(run: Attended, follower: Follower, summary: Summary, *, as_json: bool) -> int:
     """Show how a run ended, return the exit code. Raises: FedcartError as the server app said, KeyboardInterrupt."""
     from common.errors import FedcartError
-    from common.run.records import INTERRUPTED
+    from common.run import INTERRUPTED
 
     resume = f"fedcart server resume {run.kit.path}"
     _report(run.folder)

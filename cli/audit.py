@@ -100,7 +100,7 @@ def verify_command(
     plan, model, result and what the sites signed at the end belong together.
     """
     from common.audit.verify import verify_path
-    from common.trust.identity import Roster
+    from common.trust import Roster
 
     with show.working("verifying"):
         pinned = None if roster is None else Roster.load(roster)

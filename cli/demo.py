@@ -71,7 +71,7 @@ def _run(folder: Path, sites: int, rounds: int, *, as_json: bool) -> int:
 
 def _audit(federation: LocalFederation, run: Path, sites: Sequence[str]) -> int:
     from common.audit.verify import verify_path
-    from common.trust.identity import Roster
+    from common.trust import Roster
 
     roster = Roster.load(federation.coordinator.roster)
     verdicts = [verify_path(run, roster=roster)]

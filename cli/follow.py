@@ -8,8 +8,7 @@ from dataclasses import replace
 
 from cli.screen import Screen
 from common.contribution import STATISTICS
-from common.run.files import RunFolder
-from common.run.records import INTERRUPTED, RUNNING, RunFacts, SiteFacts, Summary
+from common.run import INTERRUPTED, RUNNING, RunFacts, RunFolder, SiteFacts, Summary
 
 POLL_S = 0.2
 ENDED_WORDS = ("finished", "failed", "stopped")
@@ -49,7 +48,7 @@ class Follower:
 
         ``flower_status`` is Flower's word for the run, asked until the server app has begun.
         """
-        from common.run.hold import run_is_held
+        from common.run import run_is_held
 
         begun, gone, started = False, 0, time.monotonic()
         while True:

@@ -41,7 +41,7 @@ def show_request(kit: SiteKit, request: Request) -> None:
 
 def plain_request(kit: SiteKit, request: Request) -> dict[str, object]:
     """The same for machines. Raises: BadInputError."""
-    from common.privacy.accountant import round_up
+    from common.privacy import round_up
 
     plan = request.read()
     trained, held_out = _both_epsilons(plan)
@@ -125,8 +125,7 @@ def _features(plan: RunPlan) -> str:
 
 def _privacy_rows(plan: RunPlan) -> list[tuple[str, str]]:
     from common.errors import ConfigError
-    from common.privacy.accountant import show_epsilon
-    from common.privacy.delta import delta_remark
+    from common.privacy import delta_remark, show_epsilon
 
     privacy = plan.config.privacy
     if not privacy.enabled:
@@ -160,8 +159,7 @@ def _privacy_rows(plan: RunPlan) -> list[tuple[str, str]]:
 
 def _both_epsilons(plan: RunPlan) -> tuple[float, float]:
     """What the whole run can cost a consumer who is trained on, and one who is held out: the guard lets it take no more."""
-    from common.privacy.accountant import ScopeAccountant
-    from common.privacy.mechanism import HOLDOUT_SIDE, TRAIN_SIDE
+    from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE, ScopeAccountant
 
     account, delta = ScopeAccountant(plan.total_events()), plan.config.privacy.delta
     return account.sub_epsilon(TRAIN_SIDE, delta), account.sub_epsilon(HOLDOUT_SIDE, delta)

@@ -113,7 +113,7 @@ def _keep(scheduled: Scheduled, *, once: bool) -> int:
 def _take(scheduled: Scheduled, turn: Turn, turns: Sequence[Turn]) -> int:
     """Attend to a run that is under way, go on with one that was interrupted, or begin the one that is due."""
     from cli.attend import Manner, attach, submit_and_follow
-    from common.run.hold import run_is_held
+    from common.run import run_is_held
     from server.runtime.control import must_be_up
 
     must_be_up(scheduled.kit)

@@ -18,9 +18,7 @@ from common.atomic import link_atomic
 from common.config import RunConfig
 from common.contribution import STATISTICS
 from common.model.files import WEIGHTS_FILE
-from common.run.files import REPORT_FILE, RunFolder
-from common.run.observer import Observer
-from common.run.records import ENDED, FAILED, RoundRecord, RunFacts, Summary
+from common.run import ENDED, FAILED, REPORT_FILE, Observer, RoundRecord, RunFacts, RunFolder, Summary
 from common.tasks.metrics import IN_ROUNDS, in_order, metric_named
 
 if TYPE_CHECKING:

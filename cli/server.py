@@ -13,7 +13,7 @@ import cli.show as show
 from cli.schedule import schedule
 
 if TYPE_CHECKING:
-    from common.run.files import RunFolder
+    from common.run import RunFolder
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Coordinate a federation: server and runs.")
 
@@ -161,8 +161,7 @@ def resume(
     from cli.attend import Manner, attach, submit_and_follow
     from common.deployment import open_coordinator_kit
     from common.errors import BadInputError
-    from common.run.hold import run_is_held
-    from common.run.records import COMPLETED
+    from common.run import COMPLETED, run_is_held
     from server.planning import open_run
     from server.runtime.control import must_be_up
 

@@ -117,7 +117,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def epsilon(value: float | None, digits: int = 3) -> str:
     """An epsilon for people, rounded up: never less than was computed; a dash where it is unknown."""
-    from common.privacy.accountant import show_epsilon
+    from common.privacy import show_epsilon
 
     return "–" if value is None else show_epsilon(value, digits)
 

@@ -13,7 +13,7 @@ from common.errors import ConfigError
 
 if TYPE_CHECKING:
     from cli.screen import Screen
-    from common.run.records import Summary
+    from common.run import Summary
     from simulations.jobs import Job
 
 INTERRUPTED = 130
@@ -193,7 +193,7 @@ def run_job(job: Job, *, as_json: bool) -> int:
 
 def _write_report(folder: Path) -> None:
     from cli.report import write_report
-    from common.run.files import RunFolder
+    from common.run import RunFolder
 
     if RunFolder.is_one(folder):
         write_report(folder)

@@ -32,11 +32,10 @@ from common.config import PerformanceSettings
 from common.contribution import DIGEST_BYTES, MAX_QUERY_BYTES, TRAIN, Query
 from common.errors import LocalProtocolError, PolicyRefusedError, RemoteProtocolError, VerificationError
 from common.plan import COUNTERSIGNED, FAREWELL, PROPOSAL, Closing, RunPlan, model_digest
-from common.privacy.attestation import SignedAttestation
-from common.privacy.mechanism import PrivacyEvent
+from common.privacy import PrivacyEvent, SignedAttestation
 from common.secagg.client import ClientProtocol, CohortPolicy, LocalSite
 from common.secagg.messages import Params, PlainParams, default_threshold, invitation
-from common.trust.crypto import sha256, uniform_words
+from common.trust import sha256, uniform_words
 
 T = TypeVar("T")
 Asked = TypeVar(

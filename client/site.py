@@ -29,8 +29,7 @@ from common.deployment import SiteFile, SiteKit, open_site_kit
 from common.errors import BadInputError, ConfigError, VerificationError, WorkFailedError
 from common.plan import RunPlan
 from common.strict_json import one_line
-from common.trust.identity import CONSUMERS_KEY, Identity, Roster
-from common.trust.private_files import require_private
+from common.trust import CONSUMERS_KEY, Identity, Roster, require_private
 
 if TYPE_CHECKING:
     from common.data.events import EventLog

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from common.bounds import check_bytes, check_run, check_text, check_whole, check_word
 from common.errors import BadInputError, LocalProtocolError
-from common.privacy.mechanism import PrivacyEvent
+from common.privacy import PrivacyEvent
 from common.wire import digest
 
 TRAIN = "train"

@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from common.children import child_environment
 from common.config import read_toml
 from common.errors import BadInputError, ConfigError
-from common.trust.identity import CONSUMERS_KEY, IDENTITY_KEY, NODE_KEY, ROSTER_FILE
+from common.trust import CONSUMERS_KEY, IDENTITY_KEY, NODE_KEY, ROSTER_FILE
 
 SITE_VARIABLE = "FEDCART_SITE"
 COORDINATOR_VARIABLE = "FEDCART_COORDINATOR"

@@ -28,11 +28,11 @@ from common.config import RunConfig, build_config
 from common.contribution import MAX_PLAN_LENGTH, Block
 from common.errors import BadInputError, ConfigError
 from common.plain_text import require_word
-from common.privacy.mechanism import MAX_NOISE, MIN_NOISE, PrivacyEvent
+from common.privacy import MAX_NOISE, MIN_NOISE, PrivacyEvent
 from common.strict_json import read
 from common.tasks.registry import task_named
 from common.tasks.task import Task
-from common.trust.identity import check_name
+from common.trust import check_name
 
 PROPOSAL = b"fedcart/proposal/1\0"  # before the digest of a plan, in what the coordinator signs
 FAREWELL = b"fedcart/farewell/2\0"

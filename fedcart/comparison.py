@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from common.errors import BadInputError
-from common.run.files import RunFolder
-from common.run.records import INTERRUPTED, Summary
+from common.run import INTERRUPTED, RunFolder, Summary
 from common.strict_json import finite
 from fedcart.places import Place, flat, path_of
 

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from common.errors import BadInputError
-from common.run.files import RunFolder
-from common.run.records import INTERRUPTED, RoundRecord, Summary
+from common.run import INTERRUPTED, RoundRecord, RunFolder, Summary
 from fedcart.places import flat
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from fedcart.run import Run, Sweep, open_run
 from fedcart.watching import Lines
 
 if TYPE_CHECKING:
-    from common.run.observer import Observer
+    from common.run import Observer
     from simulations.jobs import Job
 
 KEYS = {
@@ -156,7 +156,7 @@ def _place(out: str | os.PathLike[str] | None, chosen: Mapping[str, Any]) -> Pat
 
 
 def _run(job: Job, progress: bool | Observer) -> Run:
-    from common.run.observer import Observer
+    from common.run import Observer
     from simulations.run import simulate as run_simulation
 
     job.out.parent.mkdir(parents=True, exist_ok=True)

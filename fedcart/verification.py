@@ -18,7 +18,7 @@ def verify(path: Place, *, every_round: bool = False, roster: str | Path | None 
     Example:
         >>> verify("runs/latest").raise_if_broken()  # doctest: +SKIP
     """
-    from common.trust.identity import Roster
+    from common.trust import Roster
 
     pinned = None if roster is None else Roster.load(Path(roster))
     return verify_path(path_of(path), every_round=every_round, roster=pinned)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, TextIO
 
-from common.run.observer import Observer
-from common.run.records import RoundRecord, RunFacts, Summary
+from common.run import Observer, RoundRecord, RunFacts, Summary
 
 if TYPE_CHECKING:
     from simulations.jobs import Job

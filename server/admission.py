@@ -17,8 +17,8 @@ from common.atomic import write_atomic
 from common.contribution import Query
 from common.errors import BadInputError, FedcartError, VerificationError
 from common.plan import RunPlan
-from common.privacy.attestation import AttestedHeads, SignedAttestation
-from common.trust.identity import Roster
+from common.privacy import AttestedHeads, SignedAttestation
+from common.trust import Roster
 
 
 @dataclass

@@ -11,8 +11,8 @@ from common.config import RunConfig
 from common.deployment import CoordinatorKit
 from common.errors import ConfigError, RefusedError
 from common.plan import RunPlan
-from common.privacy.accountant import choose_order, epsilon_of, round_up
-from common.run.files import HEADS_FILE
+from common.privacy import choose_order, epsilon_of, round_up
+from common.run import HEADS_FILE
 from server.admission import HeadsBook
 from server.planning import plan_of_run
 

@@ -19,9 +19,8 @@ from common.errors import FedcartError, WorkFailedError
 from common.flower import Parts
 from common.plain_text import word_or
 from common.plan import COUNTERSIGNED, FAREWELL, Closing, RunPlan
-from common.run.files import RunFolder
-from common.run.observer import Observer
-from common.trust.identity import Identity, Roster
+from common.run import Observer, RunFolder
+from common.trust import Identity, Roster
 from server.admission import HeadsBook
 from server.cohort import ItemCoordinates
 from server.exchange import LATE, Exchange

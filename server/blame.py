@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from common.run.files import RunFolder
-from common.run.records import FaultRecord, RoundRecord, SiteRound
+from common.run import FaultRecord, RoundRecord, RunFolder, SiteRound
 from common.secagg.blame import ProofFile, Proofs, culprits
 from server.secure_sum import SumOutcome
 

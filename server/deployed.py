@@ -20,12 +20,21 @@ from common.errors import FedcartError, RefusedError, WorkFailedError
 from common.flower import Parts, retry_pulls_quickly, transport_errors
 from common.plain_text import word_or
 from common.plan import PROPOSAL
-from common.run.files import HEADS_FILE, Progress, RunFolder
-from common.run.hold import hold_run, stop_is_asked
-from common.run.manifest import seal_run
-from common.run.observer import Observer
-from common.run.records import FAILED, INTERRUPTED, RUNNING, RoundRecord, Summary
-from common.trust.identity import Identity
+from common.run import (
+    FAILED,
+    HEADS_FILE,
+    INTERRUPTED,
+    RUNNING,
+    Observer,
+    Progress,
+    RoundRecord,
+    RunFolder,
+    Summary,
+    hold_run,
+    seal_run,
+    stop_is_asked,
+)
+from common.trust import Identity
 from server.admission import HeadsBook
 from server.app import Context, Grid, ServerApp, greet, read_item_rows, say_goodbye
 from server.exchange import LATE, LOST, Exchange

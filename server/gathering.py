@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from common.errors import WorkFailedError
-from common.run.observer import Observer
+from common.run import Observer
 from server.exchange import Exchange
 
 PATIENCE_VARIABLE = "FEDCART_PATIENCE_S"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import tomli_w
 
 from common.deployment import Federation, FederationPins, SiteEntry
-from common.privacy.delta import USUAL_DELTA, delta_for
+from common.privacy import USUAL_DELTA, delta_for
 from common.tasks.registry import TASKS
 
 

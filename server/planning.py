@@ -15,11 +15,11 @@ from common.config import RunConfig, build_config, read_toml
 from common.deployment import CoordinatorKit
 from common.errors import BadInputError, ConfigError
 from common.plan import RunPlan
-from common.privacy.delta import delta_for
-from common.run.files import RunFolder
+from common.privacy import delta_for
+from common.run import RunFolder
 from common.tasks.registry import task_named
 from common.tasks.sales_series import catalogue_categories
-from common.trust.identity import Roster
+from common.trust import Roster
 from server.run_setup import make_plan
 from server.state import ServerState, save_checkpoint
 

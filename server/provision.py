@@ -33,12 +33,11 @@ from common.deployment import (
 )
 from common.errors import BadInputError, VerificationError
 from common.kit_files import DELIVERED_ONCE, README_FILE
-from common.privacy.attestation import AttestedHeads, SignedAttestation
-from common.run.files import HEADS_FILE
+from common.privacy import AttestedHeads, SignedAttestation
+from common.run import HEADS_FILE
+from common.trust import NODE_KEY, ROSTER_FILE, Identity, Roster, require_private
 from common.trust.certificates import Authority, certificate_facts, issue_server_certificate, make_authority
-from common.trust.identity import NODE_KEY, ROSTER_FILE, Identity, Roster
 from common.trust.keyfiles import PublicKeys, make_site_keys, read_site_keys
-from common.trust.private_files import require_private
 from server.admission import HeadsBook
 from server.kit_files import policy_toml, site_readme, site_toml, unusual_deltas
 from server.runtime.bundle import bundle_text, write_bundle

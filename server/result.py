@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from common.contribution import TRAIN
 from common.plan import RunPlan
-from common.run.files import RunFolder
-from common.run.records import FAILED, RoundRecord, Summary, sums_in, without_sum
-from common.trust.identity import Identity
+from common.run import FAILED, RoundRecord, RunFolder, Summary, sums_in, without_sum
+from common.trust import Identity
 from server.rounds import Outcome
 
 

@@ -23,18 +23,20 @@ from common.contribution import EVALUATE, METRICS, SERIES, STATISTICS, TRAIN, UP
 from common.errors import BadInputError, WorkFailedError
 from common.flower import Parts
 from common.plan import RunPlan, model_bytes, model_digest
-from common.privacy.attestation import SignedAttestation, Witnessed, witness_of
-from common.run.files import PROOFS, RunFolder, round_files
-from common.run.observer import Observer
-from common.run.records import (
+from common.privacy import SignedAttestation, Witnessed, witness_of
+from common.run import (
     COMPLETED,
     ENDED,
     FAILED,
     INTERRUPTED,
+    PROOFS,
     STOPPED,
+    Observer,
     RoundRecord,
+    RunFolder,
     SiteRound,
     checked_status,
+    round_files,
 )
 from common.secagg.messages import (
     MIN_SITES,
@@ -45,7 +47,7 @@ from common.secagg.messages import (
     default_threshold,
     invitation,
 )
-from common.trust.identity import Identity, Roster
+from common.trust import Identity, Roster
 from server.admission import Admission, HeadsBook
 from server.blame import Blamed, excluded
 from server.cohort import ItemCoordinates, choose_cohort, mean_update

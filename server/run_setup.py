@@ -8,8 +8,7 @@ from uuid import uuid4
 
 from common.config import RunConfig
 from common.plan import RunPlan
-from common.privacy.calibration import calibrate_noise
-from common.privacy.delta import delta_remark
+from common.privacy import calibrate_noise, delta_remark
 from common.tasks.registry import task_named
 
 if TYPE_CHECKING:

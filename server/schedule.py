@@ -17,9 +17,7 @@ from pathlib import Path
 from common.config import RunConfig, ScheduleSettings
 from common.deployment import CoordinatorKit
 from common.errors import ConfigError
-from common.run.files import RunFolder
-from common.run.hold import run_is_held
-from common.run.records import COMPLETED, FAILED, STOPPED, Summary
+from common.run import COMPLETED, FAILED, STOPPED, RunFolder, Summary, run_is_held
 from common.tasks.registry import task_named
 from server.planning import deployed_settings
 

@@ -18,7 +18,7 @@ from safetensors.numpy import load as load_tensors, save as save_tensors
 
 from common.atomic import write_atomic
 from common.errors import BadInputError
-from common.run.files import round_file, round_files
+from common.run import round_file, round_files
 
 Vector = NDArray[np.float32]
 _FORMAT = "fedcart-checkpoint/1"

@@ -11,11 +11,9 @@ from client.guard.ledger import Ledger
 from common.config import RunConfig
 from common.errors import BadInputError, VerificationError
 from common.plan import RunPlan
-from common.privacy.accountant import choose_order, epsilon_of, round_up
-from common.privacy.entries import Charge, Replay, replay_lines, split_lines
-from common.privacy.mechanism import Losses
-from common.run.files import RunFolder
-from common.trust.identity import Identity
+from common.privacy import Charge, Losses, Replay, choose_order, epsilon_of, replay_lines, round_up, split_lines
+from common.run import RunFolder
+from common.trust import Identity
 
 
 @dataclass(frozen=True)

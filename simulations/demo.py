@@ -9,7 +9,7 @@ from typing import Any
 
 import tomli_w
 
-from common.run.files import CATALOGUE_FILE, SETTINGS_FILE
+from common.run import CATALOGUE_FILE, SETTINGS_FILE
 
 DECLARED_STEP = 100  # populations are declared in such steps, never as counted
 

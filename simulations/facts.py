@@ -9,8 +9,8 @@ from typing import Any
 
 from common.config import RunConfig
 from common.plan import RunPlan
-from common.privacy.accountant import show_epsilon
-from common.run.records import RunFacts, SiteFacts
+from common.privacy import show_epsilon
+from common.run import RunFacts, SiteFacts
 from server.affordable import epsilon_of_runs
 from simulations.tasks.half import oracle_of
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from common.config import RunConfig, build_config, read_toml
 from common.errors import BadInputError, ConfigError
-from common.run.files import RunFolder
+from common.run import RunFolder
 
 DEFAULT_SCENARIO = "marketplace"
 RUNS = Path("runs")  # where run folders go that nobody has named

@@ -21,9 +21,8 @@ from common.config import RunConfig
 from common.deployment import Kits, SiteKit
 from common.errors import BadInputError
 from common.plan import RunPlan
-from common.run.files import RunFolder
-from common.run.records import SiteFacts
-from common.trust.identity import Identity, Roster
+from common.run import RunFolder, SiteFacts
+from common.trust import Identity, Roster
 from simulations.carried import begin_ledger, carried_from
 from simulations.tasks.half import oracle_of
 

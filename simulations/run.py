@@ -25,10 +25,7 @@ from common.contribution import TRAIN
 from common.deployment import Kits, SiteKit
 from common.errors import BadInputError
 from common.plan import RunPlan
-from common.run.files import RunFolder
-from common.run.manifest import seal_run
-from common.run.observer import Observer
-from common.run.records import FAILED, INTERRUPTED, RoundRecord, RunFacts, Summary
+from common.run import FAILED, INTERRUPTED, Observer, RoundRecord, RunFacts, RunFolder, Summary, seal_run
 from server.app import make_app
 from server.result import model_facts, summarise_run
 from server.rounds import Outcome

@@ -8,7 +8,7 @@ os.environ["MKL_NUM_THREADS"] = "1"
 
 import torch
 
-from common.privacy.accountant import warm_up
+from common.privacy import warm_up
 
 HEAVY = (
     "client.app",

@@ -11,7 +11,7 @@ from cli.report.page import EPSILON_LINES, Figure, Tile
 from common import VERSION
 from common.pages.charts import Axis, Series, column_chart, line_chart
 from common.pages.rendering import templates
-from common.privacy.mechanism import TRAIN_SIDE
+from common.privacy import TRAIN_SIDE
 
 ROWS_SHOWN = 2_000  # in the page; a longer history is in the CSV file
 

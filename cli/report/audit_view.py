@@ -23,13 +23,17 @@ from common.audit.statement import (
 from common.audit.verify import VerifyReport, verify_path
 from common.errors import BadInputError, VerificationError
 from common.plain_text import cell
-from common.privacy.accountant import ScopeAccountant, epsilon_of, round_up
-from common.privacy.attestation import SignedAttestation
-from common.privacy.calibration import rounds_left
-from common.privacy.entries import Replay
-from common.privacy.mechanism import TRAIN_SIDE, PrivacyEvent
-from common.run.files import RunFolder
-from common.run.records import ENDED, RoundRecord
+from common.privacy import (
+    TRAIN_SIDE,
+    PrivacyEvent,
+    Replay,
+    ScopeAccountant,
+    SignedAttestation,
+    epsilon_of,
+    round_up,
+    rounds_left,
+)
+from common.run import ENDED, RoundRecord, RunFolder
 
 ATTESTED = "attested"
 POST_PROCESSING = "post-processing of the release"

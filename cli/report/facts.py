@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cli.verdict import Standing, standings
-from common.run.files import RunFolder
-from common.run.records import COMPLETED, INTERRUPTED, RoundRecord, RunFacts, Summary
+from common.run import COMPLETED, INTERRUPTED, RoundRecord, RunFacts, RunFolder, Summary
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from common.audit.history import Account, History, accounts_in, make_history
 from common.audit.records import find_records
 from common.audit.statement import LedgerRow
 from common.errors import VerificationError
-from common.privacy.accountant import epsilon_of, round_up
+from common.privacy import epsilon_of, round_up
 
 
 @dataclass(frozen=True)

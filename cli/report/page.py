@@ -15,8 +15,7 @@ from common import VERSION
 from common.atomic import write_atomic
 from common.pages.charts import Axis, Series, column_chart, line_chart, participation
 from common.pages.rendering import templates
-from common.run.files import RunFolder
-from common.run.records import ENDED, RoundRecord
+from common.run import ENDED, RoundRecord, RunFolder
 from common.tasks.metrics import METRICS, in_order, metric_named
 from common.tasks.registry import primary_metric
 

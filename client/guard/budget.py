@@ -6,10 +6,16 @@ from dataclasses import dataclass, replace
 
 from client.guard.policy import Proposal
 from common.errors import BudgetExhaustedError, PolicyRefusedError
-from common.privacy.accountant import ScopeAccountant, choose_order, epsilon_of, show_epsilon
-from common.privacy.calibration import rounds_left
-from common.privacy.entries import Replay
-from common.privacy.mechanism import Losses, PrivacyEvent
+from common.privacy import (
+    Losses,
+    PrivacyEvent,
+    Replay,
+    ScopeAccountant,
+    choose_order,
+    epsilon_of,
+    rounds_left,
+    show_epsilon,
+)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import common.privacy.entries as entries
 from client.guard.budget import (
     Projection,
     check_run_total,
@@ -34,12 +33,24 @@ from client.guard.remains import gather
 from common.atomic import sync_directory
 from common.deployment import LEDGER_FILE
 from common.errors import BadInputError, LocalProtocolError, PausedError, PolicyRefusedError
-from common.privacy.accountant import Reading, ScopeAccountant, epsilon_of, round_up
-from common.privacy.attestation import Attestation, SignedAttestation
-from common.privacy.calibration import rounds_left
-from common.privacy.entries import Commit, Forfeit, Replay, Reserve, Void
-from common.privacy.mechanism import Losses, PrivacyEvent
-from common.trust.identity import Identity
+from common.privacy import (
+    Attestation,
+    Commit,
+    Forfeit,
+    Losses,
+    PrivacyEvent,
+    Reading,
+    Replay,
+    Reservation,
+    Reserve,
+    ScopeAccountant,
+    SignedAttestation,
+    Void,
+    epsilon_of,
+    round_up,
+    rounds_left,
+)
+from common.trust import Identity
 
 FAILED_HERE = "failed here"
 
@@ -165,7 +176,7 @@ class Guard:
         check_split(state, proposal)
         self._refuse_paused(state, proposal.run)
 
-    def _mine(self, reservations: Iterable[entries.Reservation]) -> list[entries.Reservation]:
+    def _mine(self, reservations: Iterable[Reservation]) -> list[Reservation]:
         """Those of this kit: other kits of a shared ledger close their own."""
         return [r for r in reservations if r.body.by == self._by]
 
@@ -180,7 +191,7 @@ class Guard:
                 "again if failures_max in policy.toml allows it and the run is resumed",
             )
 
-    def _refuse_repeated(self, state: Replay, proposal: Proposal, unsent: entries.Reservation | None) -> None:
+    def _refuse_repeated(self, state: Replay, proposal: Proposal, unsent: Reservation | None) -> None:
         """(round, attempt) of a run only rises, and a round is over once an answer to it has left."""
         mine = [r for r in self._mine(state.reservations.values()) if r.body.run == proposal.run]
         left = max((r.body.round for r in mine if r.state == "committed"), default=-1)
@@ -194,7 +205,7 @@ class Guard:
                 hint="the coordinator resumes a run from its newest checkpoint; an older one starts a new run",
             )
 
-    def _unsent(self, state: Replay, proposal: Proposal) -> entries.Reservation | None:
+    def _unsent(self, state: Replay, proposal: Proposal) -> Reservation | None:
         """An open reservation for the very same question whose answer waits in the outbox."""
         asked = (proposal.run, proposal.round, proposal.query, proposal.config, proposal.events)
         for old in reversed(self._mine(state.open_reservations())):
@@ -206,7 +217,7 @@ class Guard:
         return None
 
     def _reservation(
-        self, entry: entries.Reservation, proposal: Proposal, projection: Projection, *, reused: bool = False
+        self, entry: Reservation, proposal: Proposal, projection: Projection, *, reused: bool = False
     ) -> Grant:
         state = self._ledger.state
         header = state.header
@@ -308,7 +319,7 @@ class Guard:
             self._outbox.clear()
             self._void(self._mine(state.open_reservations()), "restart")
 
-    def _void(self, reservations: Sequence[entries.Reservation], reason: str) -> None:
+    def _void(self, reservations: Sequence[Reservation], reason: str) -> None:
         """Give back what never left; but how long computing took was seen, so a run cannot have that for ever."""
         for reservation in reservations:
             free = self._ledger.state.count(reservation.body.run, "void") < self._policy.voids_max

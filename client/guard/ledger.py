@@ -18,22 +18,26 @@ from client.guard.outbox import replace_file
 from client.guard.remains import Remains
 from common.atomic import write_atomic
 from common.errors import BadInputError, RollbackError, VerificationError, WorkFailedError
-from common.privacy.attestation import Head, SignedAttestation, SignedHead, anchor_of, read_head
-from common.privacy.entries import (
+from common.privacy import (
     Admit,
     Body,
     Charge,
+    Head,
     Open,
     Replay,
     Reservation,
+    SignedAttestation,
+    SignedHead,
     admission_statement,
+    anchor_of,
     canonical_json,
     make_line,
     parse_line,
+    read_head,
     split_lines,
     verify_entry_signature,
 )
-from common.trust.identity import Identity
+from common.trust import Identity
 
 RECOVER_HINT = "restore the newest copy of the ledger, or write it off: `fedcart site recover`"
 

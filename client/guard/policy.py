@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from common.atomic import write_atomic
 from common.contribution import EVALUATE, STATISTICS
 from common.errors import ConfigError, PolicyRefusedError
-from common.privacy.mechanism import HOLDOUT_SIDE, TRAIN_SIDE, PrivacyEvent
+from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE, PrivacyEvent
 from common.tasks.registry import TASKS
 
 # In which direction a rule allows more. A test asks that every rule is in one of the three.

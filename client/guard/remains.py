@@ -13,9 +13,7 @@ from operator import or_
 from pathlib import Path
 
 from common.errors import VerificationError
-from common.privacy.attestation import Attestation, anchor_of, read_head
-from common.privacy.entries import Open, parse_line, replay_lines, split_lines
-from common.privacy.mechanism import Losses
+from common.privacy import Attestation, Losses, Open, anchor_of, parse_line, read_head, replay_lines, split_lines
 
 
 @dataclass(frozen=True)

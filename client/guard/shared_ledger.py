@@ -16,8 +16,8 @@ from client.guard.ledger import Ledger
 from common.atomic import create_atomic
 from common.deployment import LEDGER_FILE, USER_LEDGER, user_ledgers
 from common.errors import BadInputError, VerificationError
-from common.privacy.entries import Charge, Replay, replay_lines, split_lines
-from common.trust.identity import CONSUMERS_KEY, Identity, check_name
+from common.privacy import Charge, Replay, replay_lines, split_lines
+from common.trust import CONSUMERS_KEY, Identity, check_name
 
 SECRET_BYTES = 32
 

@@ -17,7 +17,7 @@ from common.atomic import write_atomic
 from common.deployment import SiteKit
 from common.errors import BadInputError, FedcartError, RefusedError, VerificationError
 from common.plan import RunPlan
-from common.trust.identity import Identity, verify_signature
+from common.trust import Identity, verify_signature
 
 WAITING = "waiting"
 APPROVED = "approved"

@@ -18,9 +18,8 @@ from common.deployment import SiteKit
 from common.errors import FedcartError, VerificationError
 from common.kit_files import require_known_files
 from common.supervisor import running_pid
+from common.trust import IDENTITY_KEY, NODE_KEY, is_private
 from common.trust.certificates import certificate_facts, load_node_key, verify_issued
-from common.trust.identity import IDENTITY_KEY, NODE_KEY
-from common.trust.private_files import is_private
 
 OK, WARNING, FAILED = "ok", "warning", "failed"
 WARN_DAYS = 30.0
@@ -230,7 +229,7 @@ def _ledger(subject: Subject) -> Row:
 
 
 def _budget(subject: Subject) -> Row:
-    from common.privacy.accountant import show_epsilon
+    from common.privacy import show_epsilon
 
     status = subject.site.guard().status()
     spent = f"epsilon {show_epsilon(status.epsilon)} of {status.limit:g} spent in scope {status.scope}"
@@ -240,7 +239,7 @@ def _budget(subject: Subject) -> Row:
 
 
 def _delta(subject: Subject) -> Row:
-    from common.privacy.delta import delta_remark
+    from common.privacy import delta_remark
 
     site, delta = subject.site.file.site, subject.policy.delta
     remark = delta_remark(delta, {site.name: site.population})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from common.deployment import SiteKit
 from common.kit_files import require_known_files
-from common.trust.private_files import require_private
+from common.trust import require_private
 
 
 def require_sound_kit(kit: SiteKit) -> None:

@@ -33,7 +33,7 @@ def recover_site(kit: SiteKit, attestation: Path, old_keys: Path | None = None) 
     VerificationError if this site did not sign it.
     """
     from client.guard.guard import recover_guard
-    from common.privacy.attestation import SignedAttestation
+    from common.privacy import SignedAttestation
     from common.trust.keyfiles import PublicKeys
 
     try:
@@ -80,7 +80,7 @@ def move(kit: SiteKit, folder: str, scope: str = "") -> Moved:
     Raises: BadInputError if the site runs, has a shared ledger already, or its scope has no name; VerificationError.
     """
     from client.guard.shared_ledger import absorb, shared_ledger
-    from common.privacy.attestation import anchor_of
+    from common.privacy import anchor_of
 
     site = load_site(kit.path)
     facts = site.file.site

@@ -16,7 +16,7 @@ import common.data.reading as reading
 from common.atomic import create_atomic
 from common.data.events import EventLog, load_events, mappings_of, pseudonym
 from common.errors import BadInputError
-from common.trust.identity import CONSUMERS_KEY
+from common.trust import CONSUMERS_KEY
 
 KEY_BYTES = 32
 

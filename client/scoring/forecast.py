@@ -40,7 +40,7 @@ from common.model.sales_network import (
     own_part,
 )
 from common.plan import RunPlan
-from common.run.files import RunFolder
+from common.run import RunFolder
 from common.tasks.sales_accuracy import MEAN_OF_FOUR, MODEL, SEASONAL_NAIVE
 from common.tasks.sales_series import CHANNELS, Floats, SalesSpec, mean_of_four, seasonal_naive, shortest, trend
 

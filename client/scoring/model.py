@@ -29,7 +29,7 @@ from common.model.parameters import (
     load_model,
 )
 from common.plan import RunPlan
-from common.run.files import RunFolder
+from common.run import RunFolder
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import common.privacy.accountant as accounting
 from client.guard.policy import Proposal, SitePolicy
 from client.selftest.report import Check
 from common.errors import FedcartError
-from common.privacy.mechanism import HOLDOUT_SIDE, TRAIN_SIDE, Losses, PrivacyEvent
-from common.trust.identity import Identity
+from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE, Losses, PrivacyEvent
+from common.trust import Identity
 
 DELTA = 1e-5
 UNSAMPLED = {0.5: 9.997256, 1.0: 4.377178, 2.0: 1.993091, 5.0: 0.725522, 10.0: 0.340669}

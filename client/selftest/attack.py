@@ -11,7 +11,7 @@ import client.training.trainer as trainer
 from client.selftest.draws import plan_of
 from client.selftest.one_run_audit import OneRunAudit, audit_scores
 from client.training.gradients import GradientEngine
-from common.privacy.accountant import PldAccountant
+from common.privacy import PldAccountant
 from common.trust.randomness import PrivateStream
 
 CANARIES = 5_000

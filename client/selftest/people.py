@@ -154,7 +154,7 @@ class Scratch:
 def scratch_site(log: EventLog | None, settings: dict[str, Any], noise: tuple[float, float]) -> Iterator[Scratch]:
     """A site with these consumers (None: with nobody), and a private plan with this noise, ready to be asked."""
     from client.guard.policy import SitePolicy
-    from common.trust.identity import Identity, Roster
+    from common.trust import Identity, Roster
 
     config = config_of(settings)
     with tempfile.TemporaryDirectory(prefix="fedcart-selftest-") as name:

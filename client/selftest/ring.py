@@ -17,7 +17,7 @@ from client.question import Question
 from client.selftest.report import Check, Vector
 from common.atomic import write_atomic
 from common.contribution import DIGEST_BYTES, METRICS, TRAIN, UPDATE, Query
-from common.privacy.mechanism import HOLDOUT_SIDE, TRAIN_SIDE
+from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE
 
 NOISE = (0.02, 1.0)  # of training, so small that a wrong consumer would show; of metrics
 SETTINGS = {

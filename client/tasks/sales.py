@@ -10,7 +10,7 @@ import numpy as np
 from client.question import Question
 from client.site import Site
 from common.contribution import EVALUATE, METRICS, STATISTICS, TRAIN, UPDATE, Release
-from common.privacy.mechanism import PrivacyEvent
+from common.privacy import PrivacyEvent
 
 _FREE: tuple[PrivacyEvent, ...] = ()  # post-processing of what was released and charged in round 0
 

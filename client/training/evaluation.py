@@ -15,7 +15,7 @@ from common.errors import ConfigError
 from common.model.batch import Batcher
 from common.model.metrics import consumer_metrics
 from common.model.network import SequenceModel
-from common.privacy.mechanism import HOLDOUT_SIDE
+from common.privacy import HOLDOUT_SIDE
 from common.tasks.metric_sums import metric_names, metric_sensitivity
 from common.trust.randomness import RandomStream
 

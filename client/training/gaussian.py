@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import LocalProtocolError
-from common.privacy.mechanism import PrivacyEvent
+from common.privacy import PrivacyEvent
 from common.trust.randomness import RandomStream, Turn, cosine_and_sine
 
 _EVERYBODY = 1.0

@@ -13,14 +13,26 @@ from dataclasses import dataclass, field
 from common.contribution import EVALUATE, TRAIN, Query
 from common.errors import FedcartError, VerificationError
 from common.plan import COUNTERSIGNED, Closing, RunPlan
-from common.privacy.attestation import Attestation, SignedAttestation, witness_of
-from common.privacy.entries import Replay
-from common.run.files import RunFolder
-from common.run.manifest import LEFT_OUT, check_manifest, digest_of, is_sealed_name, result_of, sealed_paths
-from common.run.records import COMPLETED, FAILED, STOPPED, FaultRecord, RoundRecord, Summary, sums_in
+from common.privacy import Attestation, Replay, SignedAttestation, witness_of
+from common.run import (
+    COMPLETED,
+    FAILED,
+    LEFT_OUT,
+    STOPPED,
+    FaultRecord,
+    RoundRecord,
+    RunFolder,
+    Summary,
+    check_manifest,
+    digest_of,
+    is_sealed_name,
+    result_of,
+    sealed_paths,
+    sums_in,
+)
 from common.secagg.blame import ProofFile
 from common.secagg.evidence import Evidence
-from common.trust.identity import Roster, verify_signature
+from common.trust import Roster, verify_signature
 
 OVER = (COMPLETED, STOPPED, FAILED)
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from common.atomic import write_atomic
 from common.errors import BadInputError
-from common.run.files import HEADS_FILE, MANIFEST_FILE, RunFolder
-from common.run.manifest import LEFT_OUT, sealed_paths
+from common.run import HEADS_FILE, LEFT_OUT, MANIFEST_FILE, RunFolder, sealed_paths
 
 
 @dataclass(frozen=True)

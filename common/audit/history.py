@@ -14,10 +14,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from common.audit.records import Records, attestations_in, rounds_of
-from common.privacy.accountant import epsilon_everywhere, epsilon_of, round_up
-from common.privacy.attestation import SignedAttestation
-from common.privacy.entries import Charge, Replay
-from common.privacy.mechanism import Losses, PrivacyEvent
+from common.privacy import (
+    Charge,
+    Losses,
+    PrivacyEvent,
+    Replay,
+    SignedAttestation,
+    epsilon_everywhere,
+    epsilon_of,
+    round_up,
+)
 
 
 @dataclass(frozen=True)

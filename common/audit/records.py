@@ -20,11 +20,9 @@ from typing import Any
 from common.config import read_toml
 from common.deployment import LEDGER_FILE, USER_LEDGER, Kits, SiteKit, user_ledgers
 from common.errors import BadInputError, FedcartError
-from common.privacy.attestation import SignedAttestation
-from common.privacy.entries import Replay, replay_lines, split_lines
-from common.run.files import LEDGERS, RunFolder
-from common.run.records import RoundRecord
-from common.trust.identity import ROSTER_FILE, Roster
+from common.privacy import Replay, SignedAttestation, replay_lines, split_lines
+from common.run import LEDGERS, RoundRecord, RunFolder
+from common.trust import ROSTER_FILE, Roster
 
 _HINT = "name a run folder, a ledger, a folder of ledgers, or a kit"
 

@@ -11,11 +11,18 @@ from dataclasses import dataclass
 from functools import cache
 
 from common.errors import ConfigError
-from common.privacy.accountant import Reading, ScopeAccountant, epsilon_everywhere, epsilon_of, round_up
-from common.privacy.attestation import SignedAttestation
-from common.privacy.delta import delta_remark
-from common.privacy.entries import Replay
-from common.privacy.mechanism import Losses, PrivacyEvent
+from common.privacy import (
+    Losses,
+    PrivacyEvent,
+    Reading,
+    Replay,
+    ScopeAccountant,
+    SignedAttestation,
+    delta_remark,
+    epsilon_everywhere,
+    epsilon_of,
+    round_up,
+)
 
 EXACT_ROWS = 250
 

@@ -22,11 +22,23 @@ from common.audit.binding import (
 )
 from common.audit.records import Records, find_records
 from common.errors import BadInputError, FedcartError, VerificationError
-from common.privacy.accountant import FINE, PldAccountant, RdpAccountant, Reading, ScopeAccountant
-from common.privacy.attestation import SignedAttestation, anchor_of, check_attestation, read_head
-from common.privacy.entries import Open, Replay, replay_lines, split_lines
-from common.privacy.mechanism import PrivacyEvent
-from common.run.files import (
+from common.privacy import (
+    FINE,
+    Open,
+    PldAccountant,
+    PrivacyEvent,
+    RdpAccountant,
+    Reading,
+    Replay,
+    ScopeAccountant,
+    SignedAttestation,
+    anchor_of,
+    check_attestation,
+    read_head,
+    replay_lines,
+    split_lines,
+)
+from common.run import (
     COUNTERSIGNED_FILE,
     EVIDENCE,
     LEDGERS,
@@ -34,14 +46,14 @@ from common.run.files import (
     METRICS_FILE,
     PROOFS,
     SETTINGS_FILE,
+    RoundRecord,
     RunFolder,
+    digest_of,
     round_file,
 )
-from common.run.manifest import digest_of
-from common.run.records import RoundRecord
 from common.secagg.blame import ProofFile
 from common.secagg.evidence import Evidence, verify_evidence
-from common.trust.identity import ROSTER_FILE, Roster
+from common.trust import ROSTER_FILE, Roster
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from common.atomic import write_atomic
 from common.errors import BadInputError, VerificationError
 from common.model.files import METADATA_FILE, WEIGHTS_FILE
 from common.strict_json import one_line, readable
-from common.trust.identity import ROSTER_FILE, Identity, Roster, verify_signature
+from common.trust import ROSTER_FILE, Identity, Roster, verify_signature
 
 if TYPE_CHECKING:
     from common.model.network import SequenceModel

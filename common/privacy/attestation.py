@@ -30,7 +30,7 @@ from common.plain_text import require_word
 from common.privacy.accountant import epsilon_of, round_up
 from common.privacy.mechanism import Losses, PrivacyEvent
 from common.strict_json import read
-from common.trust.identity import SIGNATURE_BYTES, Identity, check_name, verify_signature
+from common.trust import SIGNATURE_BYTES, Identity, check_name, verify_signature
 
 EPSILON_TOLERANCE = 1e-3
 NAMES = ("site", "scope", "run")

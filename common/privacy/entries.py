@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from common.errors import VerificationError
 from common.privacy.mechanism import Losses, PrivacyEvent
-from common.trust.identity import Identity, verify_signature
+from common.trust import Identity, verify_signature
 
 FORMAT: Literal[1] = 1
 FIRST_PREVIOUS = hashlib.sha256(b"fedcart/ledger-start/1").hexdigest()

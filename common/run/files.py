@@ -44,7 +44,7 @@ from common.plain_text import shown
 from common.plan import RunPlan
 from common.run.records import RUNNING, RoundRecord, RunFacts, Summary
 from common.strict_json import one_line, readable
-from common.trust.identity import ROSTER_FILE, Roster
+from common.trust import ROSTER_FILE, Roster
 
 SETTINGS_FILE, PLAN_FILE, FACTS_FILE = "run.toml", "plan.json", "sites.json"
 METRICS_FILE, SUMMARY_FILE, REPORT_FILE = "metrics.jsonl", "summary.json", "report.html"

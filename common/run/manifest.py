@@ -30,7 +30,7 @@ from common.run.files import (
 )
 from common.run.records import Summary
 from common.strict_json import one_line
-from common.trust.identity import ROSTER_FILE, Identity, verify_signature
+from common.trust import ROSTER_FILE, Identity, verify_signature
 
 FILES = (
     PLAN_FILE, ROSTER_FILE, MASKS_FILE, ITEM_OF_FILE, CATALOGUE_FILE, MARKET_FILE, COUNTERSIGNED_FILE, WEIGHTS_FILE,

@@ -30,8 +30,7 @@ from common.secagg.messages import (
     piece_bytes,
     reveal_statement,
 )
-from common.trust.crypto import KEY_BYTES, x25519_agreement, x25519_public
-from common.trust.identity import Roster, verify_signature
+from common.trust import KEY_BYTES, Roster, verify_signature, x25519_agreement, x25519_public
 
 BAD_DEALING = "bad-dealing"
 BAD_BOX = "bad-box"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from common.errors import RemoteProtocolError, VerificationError
 from common.secagg.messages import Advertisement, Confirmation, ConfirmationList, Member, Params, Receipt
-from common.trust.identity import SITE, Roster, verify_signature
+from common.trust import SITE, Roster, verify_signature
 
 
 def check_pinned(roster: Roster, member: Member) -> None:

@@ -44,17 +44,21 @@ from common.secagg.messages import (
     piece_bytes,
     reveal_statement,
 )
-from common.trust.crypto import (
+from common.trust import (
     KEY_BYTES,
+    SIGNATURE_BYTES,
     Entropy,
+    Identity,
+    Roster,
     add_masks,
     checksum,
+    exchange_secret,
+    point_of,
     system_entropy,
+    to_exchange,
     x25519_agreement,
     x25519_public,
 )
-from common.trust.curve import exchange_secret, point_of, to_exchange
-from common.trust.identity import SIGNATURE_BYTES, Identity, Roster
 
 NEW = "new"
 ADVERTISED = "advertised"

@@ -33,9 +33,22 @@ from common.secagg.messages import (
     cut,
 )
 from common.secagg.shamir import PRIME, SHARE_BYTES
-from common.trust.crypto import KEY_BYTES, Entropy, seal, sha256, system_entropy, unseal
-from common.trust.curve import SCALAR_BYTES, challenge_of, check_proof, point_of, scalar_of
-from common.trust.identity import SIGNATURE_BYTES, Identity, verify_signature
+from common.trust import (
+    KEY_BYTES,
+    SCALAR_BYTES,
+    SIGNATURE_BYTES,
+    Entropy,
+    Identity,
+    challenge_of,
+    check_proof,
+    point_of,
+    scalar_of,
+    seal,
+    sha256,
+    system_entropy,
+    unseal,
+    verify_signature,
+)
 
 SEED, KEY = "seed", "key"
 

@@ -15,8 +15,7 @@ import common.wire as wire
 from common.errors import BadInputError, ProtocolError, VerificationError
 from common.secagg.checks import check_advertisement, check_confirmations, check_pinned
 from common.secagg.messages import Advertisement, Confirmation, ConfirmationList, Params, SurvivorList
-from common.trust.crypto import sha256
-from common.trust.identity import Roster
+from common.trust import Roster, sha256
 
 _VERSION = 2
 

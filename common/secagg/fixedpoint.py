@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from common.contribution import MAX_BLOCKS, Block
 from common.errors import BadInputError, ConfigError, LocalProtocolError
-from common.trust.crypto import KEY_BYTES, system_entropy, uniform_words
+from common.trust import KEY_BYTES, system_entropy, uniform_words
 
 RING_BITS = 32
 MAX_LENGTH = 1 << 28  # 1 GiB on the wire

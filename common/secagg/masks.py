@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from common.secagg.messages import Params
-from common.trust.crypto import Mask, derive_key
+from common.trust import Mask, derive_key
 
 
 def self_mask(params: Params, seed: bytes, *, sign: int) -> Mask:

@@ -44,9 +44,17 @@ from common.secagg.params import (
 )
 from common.secagg.shamir import SHARE_BYTES
 from common.secagg.tree import NODE_BYTES, depth
-from common.trust.crypto import KEY_BYTES, SEAL_OVERHEAD, derive_key, sha256
-from common.trust.curve import SCALAR_BYTES
-from common.trust.identity import MAX_NAME_LENGTH, PUBLIC_KEY_BYTES, SIGNATURE_BYTES, check_name
+from common.trust import (
+    KEY_BYTES,
+    MAX_NAME_LENGTH,
+    PUBLIC_KEY_BYTES,
+    SCALAR_BYTES,
+    SEAL_OVERHEAD,
+    SIGNATURE_BYTES,
+    check_name,
+    derive_key,
+    sha256,
+)
 
 CHECKSUM_BYTES = 16
 BOX_BYTES = SEAL_OVERHEAD + 2 * SHARE_BYTES

@@ -12,7 +12,7 @@ from common.bounds import check_run, check_whole
 from common.contribution import Block
 from common.errors import ConfigError, RemoteProtocolError
 from common.secagg.fixedpoint import check_blocks, vector_length
-from common.trust.identity import PUBLIC_KEY_BYTES, check_name
+from common.trust import PUBLIC_KEY_BYTES, check_name
 
 MIN_SITES = 3
 MAX_SITES = 100

@@ -8,8 +8,7 @@ import common.secagg.masks as masks
 import common.secagg.shamir as shamir
 from common.errors import RoundAbortedError, VerificationError
 from common.secagg.messages import AdvertisementList, Params, SurvivorList
-from common.trust.crypto import Agreement, Mask
-from common.trust.curve import scalar_agreement, to_exchange
+from common.trust import Agreement, Mask, scalar_agreement, to_exchange
 
 UNRECOVERABLE = "unrecoverable"
 

@@ -66,9 +66,7 @@ from common.secagg.messages import (
 )
 from common.secagg.recovery import recover_masks
 from common.secagg.shamir import SHARE_BYTES, check_share
-from common.trust.crypto import add_masks, checksum, x25519_usable
-from common.trust.curve import to_exchange
-from common.trust.identity import verify_signature
+from common.trust import add_masks, checksum, to_exchange, verify_signature, x25519_usable
 
 ADVERTISE = "advertise"
 SHARE = "share"

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from common.errors import BadInputError, VerificationError
-from common.trust.crypto import Entropy, system_entropy
-from common.trust.curve import ORDER
+from common.trust import ORDER, Entropy, system_entropy
 
 PRIME = ORDER
 SECRET_BYTES = 32

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from common.trust.crypto import sha256
+from common.trust import sha256
 
 _NODE = b"fedcart/tree-node/1"
 _EMPTY = bytes(32)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.contribution import EVALUATE, SERIES, STATISTICS, TRAIN, Block
-from common.privacy.mechanism import HOLDOUT_SIDE, TRAIN_SIDE, PrivacyEvent
+from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE, PrivacyEvent
 from common.tasks.sales_accuracy import SALES_SUMS, released_figures
 from common.tasks.sales_series import SalesSpec
 from common.tasks.task import Calibrate, Task, bits, cohort_and_largest

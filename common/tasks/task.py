@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from common.contribution import EVALUATE, METRICS, TRAIN, UPDATE, Block
 from common.errors import ConfigError
-from common.privacy.mechanism import HOLDOUT_SIDE, TRAIN_SIDE, PrivacyEvent
+from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE, PrivacyEvent
 from common.tasks.heads import STEP_HEADS
 from common.tasks.metric_sums import metric_names, summarise
 

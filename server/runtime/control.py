@@ -13,8 +13,7 @@ from common.atomic import write_atomic
 from common.deployment import CoordinatorKit
 from common.errors import BadInputError, FedcartError, WorkFailedError
 from common.processes import STOP_TIMEOUT_S
-from common.run.files import RunFolder
-from common.run.hold import holder
+from common.run import RunFolder, holder
 from common.trust.certificates import node_public_pem
 from server.runtime.bundle import read_bundle
 from server.runtime.link import private_address

@@ -19,8 +19,8 @@ from common.children import child_environment, python_command
 from common.deployment import CoordinatorKit, open_coordinator_kit, split_address
 from common.errors import BadInputError
 from common.processes import end_with_parent
+from common.trust import require_private
 from common.trust.certificates import node_public_pem
-from common.trust.private_files import require_private
 from server.runtime.door import DoorLimits, proxies_of
 from server.runtime.executor import HANDSHAKE_FILE
 from server.runtime.link_server import LinkSettings, run_superlink

@@ -8,7 +8,7 @@ import time
 from common.deployment import COORDINATOR_VARIABLE, CoordinatorKit, flower_environment
 from common.errors import FedcartError
 from common.supervisor import Report, keep_running, only_one
-from common.trust.private_files import require_private
+from common.trust import require_private
 from server.runtime.control import admit_sites, open_control, wait_until_up
 
 UP_TIMEOUT_S = 60.0

@@ -8,8 +8,7 @@ from pathlib import Path
 from common.atomic import write_atomic
 from common.deployment import CoordinatorKit
 from common.errors import FedcartError
-from common.run.files import HEADS_FILE, RunFolder
-from common.run.records import sums_in
+from common.run import HEADS_FILE, RunFolder, sums_in
 from common.strict_json import readable
 from server.admission import HeadsBook
 from server.runtime.control import online_sites, open_control

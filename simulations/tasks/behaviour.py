@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from common.plan import RunPlan
-from common.run.files import RunFolder
-from common.run.records import RoundRecord
+from common.run import RoundRecord, RunFolder
 
 if TYPE_CHECKING:
     from common.config import RunConfig

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from common.config import RunConfig
     from common.data.catalogue import Catalogue
     from common.plan import RunPlan
-    from common.run.records import RoundRecord
+    from common.run import RoundRecord
 
 Figures = dict[str, float]
 
