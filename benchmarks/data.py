@@ -85,10 +85,7 @@ def _imports() -> dict[str, Any]:
 
 def _retail(repeats: str) -> dict[str, Any]:
     """Median over repeats of load + clean and of catalogue + sequences; the peak is over all repeats."""
-    from common.data.catalogue import catalogue_from_events
-    from common.data.events import load_events
-    from common.data.features import feature_spec
-    from common.data.sequences import build_sequences
+    from common.data import build_sequences, catalogue_from_events, feature_spec, load_events
 
     path = Path(os.environ["FEDCART_DATA_DIR"]) / "online_retail/online_retail.csv.gz"
     times = []
@@ -127,9 +124,7 @@ def _generate(size: str, path: str) -> dict[str, Any]:
 
 
 def _load(path: str) -> dict[str, Any]:
-    from common.data.events import load_events
-    from common.data.features import feature_spec
-    from common.data.sequences import build_sequences
+    from common.data import build_sequences, feature_spec, load_events
 
     spec = feature_spec(None, item_buckets=1_000, category_buckets=64)
     begin = time.perf_counter()

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from client.training.dpsgd.clipping import ClippedGradient, gradient_views
-from common.model.batch import Batch, Batcher
-from common.model.heads import ItemHead, public_negatives
+from common.model import Batch, Batcher, ItemHead
+from common.model.heads import public_negatives
 
 Step = Callable[[], object]
 DIM = 64

@@ -21,10 +21,9 @@ from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
 from torch.nn import functional
 
 from common.config import ModelSettings
-from common.data.sequences import ConsumerSequences
-from common.model.batch import Batcher
+from common.data import ConsumerSequences
+from common.model import Batcher, ModelShape, SequenceModel, build_model
 from common.model.metrics import consumer_metrics, expected_ranks
-from common.model.network import ModelShape, SequenceModel, build_model
 from common.privacy.sampled_loss import pld_of_sampled_gaussian
 
 

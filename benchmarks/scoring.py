@@ -24,7 +24,7 @@ from client.scoring.export import export, onnx_available
 from client.scoring.model import SharedModel, open_model
 from client.scoring.stream import StreamEvent, StreamScorer
 from common.config import RunConfig, build_config
-from common.data.events import EventLog
+from common.data import EventLog
 from simulations.run import simulate
 from simulations.synthetic import SyntheticSpec, generate
 

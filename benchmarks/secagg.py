@@ -26,7 +26,8 @@ from common.secagg import fixedpoint, messages
 from common.secagg.client import ClientProtocol, LocalSite
 from common.secagg.messages import Session
 from common.secagg.server import ServerProtocol
-from common.trust import BLOCK_BYTES, add_masks, aes_ctr
+from common.trust import add_masks
+from common.trust.crypto import BLOCK_BYTES, aes_ctr
 from tests.secagg_rounds import Federation, ask, build
 
 FULL = [(10, 100_000), (10, 1_000_000), (50, 100_000), (50, 1_000_000), (100, 100_000), (100, 1_000_000)]

@@ -12,9 +12,8 @@ import cli.show as show
 from common.errors import BadInputError
 
 if TYPE_CHECKING:
-    from common.data.cleaning import CleaningReport
+    from common.data import CleaningReport, EventLog
     from common.data.describe import Description
-    from common.data.events import EventLog
     from simulations.synthetic import SyntheticSpec
 
 app = typer.Typer(
@@ -97,7 +96,7 @@ def synth(
 
 def _write_market(spec: SyntheticSpec, seed: int, files: tuple[Path, Path, Path]) -> dict[str, int]:
     """Write events, labels and catalogue; what there is of each."""
-    from common.data.catalogue import write_catalogue
+    from common.data import write_catalogue
     from common.data.writing import write_frame
     from simulations.synthetic import generate
 
@@ -127,7 +126,7 @@ def catalogue(
     check_writable(target, (".json",))
     _refuse_to_replace((target,), force)
 
-    from common.data.catalogue import catalogue_from_events, write_catalogue
+    from common.data import catalogue_from_events, write_catalogue
     from common.data.product_names import product_names
 
     log, _ = _load(file, format, split_by)
@@ -151,7 +150,7 @@ def _format_of(file: Path, named: str) -> str:
 
 
 def _load(file: Path, format_name: str, split_by: str) -> tuple[EventLog, CleaningReport]:
-    from common.data.events import load_events
+    from common.data import load_events
 
     name = _format_of(file, format_name)
     # ids are compared within this command only: a secret that nobody keeps is the safest

@@ -14,7 +14,7 @@ import cli.show as show
 if TYPE_CHECKING:
     from client.scoring.explain import Explanation
     from client.scoring.model import SharedModel
-    from common.data.sequences import ConsumerSequences
+    from common.data import ConsumerSequences
 
 app = typer.Typer(add_completion=False)
 _BAR = 24

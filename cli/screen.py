@@ -17,7 +17,7 @@ from cli.verdict import Standing, standings
 from common.atomic import link_atomic
 from common.config import RunConfig
 from common.contribution import STATISTICS
-from common.model.files import WEIGHTS_FILE
+from common.model_files import WEIGHTS_FILE
 from common.run import ENDED, FAILED, REPORT_FILE, Observer, RoundRecord, RunFacts, RunFolder, Summary
 from common.tasks.metrics import IN_ROUNDS, in_order, metric_named
 

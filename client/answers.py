@@ -6,8 +6,7 @@ like from inside goes to the site's own diagnostics file and nowhere else.
 
 from __future__ import annotations
 
-from client.question import Question
-from client.site import Site
+from client.site import Question, Site
 from client.tasks.half import half_of
 from common.contribution import Contribution
 from common.errors import ConfigError

@@ -22,10 +22,8 @@ from common.plan import RunPlan
 
 if TYPE_CHECKING:
     from client.training.gradients import GradientEngine
-    from common.data.sequences import ConsumerSequences
-    from common.model.batch import Batcher
-    from common.model.network import SequenceModel
-    from common.model.parameters import FlatParameters, StockedModel
+    from common.data import ConsumerSequences
+    from common.model import Batcher, FlatParameters, SequenceModel, StockedModel
 
 Vector = NDArray[np.float32]
 SiteModel = tuple["StockedModel", "SequenceModel", "FlatParameters"]
@@ -72,7 +70,7 @@ def site_model(site: Site, plan: RunPlan) -> SiteModel:
 
 def make_batcher(sequences: ConsumerSequences, config: RunConfig) -> Batcher:
     """Batches of rows with every target that the run's task asks for."""
-    from common.model.batch import Batcher
+    from common.model import Batcher
 
     targets = half_of(config.task).row_targets(config, sequences)
     return Batcher(sequences, list(config.model.heads), targets, config.model.targets)
@@ -88,9 +86,8 @@ def localize(sequences: ConsumerSequences, rows: StockedModel) -> ConsumerSequen
 
 @lru_cache(maxsize=256)
 def _cached_model(plan: RunPlan, mask: bytes) -> SiteModel:
-    from common.data.features import FeatureSpec
-    from common.model.network import ModelShape, build_model
-    from common.model.parameters import FlatParameters, item_rows, layout_of
+    from common.data import FeatureSpec
+    from common.model import FlatParameters, ModelShape, build_model, item_rows, layout_of
 
     sizes = FeatureSpec.from_json(json.loads(plan.features)).sizes
     whole = build_model(plan.config.model, ModelShape(sizes), plan.config.seed)
@@ -108,8 +105,8 @@ def _cached_model(plan: RunPlan, mask: bytes) -> SiteModel:
 def _make_engine(
     plan: RunPlan, speed: PerformanceSettings, train: ConsumerSequences, items: int
 ) -> GradientEngine:
-    from common.data.features import FeatureSpec
-    from common.model.network import ModelShape, build_model
+    from common.data import FeatureSpec
+    from common.model import ModelShape, build_model
 
     config = plan.config
     sizes = FeatureSpec.from_json(json.loads(plan.features)).sizes

@@ -25,9 +25,8 @@ from client.answers import answer
 from client.guard.guard import Grant, Guard, ReservationKey
 from client.guard.journal import FileJournal
 from client.guard.policy import Proposal, SitePolicy
-from client.question import Question
 from client.runtime.approval import ASK, require_approval, was_asked
-from client.site import Site
+from client.site import Question, Site
 from common.config import PerformanceSettings
 from common.contribution import DIGEST_BYTES, MAX_QUERY_BYTES, TRAIN, Query
 from common.errors import LocalProtocolError, PolicyRefusedError, RemoteProtocolError, VerificationError
@@ -281,8 +280,7 @@ def _check_plan(site: Site, plan: RunPlan) -> None:
 
 def _expected_features(site: Site, plan: RunPlan) -> str:
     """The encoding that this site's own catalogue and the run's settings ask for, as a plan carries it."""
-    from common.data.catalogue import read_catalogue
-    from common.data.features import feature_spec
+    from common.data import feature_spec, read_catalogue
 
     name = site.file.site.catalogue
     catalogue = read_catalogue(site.kit.resolve(name)) if name else None

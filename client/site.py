@@ -1,4 +1,4 @@
-"""A site: its kit, its keys, and its consumers as the model sees them.
+"""A site: its kit, its keys, its consumers as the model sees them, and what it is asked of them.
 
 In a deployment every message is a new process, so the encoded consumers are kept in the state folder under
 a name that says from what they were made; a process reads them back in milliseconds.
@@ -12,7 +12,7 @@ import json
 import os
 import stat
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,8 @@ from client.guard.policy import SitePolicy
 from client.guard.shared_ledger import SharedLedger, shared_ledger
 from common import VERSION
 from common.atomic import create_atomic, write_atomic
+from common.config import PerformanceSettings
+from common.contribution import Query
 from common.deployment import SiteFile, SiteKit, open_site_kit
 from common.errors import BadInputError, ConfigError, VerificationError, WorkFailedError
 from common.plan import RunPlan
@@ -32,8 +34,7 @@ from common.strict_json import one_line
 from common.trust import CONSUMERS_KEY, Identity, Roster, require_private
 
 if TYPE_CHECKING:
-    from common.data.events import EventLog
-    from common.data.sequences import ConsumerSequences
+    from common.data import ConsumerSequences, EventLog
 
 SECRET_BYTES = 32
 _ARRAYS = ("consumers", "offsets", "integers", "numeric", "timestamps")
@@ -120,8 +121,7 @@ class Site:
 
         Raises: BadInputError for a file that cannot be read at all. Nothing about a single consumer decides that.
         """
-        from common.data.events import load_events
-        from common.data.formats import load_mapping
+        from common.data import load_events, load_mapping
 
         facts = self.file.site
         mapping = load_mapping(self.kit.resolve(facts.mapping)) if facts.mapping else None
@@ -149,9 +149,7 @@ class Site:
             file.write(line)
 
     def _encode(self, plan: RunPlan) -> tuple[ConsumerSequences, NDArray[np.bool_]]:
-        from common.data.catalogue import read_catalogue
-        from common.data.features import FeatureSpec
-        from common.data.sequences import build_sequences
+        from common.data import FeatureSpec, build_sequences, read_catalogue
         from common.data.sharing import shared_item_masks
 
         facts = self.file.site
@@ -171,6 +169,19 @@ class Site:
         )
         masks = shared_item_masks(spec, catalogue, plan.sites, plan.config.aggregation.min_stockists)
         return sequences, masks[self.name]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A verified Query with everything a site needs to answer it.
+
+    Shapes: ``model: float32[d]``, the parameters that the Query is about. ``speed`` is the site's own choice.
+    """
+
+    query: Query
+    plan: RunPlan
+    model: NDArray[np.float32]
+    speed: PerformanceSettings = field(default_factory=PerformanceSettings)
 
 
 def load_site(folder: Path, *, simulated: bool = False, ledger_path: Path | None = None) -> Site:
@@ -267,7 +278,7 @@ def private_folder(path: Path) -> Path:
 
 @lru_cache(maxsize=1_024)
 def _load_prepared(path: Path, _changed: int, secret: bytes, fraction: float) -> PreparedConsumers:
-    from common.data.sequences import ConsumerSequences
+    from common.data import ConsumerSequences
 
     try:
         with np.load(path, allow_pickle=False) as stored:

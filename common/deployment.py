@@ -27,9 +27,9 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from common.children import child_environment
 from common.config import read_toml
 from common.errors import BadInputError, ConfigError
+from common.processes import child_environment
 from common.trust import CONSUMERS_KEY, IDENTITY_KEY, NODE_KEY, ROSTER_FILE
 
 SITE_VARIABLE = "FEDCART_SITE"

@@ -13,11 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from common.children import empty_folder, python_command
 from common.deployment import Kit
 from common.errors import BadInputError
 from common.local_log import local_log, rotate
-from common.processes import wait_for_group
+from common.processes import empty_folder, python_command, wait_for_group
 
 FIRST_DELAY_S = 1.0
 LOG_BYTES = 20_000_000

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from client.scoring.consumers import LocalLog
-    from common.data.cleaning import CleaningReport
-    from common.data.events import EventLog
+    from common.data import CleaningReport, EventLog
 
 _datasets: dict[str, Callable[[], Any]] = {}
 
@@ -51,7 +50,7 @@ def load_events(
     Example:
         >>> log, report = load_events("shop.csv")  # doctest: +SKIP
     """
-    from common.data.events import load_events as load
+    from common.data import load_events as load
 
     with file_of(events) as path:
         return load(path, format or recognised(path), secret=secret or os.urandom(32))

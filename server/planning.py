@@ -24,8 +24,7 @@ from server.run_setup import make_plan
 from server.state import ServerState, save_checkpoint
 
 if TYPE_CHECKING:
-    from common.data.catalogue import Catalogue
-    from common.data.features import FeatureSpec
+    from common.data import Catalogue, FeatureSpec
 
 DEPLOYED_EPSILON = (
     3.0  # where settings name none: a site's usual limit is 8, and should last for more than one run
@@ -80,7 +79,7 @@ def prepare_run(kit: CoordinatorKit, config: RunConfig, *, base: Path) -> RunFol
 def _planned(
     kit: CoordinatorKit, config: RunConfig, base: Path
 ) -> tuple[RunPlan, RunConfig, FeatureSpec, Catalogue | None, Any]:
-    from common.data.features import feature_spec
+    from common.data import feature_spec
 
     settings = kit.read()
     _check_sites(config, len(settings.sites))
@@ -120,7 +119,7 @@ def _check_sites(config: RunConfig, sites: int) -> None:
 
 
 def _catalogue(config: RunConfig, base: Path) -> Catalogue | None:
-    from common.data.catalogue import read_catalogue
+    from common.data import read_catalogue
 
     if config.data.catalogue:
         return read_catalogue(base / config.data.catalogue)
@@ -136,9 +135,8 @@ def _initial_model(
     config: RunConfig, spec: FeatureSpec, base: Path, names: Sequence[str]
 ) -> tuple[np.ndarray[Any, np.dtype[np.float32]], Any]:
     """Parameters before round 1, and the catalogue row of each coordinate (-1: none)."""
+    from common.model import FlatParameters, SequenceModel
     from common.model.item_names import begin_with_names
-    from common.model.network import SequenceModel
-    from common.model.parameters import FlatParameters
     from common.model.run_model import item_rows_of, run_model
     from common.model.transfer import adopt
 

@@ -44,8 +44,8 @@ def write_model(
     folder: Path, plan: RunPlan, vector: NDArray[np.float32], facts: Mapping[str, Any], coordinator: Identity
 ) -> None:
     """Write the model of a run into a folder: parameters ``float32[d]``, the plan and facts that explain them; signed."""
-    from common.data.features import FeatureSpec
-    from common.model.parameters import layout_of, save_model
+    from common.data import FeatureSpec
+    from common.model import layout_of, save_model
     from common.model.run_model import run_model
 
     sizes = FeatureSpec.from_json(json.loads(plan.features)).sizes

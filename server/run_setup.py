@@ -12,7 +12,7 @@ from common.privacy import calibrate_noise, delta_remark
 from common.tasks.registry import task_named
 
 if TYPE_CHECKING:
-    from common.data.features import FeatureSpec
+    from common.data import FeatureSpec
 
 
 def make_plan(

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from common.data.events import EVENT_TYPES, EventLog, schema
+from common.data import EVENT_TYPES, EventLog, schema
 from common.errors import ConfigError
 
 KINDS = ("account-takeover", "bot", "brushing", "fake-reviews")

@@ -29,7 +29,7 @@ def write_demo(
     """Generate a marketplace and write one event log per site, the public catalogue and a run's settings."""
     import polars as pl
 
-    from common.data.catalogue import write_catalogue
+    from common.data import write_catalogue
     from common.data.writing import write_frame
     from simulations.synthetic import SyntheticSpec, generate
 

@@ -24,10 +24,9 @@ def initial_model(settings: str, features: str, start_from: str = "", names: Seq
     Shapes: ``vector: float32[d]`` bytes; ``item_of: int32[d]`` bytes, the catalogue row of a coordinate or -1.
     """
     from common.config import build_config
-    from common.data.features import FeatureSpec
+    from common.data import FeatureSpec
+    from common.model import FlatParameters, SequenceModel
     from common.model.item_names import begin_with_names
-    from common.model.network import SequenceModel
-    from common.model.parameters import FlatParameters
     from common.model.run_model import item_rows_of, run_model
     from common.model.transfer import adopt
 

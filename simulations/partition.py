@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from common.data.events import EventLog, concatenate
+from common.data import EventLog, concatenate
 from common.errors import BadInputError
 
 By = Literal["column", "consumers", "items"]

@@ -12,8 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from common.data.catalogue import Catalogue
-from common.data.events import EVENT_TYPES, EventLog, pseudonym
+from common.data import EVENT_TYPES, Catalogue, EventLog, pseudonym
 from common.errors import ConfigError
 from simulations.synthetic import FIRST_DAY, original_id, secret_of, site_names
 

@@ -27,9 +27,7 @@ from simulations.carried import begin_ledger, carried_from
 from simulations.tasks.half import oracle_of
 
 if TYPE_CHECKING:
-    from common.data.catalogue import Catalogue
-    from common.data.features import FeatureSpec
-    from common.data.sequences import ConsumerSequences
+    from common.data import Catalogue, ConsumerSequences, FeatureSpec
     from simulations.partition import Partition
 
 COORDINATOR_NAME = "coordinator"
@@ -54,7 +52,7 @@ def deal_data(config: RunConfig) -> DealtData:
 
     Raises: BadInputError for an unusable file, too few sites or consumers; ConfigError.
     """
-    from common.data.features import feature_spec
+    from common.data import feature_spec
     from common.data.sharing import shared_item_masks
     from simulations.partition import partition
     from simulations.pseudonyms import with_random_pseudonyms
@@ -82,7 +80,7 @@ def deal_data(config: RunConfig) -> DealtData:
 
 
 def _events(config: RunConfig) -> tuple[Any, Catalogue | None, dict[str, Any]]:
-    from common.data.events import load_events
+    from common.data import load_events
 
     settings = config.data
     if settings.events:
@@ -123,7 +121,7 @@ def _check_sites(sites: int, config: RunConfig) -> None:
 
 
 def _catalogue(config: RunConfig, known: Catalogue | None, dealt: Partition) -> Catalogue | None:
-    from common.data.catalogue import catalogue_from_events, read_catalogue
+    from common.data import catalogue_from_events, read_catalogue
     from common.data.product_names import product_names
 
     if config.data.catalogue:
@@ -193,7 +191,7 @@ def make_federation(
     folder.write_plan(plan)
     folder.write_item_rows({kit_name(name): mask for name, mask in world.masks.items()}, item_of)
     if world.catalogue is not None:
-        from common.data.catalogue import write_catalogue
+        from common.data import write_catalogue
 
         write_catalogue(world.catalogue, folder.catalogue_file)
     folder.write_settings(config)

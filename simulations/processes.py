@@ -12,10 +12,9 @@ from typing import Any
 
 import tomli_w
 
-from common.children import child_environment, python_command
 from common.deployment import CoordinatorKit, Kits, SiteKit
 from common.errors import WorkFailedError
-from common.processes import STOP_TIMEOUT_S
+from common.processes import STOP_TIMEOUT_S, child_environment, python_command
 from server.provision import Provisioned, provision
 from server.runtime.control import online_sites, open_control, wait_until_up
 from server.runtime.link import free_port

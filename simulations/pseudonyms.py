@@ -13,8 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from common.data.events import EventLog
-from common.data.sequences import holdout_mask
+from common.data import EventLog, holdout_mask
 from simulations.partition import Partition
 
 

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 import simulations.anomalies as anomalies
 import simulations.synthetic_market as market
-from common.data.catalogue import Catalogue
-from common.data.events import EVENT_TYPES, EventLog, pseudonym
+from common.data import EVENT_TYPES, Catalogue, EventLog, pseudonym
 from common.errors import ConfigError
 from simulations.synthetic_market import World
 

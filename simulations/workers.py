@@ -20,9 +20,9 @@ from multiprocessing.connection import Connection, wait
 from types import ModuleType
 from typing import Any
 
-from common.children import SAFE_PATH, child_environment
 from common.errors import FedcartError, WorkFailedError
 from common.extensions import Registered, registered, take_over
+from common.processes import SAFE_PATH, child_environment
 
 PRELOAD = ("simulations.worker_modules",)
 PATIENCE_S = 0.2  # so long a job waits for the worker that knows its site, before another one takes the site over

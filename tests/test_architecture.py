@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+import common.model_files as model_files
 from cli.main import SECTIONS
-from common.model import files as model_files
 from common.run import files, hold
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,14 +28,14 @@ LAYERS = {
 }
 FLOORS = (  # inside common: a file imports from its own line and from those above it
     ("errors", "bounds", "cbor"),
-    ("wire", "atomic", "processes", "children", "plain_text", "strict_json", "house"),
+    ("wire", "atomic", "processes", "plain_text", "strict_json", "house"),
     ("trust",),
     ("privacy",),
     ("contribution",),
     ("secagg",),
     ("data",),
     ("tasks",),
-    ("extensions",),
+    ("extensions", "model_files"),
     ("config",),
     ("model",),
     ("plan",),
@@ -126,6 +126,30 @@ def floor(module: str) -> int:
     return next(k for k, parts in enumerate(FLOORS) if part in parts)
 
 
+ROOMS = {
+    package: {
+        alias.name
+        for node in ast.walk(SOURCES[f"{package.replace('.', '/')}/__init__.py"])
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    for package in ("common.data", "common.model", "common.privacy", "common.run", "common.trust")
+}
+"""Packages that offer names themselves."""
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_what_a_package_offers_is_taken_from_it(package):
+    assert ROOMS[package]
+    inside = package.replace(".", "/") + "/"
+    for name in SOURCES:
+        past = [
+            m for m, _ in imports(name) if m.startswith(package + ".") and m.rsplit(".", 1)[1] in ROOMS[package]
+        ]
+        past = [m for m in past if m.rsplit(".", 1)[0] != package]
+        assert name.startswith(inside) or not past, f"{name} imports {past}: take them from {package}"
+
+
 @pytest.mark.parametrize("name", [n for n in SOURCES if n.startswith("common/") and n != "common/__init__.py"])
 def test_arrows_inside_common_point_down(name):
     for module, _ in imports(name):
@@ -153,7 +177,7 @@ def constants(tree: ast.Module) -> set[str]:
     [
         n
         for n in SOURCES
-        if not n.startswith("common/run/") and n not in ("common/model/files.py", "common/trust/identity.py")
+        if not n.startswith("common/run/") and n not in ("common/model_files.py", "common/trust/identity.py")
     ],
 )
 def test_only_the_room_of_a_run_names_its_files(name):

@@ -16,7 +16,7 @@ from client.anomalies.windows import WINDOW, Table, habits
 from client.scoring.binary import precision_recall
 from client.scoring.consumers import LocalLog
 from client.scoring.model import SharedModel
-from common.data.events import EventLog
+from common.data import EventLog
 from common.errors import BadInputError
 
 LONG_PAST = 50  # past events from which on a takeover should be found

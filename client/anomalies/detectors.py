@@ -15,8 +15,7 @@ from sklearn.neighbors import LocalOutlierFactor
 from client.anomalies.likelihood import surprise
 from client.anomalies.windows import EventWindows, Habits, Table, cut_windows, habits
 from client.scoring.model import SharedModel
-from common.data.events import EventLog
-from common.data.sequences import ConsumerSequences
+from common.data import ConsumerSequences, EventLog
 from common.errors import BadInputError
 
 MAX_EVENTS = 400  # of a consumer that are looked at

@@ -9,11 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from client.scoring.model import SharedModel
-from common.data.sequences import ConsumerSequences
+from common.data import ConsumerSequences
 from common.errors import BadInputError
-from common.model.batch import Batch, Batcher
-from common.model.heads import ClassHead
-from common.model.targets import STEP_HEADS, whole_rows
+from common.model import STEP_HEADS, Batch, Batcher, ClassHead, whole_rows
 
 _CELLS = 20_000_000  # of the largest table of logits
 

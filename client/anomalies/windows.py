@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.anomalies.likelihood import Surprise
-from common.data.formats import EVENT_TYPES
-from common.data.sequences import ConsumerSequences
+from common.data import EVENT_TYPES, ConsumerSequences
 
 WINDOW = 16
 FEWEST = 3  # events, below which a stretch says nothing

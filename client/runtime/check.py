@@ -276,8 +276,7 @@ def _data_rows(subject: Subject) -> Iterator[Row]:
 
 
 def _load(subject: Subject) -> tuple[Any, Any]:
-    from common.data.events import load_events
-    from common.data.formats import load_mapping
+    from common.data import load_events, load_mapping
 
     facts = subject.site.file.site
     mapping = load_mapping(subject.kit.resolve(facts.mapping)) if facts.mapping else None
@@ -299,7 +298,7 @@ def _consumers(subject: Subject, count: int) -> Row:
 
 
 def _catalogue(subject: Subject, log: Any) -> Row:
-    from common.data.catalogue import read_catalogue
+    from common.data import read_catalogue
 
     name = subject.site.file.site.catalogue
     if not name:

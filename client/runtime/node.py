@@ -19,11 +19,10 @@ from client.runtime.bundle_check import check_bundle
 from client.runtime.kit_check import require_sound_kit
 from client.runtime.last_session import former_node, remember
 from client.runtime.node_link import NodeEvents, NodeSettings, TaskSource, run_supernode
-from common.children import child_environment, python_command
 from common.deployment import SiteKit, open_site_kit
 from common.errors import RefusedError
 from common.local_log import local_log
-from common.processes import end_with_parent
+from common.processes import child_environment, end_with_parent, python_command
 from common.trust.certificates import load_node_key
 
 FALLBACK_POLL_S = 5.0

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 from client.site import load_site
-from common.children import python_command
 from common.deployment import SiteKit
 from common.errors import BadInputError
+from common.processes import python_command
 
 HIDDEN = ("/home", "/root", "/run/user")  # what ProtectHome=yes hides
 TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108  what PrivateTmp=yes hides

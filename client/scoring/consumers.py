@@ -14,7 +14,7 @@ import common.data.cleaning as cleaning
 import common.data.formats as formats
 import common.data.reading as reading
 from common.atomic import create_atomic
-from common.data.events import EventLog, load_events, mappings_of, pseudonym
+from common.data import EventLog, load_events, mappings_of, pseudonym
 from common.errors import BadInputError
 from common.trust import CONSUMERS_KEY
 

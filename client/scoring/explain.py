@@ -12,11 +12,9 @@ from torch import Tensor
 from client.anomalies.likelihood import surprise
 from client.scoring.model import SharedModel
 from client.scoring.predict import WHAT, class_name, last_logits
-from common.data.sequences import ConsumerSequences
+from common.data import ConsumerSequences
 from common.errors import BadInputError
-from common.model.batch import Batch, Batcher
-from common.model.heads import ClassHead, RowHead
-from common.model.targets import INTENT, asked_now, history_at
+from common.model import INTENT, Batch, Batcher, ClassHead, RowHead, asked_now, history_at
 
 GRADIENTS, OCCLUSION = "gradients", "occlusion"
 INTENT_WORD, ALARM = "intent", "alarm"

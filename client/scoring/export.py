@@ -28,7 +28,7 @@ from torch import nn
 from client.scoring.model import SharedModel
 from client.scoring.step import StepModel, step_facts, step_model
 from common.atomic import write_atomic
-from common.data.sequences import ConsumerSequences
+from common.data import ConsumerSequences
 from common.errors import BadInputError, ConfigError
 from common.strict_json import readable
 

@@ -19,26 +19,24 @@ from numpy.typing import NDArray
 
 from client.tasks.purchases import purchases_of
 from common.config import RunConfig
-from common.data.events import EventLog
+from common.data import EventLog
 from common.errors import BadInputError, ConfigError
-from common.model.files import METADATA_FILE, WEIGHTS_FILE
-from common.model.parameters import (
+from common.model import (
     FlatParameters,
-    check_layout,
-    layout_of,
-    load_model,
-)
-from common.model.sales_network import (
     OwnPart,
     SalesModel,
     SeriesWindows,
     build_sales_model,
+    check_layout,
     corrections,
     first_origin,
     forecasts,
+    layout_of,
+    load_model,
     make_windows,
     own_part,
 )
+from common.model_files import METADATA_FILE, WEIGHTS_FILE
 from common.plan import RunPlan
 from common.run import RunFolder
 from common.tasks.sales_accuracy import MEAN_OF_FOUR, MODEL, SEASONAL_NAIVE

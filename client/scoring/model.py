@@ -13,21 +13,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.data.catalogue import Catalogue, read_catalogue
-from common.data.events import EventLog
-from common.data.features import FeatureSpec
-from common.data.sequences import ConsumerSequences, build_sequences
+from common.data import Catalogue, ConsumerSequences, EventLog, FeatureSpec, build_sequences, read_catalogue
 from common.errors import BadInputError, ConfigError
-from common.model.files import METADATA_FILE, WEIGHTS_FILE
-from common.model.network import ModelShape, SequenceModel, build_model
-from common.model.parameters import (
+from common.model import (
     FlatParameters,
+    ModelShape,
+    SequenceModel,
     StockedModel,
+    build_model,
     check_layout,
     item_rows,
     layout_of,
     load_model,
 )
+from common.model_files import METADATA_FILE, WEIGHTS_FILE
 from common.plan import RunPlan
 from common.run import RunFolder
 

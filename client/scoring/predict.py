@@ -12,11 +12,9 @@ from torch import Tensor
 from client.scoring.binary import best_threshold, binary_metrics
 from client.scoring.consumers import chunks
 from client.scoring.model import SharedModel
-from common.data.sequences import ConsumerSequences
+from common.data import ConsumerSequences
 from common.errors import BadInputError
-from common.model.batch import Batch, Batcher
-from common.model.heads import ClassHead, ItemHead
-from common.model.targets import INTENT, RowTargets, asked_now, whole_rows
+from common.model import INTENT, Batch, Batcher, ClassHead, ItemHead, RowTargets, asked_now, whole_rows
 
 _CHUNK = 256
 WHAT = {"item": "next-item", "category": "next-category", "event": "next-event"}
@@ -140,7 +138,7 @@ def check_intent(
     The halves follow the keyed hash of consumers, so they stay the same from day to day. Without both classes
     in the validation half the threshold is 0.5 and the note says so.
     """
-    from common.data.sequences import holdout_mask
+    from common.data import holdout_mask
     from common.model.intent_baselines import boosted_trees, intent_table
 
     labels = targets.values[INTENT]

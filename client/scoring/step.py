@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from client.scoring.model import SharedModel
 from common.errors import BadInputError
-from common.model.heads import ClassHead, RowHead
-from common.model.network import SequenceModel
+from common.model import ClassHead, RowHead, SequenceModel
 
 
 class StepModel(nn.Module):

@@ -23,13 +23,9 @@ from torch import Tensor
 from client.anomalies.likelihood import surprise
 from client.scoring.consumers import chunks
 from client.scoring.model import SharedModel
-from common.data.events import EventLog, pseudonym
-from common.data.features import hashed_bucket
-from common.data.sequences import ConsumerSequences
+from common.data import ConsumerSequences, EventLog, hashed_bucket, pseudonym
 from common.errors import BadInputError
-from common.model.batch import Batch, Batcher
-from common.model.heads import ClassHead
-from common.model.targets import STEP_HEADS, whole_rows
+from common.model import STEP_HEADS, Batch, Batcher, ClassHead, whole_rows
 
 MEAN_OF = 16  # events whose surprise is averaged
 SEEN_ITEMS = 500  # of a consumer that the copy path remembers

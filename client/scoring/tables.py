@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 import client.scoring.predict as scoring
 from client.scoring.consumers import LocalLog
 from client.scoring.model import SharedModel
-from common.data.sequences import ConsumerSequences
+from common.data import ConsumerSequences
 from common.errors import BadInputError
-from common.model.targets import asked_now, row_targets
+from common.model import asked_now, row_targets
 from common.tasks.heads import INTENT
 
 Columns = dict[str, list[Any]]

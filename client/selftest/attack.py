@@ -41,8 +41,7 @@ def empirical_audit(canaries: int = CANARIES) -> OneRunAudit:
 
 def _canaries(canaries: int, included: np.ndarray) -> GradientEngine:
     from client.training.dpsgd.engine import TapeEngine
-    from common.model.batch import Batcher
-    from common.model.network import ModelShape, build_model
+    from common.model import Batcher, ModelShape, build_model
 
     config = people.config_of(
         {"model": {"heads": {"next-item": 1.0}, "context": [], "tied": False, "copy_bonus": 0.0}}

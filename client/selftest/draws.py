@@ -18,7 +18,7 @@ import client.training.evaluation as evaluation
 import client.training.trainer as trainer
 from client.selftest.report import Check, Vector
 from client.training.gradients import GradientDiagnostics, empty
-from common.model.parameters import FlatParameters
+from common.model import FlatParameters
 from common.tasks.metric_sums import LOSS_BOUND, metric_sensitivity
 from common.trust.randomness import PrivateStream
 

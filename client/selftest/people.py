@@ -18,13 +18,9 @@ import common.data.sequences as rows_of
 from client.models import make_batcher
 from client.site import Site, load_site, prepared_path, store_sequences
 from common.config import RunConfig, build_config
-from common.data.catalogue import DECLARED, Catalogue
-from common.data.events import EVENT_TYPES, EventLog
-from common.data.features import FeatureSpec, feature_spec
-from common.data.sequences import ConsumerSequences
+from common.data import DECLARED, EVENT_TYPES, Catalogue, ConsumerSequences, EventLog, FeatureSpec, feature_spec
 from common.deployment import SiteKit
-from common.model.encoders import on_rows
-from common.model.network import ModelShape, SequenceModel, build_model
+from common.model import ModelShape, SequenceModel, build_model, on_rows
 from common.plan import RunPlan
 
 __all__ = [

@@ -13,8 +13,8 @@ import client.selftest.people as people
 import client.selftest.report as report
 import client.session as session
 from client.models import engine_of, holdout_of
-from client.question import Question
 from client.selftest.report import Check, Vector
+from client.site import Question
 from common.atomic import write_atomic
 from common.contribution import DIGEST_BYTES, METRICS, TRAIN, UPDATE, Query
 from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE
@@ -85,7 +85,7 @@ def _residuals(scratch: people.Scratch, number: int) -> tuple[Vector, Vector]:
 
 def _parts() -> list[Check]:
     """Who is held out follows from the key and the consumer, is not trained on, and is charged where it is read."""
-    from common.data.sequences import holdout_mask
+    from common.data import holdout_mask
 
     log = people.people(300, seed=300)
     with people.scratch_site(log, SETTINGS, NOISE) as scratch:

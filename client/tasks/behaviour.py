@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from client.models import engine_of, holdout_of
-from client.question import Question
-from client.site import Site
+from client.site import Question, Site
 from common.contribution import EVALUATE, METRICS, TRAIN, UPDATE, Release
 
 if TYPE_CHECKING:

@@ -10,9 +10,8 @@ from common.contribution import Release
 from common.tasks.registry import task_named
 
 if TYPE_CHECKING:
-    from client.question import Question
-    from client.site import Site
-    from common.model.targets import RowTargets
+    from client.site import Question, Site
+    from common.model import RowTargets
 
     Answer = Callable[[Site, Question], Sequence[Release]]
 

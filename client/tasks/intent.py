@@ -8,8 +8,8 @@ import client.tasks.behaviour as behaviour
 
 if TYPE_CHECKING:
     from common.config import RunConfig
-    from common.data.sequences import ConsumerSequences
-    from common.model.targets import RowTargets
+    from common.data import ConsumerSequences
+    from common.model import RowTargets
 
 ANSWERS = behaviour.ANSWERS
 

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from common.data.events import EventLog
+from common.data import EventLog
 from common.tasks.sales_series import CHANNELS, OTHER, Floats, SalesSpec
 
 

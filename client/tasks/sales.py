@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from client.question import Question
-from client.site import Site
+from client.site import Question, Site
 from common.contribution import EVALUATE, METRICS, STATISTICS, TRAIN, UPDATE, Release
 from common.privacy import PrivacyEvent
 

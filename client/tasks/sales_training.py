@@ -15,10 +15,11 @@ from torch.nn import functional
 
 from client.training.optimizer import make_optimizer
 from common.config import RunConfig
-from common.model.parameters import FlatParameters, Vector
-from common.model.sales_network import (
+from common.model import (
+    FlatParameters,
     SalesModel,
     SeriesWindows,
+    Vector,
     build_sales_model,
     corrections,
     first_origin,

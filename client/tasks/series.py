@@ -27,7 +27,7 @@ from common.tasks.sales_series import Floats, SalesSpec
 from common.trust.randomness import RandomStream
 
 if TYPE_CHECKING:
-    from common.data.events import EventLog
+    from common.data import EventLog
 
 _ARRAYS = ("consumer", "cell", "amounts")
 

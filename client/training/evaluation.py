@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from client.training.gaussian import GaussianMechanism, Noise
 from common.contribution import METRICS, Release
 from common.errors import ConfigError
-from common.model.batch import Batcher
+from common.model import Batcher, SequenceModel
 from common.model.metrics import consumer_metrics
-from common.model.network import SequenceModel
 from common.privacy import HOLDOUT_SIDE
 from common.tasks.metric_sums import metric_names, metric_sensitivity
 from common.trust.randomness import RandomStream

@@ -10,9 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.model.batch import Batcher
-from common.model.network import SequenceModel
-from common.model.parameters import FlatParameters
+from common.model import Batcher, FlatParameters, SequenceModel
 
 Index = NDArray[np.int64]
 

@@ -21,7 +21,7 @@ from client.training.gradients import GradientDiagnostics, GradientEngine
 from client.training.optimizer import default_learning_rate, make_optimizer
 from common.config import RunConfig
 from common.errors import ConfigError
-from common.model.parameters import Vector
+from common.model import Vector
 from common.privacy import TRAIN_SIDE, PrivacyEvent
 from common.tasks.heads import ROW_HEADS
 from common.trust.randomness import Floats, RandomStream, SeededStream

@@ -1,1 +1,31 @@
 """Event logs, cleaning, public features, and one row per consumer."""
+
+from common.data.catalogue import DECLARED, Catalogue, catalogue_from_events, read_catalogue, write_catalogue
+from common.data.cleaning import CleaningReport
+from common.data.events import EVENT_TYPES, EventLog, concatenate, load_events, mappings_of, pseudonym, schema
+from common.data.features import FeatureSpec, feature_spec, hashed_bucket
+from common.data.formats import load_mapping
+from common.data.sequences import ConsumerSequences, build_sequences, holdout_mask
+
+__all__ = [
+    "DECLARED",
+    "EVENT_TYPES",
+    "Catalogue",
+    "CleaningReport",
+    "ConsumerSequences",
+    "EventLog",
+    "FeatureSpec",
+    "build_sequences",
+    "catalogue_from_events",
+    "concatenate",
+    "feature_spec",
+    "hashed_bucket",
+    "holdout_mask",
+    "load_events",
+    "load_mapping",
+    "mappings_of",
+    "pseudonym",
+    "read_catalogue",
+    "schema",
+    "write_catalogue",
+]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from common.data.sequences import ConsumerSequences
+    from common.data import ConsumerSequences
 
 _DAY_US = 86_400e6
 _OTHERS = 12
@@ -50,7 +50,7 @@ def history(sequences: ConsumerSequences, moments: Moments, event_types: int, ga
     Units: ``gap_us`` is the pause in microseconds that begins a new session.
     Guarantee: nothing behind the moment is read, and no other row.
     """
-    from common.data.formats import EVENT_TYPES
+    from common.data import EVENT_TYPES
 
     at = moments.events
     kind, stamps = sequences.column("event").astype(np.int64), sequences.timestamps

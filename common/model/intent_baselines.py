@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from common.data.formats import EVENT_TYPES
-from common.data.sequences import ConsumerSequences
+from common.data import EVENT_TYPES, ConsumerSequences
 from common.model.targets import INTENT, RowTargets
 from common.tasks.metric_sums import INTENT_BINS, intent_metrics
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from common.atomic import write_atomic
 from common.errors import BadInputError, VerificationError
-from common.model.files import METADATA_FILE, WEIGHTS_FILE
+from common.model_files import METADATA_FILE, WEIGHTS_FILE
 from common.strict_json import one_line, readable
 from common.trust import ROSTER_FILE, Identity, Roster, verify_signature
 

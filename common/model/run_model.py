@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from common.config import RunConfig
-from common.data.features import FeatureSpec
+from common.data import FeatureSpec
 from common.model.network import ModelShape, SequenceModel, build_model
 from common.model.parameters import item_index, layout_of
 from common.model.sales_network import SalesModel, build_sales_model

@@ -14,7 +14,7 @@ from common.tasks.heads import INTENT, ROW_HEADS, STEP_HEADS
 
 if TYPE_CHECKING:
     from common.config import RunConfig
-    from common.data.sequences import ConsumerSequences
+    from common.data import ConsumerSequences
 
 __all__ = ["INTENT", "ROW_HEADS", "STEP_HEADS", "Asks", "RowTargets", "row_targets"]
 
@@ -87,7 +87,7 @@ def history_at(
 
     Units: ``time_us`` is when all are asked, None where each is asked at its own event.
     """
-    from common.data.formats import EVENT_TYPES
+    from common.data import EVENT_TYPES
 
     asked = np.flatnonzero(steps >= 0)
     events = sequences.offsets[:-1][asked] + steps[asked]
@@ -101,7 +101,7 @@ def history_at(
 
 def _asked(config: RunConfig, sequences: ConsumerSequences, back: int) -> tuple[RowTargets, int | None]:
     """Cut and answer of the moment that lies ``back`` before the judged one, and its time if all share it."""
-    from common.data.formats import EVENT_TYPES
+    from common.data import EVENT_TYPES
 
     intent, events = config.intent, sequences.column("event").astype(np.int64)
     purchase = EVENT_TYPES.index("purchase") + 1

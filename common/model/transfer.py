@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from common.data.features import FeatureSpec
+from common.data import FeatureSpec
 from common.errors import BadInputError
-from common.model.files import METADATA_FILE
 from common.model.network import SequenceModel
 from common.model.parameters import load_model
+from common.model_files import METADATA_FILE
 
 
 def adopt(model: SequenceModel, folder: Path, spec: FeatureSpec) -> tuple[str, ...]:

@@ -17,7 +17,7 @@
     checkpoints/        beside the states: sessions.json (how often begun), leaving.json (what may have left)
 
 Every file is written under a temporary name, synced, and renamed; ``metrics.jsonl`` is append-only and
-a torn last line was never written. Weights and metadata of the model are named in ``common.model.files``.
+a torn last line was never written. Weights and metadata of the model are named in ``common.model_files``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from numpy.typing import NDArray
 from common.atomic import disk_errors, write_atomic
 from common.config import RunConfig, load_config, read_toml
 from common.errors import BadInputError
-from common.model.files import METADATA_FILE, WEIGHTS_FILE
+from common.model_files import METADATA_FILE, WEIGHTS_FILE
 from common.plain_text import shown
 from common.plan import RunPlan
 from common.run.records import RUNNING, RoundRecord, RunFacts, Summary

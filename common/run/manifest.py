@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import VerificationError
-from common.model.files import METADATA_FILE, WEIGHTS_FILE
+from common.model_files import METADATA_FILE, WEIGHTS_FILE
 from common.run.files import (
     CATALOGUE_FILE,
     CHECKPOINTS,

@@ -12,10 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common.children import child_environment, python_command
 from common.deployment import CoordinatorKit, open_coordinator_kit
 from common.flower import private
-from common.processes import end_with_parent
+from common.processes import child_environment, end_with_parent, python_command
 
 POLL_S = 0.2
 ACQUIRE = "/flwr.proto.Runtime/AcquireTask"

@@ -15,10 +15,9 @@ import sys
 from pathlib import Path
 
 from common.atomic import write_atomic
-from common.children import child_environment, python_command
 from common.deployment import CoordinatorKit, open_coordinator_kit, split_address
 from common.errors import BadInputError
-from common.processes import end_with_parent
+from common.processes import child_environment, end_with_parent, python_command
 from common.trust import require_private
 from common.trust.certificates import node_public_pem
 from server.runtime.door import DoorLimits, proxies_of

@@ -14,10 +14,8 @@ from common.run import RoundRecord, RunFolder
 
 if TYPE_CHECKING:
     from common.config import RunConfig
-    from common.data.catalogue import Catalogue
-    from common.data.features import FeatureSpec
-    from common.data.sequences import ConsumerSequences
-    from common.model.network import SequenceModel
+    from common.data import Catalogue, ConsumerSequences, FeatureSpec
+    from common.model import SequenceModel
     from simulations.partition import Partition
 
 NOISED_REFERENCE = True
@@ -33,7 +31,7 @@ def encoded(
     config: RunConfig, dealt: Partition, spec: FeatureSpec, catalogue: Catalogue | None
 ) -> dict[str, ConsumerSequences]:
     """The consumers of each site as the model sees them."""
-    from common.data.sequences import build_sequences
+    from common.data import build_sequences
 
     longest, cut = config.features.max_events, config.intent.cut_us
     return {
@@ -62,7 +60,7 @@ def hold_out_sums(kit: str, plan: RunPlan, vector: np.ndarray[Any, np.dtype[np.f
 def baselines(kits: list[str], plan: RunPlan) -> dict[str, dict[str, float]]:
     """Popularity, Markov, item-kNN, repeat-last and majority, fitted on all training rows of all sites."""
     from client.models import make_batcher
-    from common.data.features import FeatureSpec
+    from common.data import FeatureSpec
     from common.model.baselines import evaluate_baselines, fit
 
     if "next-item" not in plan.config.model.heads:
@@ -144,8 +142,8 @@ def words_of_signal(signal: float, steps: int) -> str:
 
 def whole_model(plan: RunPlan) -> SequenceModel:
     """The shared sequence model with every item row, at its initial parameters."""
-    from common.data.features import FeatureSpec
-    from common.model.network import ModelShape, build_model
+    from common.data import FeatureSpec
+    from common.model import ModelShape, build_model
 
     config = plan.config
     shape = ModelShape(FeatureSpec.from_json(json.loads(plan.features)).sizes)
@@ -162,7 +160,7 @@ def joined_parts(kits: list[str], plan: RunPlan) -> tuple[ConsumerSequences, Con
 
 def joined_rows(parts: list[ConsumerSequences]) -> ConsumerSequences:
     """Rows of several sites one after another; a consumer seen at two sites is two rows."""
-    from common.data.sequences import ConsumerSequences
+    from common.data import ConsumerSequences
 
     lengths = np.concatenate([part.lengths for part in parts])
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)

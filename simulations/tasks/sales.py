@@ -18,7 +18,7 @@ from common.tasks.sales_series import ALL, Floats, SalesSpec, catalogue_categori
 
 if TYPE_CHECKING:
     from client.tasks.sales_training import SalesData
-    from common.data.catalogue import Catalogue
+    from common.data import Catalogue
     from simulations.partition import Partition
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-import common.children as children
-from common.children import HOUSE, child_environment, empty_folder, python_command
+import common.processes as processes
 from common.deployment import CoordinatorKit, SiteKit
+from common.processes import HOUSE, child_environment, empty_folder, python_command
 from server.runtime.executor import start_task
 from server.runtime.senders import MOST_BYTES, own_words, speaks_for_itself
 from tests.server.test_provision import sites, write_federation
@@ -107,14 +107,14 @@ def test_a_child_takes_nothing_from_there_either(traps, marker, monkeypatch):
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("name", children.PATHS)
+@pytest.mark.parametrize("name", processes.PATHS)
 def test_every_folder_that_a_child_searches_is_absolute(monkeypatch, name):
     monkeypatch.setenv(name, os.pathsep.join(["", ".", "relative", "/usr/one", "~/two", "/usr/two", ""]))
     found = child_environment()[name].split(os.pathsep)
     assert [entry for entry in found if entry != str(HOUSE)] == ["/usr/one", "/usr/two"]
 
 
-@pytest.mark.parametrize("name", children.CODE)
+@pytest.mark.parametrize("name", processes.CODE)
 def test_no_child_inherits_a_variable_that_names_code(monkeypatch, name):
     monkeypatch.setenv(name, "evil.py")
     assert name not in child_environment({name: "evil.py"})
@@ -135,9 +135,9 @@ def test_no_module_starts_an_interpreter_by_itself():
     for package in PACKAGES:
         for path in (HOUSE / package).rglob("*.py"):
             text = path.read_text("utf-8")
-            if path != HOUSE / "common/children.py":
+            if path != HOUSE / "common/processes.py":
                 assert not ("sys.executable" in text and '"-m"' in text), (
-                    f"{path}: use common.children.python_command"
+                    f"{path}: use common.processes.python_command"
                 )
             for node in ast.walk(ast.parse(text)):
                 if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("subprocess."):

@@ -18,10 +18,10 @@ from client.runtime.check import FAILED, OK, WARNING, check_site
 from client.runtime.kit_check import require_sound_kit
 from client.runtime.unit import systemd_unit
 from client.site import load_site
-from common.children import HOUSE
 from common.deployment import Kits, SiteKit
 from common.errors import BadInputError
 from common.kit_files import strange_files
+from common.processes import HOUSE
 from common.tasks.registry import TASKS
 from common.trust.certificates import load_node_key
 from server.provision import provision

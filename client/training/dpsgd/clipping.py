@@ -18,7 +18,7 @@ from client.training.dpsgd.sums import add_weighted
 from client.training.dpsgd.tape import Tape
 from client.training.dpsgd.taping import make_taped
 from common.errors import BadInputError, LocalProtocolError
-from common.model.batch import Batch
+from common.model import Batch
 
 
 def clip_factors(squares: Tensor, clip: float) -> Tensor:

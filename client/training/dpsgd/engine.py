@@ -11,9 +11,7 @@ from torch import Tensor
 from client.training.dpsgd.arena import Arena
 from client.training.dpsgd.clipping import ClippedGradient, gradient_views
 from client.training.gradients import GradientDiagnostics, Index
-from common.model.batch import Batcher
-from common.model.network import SequenceModel
-from common.model.parameters import FlatParameters
+from common.model import Batcher, FlatParameters, SequenceModel
 
 _ARENA = Arena()  # one batch at a time in a process: the engines of several simulated sites share its memory
 

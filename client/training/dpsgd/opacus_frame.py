@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from client.training.dpsgd.clipping import ClippedGradient
 from common.errors import ConfigError, LocalProtocolError
-from common.model.batch import Batch
+from common.model import Batch
 from common.privacy import TRAIN_SIDE, PrivacyEvent
 from common.trust.randomness import RandomStream
 

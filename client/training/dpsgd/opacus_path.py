@@ -16,10 +16,7 @@ from torch import Tensor
 from client.training.dpsgd.clipping import clip_factors
 from client.training.gradients import GradientDiagnostics, Index, empty
 from common.errors import ConfigError
-from common.model.batch import Batcher
-from common.model.heads import ItemHead
-from common.model.network import SequenceModel
-from common.model.parameters import FlatParameters
+from common.model import Batcher, FlatParameters, ItemHead, SequenceModel
 
 _ENCODERS = {"lstm": DPLSTM, "gru": DPGRU}
 _LARGEST_GRAD_SAMPLE = 1 << 26  # numbers; one micro-batch holds [consumers, parameters] of them

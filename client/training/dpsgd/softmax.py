@@ -16,8 +16,7 @@ from torch.autograd.function import once_differentiable
 from client.training.dpsgd.leaves import TapedLeaf
 from client.training.dpsgd.records import Outer, Picked
 from client.training.dpsgd.rows import RowMap
-from common.model.batch import Batch
-from common.model.heads import ItemHead
+from common.model import Batch, ItemHead
 
 _CHUNK_NUMBERS = 1 << 20  # logits of one chunk: 4 MB
 

@@ -10,7 +10,7 @@ from client.training.dpsgd.recurrent import TapedGRU, TapedLSTM
 from client.training.dpsgd.softmax import TapedItemHead
 from client.training.dpsgd.tape import Tape
 from common.errors import BadInputError
-from common.model.heads import ItemHead
+from common.model import ItemHead
 
 _TAPED: dict[type[nn.Module], type[nn.Module]] = {
     nn.Linear: TapedLinear,
