@@ -15,7 +15,7 @@ from common.errors import BadInputError
 if TYPE_CHECKING:
     from cli.report.audit_view import Audit, SiteAudit
     from client.selftest import SelfTestResult
-    from common.audit.verify import VerifyReport
+    from common.audit.verdict import VerifyReport
 
 FAILED = 1
 ROWS_SHOWN = 200  # beyond, the table shows the worst site of each round; --csv always has every row

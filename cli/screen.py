@@ -17,8 +17,17 @@ from cli.verdict import Standing, standings
 from common.atomic import link_atomic
 from common.config import RunConfig
 from common.contribution import STATISTICS
-from common.model_files import WEIGHTS_FILE
-from common.run import ENDED, FAILED, REPORT_FILE, Observer, RoundRecord, RunFacts, RunFolder, Summary
+from common.run import (
+    ENDED,
+    FAILED,
+    REPORT_FILE,
+    WEIGHTS_FILE,
+    Observer,
+    RoundRecord,
+    RunFacts,
+    RunFolder,
+    Summary,
+)
 from common.tasks.metrics import IN_ROUNDS, in_order, metric_named
 
 if TYPE_CHECKING:

@@ -23,6 +23,7 @@ import client.session as session
 import common.flower as flower
 from client.session import Memory
 from client.site import Site, load_site
+from client.verification import part
 from common import VERSION
 from common.bounds import check_run
 from common.config import PerformanceSettings
@@ -117,7 +118,7 @@ def hello(message: Message, context: Context) -> Message:
 
 
 def _run_of(request: dict[str, Any]) -> str:
-    run = session.part(request, "run", str)
+    run = part(request, "run", str)
     check_run(run)
     return run
 

@@ -10,7 +10,7 @@ message of the round is a ``Memory`` that the caller keeps (secrets included, ne
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -22,21 +22,30 @@ import common.secagg.fixedpoint as fixedpoint
 import common.secagg.messages as messages
 import common.wire as wire
 from client.answers import answer
-from client.guard.guard import Grant, Guard, ReservationKey
+from client.guard.guard import Guard
 from client.guard.journal import FileJournal
 from client.guard.policy import Proposal, SitePolicy
+from client.guard.reservation import Grant, ReservationKey
 from client.runtime.approval import ASK, require_approval, was_asked
 from client.site import Question, Site
+from client.verification import (
+    Values,
+    check_invitation,
+    check_params,
+    check_plan,
+    part,
+    proposal_of,
+    verified_question,
+)
 from common.config import PerformanceSettings
-from common.contribution import DIGEST_BYTES, MAX_QUERY_BYTES, TRAIN, Query
-from common.errors import LocalProtocolError, PolicyRefusedError, RemoteProtocolError, VerificationError
-from common.plan import COUNTERSIGNED, FAREWELL, PROPOSAL, Closing, RunPlan, model_digest
+from common.contribution import DIGEST_BYTES, TRAIN, Query
+from common.errors import LocalProtocolError, PolicyRefusedError, RemoteProtocolError
+from common.plan import COUNTERSIGNED, FAREWELL, PROPOSAL, Closing, RunPlan
 from common.privacy import PrivacyEvent, SignedAttestation
 from common.secagg.client import ClientProtocol, CohortPolicy, LocalSite
-from common.secagg.messages import Params, PlainParams, default_threshold, invitation
+from common.secagg.messages import Params, PlainParams, default_threshold
 from common.trust import sha256, uniform_words
 
-T = TypeVar("T")
 Asked = TypeVar(
     "Asked",
     messages.AdvertisementList,
@@ -45,8 +54,6 @@ Asked = TypeVar(
     messages.SurvivorList,
     messages.ConfirmationList,
 )
-Values = Mapping[str, Any]
-RECIPE_RATE = 1.0  # for the policy: a rate left to the recipe is this program's own, and below this
 
 
 @dataclass(frozen=True)
@@ -71,14 +78,6 @@ class ChargedError(Exception):
         self.cause, self.attestation = cause, attestation
 
 
-def part(request: Values, name: str, kind: type[T]) -> T:
-    """A named value of a request. Raises: RemoteProtocolError if it is missing or of another type."""
-    value = request.get(name)
-    if type(value) is not kind:
-        raise RemoteProtocolError(f"the request's {name} is missing, or no {kind.__name__}")
-    return value
-
-
 def advertise(site: Site, request: Values, speed: PerformanceSettings) -> tuple[dict[str, Any], Memory]:
     """Exchange 1: answer the signed query into the outbox and publish fresh keys of this session.
 
@@ -88,8 +87,8 @@ def advertise(site: Site, request: Values, speed: PerformanceSettings) -> tuple[
     question = verified_question(site, request, speed)
     _require_approval(site, question.plan)
     params = messages.decode(Params, part(request, "message", bytes))
-    _check_invitation(site, question, params, request)
-    _check_params(question, params)
+    check_invitation(site, question, params, request)
+    check_params(question, params)
     machine = ClientProtocol(_local_site(site), params)
     published = machine.advertise()  # refuses foreign cohorts and used sessions before anything is charged
     reply, memory = _prepare(site, question, request, params)
@@ -150,7 +149,7 @@ def contribute(site: Site, request: Values, speed: PerformanceSettings) -> dict[
     question = verified_question(site, request, speed)
     _require_approval(site, question.plan)
     params = wire.decode(PlainParams, part(request, "message", bytes), messages.largest_bytes(PlainParams))
-    _check_invitation(site, question, params, request)
+    check_invitation(site, question, params, request)
     reply, memory = _prepare(site, question, request, params)
     try:
         ring = _ring(site, memory)
@@ -193,7 +192,7 @@ def propose(site: Site, request: Values) -> None:
     """
     plan = RunPlan.from_json(part(request, "plan", str))
     site.roster.verify(site.roster.coordinator.name, PROPOSAL + plan.digest(), part(request, "signature", bytes))
-    _check_plan(site, plan)
+    check_plan(site, plan)
     if plan.config.privacy.enabled:
         plan.check_costs(plan.task.opening or TRAIN)
     if plan.config.privacy.enabled or not site.simulated:
@@ -226,96 +225,6 @@ def _require_approval(site: Site, plan: RunPlan) -> None:
     if mode == ASK and not was_asked(site.kit, digest):
         site.guard().check_proposal(_first_proposal(site, plan))
     require_approval(site.kit, mode, plan.run, digest, plan.to_json())
-
-
-def verified_question(site: Site, request: Values, speed: PerformanceSettings) -> Question:
-    """Check that the pinned coordinator signed this query, and that the model is the one it names.
-
-    Raises: VerificationError, RemoteProtocolError.
-    """
-    query = wire.decode(Query, part(request, "query", bytes), MAX_QUERY_BYTES)
-    site.roster.verify(site.roster.coordinator.name, query.digest(), part(request, "signature", bytes))
-    plan = RunPlan.from_json(query.settings)
-    model = _model(part(request, "model", bytes), plan)
-    if model_digest(model) != query.model_digest:
-        raise VerificationError("the model beside the query is not the one that was signed")
-    if plan.run != query.run or model.size != plan.parameters:
-        raise RemoteProtocolError("query, plan and model do not belong together")
-    if not plan.task.accepts(query.kind, query.round, plan.config.training.rounds):
-        raise RemoteProtocolError(f"round {query.round} ({query.kind}) is not one of the plan")
-    if not np.isfinite(model).all():
-        raise RemoteProtocolError("the model holds a value that is not finite")
-    _check_plan(site, plan)
-    if plan.config.privacy.enabled:
-        plan.check_costs(query.kind)
-    return Question(query, plan, model, speed)
-
-
-def _model(raw: bytes, plan: RunPlan) -> NDArray[np.float32]:
-    if len(raw) != 4 * plan.parameters:
-        raise RemoteProtocolError(f"the model has {len(raw)} bytes, the plan says {plan.parameters} parameters")
-    return np.frombuffer(raw, dtype="<f4").astype(np.float32)
-
-
-def _check_plan(site: Site, plan: RunPlan) -> None:
-    """The plan's public facts must be the site's own: its population, its roster, its catalogue's encoding.
-
-    A coordinator could otherwise make a site's weight drown the others', invent stockists, or choose an
-    encoding with which training fails if some event exists.
-    Raises: PolicyRefusedError naming the rule.
-    """
-    declared = site.file.site.population
-    if plan.population(site.name) != declared:
-        raise PolicyRefusedError(
-            "population",
-            f"the run states population {plan.population(site.name)}, site.toml {declared}",
-            hint="coordinator and site must declare the same number",
-        )
-    pinned = {party.name for party in site.roster.sites}
-    if len(set(plan.sites)) != len(plan.sites) or not set(plan.sites) <= pinned:
-        raise PolicyRefusedError("roster", "the run names a site twice, or one that is not in this site's roster")
-    if not site.simulated and plan.features != _expected_features(site, plan):
-        raise PolicyRefusedError("features", "the run does not encode events as this site's catalogue asks")
-
-
-def _expected_features(site: Site, plan: RunPlan) -> str:
-    """The encoding that this site's own catalogue and the run's settings ask for, as a plan carries it."""
-    from common.data import feature_spec, read_catalogue
-
-    name = site.file.site.catalogue
-    catalogue = read_catalogue(site.kit.resolve(name)) if name else None
-    return feature_spec(catalogue, item_buckets=plan.config.features.item_buckets).canonical()
-
-
-def proposal_of(site: Site, question: Question, params: Params | PlainParams | None) -> Proposal:
-    """The query in the words of the site's policy; without ``params`` as it will come with all sites."""
-    plan, config = question.plan, question.plan.config
-    secure = params if isinstance(params, Params) else None
-    return Proposal(
-        run=plan.run,
-        round=question.query.round,
-        attempt=params.session.attempt if params else 1,
-        kind=question.query.kind,
-        task=config.task,
-        query=question.query.digest().hex(),
-        config=plan.digest().hex(),
-        events=plan.events(question.query.kind),
-        delta=config.privacy.delta,
-        clip=config.privacy.clip,
-        cohort=len(secure.cohort) if secure else len(plan.sites),
-        threshold=secure.threshold if secure else len(plan.sites),
-        population=site.file.site.population,
-        min_stockists=config.aggregation.min_stockists,
-        secure=secure is not None,
-        holdout=config.privacy.holdout,
-        split_key=site.split_key(),
-        run_events=plan.total_events(),
-        learning_rate=config.training.learning_rate or RECIPE_RATE,
-        weight_ratio=max(declared for _, declared in plan.populations) / plan.population(site.name),
-        derived=plan.derived(question.query.kind),
-        roster=params.roster.hex() if params else "",
-        witness=params.witness.hex() if params else "",
-    )
 
 
 def _prepare(
@@ -415,34 +324,6 @@ def _local_site(site: Site) -> LocalSite:
     return LocalSite(
         site.identity, site.roster, FileJournal(site.kit.state / "journal.jsonl", sync=not site.simulated), policy
     )
-
-
-def _check_invitation(site: Site, question: Question, params: Params | PlainParams, request: Values) -> None:
-    """The coordinator opened this very session, about this query, among the parties of this site's roster.
-
-    Raises: VerificationError.
-    """
-    site.roster.verify(site.roster.coordinator.name, invitation(params), part(request, "invitation", bytes))
-    if params.roster != site.roster.digest:
-        raise VerificationError(
-            "the session is of another roster than this site's",
-            hint="compare the six words of `fedcart site check` with another site, then take the kit again",
-        )
-    session, query = params.session, question.query
-    if params.query_digest != query.digest() or (session.run, session.round) != (query.run, query.round):
-        raise VerificationError("the session is not about the signed query")
-
-
-def _check_params(question: Question, params: Params) -> None:
-    """The session's parameters must follow from the signed query: its model, its layout, its weights."""
-    plan = question.plan
-    expected = {site: plan.weight(site) for site in params.sites}
-    if (
-        params.model_digest != question.query.model_digest
-        or params.blocks != plan.blocks(question.query.kind)
-        or any(member.weight != expected[member.site] for member in params.cohort)
-    ):
-        raise VerificationError("the session's parameters do not belong to the signed query")
 
 
 def _echoed(request: Values) -> SignedAttestation | None:

@@ -22,7 +22,8 @@ from common import VERSION
 __version__ = VERSION
 
 _PLACES = {
-    "common.audit.verify": ("Finding", "LedgerReport", "VerifyReport", "verify_path"),
+    "common.audit.verdict": ("Finding", "LedgerReport", "VerifyReport"),
+    "common.audit.verify": ("verify_path",),
     "common.config": ("RunConfig", "build_config", "load_config"),
     "common.data.cleaning": ("CleaningReport",),
     "common.data.events": ("EventLog",),

@@ -1,9 +1,9 @@
-from common.audit.verify import (
+from common.audit.verdict import (
     Finding as Finding,
     LedgerReport as LedgerReport,
     VerifyReport as VerifyReport,
-    verify_path as verify_path,
 )
+from common.audit.verify import verify_path as verify_path
 from common.config import RunConfig as RunConfig, build_config as build_config, load_config as load_config
 from common.data.cleaning import CleaningReport as CleaningReport
 from common.data.events import EventLog as EventLog

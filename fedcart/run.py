@@ -16,7 +16,7 @@ from fedcart.places import flat
 if TYPE_CHECKING:
     import polars as pl
 
-    from common.audit.verify import VerifyReport
+    from common.audit.verdict import VerifyReport
     from fedcart.comparison import Comparison
     from fedcart.model import BehaviourModel, SalesForecaster
     from fedcart.picture import Picture

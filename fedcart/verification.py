@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common.audit.verify import VerifyReport, verify_path
+from common.audit.verdict import VerifyReport
+from common.audit.verify import verify_path
 from fedcart.places import Place, path_of
 
 

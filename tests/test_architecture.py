@@ -15,7 +15,7 @@ import pytest
 
 import common.model_files as model_files
 from cli.main import SECTIONS
-from common.run import files, hold
+from common.run import hold, paths
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = {
@@ -159,7 +159,7 @@ def test_arrows_inside_common_point_down(name):
 
 RUN_FILES = {
     value: key
-    for module in (files, hold, model_files)
+    for module in (paths, hold, model_files)
     for key, value in vars(module).items()
     if key.endswith("_FILE") and isinstance(value, str)
 }
@@ -204,7 +204,7 @@ def test_only_one_place_names_the_files_of_a_kit(name):
         word for word in constants(SOURCES[name]) if word in KIT_FILES or word.startswith((".head.", "round-0"))
     }
     assert not named - ({".head.json"} if name == "common/privacy/attestation.py" else set()), (
-        f"{name} names {named}: see SiteKit, Kits, common.trust.identity and common.run.files.round_file"
+        f"{name} names {named}: see SiteKit, Kits, common.trust.identity and common.run.round_file"
     )
 
 

@@ -20,7 +20,8 @@ from common.audit.statement import (
     ledger_rows,
     make_statement,
 )
-from common.audit.verify import VerifyReport, verify_path
+from common.audit.verdict import VerifyReport
+from common.audit.verify import verify_path
 from common.errors import BadInputError, VerificationError
 from common.plain_text import cell
 from common.privacy import (

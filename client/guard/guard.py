@@ -29,20 +29,24 @@ from client.guard.budget import (
 from client.guard.ledger import Ledger
 from client.guard.outbox import Outbox
 from client.guard.policy import Proposal, SitePolicy
-from client.guard.remains import gather
-from common.atomic import sync_directory
+from client.guard.reservation import (
+    Grant,
+    ReservationKey,
+    must_be_charged,
+    must_be_open,
+    reserve_body,
+    source_of,
+)
 from common.deployment import LEDGER_FILE
-from common.errors import BadInputError, LocalProtocolError, PausedError, PolicyRefusedError
+from common.errors import LocalProtocolError, PausedError, PolicyRefusedError
 from common.privacy import (
     Attestation,
     Commit,
     Forfeit,
-    Losses,
     PrivacyEvent,
     Reading,
     Replay,
     Reservation,
-    Reserve,
     ScopeAccountant,
     SignedAttestation,
     Void,
@@ -53,27 +57,6 @@ from common.privacy import (
 from common.trust import Identity
 
 FAILED_HERE = "failed here"
-
-
-@dataclass(frozen=True)
-class ReservationKey:
-    """The right to release one contribution, already charged: a RESERVE by its sequence and hash."""
-
-    sequence: int
-    head: str
-    run: str
-    round: int
-
-
-@dataclass(frozen=True)
-class Grant(ReservationKey):
-    """A reservation just made, with the attestation that goes to the server.
-
-    ``reused``: an earlier attempt has computed the contribution and it never left: take it from ``stored``.
-    """
-
-    attestation: SignedAttestation
-    reused: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,7 +130,7 @@ class Guard:
             check_run_total(state, proposal)
             projection = gate(state, proposal, self._delta(state), self._policy.epsilon_max)
             order = projection.order if proposal.events and state.order is None else None
-            body = _reserve_body(proposal, self._code, source_of(state, proposal), order, self._by)
+            body = reserve_body(proposal, self._code, source_of(state, proposal), order, self._by)
             sequence = self._ledger.append(body)
             self._ledger.renew_anchor()
             return self._reservation(state.reservations[sequence], proposal, projection)
@@ -254,8 +237,8 @@ class Guard:
         caller then lets it ``fail``; WorkFailedError (disk).
         """
         with self._ledger.transaction() as state:
-            _must_be_open(state, reservation)
-            _must_be_charged(state.reservations[reservation.sequence].body.events, events)
+            must_be_open(state, reservation)
+            must_be_charged(state.reservations[reservation.sequence].body.events, events)
             self._outbox.put(reservation.sequence, contribution)
 
     def find(self, run: str, number: int) -> ReservationKey | None:
@@ -283,7 +266,7 @@ class Guard:
         is on disk. Raises: LocalProtocolError if it is not open or nothing is stored.
         """
         with self._ledger.transaction() as state:
-            _must_be_open(state, reservation)
+            must_be_open(state, reservation)
             stored = self._outbox.get_with_digest(reservation.sequence)
             if stored is None:
                 raise LocalProtocolError(f"reservation {reservation.sequence} has no stored contribution")
@@ -300,7 +283,7 @@ class Guard:
         Raises: LocalProtocolError if the reservation is not open; WorkFailedError (disk).
         """
         with self._ledger.transaction() as state:
-            _must_be_open(state, reservation)
+            must_be_open(state, reservation)
             self._ledger.append(Forfeit(reserve=reservation.sequence, reason=FAILED_HERE))
             self._outbox.remove([reservation.sequence])
             self._ledger.renew_anchor()
@@ -396,93 +379,3 @@ def open_guard(
         ledger.admit(identity)
     outbox = Outbox(state_dir / "outbox", durable=not simulated)
     return Guard(ledger, outbox, policy, identity, code, shared=shared)
-
-
-def recover_guard(
-    state_dir: Path,
-    identity: Identity,
-    policy: SitePolicy,
-    known: SignedAttestation,
-    *,
-    former_key: bytes | None = None,
-    code: str = "unknown",
-) -> Guard:
-    """Begin a new ledger that charges what ``known``, the server's highest attestation of this site, shows.
-
-    What the anchor and readable old ledgers show beyond that is charged too. A ledger that is still there is
-    moved to ``ledger.lost-N.jsonl``, never removed. ``former_key`` signed all this, if the keys were rotated.
-    Raises: VerificationError if this site did not sign ``known``; BadInputError.
-    """
-    path, said = state_dir / LEDGER_FILE, known.attestation
-    known.verify(former_key or identity.public_key)
-    if said.site != identity.name:
-        raise BadInputError(f"the attestation is of {said.site}, not of {identity.name}")
-    lost = gather(path, said, {identity.public_key, former_key or identity.public_key})
-    if path.exists() and path.stat().st_size:
-        number = sum(1 for _ in state_dir.glob("ledger.lost-*.jsonl")) + 1
-        path.rename(state_dir / f"ledger.lost-{number}.jsonl")
-        sync_directory(state_dir)
-    ledger = Ledger(path, identity)
-    ledger.recover(lost, scope=said.scope, delta=policy.delta, simulated=said.simulated)
-    guard = Guard(ledger, Outbox(state_dir / "outbox"), policy, identity, code)
-    guard.restart()
-    return guard
-
-
-def source_of(state: Replay, proposal: Proposal) -> int | None:
-    """The charged release that a derived proposal is post-processing of; None for one that is charged itself.
-
-    Raises: PolicyRefusedError (rule ``release``) if nothing of this run has left.
-    """
-    if not proposal.derived:
-        return None
-    release = state.released(proposal.run, proposal.config)
-    if release is None:
-        raise PolicyRefusedError(
-            "release",
-            f"policy rule release: run {proposal.run} has no released series in this ledger to learn from",
-            hint="a site that was not in round 0 of a sales run waits for the next run",
-        )
-    return release.sequence
-
-
-def _reserve_body(proposal: Proposal, code: str, source: int | None, order: float | None, by: str) -> Reserve:
-    return Reserve(
-        run=proposal.run,
-        round=proposal.round,
-        attempt=proposal.attempt,
-        query=proposal.query,
-        config=proposal.config,
-        code=code,
-        events=proposal.events,
-        holdout=proposal.holdout,
-        split_key=proposal.split_key,
-        source=source,
-        order=order,
-        by=by,
-        roster=proposal.roster,
-        witness=proposal.witness,
-    )
-
-
-def _must_be_charged(charged: Sequence[PrivacyEvent], ran: Sequence[PrivacyEvent]) -> None:
-    if Losses.of(charged) != Losses.of(ran):
-        raise LocalProtocolError(
-            f"what ran ({_in_words(ran)}) is not what was charged ({_in_words(charged)})",
-            hint="nothing has left; this is a bug of this program: report it",
-        )
-
-
-def _in_words(events: Sequence[PrivacyEvent]) -> str:
-    words = [
-        f"{e.sub_scope} {e.steps} x noise {e.noise_multiplier:.4g} at rate {e.sampling_rate:g}" for e in events
-    ]
-    return ", ".join(words) or "nothing"
-
-
-def _must_be_open(state: Replay, reservation: ReservationKey) -> None:
-    entry = state.reservations.get(reservation.sequence)
-    if entry is None or entry.hash != reservation.head:
-        raise LocalProtocolError(f"reservation {reservation.sequence} is not in this ledger")
-    if entry.state != "open":
-        raise LocalProtocolError(f"reservation {reservation.sequence} is {entry.state}: its contribution is dead")

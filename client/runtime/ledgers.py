@@ -32,7 +32,7 @@ def recover_site(kit: SiteKit, attestation: Path, old_keys: Path | None = None) 
     Raises: BadInputError if the site is running, or the file or its scope is not this site's;
     VerificationError if this site did not sign it.
     """
-    from client.guard.guard import recover_guard
+    from client.guard.recovery import recover_guard
     from common.privacy import SignedAttestation
     from common.trust.keyfiles import PublicKeys
 

@@ -26,9 +26,8 @@ from common.model import (
     layout_of,
     load_model,
 )
-from common.model_files import METADATA_FILE, WEIGHTS_FILE
 from common.plan import RunPlan
-from common.run import RunFolder
+from common.run import METADATA_FILE, WEIGHTS_FILE, RunFolder
 
 
 @dataclass(frozen=True)

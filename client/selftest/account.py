@@ -13,6 +13,7 @@ import client.guard.guard as guards
 import client.selftest.report as report
 import common.privacy.accountant as accounting
 from client.guard.policy import Proposal, SitePolicy
+from client.guard.reservation import Grant, ReservationKey
 from client.selftest.report import Check
 from common.errors import FedcartError
 from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE, Losses, PrivacyEvent
@@ -30,7 +31,7 @@ SAMPLED = (
 LATE = ((1.7, 0.05, 200), (2.2, 0.05, 200), 3.8, 3.9611)
 """Two runs, the second planned after the first one's release, at order 3.8."""
 
-Reserve = Callable[..., guards.Grant]
+Reserve = Callable[..., Grant]
 
 
 def vectors() -> list[Check]:
@@ -95,7 +96,7 @@ def _failing(
 ) -> list[Check]:
     guard = open_again()
     charged = guard.reserve(asked(4, event)).attestation.attestation.epsilon_after
-    guard.fail(guards.ReservationKey(*_newest(guard)))
+    guard.fail(ReservationKey(*_newest(guard)))
     guard.close_round("selftest", 4)
     guard.restart()
     stays = open_again().status().epsilon >= charged - 1e-6

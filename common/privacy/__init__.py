@@ -34,19 +34,17 @@ from common.privacy.entries import (
     Commit,
     Forfeit,
     Open,
-    Replay,
-    Reservation,
     Reserve,
     Void,
     admission_statement,
     canonical_json,
     make_line,
     parse_line,
-    replay_lines,
     split_lines,
     verify_entry_signature,
 )
 from common.privacy.mechanism import HOLDOUT_SIDE, MAX_NOISE, MIN_NOISE, TRAIN_SIDE, Losses, PrivacyEvent
+from common.privacy.replay import Replay, Reservation, replay_lines
 
 __all__ = [
     "FINE",

@@ -1,21 +1,6 @@
 """A run's room: its files, its records, its summary, and who watches it."""
 
-from common.run.files import (
-    CATALOGUE_FILE,
-    COUNTERSIGNED_FILE,
-    EVIDENCE,
-    HEADS_FILE,
-    LEDGERS,
-    MANIFEST_FILE,
-    METRICS_FILE,
-    PROOFS,
-    REPORT_FILE,
-    SETTINGS_FILE,
-    Progress,
-    RunFolder,
-    round_file,
-    round_files,
-)
+from common.run.files import Progress, RunFolder
 from common.run.hold import ask_to_stop, hold_run, holder, run_is_held, stop_is_asked
 from common.run.manifest import (
     LEFT_OUT,
@@ -27,6 +12,22 @@ from common.run.manifest import (
     sealed_paths,
 )
 from common.run.observer import Observer
+from common.run.paths import (
+    CATALOGUE_FILE,
+    COUNTERSIGNED_FILE,
+    EVIDENCE,
+    HEADS_FILE,
+    LEDGERS,
+    MANIFEST_FILE,
+    METADATA_FILE,
+    METRICS_FILE,
+    PROOFS,
+    REPORT_FILE,
+    SETTINGS_FILE,
+    WEIGHTS_FILE,
+    round_file,
+    round_files,
+)
 from common.run.records import (
     COMPLETED,
     ENDED,
@@ -57,12 +58,14 @@ __all__ = [
     "LEDGERS",
     "LEFT_OUT",
     "MANIFEST_FILE",
+    "METADATA_FILE",
     "METRICS_FILE",
     "PROOFS",
     "REPORT_FILE",
     "RUNNING",
     "SETTINGS_FILE",
     "STOPPED",
+    "WEIGHTS_FILE",
     "FaultRecord",
     "Observer",
     "Progress",

@@ -1,23 +1,7 @@
-"""The files of a run: the only code that knows their names, and writes or reads them.
-
-    run.toml            all settings             metrics.jsonl       one object per round
-    plan.json           the signed constants     sites.json          facts before round 1
-    model.safetensors   final parameters         model.json          what the parameters mean
-    masks.npz           public item masks        item_of.npy         catalogue row of each coordinate
-    checkpoints/        ServerState per round    ledgers/SITE.jsonl  privacy ledgers
-    roster.json         sites and public keys    evidence/           aggregation evidence per round
-    heads.json          newest attestations      market.json         released series of a sales run
-    proofs/             who broke the protocol   report.html         the picture of it all
-    progress.json       what is under way        notes.jsonl         remarks of a deployed run
-    manifest.json       the whole, signed        countersigned.json  sites' word on the last round
-    left-out.json       what an export leaves out
-    catalogue.json      public item facts        submitted.json      Flower's number of a deployed run
-    summary.json        result and status
-    oracle/             simulation only: what no server sees, initial.f32 among it
-    checkpoints/        beside the states: sessions.json (how often begun), leaving.json (what may have left)
+"""``RunFolder``: the only code that writes or reads the files of a run; their names are in ``common.run.paths``.
 
 Every file is written under a temporary name, synced, and renamed; ``metrics.jsonl`` is append-only and
-a torn last line was never written. Weights and metadata of the model are named in ``common.model_files``.
+a torn last line was never written.
 """
 
 from __future__ import annotations
@@ -39,33 +23,37 @@ from numpy.typing import NDArray
 from common.atomic import disk_errors, write_atomic
 from common.config import RunConfig, load_config, read_toml
 from common.errors import BadInputError
-from common.model_files import METADATA_FILE, WEIGHTS_FILE
 from common.plain_text import shown
 from common.plan import RunPlan
+from common.run.paths import (
+    COUNTERSIGNED_FILE,
+    FACTS_FILE,
+    INITIAL_FILE,
+    ITEM_OF_FILE,
+    LEAVING_FILE,
+    LEFT_OUT_FILE,
+    MANIFEST_FILE,
+    MARKET_FILE,
+    MASKS_FILE,
+    METADATA_FILE,
+    METRICS_FILE,
+    NOTES_FILE,
+    PLAN_FILE,
+    PROGRESS_FILE,
+    REPORT_FILE,
+    SESSIONS_FILE,
+    SETTINGS_FILE,
+    SUBMITTED_FILE,
+    SUMMARY_FILE,
+    WEIGHTS_FILE,
+    RunPaths,
+    round_file,
+)
 from common.run.records import RUNNING, RoundRecord, RunFacts, Summary
 from common.strict_json import one_line, readable
 from common.trust import ROSTER_FILE, Roster
 
-SETTINGS_FILE, PLAN_FILE, FACTS_FILE = "run.toml", "plan.json", "sites.json"
-METRICS_FILE, SUMMARY_FILE, REPORT_FILE = "metrics.jsonl", "summary.json", "report.html"
-MASKS_FILE, ITEM_OF_FILE, CATALOGUE_FILE = "masks.npz", "item_of.npy", "catalogue.json"
-HEADS_FILE, MARKET_FILE = "heads.json", "market.json"
-PROGRESS_FILE, NOTES_FILE, SUBMITTED_FILE = "progress.json", "notes.jsonl", "submitted.json"
-SESSIONS_FILE, LEAVING_FILE, INITIAL_FILE = "sessions.json", "leaving.json", "initial.f32"
-MANIFEST_FILE, COUNTERSIGNED_FILE, LEFT_OUT_FILE = "manifest.json", "countersigned.json", "left-out.json"
-LEDGERS, EVIDENCE, CHECKPOINTS, ORACLE = "ledgers", "evidence", "checkpoints", "oracle"
-PROOFS = "proofs"
 _INCOMPLETE = "the run folder is incomplete or damaged"
-
-
-def round_file(folder: Path, number: int, suffix: str) -> Path:
-    """The file of one round in a folder of them."""
-    return folder / f"round-{number:05d}.{suffix}"
-
-
-def round_files(folder: Path, suffix: str) -> list[Path]:
-    """All such files, the oldest round first."""
-    return sorted(folder.glob(f"round-*.{suffix}"))
 
 
 @dataclass(frozen=True)
@@ -79,10 +67,8 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class RunFolder:
+class RunFolder(RunPaths):
     """A run folder by path. Example: ``RunFolder(Path("runs/x")).metrics()``."""
-
-    path: Path
 
     @staticmethod
     def is_one(path: Path) -> bool:
@@ -124,56 +110,6 @@ class RunFolder:
         runs = sorted(folder.glob(f"*/{SETTINGS_FILE}"), key=lambda path: path.stat().st_mtime_ns)
         return [RunFolder(path.parent) for path in runs]
 
-    @property
-    def checkpoints(self) -> Path:
-        """Folder of the server's states."""
-        return self.path / CHECKPOINTS
-
-    @property
-    def ledgers(self) -> Path:
-        """Folder of the simulated sites' ledgers, and of what real sites have sent in."""
-        return self.path / LEDGERS
-
-    @property
-    def evidence(self) -> Path:
-        """Folder of what secure aggregation leaves to be verified."""
-        return self.path / EVIDENCE
-
-    @property
-    def proofs(self) -> Path:
-        """Folder of what proves who broke the protocol."""
-        return self.path / PROOFS
-
-    @property
-    def oracle(self) -> Path:
-        """Folder of what only a simulation knows."""
-        return self.path / ORACLE
-
-    def ledger(self, site: str) -> Path:
-        """Where the ledger of a site lies."""
-        return self.ledgers / f"{site}.jsonl"
-
-    @property
-    def report_file(self) -> Path:
-        """Where the report is written."""
-        return self.path / REPORT_FILE
-
-    @property
-    def changed(self) -> float:
-        """When settings or metrics were last written, in seconds since 1970."""
-        there = [self.path / name for name in (SETTINGS_FILE, METRICS_FILE) if (self.path / name).exists()]
-        return max(path.stat().st_mtime for path in there)
-
-    @property
-    def heads_file(self) -> Path:
-        """Where a simulation keeps the sites' newest attestations."""
-        return self.path / HEADS_FILE
-
-    @property
-    def catalogue_file(self) -> Path:
-        """Where the public catalogue of a simulation lies."""
-        return self.path / CATALOGUE_FILE
-
     # settings, plan, roster, item rows: fixed before round 1
 
     def write_settings(self, config: RunConfig) -> None:
@@ -206,11 +142,6 @@ class RunFolder:
     def roster(self) -> Roster:
         """Who takes part. Raises: BadInputError."""
         return Roster.load(self.path / ROSTER_FILE)
-
-    @property
-    def has_roster(self) -> bool:
-        """Whether a roster lies in the folder."""
-        return (self.path / ROSTER_FILE).exists()
 
     def write_item_rows(self, masks: Mapping[str, NDArray[np.bool_]], item_of: NDArray[np.int32]) -> None:
         """Write each site's public item mask, and the catalogue row of each coordinate (-1: none)."""

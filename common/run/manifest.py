@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import VerificationError
-from common.model_files import METADATA_FILE, WEIGHTS_FILE
-from common.run.files import (
+from common.run.files import RunFolder
+from common.run.paths import (
     CATALOGUE_FILE,
     CHECKPOINTS,
     COUNTERSIGNED_FILE,
@@ -23,9 +23,10 @@ from common.run.files import (
     ITEM_OF_FILE,
     MARKET_FILE,
     MASKS_FILE,
+    METADATA_FILE,
     PLAN_FILE,
     PROOFS,
-    RunFolder,
+    WEIGHTS_FILE,
     round_files,
 )
 from common.run.records import Summary

@@ -38,7 +38,6 @@ from common.secagg.messages import (
     ShareBundle,
     ShareDelivery,
     SurvivorList,
-    checksum_key,
     cut,
     default_threshold,
     piece_bytes,
@@ -280,7 +279,7 @@ class ClientProtocol:
         ]
         masked = ring.copy()
         add_masks(masked, [masks.self_mask(params, secrets.seed, sign=1), *pairs])
-        tag = checksum(checksum_key(params.salt, self._name), masked)
+        tag = checksum(masks.checksum_key(params.salt, self._name), masked)
         held = tuple(h for h in self._state.held if h.dealer in shared)
         self._finish(journal.MASK, contribution, secrets=None, listed=None, held=held)
         return MaskedVector(self._name, tag, masked)

@@ -1,4 +1,4 @@
-"""Keys of masks and shares, derived alike by the site that uses them and the server that removes them."""
+"""Keys of masks, shares and checksums, derived alike by the site that uses them and the server that removes them."""
 
 from __future__ import annotations
 
@@ -29,3 +29,8 @@ def share_key(params: Params, shared: bytes, pair: tuple[str, str]) -> bytes:
 def share_context(pair: tuple[str, str]) -> bytes:
     """Associated data of the sealed share from dealer to holder (names have no NUL)."""
     return "\0".join(pair).encode()
+
+
+def checksum_key(salt: bytes, site: str) -> bytes:
+    """Key of a masked vector's checksum; both ends can compute it, it is no secret."""
+    return derive_key(salt, salt, "checksum", site)

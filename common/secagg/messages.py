@@ -10,8 +10,7 @@ Requests go from the server to a site, answers come back:
     confirm    SurvivorList       Confirmation
     unmask     ConfirmationList   RevealedShares
 
-Messages are frozen dataclasses with one canonical encoding (``encode``, ``decode``). ``repr`` shows type
-and site only.
+Frozen dataclasses with one canonical encoding (``encode``, ``decode``); ``repr`` shows type and site only.
 """
 
 from __future__ import annotations
@@ -52,15 +51,13 @@ from common.trust import (
     SEAL_OVERHEAD,
     SIGNATURE_BYTES,
     check_name,
-    derive_key,
     sha256,
 )
 
 CHECKSUM_BYTES = 16
 BOX_BYTES = SEAL_OVERHEAD + 2 * SHARE_BYTES
 ENTRY_BYTES = BOX_BYTES + 2 * DIGEST_BYTES + 2 * SCALAR_BYTES
-_MAGIC = b"FCV1"
-_LENGTH_BYTES = 4
+_MAGIC, _LENGTH_BYTES = b"FCV1", 4
 
 
 def piece_bytes(listed: int) -> int:
@@ -387,11 +384,6 @@ def decode(kind: type[M], data: bytes, params: Params | None = None) -> M:
         )
     ring = np.frombuffer(data, dtype="<u4", offset=first).astype(np.uint32, copy=False)
     return kind(header.site, header.checksum, ring)
-
-
-def checksum_key(salt: bytes, site: str) -> bytes:
-    """Key of a masked vector's checksum; both ends can compute it, it is no secret."""
-    return derive_key(salt, salt, "checksum", site)
 
 
 def reveal_statement(salt: bytes, site: str, lists: SurvivorList, commitments: Iterable[bytes]) -> bytes:

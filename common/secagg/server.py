@@ -44,6 +44,7 @@ from common.secagg.blame import (
 from common.secagg.checks import check_advertisement, check_signed
 from common.secagg.dealing import KEY, SEED, Dealing, dealt_digest
 from common.secagg.evidence import Evidence, digest_sum
+from common.secagg.masks import checksum_key
 from common.secagg.messages import (
     DIGEST_BYTES,
     AcceptedList,
@@ -60,7 +61,6 @@ from common.secagg.messages import (
     ShareBundle,
     ShareDelivery,
     SurvivorList,
-    checksum_key,
     cut,
     reveal_statement,
 )

@@ -20,7 +20,7 @@ from common.deployment import CoordinatorKit, SiteKit
 from common.errors import BudgetExhaustedError, RefusedError
 from common.plan import PROPOSAL, RunPlan
 from common.privacy.accountant import ScopeAccountant
-from common.run.files import HEADS_FILE
+from common.run import HEADS_FILE
 from common.trust.identity import Identity, Roster
 from server.admission import HeadsBook
 from server.affordable import horizon, require_payers, shares

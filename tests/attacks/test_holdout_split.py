@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from client.guard.guard import Guard, recover_guard
+from client.guard.guard import Guard
+from client.guard.recovery import recover_guard
 from common.audit.verify import verify_path
 from common.errors import PolicyRefusedError
 from common.privacy.accountant import ScopeAccountant

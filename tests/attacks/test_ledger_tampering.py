@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from common.audit.verify import VerifyReport, verify_path
+from common.audit.verdict import VerifyReport
+from common.audit.verify import verify_path
 from common.errors import BadInputError, VerificationError
 from common.privacy.attestation import AttestedHeads, SignedAttestation, SignedHead, check_attestation
 from common.privacy.entries import make_line, parse_line

@@ -12,8 +12,9 @@ from client.guard.guard import Guard
 from common.audit.verify import verify_path
 from common.errors import PolicyRefusedError, VerificationError
 from common.privacy.accountant import epsilon_of
-from common.privacy.entries import Reserve, make_line, replay_lines, split_lines
+from common.privacy.entries import Reserve, make_line, split_lines
 from common.privacy.mechanism import HOLDOUT_SIDE, PrivacyEvent
+from common.privacy.replay import replay_lines
 from tests.guard_samples import IDENTITY, guard_in, proposal
 
 GAUSSIAN = PrivacyEvent(1.0, 1.0, 1)

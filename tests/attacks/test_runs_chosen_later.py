@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
-from client.guard.guard import Guard, recover_guard
-from common.audit import verify
+from client.guard.guard import Guard
+from client.guard.recovery import recover_guard
+from common.audit import ledger_check
 from common.audit.verify import verify_path
 from common.errors import BudgetExhaustedError, VerificationError
 from common.privacy.accountant import PldAccountant, RdpAccountant, ScopeAccountant
 from common.privacy.attestation import SignedAttestation, check_attestation
-from common.privacy.entries import Replay, make_line, parse_line
+from common.privacy.entries import make_line, parse_line
 from common.privacy.mechanism import PrivacyEvent
+from common.privacy.replay import Replay
 from tests.guard_samples import IDENTITY, ROSTER, guard_in, policy, proposal
 
 FIRST = PrivacyEvent(1.7, 0.05, 200)
@@ -146,7 +148,7 @@ def test_a_site_cannot_attest_a_cheaper_way_to_add_up(tmp_path: Path) -> None:
     for line in (tmp_path / "ledger.jsonl").read_bytes().splitlines():
         state.apply(parse_line(line))
     with pytest.raises(VerificationError, match="another way to add up"):
-        verify._compare(1, signed, state)
+        ledger_check._compare(1, signed, state)
 
 
 def test_which_of_two_planned_runs_goes_on_is_a_choice_made_later(tmp_path: Path) -> None:

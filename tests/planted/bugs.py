@@ -20,7 +20,7 @@ import client.training.trainer as trainer
 import common.data.sequences as sequences
 import common.model.metrics as metrics
 import common.privacy.accountant as accounting
-import common.privacy.entries as entries
+import common.privacy.replay as replay
 import common.tasks.metric_sums as metric_sums
 import common.trust.randomness as randomness
 from client.guard import budget, guard
@@ -280,7 +280,7 @@ def accountant_five_percent_low(patch: Patch) -> None:
 
 
 def late_runs_by_the_loss_distribution(patch: Patch) -> None:
-    patch.setattr(entries.Replay, "_is_late", lambda _self, _config: False)
+    patch.setattr(replay.Replay, "_is_late", lambda _self, _config: False)
 
 
 def order_chosen_afterwards(patch: Patch) -> None:
@@ -307,14 +307,14 @@ def gate_off_by_one_round(patch: Patch) -> None:
 
 
 def forfeit_gives_back(patch: Patch) -> None:
-    true = entries.Replay._apply_body
+    true = replay.Replay._apply_body
 
     def generous(self: Any, entry: Any) -> None:
         true(self, entry)
-        if isinstance(entry.body, entries.Forfeit):
-            self.spent -= entries.Losses.of(self.reservations[entry.body.reserve].body.events)
+        if isinstance(entry.body, replay.Forfeit):
+            self.spent -= replay.Losses.of(self.reservations[entry.body.reserve].body.events)
 
-    patch.setattr(entries.Replay, "_apply_body", generous)
+    patch.setattr(replay.Replay, "_apply_body", generous)
 
 
 def voids_without_end(patch: Patch) -> None:

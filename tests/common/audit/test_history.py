@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from cli.main import main
-from client.guard.guard import Guard, open_guard, recover_guard
+from client.guard.guard import Guard, open_guard
+from client.guard.recovery import recover_guard
 from client.runtime.ledgers import move
 from common.audit.history import Account, History, accounts_in, make_history
 from common.audit.records import Records, find_records
