@@ -15,6 +15,8 @@ import client.selftest.account as account
 import client.selftest.attack as attack
 import client.selftest.draws as draws
 import client.selftest.ring as rings
+import client.selftest.rules as rules
+import client.selftest.sums as sums
 from client.selftest.report import Check, SelfTestResult
 
 __all__ = ["TESTS", "Check", "SelfTestResult", "quiet", "run_selftest"]
@@ -24,9 +26,10 @@ Progress = Callable[[str, int, int], None]  # what is being tested, done, total
 TESTS: dict[str, Callable[[], list[Check]]] = {
     "accountant": account.vectors,
     "ledger": account.ledger,
-    "sensitivity": draws.sensitivity,
-    "metrics": draws.metrics,
-    "series": draws.series,
+    "rules": rules.rules,
+    "sensitivity": sums.sensitivity,
+    "metrics": sums.metrics,
+    "series": sums.series,
     "noise": draws.noise,
     "sampling": draws.sampling,
     "draws": draws.accounts_for_its_draws,

@@ -1,9 +1,9 @@
-"""Sensitivity, noise and sampling of the code that trains, evaluates and releases series."""
+"""Noise and sampling of the code that trains: what is drawn, and who is."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -14,16 +14,16 @@ from scipy import stats
 import client.models as models
 import client.selftest.people as people
 import client.selftest.report as report
-import client.training.evaluation as evaluation
 import client.training.trainer as trainer
 from client.selftest.report import Check, Vector
 from client.training.gradients import GradientDiagnostics, empty
 from common.model import FlatParameters
-from common.tasks.metric_sums import LOSS_BOUND, metric_sensitivity
 from common.trust.randomness import PrivateStream
 
 SIGMA = 2.0
 MICRO_BATCH = 7
+DRAWN = 1 << 18
+MANY, STEPS = 1 << 14, 400  # consumers and steps of the long look at sampling
 
 
 def plan_of(steps: int, **changes: float) -> trainer.LocalPlan:
@@ -37,34 +37,8 @@ def plan_of(steps: int, **changes: float) -> trainer.LocalPlan:
     return trainer.LocalPlan(steps=steps, optimizer="sgd", learning_rate=1.0, **constants)  # type: ignore[arg-type]
 
 
-def sensitivity() -> list[Check]:
-    """Remove one consumer with all their events: no sum that is released moves by more than it says."""
-    checks = []
-    models = {**people.MODELS, "with a norm": people.MODELS["lstm"]}
-    for name, settings in models.items():
-        config, log, worst = people.config_of(settings), people.people(), 0.0
-        whole = _clipped_sum(log, config, norm=name == "with a norm")
-        for consumer in (1, 2, 3, 4, 9, 17, 24):
-            moved = whole - _clipped_sum(people.without(log, consumer), config, norm=name == "with a norm")
-            worst = max(worst, float(np.linalg.norm(moved)))
-        checks.append(
-            report.at_most(
-                f"sensitivity: {name}", worst, people.CLIP * (1 + 1e-5), "one consumer moves it by at most C"
-            )
-        )
-    return checks
-
-
-def _clipped_sum(log: people.EventLog, config: people.RunConfig, *, norm: bool) -> Vector:
-    model = people.with_norm(people.model_of(config)) if norm else people.model_of(config)
-    engine = models.make_engine(model, people.batches(log, config), config, "fast", MICRO_BATCH)
-    total, _ = engine.clipped_sum(np.arange(engine.consumers))
-    copied: Vector = total.double().numpy().copy()
-    return copied
-
-
 def noise() -> list[Check]:
-    """Everything that is drawn: right size in every tensor, standard normal to the tails, independent."""
+    """Everything that is drawn: right size in every tensor and coordinate, standard normal to the tails, independent."""
     runs = [_pure_noise(1) for _ in range(12)]
     layout = runs[0][1].layout
     checks = []
@@ -73,28 +47,45 @@ def noise() -> list[Check]:
         checks.append(
             report.variance_check(f"noise of {name}", values.astype(np.float64), "variance 1 in promised units")
         )
+    every = np.stack([update for update, _ in runs])
+    checks.append(report.coordinates_check("noise of every parameter", every, "none goes without"))
     several, _ = _pure_noise(8)
     checks.append(
         report.variance_check("noise of eight steps", several, "variance 1: steps draw independent noise")
     )
-    checks.append(report.correlation_check("noise of two runs", runs[0][0], runs[1][0]))
-    mechanism = plan_of(1).mechanism(people.CLIP, PrivateStream())
-    scale = SIGMA * people.CLIP * (1 + trainer.rounding_slack(plan_of(1).expected_batch))
-    drawn = [mechanism.noise(300_000) / scale for _ in range(2)]
-    checks += report.normality_checks("noise", np.concatenate(drawn))
-    checks.append(report.correlation_check("noise of two sums", *drawn))
-    half = len(drawn[0]) // 2
-    checks.append(report.correlation_check("noise of neighbours", drawn[0][:half], drawn[0][half:]))
-    return [*checks, _between_processes()]
-
-
-def _pure_noise(steps: int) -> tuple[Vector, FlatParameters]:
-    """The update of a site where nobody is sampled, in units of its promised standard deviation."""
-    config, plan = people.config_of(people.MODELS["lstm"]), plan_of(steps)
-    nobody = people.batches(people.people(), config)
-    nobody = nobody.__class__(
-        people.encoded(people.people()).take(np.zeros(0, dtype=np.intp)), list(config.model.heads)
+    sampled = np.concatenate([_pure_noise(8, silent=100)[0] for _ in range(4)])
+    checks.append(
+        report.variance_check("noise whoever is sampled", sampled, "variance 1: a batch's size changes nothing")
     )
+    checks.append(report.correlation_check("noise of two runs", runs[0][0], runs[1][0]))
+    return [
+        *checks,
+        *_drawn("noise", hardened=False),
+        *_drawn("hardened noise", hardened=True),
+        _between_processes(),
+    ]
+
+
+def _drawn(name: str, *, hardened: bool) -> list[Check]:
+    plan = replace(plan_of(1), hardened=hardened)
+    mechanism = plan.mechanism(people.CLIP, PrivateStream())
+    scale = SIGMA * people.CLIP * (1 + trainer.rounding_slack(plan.expected_batch))
+    drawn = [mechanism.noise(DRAWN) / scale for _ in range(2)]
+    return [
+        *report.normality_checks(name, np.concatenate(drawn)),
+        report.correlation_check(f"{name} of two sums", *drawn),
+        report.lags_check(f"{name} at any distance", np.stack(drawn)),
+    ]
+
+
+def _pure_noise(steps: int, silent: int = 0) -> tuple[Vector, FlatParameters]:
+    """An update without any gradient in it, in units of its promised standard deviation.
+
+    ``silent``: so many consumers with one event each are there and sampled; there is nothing to learn from them.
+    """
+    config, plan = people.config_of(people.MODELS["lstm"]), plan_of(steps)
+    chosen = people.encoded(people.people()).take(np.zeros(silent, dtype=np.intp))  # the first one has one event
+    nobody = people.batches_of(chosen, config)
     engine = models.make_engine(people.model_of(config), nobody, config, "fast", MICRO_BATCH)
     update = trainer.train_locally(engine, engine.parameters.numpy(), plan, PrivateStream()).update.astype(
         np.float64
@@ -138,20 +129,32 @@ class _Recorder:
 def sampling() -> list[Check]:
     """Batches are Poisson samples of everybody, drawn anew in every step: rate to half a percent, right spread."""
     rate, level = 0.1, float(stats.norm.ppf(1 - report.LEVEL / 2))
-    many = _batches(20_000, 400, rate)
+    many = _batches(MANY, STEPS, rate)
     sizes = np.array([len(rows) for rows in many], dtype=np.float64)
-    mean = (sizes.sum() - 400 * 20_000 * rate) / np.sqrt(400 * 20_000 * rate * (1 - rate))
-    few = np.array([len(rows) for rows in _batches(100, 3_000, rate)])
+    mean = (sizes.sum() - STEPS * MANY * rate) / np.sqrt(STEPS * MANY * rate * (1 - rate))
     again = np.array([len(np.intersect1d(a, b)) for a, b in pairwise(many)], dtype=np.float64)
-    overlap = (again.sum() - len(again) * 20_000 * rate**2) / np.sqrt(len(again) * 20_000 * rate**2)
-    classes = np.bincount(few, minlength=101)
+    overlap = (again.sum() - len(again) * MANY * rate**2) / np.sqrt(len(again) * MANY * rate**2)
+    there = np.full((STEPS, MANY), -rate)
+    for step, rows in enumerate(many):
+        there[step, rows] = 1 - rate
+    there /= np.sqrt(rate * (1 - rate))
+    each = there.sum(axis=0) / np.sqrt(STEPS)
+    alike = STEPS - len({rows.tobytes() for rows in many})
     return [
         report.at_most("sampling rate", abs(mean), level, "mean batch size, in deviations (half a percent shows)"),
-        report.frequencies_check(
-            "batch sizes", classes, stats.binom.pmf(np.arange(len(classes)), 100, rate), "binomial"
-        ),
+        *(_sizes(consumers, rate) for consumers in (3, 100)),
         report.at_most("batches of two steps", abs(overlap), level, "share drawn again, in deviations"),
+        report.at_most("equal batches", alike, 0.0, "every step draws its own"),
+        report.lags_check("sampled together", there),
+        report.variance_check("sampling of every consumer", each, "each as often as the others"),
     ]
+
+
+def _sizes(consumers: int, rate: float) -> Check:
+    """Batch sizes are binomial, and a batch may be empty: drawing it again would tell that somebody is there."""
+    counts = np.bincount([len(rows) for rows in _batches(consumers, 3_000, rate)], minlength=consumers + 1)
+    chances = stats.binom.pmf(np.arange(len(counts)), consumers, rate)
+    return report.frequencies_check(f"batch sizes of {consumers}", counts, chances, "binomial")
 
 
 def _batches(consumers: int, steps: int, rate: float) -> list[NDArray[np.int64]]:
@@ -160,72 +163,6 @@ def _batches(consumers: int, steps: int, rate: float) -> list[NDArray[np.int64]]
         recorder, recorder.parameters.numpy(), plan_of(steps, sampling_rate=rate), PrivateStream()
     )
     return recorder.batches
-
-
-def metrics() -> list[Check]:
-    """Metric sums of every task: bounded loss, right sensitivity, noise of the promised size."""
-    checks = []
-    for name in ("lstm", "intent", "both"):
-        config = people.config_of(people.MODELS[name])
-        log, bound = people.people(), metric_sensitivity(list(config.model.heads))
-        for scale in (1.0, 60.0):  # a model that is very sure and very wrong
-            worst = max(float(np.linalg.norm(moved)) for moved in _metric_moves(log, config, scale))
-            checks.append(
-                report.at_most(f"metric sensitivity: {name}, x{scale:g}", worst, bound * (1 + 1e-9), "L2 bound")
-            )
-    config = people.config_of(people.MODELS["lstm"])
-    nobody = people.batches(people.people(), config)
-    nobody = nobody.__class__(
-        people.encoded(people.people()).take(np.zeros(0, dtype=np.intp)), list(config.model.heads)
-    )
-    draws = [
-        evaluation.evaluate(people.model_of(config), nobody, SIGMA, PrivateStream()).vector for _ in range(200)
-    ]
-    values = np.concatenate(draws) / (SIGMA * metric_sensitivity(list(config.model.heads)))
-    checks.append(report.variance_check("noise of metric sums", values, "variance 1 in promised units"))
-    return [*checks, report.at_most("loss of a consumer", LOSS_BOUND, 10.0, "nats, counted at most")]
-
-
-def _metric_moves(log: people.EventLog, config: people.RunConfig, scale: float) -> Iterator[Vector]:
-    model = people.model_of(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(scale)
-    whole = evaluation.metric_sums(model, people.batches(log, config))
-    for consumer in (1, 2, 3, 9, 24):
-        yield whole - evaluation.metric_sums(model, people.batches(people.without(log, consumer), config))
-
-
-def series() -> list[Check]:
-    """The sales series: one consumer moves all cells of all channels together by at most the clip."""
-    from client.tasks.purchases import purchases_of
-    from common.tasks.sales_series import SalesSpec
-
-    checks = []
-    log = people.people()
-    for clip in (0.3, 1.0):
-        config = people.build_config(
-            {
-                "task": "sales",
-                "sales": {"start": "1970-01-01", "periods": 120, "categories": ["all"]},
-                "privacy": {"clip": clip},
-            }
-        )
-        spec = SalesSpec.of(config)
-        caps = (config.sales.quantity_cap, config.sales.price_cap)
-        whole = purchases_of(log, spec, caps).series(spec, clip).reshape(-1)
-        worst = max(
-            float(
-                np.linalg.norm(
-                    whole - purchases_of(people.without(log, c), spec, caps).series(spec, clip).reshape(-1)
-                )
-            )
-            for c in (1, 2, 3, 9, 24)
-        )
-        checks.append(
-            report.at_most(f"sensitivity: sales series, clip {clip:g}", worst, clip * (1 + 1e-9), "over all cells")
-        )
-    return checks
 
 
 def accounts_for_its_draws() -> list[Check]:

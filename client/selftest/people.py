@@ -24,12 +24,15 @@ from common.model import ModelShape, SequenceModel, build_model, on_rows
 from common.plan import RunPlan
 
 __all__ = [
-    "CLIP", "ITEMS", "MODELS", "ConsumerSequences", "EventLog", "RunConfig", "RunPlan", "Scratch", "Site", "batches",
-    "build_config", "catalogue", "config_of", "encoded", "model_of", "people", "scratch_site", "spec", "with_norm", "without",
+    "ALONE", "CLIP", "ITEMS", "MODELS", "ConsumerSequences", "EventLog", "RunConfig", "RunPlan", "Scratch", "Site", "batches",
+    "batches_of", "catalogue", "config_of", "encoded", "hostile_model", "model_of", "one_of_a_kind", "people", "sales_plan",
+    "sales_spec", "scratch_site", "spec", "with_norm", "without",
 ]  # fmt: skip
 
 CLIP = 0.05
 ITEMS = 40
+SHELVES = ("a", "b", "c")
+ALONE = 4  # the consumer whom a hostile model is made for
 LONGEST = 120
 SMALL = {"dim": 8, "hidden": 8}
 MODELS: dict[str, dict[str, Any]] = {
@@ -55,8 +58,8 @@ def config_of(settings: dict[str, Any] | None = None, **sections: Any) -> RunCon
 
 def catalogue() -> Catalogue:
     """Forty items on three shelves."""
-    shelves = np.append(0, 1 + np.arange(ITEMS) % 3).astype(np.int32)
-    return Catalogue(tuple(f"item-{i}" for i in range(ITEMS)), ("a", "b", "c"), shelves, DECLARED)
+    shelves = np.append(0, 1 + np.arange(ITEMS) % len(SHELVES)).astype(np.int32)
+    return Catalogue(tuple(f"item-{i}" for i in range(ITEMS)), SHELVES, shelves, DECLARED)
 
 
 def people(consumers: int = 24, seed: int = 0) -> EventLog:
@@ -76,6 +79,7 @@ def people(consumers: int = 24, seed: int = 0) -> EventLog:
             "timestamp": pl.Series(np.arange(len(who)) * 3_600_000_000).cast(pl.Datetime("us")),
             "event": kinds,
             "item": [f"item-{i}" for i in items],
+            "category": [SHELVES[i % len(SHELVES)] for i in items],
             "price": (10.0 ** rng.integers(-3, 6, len(who))).astype(np.float32),
             "quantity": rng.integers(1, 40, len(who)).astype(np.float32),
         }
@@ -135,7 +139,43 @@ def with_norm(model: SequenceModel) -> SequenceModel:
 
 def batches(log: EventLog, config: RunConfig) -> Any:
     """The consumers in batches, with every target that the task asks for."""
-    return make_batcher(encoded(log), config)
+    return batches_of(encoded(log), config)
+
+
+def batches_of(sequences: ConsumerSequences, config: RunConfig) -> Any:
+    """As ``batches``, of encoded consumers."""
+    return make_batcher(sequences, config)
+
+
+def one_of_a_kind(log: EventLog) -> EventLog:
+    """The log with an item that only the consumer ``ALONE`` ever touched, who touched nothing else."""
+    import polars as pl
+
+    mine, last = pl.col("consumer") == ALONE, pl.lit(f"item-{ITEMS - 1}")
+    other = pl.when(pl.col("item") == last).then(pl.lit("item-0")).otherwise(pl.col("item"))
+    return EventLog(log.frame.with_columns(pl.when(mine).then(last).otherwise(other).alias("item")))
+
+
+def hostile_model(config: RunConfig, value: float) -> SequenceModel:
+    """A model in which the input of that one item is ``value`` everywhere."""
+    model = model_of(config)
+    with torch.no_grad():
+        model.item.weight[ITEMS].fill_(value)
+    return model
+
+
+def sales_plan(clip: float, categories: list[str], noise: float) -> RunPlan:
+    """A plan of the task sales over the made-up days."""
+    sales = {"start": "1970-01-01", "periods": 120, "categories": categories}
+    config = build_config({"task": "sales", "sales": sales, "privacy": {"clip": clip}})
+    return RunPlan("self-test", config.public_json(), (("self", 512),), "{}", 10, noise, 0.0)
+
+
+def sales_spec(plan: RunPlan) -> Any:
+    """The shape of its series."""
+    from common.tasks.sales_series import SalesSpec
+
+    return SalesSpec.of(plan.config)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ standard normal.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 import client.selftest.people as people
 import client.selftest.report as report
@@ -16,8 +17,12 @@ from client.models import engine_of, holdout_of
 from client.selftest.report import Check, Vector
 from client.site import Question
 from common.atomic import write_atomic
-from common.contribution import DIGEST_BYTES, METRICS, TRAIN, UPDATE, Query
+from common.config import PerformanceSettings
+from common.contribution import METRICS, TRAIN, UPDATE, Query
+from common.plan import model_digest
 from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE
+from common.secagg import fixedpoint
+from common.secagg.messages import PlainParams, Session
 
 NOISE = (0.02, 1.0)  # of training, so small that a wrong consumer would show; of metrics
 SETTINGS = {
@@ -45,28 +50,44 @@ def ring() -> list[Check]:
             report.variance_check(f"metrics of {who}", metrics, "variance 1 in promised units, in the ring")
         )
         checks.append(report.correlation_check(f"rounds of {who}", found[0][0], found[1][0]))
-    return [*checks, *_parts(), *_series()]
+        checks.append(_steadfast(log, who))
+    return [*checks, *_parts()]
+
+
+def _steadfast(log: people.EventLog | None, who: str) -> Check:
+    """A model that nobody can train answers like any other: what kind of answer it is tells nothing of who is there."""
+    with people.scratch_site(log, SETTINGS, NOISE) as scratch:
+        try:
+            _vector(scratch, 1, np.full(scratch.plan.parameters, 3e38, dtype=np.float32))
+            kind = ""
+        except Exception as error:  # whatever it is, it would be seen
+            kind = type(error).__name__
+    return report.holds(f"a model out of bounds, {who}", not kind, "is answered with noise")
+
+
+def _vector(scratch: people.Scratch, number: int, model: NDArray[np.float32]) -> Vector:
+    """What waits in the outbox for a question about a model, decoded."""
+    site, plan = scratch.site, scratch.plan
+    question = Question(Query(TRAIN, plan.run, number, plan.to_json(), model_digest(model)), plan, model)
+    alone = PlainParams(
+        Session(plan.run, number, 1), (site.name,), question.query.digest(), site.roster.digest, bytes(32)
+    )
+    _, memory = session._prepare(site, question, {}, alone)
+    decoded: Vector = fixedpoint.decode(session._ring(site, memory), plan.blocks(TRAIN))
+    return decoded
 
 
 def _residuals(scratch: people.Scratch, number: int) -> tuple[Vector, Vector]:
     """What waits in the outbox minus what no noise would have made of it, in promised deviations: update, metrics."""
     from client.training.evaluation import metric_sums
     from client.training.trainer import local_plan, rounding_slack
-    from common.plan import model_digest
-    from common.secagg import fixedpoint
-    from common.secagg.messages import PlainParams, Session
 
     site, plan = scratch.site, scratch.plan
     rng = np.random.default_rng(number)
     model = (0.3 * rng.normal(size=plan.parameters)).astype(np.float32)
-    question = Question(Query(TRAIN, plan.run, number, plan.to_json(), model_digest(model)), plan, model)
-    about = Session(plan.run, number, 1)
-    alone = PlainParams(about, (site.name,), question.query.digest(), site.roster.digest, bytes(32))
-    _, memory = session._prepare(site, question, {}, alone)
-    blocks = plan.blocks(TRAIN)
-    vector = fixedpoint.decode(session._ring(site, memory), blocks)
-    parts = {block.name: vector[part] for block, part in fixedpoint.slices(blocks)}
-    rows, engine = engine_of(site, plan, question.speed)
+    vector = _vector(scratch, number, model)
+    parts = {block.name: vector[part] for block, part in fixedpoint.slices(plan.blocks(TRAIN))}
+    rows, engine = engine_of(site, plan, PerformanceSettings())
     engine.parameters.load(rows.restrict(model))
     total, _ = engine.clipped_sum(np.arange(engine.consumers))
     constants = local_plan(
@@ -91,14 +112,18 @@ def _parts() -> list[Check]:
     with people.scratch_site(log, SETTINGS, NOISE) as scratch:
         site, plan = scratch.site, scratch.plan
         both = site.prepared(plan)
-        held = holdout_mask(np.sort(np.append(both.train.consumers, both.holdout.consumers)), site.secret(), 0.2)
-        _, engine = engine_of(site, plan, Question(_any(plan), plan, np.zeros(0, dtype=np.float32)).speed)
+        everybody = np.sort(np.append(both.train.consumers, both.holdout.consumers))
+        held = holdout_mask(everybody, site.secret(), 0.2)
+        _, engine = engine_of(site, plan, PerformanceSettings())
         events = {kind: {e.sub_scope for e in plan.events(kind)} for kind in ("train", "evaluate")}
         secret = site.secret()
         trained, looked = (
             engine.consumers,
             len(holdout_of(site, plan, np.zeros(plan.parameters, dtype=np.float32))[1]),
         )
+    other = holdout_mask(everybody, bytes(32), 0.2)
+    many = holdout_mask(np.arange(10_000, dtype=np.uint64), secret, 0.2).sum()
+    share = abs(many - 2_000) / np.sqrt(10_000 * 0.2 * 0.8)
     with people.scratch_site(people.without(log, 7), SETTINGS, NOISE) as scratch:
         write_atomic(scratch.site.kit.consumers_key, secret, mode=0o600)
         fewer = scratch.site.prepared(scratch.plan)
@@ -109,6 +134,8 @@ def _parts() -> list[Check]:
             set(both.holdout.consumers.tolist()) == _held(both, held),
             "keyed hash of the consumer",
         ),
+        report.at_most("share held out", share, 5.0, "a fifth, in deviations"),
+        report.holds("a secret choice", bool((other != held).any()), "another key holds out others"),
         report.holds("nobody changes sides", sides, "when somebody else leaves"),
         report.holds("trained on", trained == len(held) - held.sum(), "the training part, nobody else"),
         report.holds("evaluated on", looked == held.sum(), "the hold-out, nobody else"),
@@ -123,27 +150,3 @@ def _parts() -> list[Check]:
 def _held(both: object, mask: np.ndarray) -> set[int]:
     everybody = np.sort(np.append(both.train.consumers, both.holdout.consumers))  # type: ignore[attr-defined]
     return set(everybody[mask].tolist())
-
-
-def _any(plan: people.RunPlan) -> Query:
-    return Query(TRAIN, plan.run, 1, plan.to_json(), bytes(DIGEST_BYTES))
-
-
-def _series() -> list[Check]:
-    """A sales series with nobody in it is noise of the promised size in every cell."""
-    from client.tasks.series import noised_series
-    from common.trust.randomness import PrivateStream
-
-    config = people.build_config(
-        {
-            "task": "sales",
-            "sales": {"start": "1970-01-01", "periods": 120, "categories": ["all"]},
-            "privacy": {"clip": 2.0},
-        }
-    )
-    plan = people.RunPlan("self-test", config.public_json(), (("self", 512),), "{}", 10, 1.5, 0.0)
-    from client.tasks.purchases import Purchases
-
-    nothing = Purchases(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros((0, 2)))
-    drawn = np.concatenate([noised_series(nothing, plan, PrivateStream()).vector for _ in range(20)]) / (1.5 * 2.0)
-    return [report.variance_check("noise of a sales series", drawn, "variance 1 in promised units")]

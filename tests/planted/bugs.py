@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 
 import client.models as models
@@ -30,39 +28,12 @@ from client.training.dpsgd.records import Outer, Picked, Summed
 from client.training.gaussian import GaussianMechanism
 from common.privacy.mechanism import TRAIN_SIDE
 from common.tasks.task import Task
-
-Patch = pytest.MonkeyPatch
-
-CLIPPED = "tests/properties/test_dpsgd_sensitivity.py"
-EXACT = "tests/oracles/test_dpsgd_brute_force.py"
-CHARGED = "tests/attacks/test_charged_is_what_ran.py"
-KNOWN = "tests/vectors/test_accountant_vectors.py"
-GUARD = "tests/client/guard/test_guard.py"
-LATER = "tests/attacks/test_runs_chosen_later.py"
-DRAWS = "tests/attacks/test_what_is_drawn.py"
-
-
-@dataclass(frozen=True)
-class Bug:
-    """A bug, how it is planted, the test file that goes red and the self-test's group that does (empty: not a site's)."""
-
-    plant: Callable[[Patch], None]
-    test: str
-    check: str = ""
-
-    @property
-    def name(self) -> str:
-        """In words."""
-        return self.plant.__name__.replace("_", " ")
-
-
-def _noise(patch: Patch, change: Callable[[np.ndarray], np.ndarray]) -> None:
-    true = GaussianMechanism.noise
-    patch.setattr(GaussianMechanism, "noise", lambda self, size: change(true(self, size)))
+from tests.planted import account_bugs, draw_bugs, sum_bugs
+from tests.planted.bug import CHARGED, CLIPPED, DRAWS, EXACT, GUARD, KNOWN, LATER, Bug, Patch, change_noise
 
 
 def noise_halved(patch: Patch) -> None:
-    _noise(patch, lambda drawn: drawn / 2)
+    change_noise(patch, lambda drawn: drawn / 2)
 
 
 def noise_cut_at_four_deviations(patch: Patch) -> None:
@@ -76,7 +47,7 @@ def noise_cut_at_four_deviations(patch: Patch) -> None:
 
 
 def noise_on_a_coarse_grid(patch: Patch) -> None:
-    _noise(patch, lambda drawn: drawn.astype(np.float16).astype(np.float64))
+    change_noise(patch, lambda drawn: drawn.astype(np.float16).astype(np.float64))
 
 
 def noise_of_one_layer_missing(patch: Patch) -> None:
@@ -84,11 +55,11 @@ def noise_of_one_layer_missing(patch: Patch) -> None:
         drawn[:64] = 0
         return drawn
 
-    _noise(patch, partial)
+    change_noise(patch, partial)
 
 
 def noise_from_a_seed(patch: Patch) -> None:
-    _noise(patch, lambda drawn: np.random.default_rng(7).normal(size=len(drawn)) * drawn.std())
+    change_noise(patch, lambda drawn: np.random.default_rng(7).normal(size=len(drawn)) * drawn.std())
 
 
 def noise_repeated_in_every_step(patch: Patch) -> None:
@@ -109,7 +80,7 @@ def noise_under_a_key_from_the_clock(patch: Patch) -> None:
 
 
 def noise_divided_by_the_batch(patch: Patch) -> None:
-    _noise(patch, lambda drawn: drawn / 10)
+    change_noise(patch, lambda drawn: drawn / 10)
 
 
 def noise_of_metrics_missing(patch: Patch) -> None:
@@ -253,7 +224,7 @@ def held_out_by_position(patch: Patch) -> None:
 
 def sensitivity_of_intent_too_small(patch: Patch) -> None:
     patch.setattr(evaluation, "metric_sensitivity", lambda heads: metric_sums.metric_sensitivity(heads) / 2)
-    import client.selftest.draws as checks
+    import client.selftest.sums as checks
 
     patch.setattr(checks, "metric_sensitivity", lambda heads: metric_sums.metric_sensitivity(heads) / 2)
 
@@ -395,5 +366,8 @@ BUGS = {
         Bug(voids_without_end, GUARD, "ledger"),
         Bug(evaluation_charged_to_the_training_side, "tests/common/test_plan.py", "whole answer"),
         Bug(totals_before_instead_of_after, GUARD, "ledger"),
+        *draw_bugs.BUGS,
+        *sum_bugs.BUGS,
+        *account_bugs.BUGS,
     )
 }
