@@ -80,6 +80,7 @@ def _planned(
     kit: CoordinatorKit, config: RunConfig, base: Path
 ) -> tuple[RunPlan, RunConfig, FeatureSpec, Catalogue | None, Any]:
     from common.data import feature_spec
+    from common.data.sharing import require_shared_items, shared_item_masks
 
     settings = kit.read()
     _check_sites(config, len(settings.sites))
@@ -88,6 +89,9 @@ def _planned(
         names = partial(catalogue_categories, catalogue.categories, catalogue.item_category)
         config = task_named(config.task).with_catalogue(config, names)
     spec = feature_spec(catalogue, item_buckets=config.features.item_buckets)
+    if task_named(config.task).looks_up_items:
+        masks = shared_item_masks(spec, catalogue, tuple(settings.sites), config.aggregation.min_stockists)
+        require_shared_items(masks, config.aggregation.min_stockists)
     initial = _initial_model(config, spec, base, catalogue.names if catalogue else ())
     plan = make_plan(config, tuple(settings.sites.items()), spec, initial[0].size)
     return plan, config, spec, catalogue, initial

@@ -53,7 +53,8 @@ def deal_data(config: RunConfig) -> DealtData:
     Raises: BadInputError for an unusable file, too few sites or consumers; ConfigError.
     """
     from common.data import feature_spec
-    from common.data.sharing import shared_item_masks
+    from common.data.sharing import require_shared_items, shared_item_masks
+    from common.tasks.registry import task_named
     from simulations.partition import partition
     from simulations.pseudonyms import with_random_pseudonyms
 
@@ -75,6 +76,8 @@ def deal_data(config: RunConfig) -> DealtData:
     catalogue = _catalogue(config, catalogue, dealt)
     spec = feature_spec(catalogue, item_buckets=config.features.item_buckets)
     masks = shared_item_masks(spec, catalogue, dealt.names, config.aggregation.min_stockists)
+    if task_named(config.task).looks_up_items:
+        require_shared_items(masks, config.aggregation.min_stockists)
     rows = oracle_of(config.task).encoded(config, dealt, spec, catalogue)
     return DealtData(dealt, catalogue, spec, masks, data | {"notes": list(dealt.notes)}, rows)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,3 +32,21 @@ def shared_item_masks(
     stockists = np.sum(list(masks.values()), axis=0)
     shared = stockists >= min(min_stockists, len(masks))
     return {site: mask & shared for site, mask in masks.items()}
+
+
+def require_shared_items(masks: Mapping[str, NDArray[np.bool_]], min_stockists: int) -> None:
+    """Return if every site shares at least one item, as a model of behaviour needs. Before anything is computed.
+
+    Raises: ConfigError naming the sites that share none.
+    """
+    without = [site for site, mask in masks.items() if not mask.any()]
+    if not without:
+        return
+    needed = min(min_stockists, len(masks))
+    few = ", ".join(without[:5]) + (f" and {len(without) - 5} more" if len(without) > 5 else "")
+    raise ConfigError(
+        f"no item of {few} is sold at {needed} sites or more (aggregation.min_stockists), so there is nothing to learn "
+        "together there",
+        hint="split the events another way, set a smaller aggregation.min_stockists, or hash items with "
+        "features.item_buckets=1000",
+    )

@@ -24,6 +24,7 @@ class SalesTask(Task):
     """One release of the series in round 0, charged to all consumers; training and accuracy read nothing else."""
 
     network = "sales"
+    looks_up_items = False
     goes_on = False
     opening = STATISTICS
 

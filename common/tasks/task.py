@@ -48,6 +48,8 @@ class Task:
 
     network = "sequence"
     """Which class the model is: see ``common.model.run_model``."""
+    looks_up_items = True
+    """Whether the model has a row for every item, of which a site needs at least one."""
     goes_on = True
     """Whether a run can begin from an earlier run's model."""
     opening = ""
