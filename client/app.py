@@ -21,6 +21,7 @@ from flwr.clientapp import ClientApp
 
 import client.session as session
 import common.flower as flower
+from client.guard.reservation import ChargedError
 from client.session import Memory
 from client.site import Site, load_site
 from client.verification import part
@@ -41,18 +42,19 @@ Handler = Callable[[Site, dict[str, Any], Memory, PerformanceSettings], Answer]
 
 def _handle(message: Message, context: Context, handler: Handler) -> Message:
     """Answer one message; an error becomes a code, never a text, with the attestation if something was charged."""
-    site = None
+    site, parts = None, dict[str, Any]()
     try:
         site = _open(context)
         parts, memory = handler(site, flower.parts_of(message.content), _remembered(context), _speed(context))
         context.state[MEMORY] = ConfigRecord(memory.__dict__ | {})
         return flower.reply(message, parts)
-    except session.ChargedError as error:
+    except ChargedError as error:
         _log(site, message, error.cause)
         return flower.reply(message, _code_of(error.cause) | {"attestation": session.attested(error.attestation)})
     except Exception as error:  # nothing of an exception may reach the server
         _log(site, message, error)
-        return flower.reply(message, _code_of(error))
+        charged = {"attestation": parts["attestation"]} if "attestation" in parts else {}
+        return flower.reply(message, _code_of(error) | charged)
 
 
 def _code_of(error: Exception) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from client.answers import answer
 from client.guard.guard import Guard
 from client.guard.journal import FileJournal
 from client.guard.policy import Proposal, SitePolicy
-from client.guard.reservation import Grant, ReservationKey
+from client.guard.reservation import ChargedError, Grant, ReservationKey
 from client.runtime.approval import ASK, require_approval, was_asked
 from client.site import Question, Site
 from client.verification import (
@@ -68,14 +68,6 @@ class Memory:
     reservation: str = ""
     ring: bytes = b""
     plan: str = ""
-
-
-class ChargedError(Exception):
-    """An answer failed after its RESERVE: what went wrong, and what the server must hear of the charge."""
-
-    def __init__(self, cause: Exception, attestation: SignedAttestation) -> None:
-        super().__init__(str(cause))
-        self.cause, self.attestation = cause, attestation
 
 
 def advertise(site: Site, request: Values, speed: PerformanceSettings) -> tuple[dict[str, Any], Memory]:

@@ -30,6 +30,7 @@ from client.guard.ledger import Ledger
 from client.guard.outbox import Outbox
 from client.guard.policy import Proposal, SitePolicy
 from client.guard.reservation import (
+    ChargedError,
     Grant,
     ReservationKey,
     must_be_charged,
@@ -116,7 +117,8 @@ class Guard:
 
         ``echoed`` is the latest attestation of this site that the server keeps. A contribution of an
         earlier attempt of the same query that never left is used again, at no further charge.
-        Raises: PolicyRefusedError, BudgetExhaustedError, RollbackError; WorkFailedError (disk).
+        Raises: PolicyRefusedError, BudgetExhaustedError, RollbackError; WorkFailedError (disk); ChargedError if the disk
+        fails once the RESERVE is on it.
         """
         with self._ledger.transaction() as state:
             self._ledger.refuse_rollback(echoed, self._identity)
@@ -132,8 +134,12 @@ class Guard:
             order = projection.order if proposal.events and state.order is None else None
             body = reserve_body(proposal, self._code, source_of(state, proposal), order, self._by)
             sequence = self._ledger.append(body)
-            self._ledger.renew_anchor()
-            return self._reservation(state.reservations[sequence], proposal, projection)
+            grant = self._reservation(state.reservations[sequence], proposal, projection)
+            try:
+                self._ledger.renew_anchor()
+            except Exception as error:  # the RESERVE is on disk already
+                raise ChargedError(error, grant.attestation) from error
+            return grant
 
     def check_proposal(self, proposal: Proposal) -> None:
         """Return if policy, ledger and budget allow a proposal and the whole run behind it; nothing is charged.

@@ -31,6 +31,14 @@ class Grant(ReservationKey):
     reused: bool = False
 
 
+class ChargedError(Exception):
+    """Something failed after a RESERVE was on disk: what went wrong, and what the server must hear of the charge."""
+
+    def __init__(self, cause: Exception, attestation: SignedAttestation) -> None:
+        super().__init__(str(cause))
+        self.cause, self.attestation = cause, attestation
+
+
 def reserve_body(proposal: Proposal, code: str, source: int | None, order: float | None, by: str) -> Reserve:
     """The RESERVE of a proposal; ``source``, ``order`` and ``by`` as ``Reserve`` has them."""
     return Reserve(

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from client import answers, session
+from client.guard.reservation import ChargedError
 from client.site import Site
 from client.tasks import series
 from client.tasks.purchases import Purchases
@@ -106,7 +107,7 @@ def test_what_was_not_charged_never_leaves_and_the_charge_stays(
     PLANTED[name](monkeypatch)
     number = 80 + list(PLANTED).index(name)  # each session once: the fixture's kit is shared
     before = site.guard().status()
-    with pytest.raises(session.ChargedError) as caught:
+    with pytest.raises(ChargedError) as caught:
         session.advertise(site, coordinator.request(coordinator.query(number)), SPEED)
     assert isinstance(caught.value.cause, LocalProtocolError)
     after = site.guard().status()

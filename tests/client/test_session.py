@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client import session
+from client import app as client_app, session
 from client.app import advertise as handle_advertise
+from client.guard.ledger import Ledger
 from client.guard.policy import SitePolicy
+from client.guard.reservation import ChargedError
 from client.site import Site, load_site
 from common import flower, wire
 from common.config import PerformanceSettings, build_config
 from common.contribution import TRAIN, Query
-from common.errors import FedcartError, PolicyRefusedError, RefusedError, VerificationError
+from common.errors import FedcartError, PolicyRefusedError, RefusedError, VerificationError, WorkFailedError
 from common.plan import FAREWELL, Closing, RunPlan, model_bytes, model_digest
 from common.run.files import RunFolder
 from common.secagg import messages
@@ -268,13 +270,41 @@ def test_whatever_fails_after_the_reserve_tells_the_server_of_the_charge(
 
     request = coordinator.request(coordinator.query(70))
     monkeypatch.setattr(session, "answer", full)
-    with pytest.raises(session.ChargedError) as caught:
+    with pytest.raises(ChargedError) as caught:
         session.advertise(site, request, SPEED)
     assert isinstance(caught.value.cause, OSError)
     said = caught.value.attestation
     said.verify(site.identity.public_key)
     assert said.attestation.query == coordinator.query(70).digest().hex()
     assert said.attestation.epsilon_after == pytest.approx(site.guard().status().epsilon)
+
+
+def test_a_disk_that_fills_between_reserve_and_anchor_hides_no_charge(
+    site: Site, coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_self: Any) -> None:
+        raise WorkFailedError("cannot write: No space left on device")
+
+    site.guard()
+    monkeypatch.setattr(Ledger, "renew_anchor", full)
+    with pytest.raises(ChargedError) as caught:
+        session.advertise(site, coordinator.request(coordinator.query(72)), SPEED)
+    said = caught.value.attestation
+    said.verify(site.identity.public_key)
+    monkeypatch.undo()
+    assert said.attestation.epsilon_after == pytest.approx(site.guard().status().epsilon)
+
+
+def test_what_fails_after_the_answer_was_made_hides_no_charge(
+    site: Site, coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flower.set_task_identity(1)
+    config = {"site": str(site.kit.path), "ledger": str(site.ledger_path), "simulated": True}
+    parts = coordinator.request(coordinator.query(73))
+    message = flower.with_message_id(flower.instruction(5, "query.advertise", parts, "73.1"), "id")
+    monkeypatch.setattr(client_app, "ConfigRecord", lambda *_: 1 / 0)
+    answer = flower.parts_of(handle_advertise(message, flower.new_context(1, 5, config, {})).content)
+    assert answer.keys() == {"error", "attestation"}
 
 
 def test_the_answer_that_carries_a_charge_is_a_word_and_the_attestation(
