@@ -116,7 +116,7 @@ class Site:
             store_sequences(path, *self._encode(plan))
         return _load_prepared(path, path.stat().st_mtime_ns, self.secret(), plan.config.privacy.holdout)
 
-    def events(self) -> EventLog:
+    def event_log(self) -> EventLog:
         """The site's own event log, cleaned, ids pseudonymised; empty if no line of it is usable.
 
         Raises: BadInputError for a file that cannot be read at all. Nothing about a single consumer decides that.
@@ -161,7 +161,7 @@ class Site:
                 hint="ask the coordinator for the run's file",
             )
         sequences = build_sequences(
-            self.events(),
+            self.event_log(),
             spec,
             catalogue,
             max_events=plan.config.features.max_events,

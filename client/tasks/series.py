@@ -58,7 +58,7 @@ def purchases_at(site: Site, plan: RunPlan) -> Purchases:
     """
     path = purchases_path(site.kit.state, plan, site.source_stamp())
     if not path.exists():
-        store_purchases(path, purchases_in(site.events(), plan))
+        store_purchases(path, purchases_in(site.event_log(), plan))
     try:
         with np.load(path, allow_pickle=False) as stored:
             return Purchases(*(stored[name] for name in _ARRAYS))

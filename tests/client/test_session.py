@@ -397,7 +397,7 @@ def empty_encode(site: Site, plan: RunPlan) -> Any:
 
     spec = FeatureSpec.from_json(json.loads(plan.features))
     catalogue = read_catalogue(RunFolder(site.kit.path.parents[1]).catalogue_file)
-    sequences = build_sequences(site.events(), spec, catalogue, max_events=50)
+    sequences = build_sequences(site.event_log(), spec, catalogue, max_events=50)
     assert len(sequences) == 0
     with np.load(next(site.kit.state.glob("consumers-*.npz"))) as stored:
         return sequences, stored["mask"].copy()
