@@ -168,15 +168,15 @@ def chosen_settings(*options: DataOptions | RunOptions | SpeedOptions) -> dict[s
 
 def run_job(job: Job, *, as_json: bool) -> int:
     """Run a simulation with its screen, write its report. Returns the exit code. Raises: FedcartError."""
+    from simulations.workers import begin_imports
+
+    begin_imports()  # before anything else: the workers' imports are what a run waits for
     from cli.screen import Screen
 
     screen = Screen(job.config, job.out, to_stderr=as_json, latest=job.latest)
     with screen:
         screen.opening(resume=job.resume)
-        from simulations.workers import begin_imports
-
-        begin_imports()
-        from simulations.run import simulate as run_simulation  # torch, flwr: after the first line is out
+        from simulations.run import simulate as run_simulation  # flwr, polars: after the first line is out
 
         try:
             summary = run_simulation(job.config, job.out, screen, resume=job.resume)

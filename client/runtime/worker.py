@@ -13,16 +13,16 @@ import os
 import select
 import signal
 import sys
-from types import ModuleType
-from typing import Any
 
 from client.runtime.node_link import import_client_task, run_client_task
+from common.late import import_late
 
 PRELOAD_VARIABLE = "FEDCART_PRELOAD"
 LATE = "polars"  # its threads die in a fork, so whoever needs it loads it after the fork, at its first use
 LIGHT = ("httpcore", "client.app")
 HEAVY = (
-    "dp_accounting",
+    "scipy.special",
+    "scipy.fft",
     "torch",
     "client.training.trainer",
     "client.training.evaluation",
@@ -53,21 +53,9 @@ def main() -> None:
 
 def preload(name: str) -> None:
     """Import a module of the lists above."""
-    if LATE not in sys.modules:
-        sys.modules[LATE] = LateModule(LATE)
+    import_late(LATE)
     with contextlib.suppress(ImportError):
         importlib.import_module(name)
-
-
-class LateModule(ModuleType):
-    """Stands for a package until something in it is looked up; then the package is loaded and answers."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # the import system and ``inspect`` ask every module for these
-            raise AttributeError(name)
-        if sys.modules.get(self.__name__) is self:
-            del sys.modules[self.__name__]
-        return getattr(importlib.import_module(self.__name__), name)
 
 
 def _answer(address: str, token: str) -> None:

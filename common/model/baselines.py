@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import sparse
 
 from common.model.batch import Batch, Batcher, Sequences
 from common.model.metrics import mean_over_steps, rank_metrics
 from common.tasks.heads import STEP_HEADS
 from common.tasks.metric_sums import TOP_K
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 BACKOFF = 2.0  # pseudo-counts of popularity in each Markov row
 Floats = NDArray[np.float32]
@@ -37,6 +39,8 @@ class Counts:
 
 def fit(train: Sequences, items: int) -> Counts:
     """Count popularity, transitions and co-occurrence in the training rows of ``items`` catalogue rows."""
+    from scipy import sparse
+
     table, names = np.asarray(train.integers), list(train.integer_names)
     item = table[:, names.index("item")].astype(np.int64)
     row = np.repeat(np.arange(len(train.offsets) - 1), np.diff(train.offsets))
@@ -192,6 +196,8 @@ def _history(batch: Batch) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArra
 
 
 def _cosine(row: NDArray[np.int64], item: NDArray[np.int64], consumers: int, items: int) -> sparse.csr_matrix:
+    from scipy import sparse
+
     ones = np.ones(len(row), dtype=np.float32)
     seen = sparse.csr_matrix((ones, (row, item)), shape=(consumers, items))
     seen.data[:] = 1.0  # duplicates were summed: a consumer counts once per item

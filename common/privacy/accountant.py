@@ -1,8 +1,7 @@
 """From events to epsilon: two upper bounds, of which the smaller counts.
 
 Every implementation sums up ``PrivacyEvent`` per sub-scope (the disjoint parts of the consumers) and
-reports the largest epsilon of any sub-scope: what one consumer can lose. Loading dp-accounting takes
-most of a second, so it is imported at the first use.
+reports the largest epsilon of any sub-scope: what one consumer can lose.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ from common.privacy.divergence import (
     rdp_of_step,
 )
 from common.privacy.mechanism import Losses, PrivacyEvent
+from common.privacy.renyi import epsilon_of_divergences
 
 COARSE = 1e-3  # discretization of the privacy loss: fast; both are pessimistic
 FINE = 1e-4
@@ -108,14 +108,12 @@ class RdpAccountant(Accountant):
 
     def sub_epsilon(self, sub_scope: str, delta: float) -> float:
         """Epsilon of one sub-scope alone, best over the Rényi orders."""
-        from dp_accounting import rdp
-
         settings = self._steps.get(sub_scope)
         if not settings:
             return 0.0
         orders, _ = rdp_of_step(*next(iter(settings)), self._orders)
-        total = sum(steps * rdp_of_step(*setting, self._orders)[1] for setting, steps in settings.items())
-        return float(rdp.compute_epsilon(orders, total, delta)[0])
+        total = _rdp_of_side(settings.items(), self._orders)
+        return epsilon_of_divergences(orders, total, delta)
 
 
 class PldAccountant(Accountant):
@@ -222,10 +220,8 @@ def _takes_too_long(settings: Mapping[Setting, int], delta: float) -> bool:
 
 
 def _rdp_epsilon(steps: Iterable[tuple[Setting, int]], delta: float, order: float) -> float:
-    from dp_accounting import rdp
-
     total = _rdp_of_side(steps, (order,))
-    return float(rdp.compute_epsilon([order], total, delta)[0])
+    return epsilon_of_divergences([order], total, delta)
 
 
 def _rdp_of_side(steps: Iterable[tuple[Setting, int]], orders: tuple[float, ...]) -> NDArray[np.float64]:
@@ -270,7 +266,7 @@ def epsilon_of(events: Iterable[PrivacyEvent], delta: float, order: float | None
 
 
 def warm_up() -> None:
-    """Import the accounting library now, by computing next to nothing."""
+    """Import what accounting needs now, by computing next to nothing."""
     epsilon_of((PrivacyEvent(1.0, 1.0, 1),), 1e-5)
 
 
@@ -316,13 +312,11 @@ def _is_part(side: _Side, other: _Side) -> bool:
 
 
 def _rdp_everywhere(sites: Sequence[tuple[_Side, ...]], delta: float, wanted: tuple[float, ...]) -> float:
-    from dp_accounting import rdp
-
     orders, _ = rdp_of_step(*sites[0][0][0][0], wanted)
     total = np.zeros(len(orders))
     for sides in sites:
         total += np.max([_rdp_of_side(side, wanted) for side in sides], axis=0)
-    return float(rdp.compute_epsilon(orders, total, delta)[0])
+    return epsilon_of_divergences(orders, total, delta)
 
 
 def _choices(groups: Mapping[tuple[_Side, ...], int]) -> Iterator[tuple[_Side, ...]]:

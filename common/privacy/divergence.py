@@ -1,23 +1,18 @@
-"""What sampled Gaussian steps lose, in numbers: Rényi divergences and privacy loss distributions, kept for the next time.
-
-Both are dp-accounting's; loading it takes most of a second, so it is imported at the first use.
-"""
+"""What sampled Gaussian steps lose, in numbers: Rényi divergences and privacy loss distributions, kept for the next time."""
 
 from __future__ import annotations
 
-import logging
 import math
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import lru_cache, reduce
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
+from common.privacy.renyi import ORDERS, divergences_of_step
+from common.privacy.sampled_loss import LossDistribution, losses_of_step
 
 Setting: TypeAlias = tuple[
     float, float
@@ -51,20 +46,12 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
 def rdp_of_step(
     rate: float, sigma: float, orders: tuple[float, ...]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The orders and the divergence of one step at each: two ``float64[K]``. No ``orders``: the library's own."""
-    from dp_accounting import dp_event, rdp
-
-    accountant = rdp.RdpAccountant(orders or None)
-    with _quiet():
-        accountant.compose(dp_event.PoissonSampledDpEvent(rate, dp_event.GaussianDpEvent(sigma)))
-    return accountant.orders, accountant.rdp
+    """The orders and the divergence of one step at each: two ``float64[K]``. No ``orders``: the usual ones."""
+    wanted = orders or ORDERS
+    return np.asarray(wanted, dtype=np.float64), divergences_of_step(rate, sigma, wanted)
 
 
-@lru_cache(maxsize=32)
-def _pld_of_step(rate: float, sigma: float, grid: float) -> PrivacyLossDistribution:
-    from common.privacy.sampled_loss import pld_of_sampled_gaussian
-
-    return pld_of_sampled_gaussian(rate, sigma, grid)
+_loss_of_step = lru_cache(maxsize=32)(losses_of_step)
 
 
 class _RecentPlds:
@@ -72,9 +59,9 @@ class _RecentPlds:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._found: OrderedDict[tuple[float, float, float, int], PrivacyLossDistribution] = OrderedDict()
+        self._found: OrderedDict[tuple[float, float, float, int], LossDistribution] = OrderedDict()
 
-    def get(self, rate: float, sigma: float, grid: float, steps: int) -> PrivacyLossDistribution:
+    def get(self, rate: float, sigma: float, grid: float, steps: int) -> LossDistribution:
         key = (rate, sigma, grid, steps)
         if key not in self._found:
             self._found[key] = self._compose(rate, sigma, grid, steps)
@@ -83,49 +70,33 @@ class _RecentPlds:
         self._found.move_to_end(key)
         return self._found[key]
 
-    def _compose(self, rate: float, sigma: float, grid: float, steps: int) -> PrivacyLossDistribution:
+    def _compose(self, rate: float, sigma: float, grid: float, steps: int) -> LossDistribution:
         if rate == 1.0:  # a sum of Gaussian losses is Gaussian: no convolution needed
-            return _pld_of_step(rate, sigma / math.sqrt(steps), grid)
+            return _loss_of_step(rate, sigma / math.sqrt(steps), grid)
         before = max((k[3] for k in self._found if k[:3] == (rate, sigma, grid) and k[3] < steps), default=0)
         if steps - before > before:
-            return _pld_of_step(rate, sigma, grid).self_compose(steps)
+            return _loss_of_step(rate, sigma, grid).repeated(steps)
         first, more = self.get(rate, sigma, grid, before), self.get(rate, sigma, grid, steps - before)
-        return first.compose(more)
+        return first.composed(more)
 
 
 _recent_plds = _RecentPlds(64)
 
 
-def pld_of_settings(settings: Mapping[Setting, int], grid: float) -> PrivacyLossDistribution:
+def pld_of_settings(settings: Mapping[Setting, int], grid: float) -> LossDistribution:
     """The distribution of all steps of some settings, discretized upwards to a grid."""
     parts = [_recent_plds.get(rate, sigma, grid, steps) for (rate, sigma), steps in sorted(settings.items())]
-    return reduce(lambda a, b: a.compose(b), parts)
+    return reduce(lambda a, b: a.composed(b), parts)
 
 
-def pld_epsilon(distribution: PrivacyLossDistribution, delta: float) -> float:
+def pld_epsilon(distribution: LossDistribution, delta: float) -> float:
     """Smallest epsilon with divergence at most delta, by bisection; the upper end is returned."""
-
-    def too_small(epsilon: float) -> bool:
-        return bool(distribution.get_delta_for_epsilon(epsilon) > delta)
-
     low, high = 0.0, 1.0
-    while too_small(high):
+    while distribution.exceeds(high, delta):
         low, high = high, 2 * high
         if high > 1e4:
             return math.inf
     while high - low > 1e-6 * max(1.0, high):
         middle = (low + high) / 2
-        low, high = (middle, high) if too_small(middle) else (low, middle)
+        low, high = (middle, high) if distribution.exceeds(middle, delta) else (low, middle)
     return high
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Orders for which a series does not converge count as infinite; that is safe and not worth a warning."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
