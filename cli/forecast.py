@@ -81,15 +81,19 @@ def _forecast(
     from dataclasses import replace
 
     from client.scoring import forecast as scoring
-    from client.scoring.consumers import load_local, local_key, state_folder
+    from client.scoring.consumers import load_local, local_key
+    from client.scoring.coverage import require_known_sales
 
     until = _date(asked.until, "--until") if asked.until else None
     dates = _read_holidays(asked.holidays) if asked.holidays else frozenset()
-    shared = scoring.open_sales_model(model)
+    place = options.place_of(model, reading)
+    shared = scoring.open_sales_model(place.folder)
     shared = replace(shared, spec=replace(shared.spec, holidays=shared.spec.holidays | dates))
-    log = load_local(events, reading.format, local_key(state_folder(reading.state)))
+    log = load_local(events, place.format, local_key(place.state))
     if log.dropped:
         show.note(f"{log.dropped:,} unusable lines left out, `fedcart data check {events}` says why")
+    if remark := require_known_sales(shared.spec, log.log):
+        show.warning(remark)
     series, spec = scoring.own_series(shared, log.log, until)
     return scoring.forecast(shared, series, spec), shared
 

@@ -27,6 +27,7 @@ from common.plain_text import shown
 from common.plan import RunPlan
 from common.run.paths import (
     COUNTERSIGNED_FILE,
+    DELIVERED_FILE,
     FACTS_FILE,
     INITIAL_FILE,
     ITEM_OF_FILE,
@@ -245,6 +246,15 @@ class RunFolder(RunPaths):
         """``last`` and ``sites``: name -> signature (hex); empty if nobody has. Raises: BadInputError."""
         there = (self.path / COUNTERSIGNED_FILE).exists()
         return dict(self._read(COUNTERSIGNED_FILE)) if there else {}
+
+    def add_delivered(self, models: Mapping[str, str]) -> None:
+        """Note which site keeps which model now: site -> SHA-256 of its ``model.json``."""
+        known = self.delivered()
+        self._write(DELIVERED_FILE, known | {site: [*known.get(site, []), one] for site, one in models.items()})
+
+    def delivered(self) -> dict[str, list[str]]:
+        """The models that each site has said it keeps. Raises: BadInputError."""
+        return dict(self._read(DELIVERED_FILE)) if (self.path / DELIVERED_FILE).exists() else {}
 
     def write_left_out(self, folders: Sequence[str]) -> None:
         """Say which files and folders of the run an export does not have."""
