@@ -88,7 +88,23 @@ def _only_last(batch: Batch) -> Batch:
     final = batch.last_row[owner] == batch.seen_rows
     last = batch.category[batch.last_row] if batch.steps else torch.zeros(batch.size, dtype=torch.int64)
     last = torch.where(batch.lengths > 0, last, 0)
-    return replace(batch, seen_rows=owner[final], seen_items=batch.seen_items[final], category=last)
+    at = batch.last_row
+    return replace(
+        batch,
+        seen_rows=owner[final],
+        seen_items=batch.seen_items[final],
+        category=last,
+        recent=_rows_or_zeros(batch, batch.recent, at),
+        last_event=_rows_or_zeros(batch, batch.last_event, at),
+    )
+
+
+def _rows_or_zeros(batch: Batch, values: Tensor | None, rows: Tensor) -> Tensor | None:
+    """The rows of a column, zeros for a consumer without steps; None where there is no such column."""
+    if values is None or not batch.steps:
+        return None if values is None else values.new_zeros(batch.size, *values.shape[1:])
+    there = (batch.lengths > 0).view(-1, *[1] * (values.dim() - 1))
+    return values[rows] * there
 
 
 def intent_scores(

@@ -48,7 +48,7 @@ def fit(train: Sequences, items: int) -> Counts:
     return Counts(
         popularity / max(float(popularity.sum()), 1.0),
         transitions,
-        _cosine(row[known], item[known], len(train.offsets) - 1, items),
+        cosine(row[known], item[known], len(train.offsets) - 1, items),
         {head: np.bincount(table[:, names.index(STEP_HEADS[head])], minlength=2) for head in CLASSES},
     )
 
@@ -191,7 +191,8 @@ def _history(batch: Batch) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArra
     )
 
 
-def _cosine(row: NDArray[np.int64], item: NDArray[np.int64], consumers: int, items: int) -> sparse.csr_matrix:
+def cosine(row: NDArray[np.int64], item: NDArray[np.int64], consumers: int, items: int) -> sparse.csr_matrix:
+    """Cosine of the consumers of each two items: ``csr[items, items]``. ``row``, ``item``: pairs that occurred."""
     ones = np.ones(len(row), dtype=np.float32)
     seen = sparse.csr_matrix((ones, (row, item)), shape=(consumers, items))
     seen.data[:] = 1.0  # duplicates were summed: a consumer counts once per item
