@@ -70,6 +70,7 @@ def detect(
     site: options.SiteName = "",
     out: options.Out = None,
     with_ids: options.WithIds = False,
+    shared_only: options.SharedOnly = False,
     state: options.State = None,
     force: options.Force = False,
     json: options.Json = False,
@@ -79,7 +80,7 @@ def detect(
     A score of 0 is usual behaviour, 1 is as odd as the oddest hundredth of the reference. Verdicts given with
     --feedback are remembered in the state folder and apply to later calls too.
     """
-    reading = options.ReadOptions(format, catalogue, site, state, with_ids)
+    reading = options.ReadOptions(format, catalogue, site, state, with_ids, shared_only)
     if follow:
         from cli.stream import follow_stream
 

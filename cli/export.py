@@ -44,7 +44,7 @@ def export(
     from client.scoring import export as exporting
     from client.scoring.consumers import load_local
 
-    reading = options.ReadOptions(format, catalogue, site)
+    reading = options.ReadOptions(format, catalogue, site, shared=True)  # a personal model never leaves
     place = options.place_of(model, reading)
     shared = options.open_at(place, reading)
     # ids are not needed to compare: a key that nobody keeps

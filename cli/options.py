@@ -33,6 +33,9 @@ WithIds = Annotated[bool, typer.Option("--with-ids", help="original consumer ids
 State = Annotated[
     Path | None, typer.Option(metavar="DIR", help="folder of the pseudonym key and feedback; a site kit's state")
 ]
+SharedOnly = Annotated[
+    bool, typer.Option("--shared", help="the model as it came, not your personal one on top of it")
+]
 Force = Annotated[bool, typer.Option("--force", help="replace a file that exists")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON value")]
 
@@ -42,7 +45,8 @@ class ReadOptions:
     """How a local command reads model and event log.
 
     ``format`` "" recognises the preset by its columns; ``site``: only items that this site stocks; ``state``: folder of
-    the pseudonym key; ``with_ids``: original consumer ids in the output.
+    the pseudonym key; ``with_ids``: original consumer ids in the output; ``shared``: the model as it came, although there
+    is a personal one on top of it.
     """
 
     format: str = ""
@@ -50,6 +54,7 @@ class ReadOptions:
     site: str = ""
     state: Path | None = None
     with_ids: bool = False
+    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,10 +92,22 @@ def place_of(model: Path, reading: ReadOptions) -> ModelPlace:
 
 
 def open_at(place: ModelPlace, reading: ReadOptions) -> SharedModel:
-    """The model of a place. Raises: BadInputError."""
+    """The model of a place, or the personal one on top of it where there is one. Raises: BadInputError."""
     from client.scoring.model import open_model
 
-    return open_model(place.folder, catalogue=reading.catalogue, site=place.site)
+    own = personal_file(place, reading)
+    return open_model(place.folder, catalogue=reading.catalogue, site=place.site, personal=own)
+
+
+def personal_file(place: ModelPlace, reading: ReadOptions) -> Path | None:
+    """The personal model on top of a place's, said once if it answers; None if there is none, or it is not wanted."""
+    from client.personal.file import PERSONAL_FILE, personal_folder
+
+    own = personal_folder(place.home, place.folder) / PERSONAL_FILE
+    if reading.shared or not own.is_file():
+        return None
+    show.note("your personal model answers; --shared asks the model as it came")
+    return own
 
 
 def check_out(out: Path | None, force: bool, suffixes: tuple[str, ...] = SUFFIXES) -> None:
