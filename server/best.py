@@ -22,6 +22,7 @@ from common.tasks.metric_sums import COUNT, LOSS_BOUND, metric_sensitivity
 from common.tasks.metrics import metric_named
 
 Vector = NDArray[np.float32]
+HELD_OUT = "held_out"
 CONFIDENCE = 0.95  # over all rounds together
 
 
@@ -47,17 +48,26 @@ def deciding_metric(plan: RunPlan) -> str:
     return plan.task.primary if plan.task.primary in names else "loss"
 
 
+def counted(plan: RunPlan, sums: NDArray[np.float64] | None) -> dict[str, float]:
+    """The released, noised number of held-out consumers of whom a round's figures are means; empty where none are."""
+    if sums is None or plan.metrics[:1] != (COUNT,):
+        return {}
+    return {HELD_OUT: round(float(sums[0]), 3)}
+
+
 def noise_bar(plan: RunPlan, record: RoundRecord, metric: str) -> float:
     """Standard error that the noise of the sums gives a released mean over consumers; 0 without noise.
 
-    Public: from the noise multiplier, the sites in the sum, and their declared populations. It says nothing of which
-    consumers happen to be held out, who are the same for every model of the run.
+    Public: from the noise multiplier, the sites in the sum, and the released number of consumers in it. It says nothing of
+    which consumers happen to be held out, who are the same for every model of the run.
     """
-    answered = [site for site, did in record.sites.items() if did.status == "ok"]
-    held = sum(plan.population(site) for site in answered) * plan.config.privacy.holdout
-    if not plan.evaluation_noise or held <= 0:
+    answered = record.answered
+    if not plan.evaluation_noise or not answered:
         return 0.0
-    spread = plan.evaluation_noise * metric_sensitivity(list(plan.config.model.heads)) * math.sqrt(len(answered))
+    spread = plan.evaluation_noise * metric_sensitivity(list(plan.config.model.heads)) * math.sqrt(answered)
+    held = record.public.get(HELD_OUT, 0.0)
+    if held < spread:  # it is not known of how many consumers this is a mean
+        return math.inf
     unit = LOSS_BOUND if metric == "loss" else 1.0
     value = record.released.get(metric, math.nan) / unit
     return unit * spread / held * math.sqrt(1 + value**2)

@@ -49,7 +49,7 @@ from common.secagg.messages import (
 )
 from common.trust import Identity, Roster
 from server.admission import Admission, HeadsBook
-from server.best import note_measured
+from server.best import counted, note_measured
 from server.blame import Blamed, excluded
 from server.cohort import ItemCoordinates, choose_cohort, mean_update
 from server.exchange import Exchange
@@ -430,6 +430,7 @@ def _record(run: Run, asked: _Asked, released: dict[str, float], seconds: float)
         round=number,
         kind=asked.query.kind,
         released=released,
+        public=counted(run.plan, outcome.blocks.get(METRICS)),
         sites=outcome.sites,
         epsilon=_epsilon(run),
         attestations=asked.accepted,

@@ -19,6 +19,7 @@ import numpy as np
 
 import simulations.facts as facts_of
 import simulations.oracle as oracle
+import simulations.own_data as own_data
 from client.site import load_site
 from common.config import RunConfig
 from common.contribution import TRAIN
@@ -181,6 +182,16 @@ def _finish(run: _Simulation, outcome: Outcome, seconds: float) -> Summary:
         baselines |= reference_runs(run.pool, run.kits, plan, say)
     last = folder.metrics()[-1:]
     remarks += oracle_of(plan.task.name).remarks(last[0], baselines) if last else []
+    if run.config.baselines and baselines:
+        rows = own_data.own_data_table(
+            run.pool,
+            run.kits,
+            plan,
+            outcome.state.average.tobytes(),
+            partial(run.observer.progress, 0, "own data"),
+        )
+        folder.write_own_data(rows)
+        remarks += own_data.remarks_on(rows)
     summary = replace(summarise_run(folder, plan, outcome, seconds, remarks), baselines=baselines)
     folder.write_summary(summary)
     if outcome.status != INTERRUPTED:

@@ -39,6 +39,7 @@ from common.run.paths import (
     METADATA_FILE,
     METRICS_FILE,
     NOTES_FILE,
+    OWN_DATA_FILE,
     PLAN_FILE,
     PROGRESS_FILE,
     REPORT_FILE,
@@ -187,6 +188,17 @@ class RunFolder(RunPaths):
     def initial(self) -> NDArray[np.float32]:
         """The parameters before round 1: ``float32[d]``."""
         return np.frombuffer((self.oracle / INITIAL_FILE).read_bytes(), dtype=np.float32).copy()
+
+    def write_own_data(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Keep what the sites of a simulation make of the model with their own data."""
+        write_atomic(self.oracle / OWN_DATA_FILE, readable([dict(row) for row in rows]).encode())
+
+    def own_data(self) -> list[dict[str, Any]]:
+        """The same, the smallest site first; empty if it was not asked for, or is damaged: a picture goes without it."""
+        try:
+            return [dict(row) for row in json.loads((self.oracle / OWN_DATA_FILE).read_bytes())]
+        except (OSError, ValueError, TypeError):
+            return []
 
     # rounds
 

@@ -14,7 +14,7 @@
     best/               the best model by released metric, if it beats the last by more than chance
     catalogue.json      public item facts        submitted.json      Flower's number of a deployed run
     summary.json        result and status
-    oracle/             simulation only: what no server sees, initial.f32 among it
+    oracle/             simulation only: what no server sees: initial.f32, own-data.json (what sites make of the model)
     checkpoints/        beside the states: sessions.json (how often begun), leaving.json (what may have left)
 
 Weights and metadata of the model are named in ``common.model_files``, the roster in ``common.trust.identity``.
@@ -34,6 +34,7 @@ MASKS_FILE, ITEM_OF_FILE, CATALOGUE_FILE = "masks.npz", "item_of.npy", "catalogu
 HEADS_FILE, MARKET_FILE = "heads.json", "market.json"
 PROGRESS_FILE, NOTES_FILE, SUBMITTED_FILE = "progress.json", "notes.jsonl", "submitted.json"
 SESSIONS_FILE, LEAVING_FILE, INITIAL_FILE = "sessions.json", "leaving.json", "initial.f32"
+OWN_DATA_FILE = "own-data.json"
 BEST_FILE, DELIVERED_FILE = "best.npz", "delivered.json"
 MANIFEST_FILE, COUNTERSIGNED_FILE, LEFT_OUT_FILE = "manifest.json", "countersigned.json", "left-out.json"
 LEDGERS, EVIDENCE, CHECKPOINTS, ORACLE = "ledgers", "evidence", "checkpoints", "oracle"
