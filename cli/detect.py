@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from client.anomalies.feedback import Label
     from client.scoring.consumers import LocalLog
     from client.scoring.model import SharedModel
+    from client.scoring.place import ModelPlace
 
 app = typer.Typer(add_completion=False)
 _SHOWN = 20
@@ -69,6 +70,7 @@ def detect(
     site: options.SiteName = "",
     out: options.Out = None,
     with_ids: options.WithIds = False,
+    shared_only: options.SharedOnly = False,
     state: options.State = None,
     force: options.Force = False,
     json: options.Json = False,
@@ -78,7 +80,7 @@ def detect(
     A score of 0 is usual behaviour, 1 is as odd as the oddest hundredth of the reference. Verdicts given with
     --feedback are remembered in the state folder and apply to later calls too.
     """
-    reading = options.ReadOptions(format, catalogue, site, state, with_ids)
+    reading = options.ReadOptions(format, catalogue, site, state, with_ids, shared_only)
     if follow:
         from cli.stream import follow_stream
 
@@ -113,7 +115,7 @@ def _report(
     from client.anomalies import tables
 
     shared, log = options.open_both(model, events, reading)
-    detected, facts, verdicts = _detect(shared, log, asked, reading)
+    detected, facts, verdicts = _detect(shared, log, asked, options.place_of(model, reading))
     if asked.per == "event":
         columns = tables.event_table(shared, log, detected)
     else:
@@ -123,17 +125,17 @@ def _report(
 
 
 def _detect(
-    shared: SharedModel, log: LocalLog, asked: DetectOptions, reading: options.ReadOptions
+    shared: SharedModel, log: LocalLog, asked: DetectOptions, place: ModelPlace
 ) -> tuple[Detection, dict[str, Any], dict[int, Label]]:
     from client.anomalies import detection
     from client.anomalies.feedback import moved_threshold, read_verdicts, recall, remember
-    from client.scoring.consumers import load_local, state_folder
+    from client.scoring.consumers import load_local
 
     labels = detection.read_labels(asked.labels, log) if asked.labels else None
-    usual = load_local(asked.reference, reading.format, log.key).log if asked.reference else None
+    usual = load_local(asked.reference, place.format, log.key).log if asked.reference else None
     thresholding = detection.Thresholding(*asked.thresholding)
     detected = detection.detect(shared, log.log, thresholding, reference=usual, labels=labels)
-    scores, home = detected.score_of(), state_folder(reading.state)
+    scores, home = detected.score_of(), place.home
     if asked.feedback:
         verdicts = remember(home, read_verdicts(asked.feedback, log, scores))
     else:

@@ -45,13 +45,16 @@ def explain(
     site: options.SiteName = "",
     out: Picture = None,
     with_ids: options.WithIds = False,
+    shared_only: options.SharedOnly = False,
     state: options.State = None,
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:
     """Show which events drove an answer. A picture shows a consumer's events: it is written with mode 0600."""
     options.check_out(out, force, PICTURES)
-    shared, log = options.open_both(model, events, options.ReadOptions(format, catalogue, site, state, with_ids))
+    shared, log = options.open_both(
+        model, events, options.ReadOptions(format, catalogue, site, state, with_ids, shared_only)
+    )
 
     from client.scoring import explain as explaining
     from client.scoring.predict import available

@@ -43,11 +43,12 @@ def export(
 
     from client.scoring import export as exporting
     from client.scoring.consumers import load_local
-    from client.scoring.model import open_model
 
-    shared = open_model(model, catalogue=catalogue, site=site)
+    reading = options.ReadOptions(format, catalogue, site, shared=True)  # a personal model never leaves
+    place = options.place_of(model, reading)
+    shared = options.open_at(place, reading)
     # ids are not needed to compare: a key that nobody keeps
-    log = load_local(events, format, os.urandom(32)).log if events is not None else None
+    log = load_local(events, place.format, os.urandom(32)).log if events is not None else None
     sequences = shared.sequences(log) if log is not None else None
     variants, names = exporting.export(shared, folder, sequences, onnx=onnx)
     if json:

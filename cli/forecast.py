@@ -15,6 +15,7 @@ from common.errors import BadInputError
 
 if TYPE_CHECKING:
     from client.scoring.forecast import Forecast, SharedSalesModel
+    from client.scoring.place import ModelPlace
 
 app = typer.Typer(add_completion=False)
 PICTURES = (".svg", ".html")
@@ -37,6 +38,7 @@ def forecast(
     out: options.Out = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="draw a picture: .svg or .html")] = None,
     state: options.State = None,
+    shared_only: options.SharedOnly = False,
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:
@@ -48,7 +50,9 @@ def forecast(
 
     options.check_out(out, force)
     options.check_out(plot, force, PICTURES)
-    result, shared = _forecast(model, events, options.ReadOptions(format, state=state), Calendar(until, holidays))
+    result, shared = _forecast(
+        model, events, options.ReadOptions(format, state=state, shared=shared_only), Calendar(until, holidays)
+    )
     if category and category not in result.categories:
         raise BadInputError(
             f"the model knows no category {category!r}", hint=f"known: {', '.join(result.categories[:_SHOWN])}"
@@ -81,17 +85,31 @@ def _forecast(
     from dataclasses import replace
 
     from client.scoring import forecast as scoring
-    from client.scoring.consumers import load_local, local_key, state_folder
+    from client.scoring.consumers import load_local, local_key
+    from client.scoring.coverage import require_known_sales
 
     until = _date(asked.until, "--until") if asked.until else None
     dates = _read_holidays(asked.holidays) if asked.holidays else frozenset()
-    shared = scoring.open_sales_model(model)
+    place = options.place_of(model, reading)
+    shared = _with_choice(scoring.open_sales_model(place.folder), place, reading)
     shared = replace(shared, spec=replace(shared.spec, holidays=shared.spec.holidays | dates))
-    log = load_local(events, reading.format, local_key(state_folder(reading.state)))
+    log = load_local(events, place.format, local_key(place.state))
     if log.dropped:
         show.note(f"{log.dropped:,} unusable lines left out, `fedcart data check {events}` says why")
+    if remark := require_known_sales(shared.spec, log.log):
+        show.warning(remark)
     series, spec = scoring.own_series(shared, log.log, until)
     return scoring.forecast(shared, series, spec), shared
+
+
+def _with_choice(shared: SharedSalesModel, place: ModelPlace, reading: options.ReadOptions) -> SharedSalesModel:
+    """The model, or the forecast that the site found to be better on its own past."""
+    from dataclasses import replace
+
+    from client.personal.file import load_method
+
+    own = options.personal_file(place, reading)
+    return shared if own is None else replace(shared, method=load_method(own))
 
 
 def _date(text: str, where: str) -> date:

@@ -54,6 +54,9 @@ SECTIONS: dict[str, tuple[CommandEntry, ...]] = {
         CommandEntry("detect", "cli.detect", "Find anomalous behaviour: bots, takeovers, brushing."),
         CommandEntry("forecast", "cli.forecast", "Forecast sales per category."),
         CommandEntry("explain", "cli.explain", "Show which events led to a prediction, as a picture."),
+        CommandEntry(
+            "personalize", "cli.personalize", "Your own data on top of the shared model; what joining brings."
+        ),
         CommandEntry("export", "cli.export", "Write a small, quantized model for real-time scoring."),
     ),
     "Trust, but verify": (

@@ -15,10 +15,11 @@ from common.errors import BadInputError
 if TYPE_CHECKING:
     from client.scoring.consumers import LocalLog
     from client.scoring.model import SharedModel
+    from client.scoring.place import ModelPlace
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="run folder, or its model.safetensors")]
+Model = Annotated[Path, typer.Argument(metavar="MODEL|KIT", help="run folder, model.safetensors, or a site's kit")]
 Events = Annotated[Path, typer.Argument(metavar="EVENTS", help="your event log: CSV, CSV.GZ or Parquet")]
 Format = Annotated[
     str, typer.Option(metavar="NAME", help="preset or TOML mapping; left out: recognised by the columns")
@@ -32,6 +33,9 @@ WithIds = Annotated[bool, typer.Option("--with-ids", help="original consumer ids
 State = Annotated[
     Path | None, typer.Option(metavar="DIR", help="folder of the pseudonym key and feedback; a site kit's state")
 ]
+SharedOnly = Annotated[
+    bool, typer.Option("--shared", help="the model as it came, not your personal one on top of it")
+]
 Force = Annotated[bool, typer.Option("--force", help="replace a file that exists")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON value")]
 
@@ -41,7 +45,8 @@ class ReadOptions:
     """How a local command reads model and event log.
 
     ``format`` "" recognises the preset by its columns; ``site``: only items that this site stocks; ``state``: folder of
-    the pseudonym key; ``with_ids``: original consumer ids in the output.
+    the pseudonym key; ``with_ids``: original consumer ids in the output; ``shared``: the model as it came, although there
+    is a personal one on top of it.
     """
 
     format: str = ""
@@ -49,6 +54,7 @@ class ReadOptions:
     site: str = ""
     state: Path | None = None
     with_ids: bool = False
+    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,16 +67,47 @@ class Target:
 
 
 def open_both(model: Path, events: Path, reading: ReadOptions) -> tuple[SharedModel, LocalLog]:
-    """Open the model and load the log. Raises: BadInputError."""
-    from client.scoring.consumers import load_local, local_key, state_folder
-    from client.scoring.model import open_model
+    """Open the model (of a kit: the one in use) and load the log.
 
-    shared = open_model(model, catalogue=reading.catalogue, site=reading.site)
-    key = local_key(state_folder(reading.state))
-    local = load_local(events, reading.format, key, with_ids=reading.with_ids)
+    Raises: BadInputError, also for a log that the model knows next to nothing of.
+    """
+    from client.scoring.consumers import load_local, local_key
+    from client.scoring.coverage import require_known
+
+    place = place_of(model, reading)
+    shared = open_at(place, reading)
+    local = load_local(events, place.format, local_key(place.state), with_ids=reading.with_ids)
     if local.dropped:
         show.note(f"{local.dropped:,} unusable lines left out, `fedcart data check {events}` says why")
+    if remark := require_known(shared, local.log):
+        show.warning(remark)
     return shared, local
+
+
+def place_of(model: Path, reading: ReadOptions) -> ModelPlace:
+    """Where the model is, and what a kit says of format, site and key. Raises: BadInputError."""
+    from client.scoring.place import model_place
+
+    return model_place(model, site=reading.site, state=reading.state, format_name=reading.format)
+
+
+def open_at(place: ModelPlace, reading: ReadOptions) -> SharedModel:
+    """The model of a place, or the personal one on top of it where there is one. Raises: BadInputError."""
+    from client.scoring.model import open_model
+
+    own = personal_file(place, reading)
+    return open_model(place.folder, catalogue=reading.catalogue, site=place.site, personal=own)
+
+
+def personal_file(place: ModelPlace, reading: ReadOptions) -> Path | None:
+    """The personal model on top of a place's, said once if it answers; None if there is none, or it is not wanted."""
+    from client.personal.file import PERSONAL_FILE, personal_folder
+
+    own = personal_folder(place.home, place.folder) / PERSONAL_FILE
+    if reading.shared or not own.is_file():
+        return None
+    show.note("your personal model answers; --shared asks the model as it came")
+    return own
 
 
 def check_out(out: Path | None, force: bool, suffixes: tuple[str, ...] = SUFFIXES) -> None:

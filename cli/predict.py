@@ -38,6 +38,7 @@ def predict(
     site: options.SiteName = "",
     out: options.Out = None,
     with_ids: options.WithIds = False,
+    shared_only: options.SharedOnly = False,
     state: options.State = None,
     force: options.Force = False,
     json: options.Json = False,
@@ -47,7 +48,9 @@ def predict(
     Outputs carry pseudonyms, the same on every call, unless --with-ids (such files get mode 0600).
     """
     options.check_out(out, force)
-    shared, log = options.open_both(model, events, options.ReadOptions(format, catalogue, site, state, with_ids))
+    shared, log = options.open_both(
+        model, events, options.ReadOptions(format, catalogue, site, state, with_ids, shared_only)
+    )
     from client.scoring import tables
 
     if task == "intent":

@@ -42,9 +42,15 @@ def _explain(made: Provisioned) -> None:
         rows.append((site, "new" if site in made.added else "kept", keys, str(Kits(made.kits).site(site).path)))
     show.table("", ("site", "kit", "private keys", "folder"), rows)
     typer.echo(f"coordinator   {Kits(made.kits).coordinator.path}, certificate until {made.certificate_until}")
+    if made.catalogue:
+        typer.echo(f"catalogue     {made.catalogue}, in every kit")
     typer.echo(f"app bundle    {made.bundle[:16]} (pinned by every site)")
     if made.added and len(made.added) < len(made.sites):
         show.note("new parties: give every older site the new roster.json; nothing else of theirs changed")
+    if made.catalogue_changed:
+        show.note("the catalogue is another one than before: give every older site the new catalogue.json too")
+    if made.catalogue_warning:
+        show.warning(f"the catalogue was {made.catalogue_warning}")
     if made.removed:
         show.note(f"no longer admitted: {', '.join(made.removed)}; restart the server to disconnect them")
     for site, delta in made.deltas.items():

@@ -180,6 +180,29 @@ def resume(
 
 
 @app.command()
+def deliver(
+    kit: KitArgument,
+    run: Annotated[str, typer.Argument(help="name of the run; the newest that is over if left out")] = "",
+    json: JsonOption = False,
+) -> None:
+    """Send the model of a run that is over to those of its sites that are connected and do not have it yet."""
+    from cli.deliver import deliver_now
+    from common.deployment import open_coordinator_kit
+
+    opened = open_coordinator_kit(kit)
+    delivered = deliver_now(opened, run)
+    if json:
+        show.print_json(asdict(delivered))
+    else:
+        show.line(f"run           {delivered.run}")
+        for site in delivered.have:
+            show.line(f"site          {site:<24} keeps the model")
+        for site in delivered.missing:
+            show.line(f"site          {site:<24} does not have it")
+    raise typer.Exit(1 if delivered.missing else 0)
+
+
+@app.command()
 def status(
     kit: KitArgument,
     attestations: Annotated[

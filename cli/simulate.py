@@ -43,7 +43,12 @@ Workers = Annotated[int | None, typer.Option(help="processes; 0: one per core", 
 Trainer = Annotated[
     Literal["fast", "opacus"] | None, typer.Option(help="gradients per consumer: ours, or Opacus's")
 ]
-Baselines = Annotated[bool, typer.Option("--baselines", help="also local-only, item-kNN and central runs")]
+Baselines = Annotated[
+    bool,
+    typer.Option(
+        "--baselines", help="also local-only and central runs, and what each site gains with its own data on top"
+    ),
+]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="any setting, as in model.hidden=64", metavar="KEY=VALUE")
 ]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import cli.show as show
+from cli.site_models import models, rollback, use
 from common.errors import BadInputError
 from common.plain_text import shown
 
@@ -206,6 +207,11 @@ def recover(
         f"{show.budget_left(budget.left, 4)} left"
     )
     show.note("who was held out then is not known any more, so every old release counts for all consumers")
+
+
+app.command()(models)
+app.command()(use)
+app.command()(rollback)
 
 
 def _verdict(rows: Sequence[Row]) -> str:

@@ -24,15 +24,14 @@ def follow_stream(model: Path, events: Path | None, limits: Limits, reading: opt
 
     ``events`` says what came before: it warms up the memory and the threshold.
     """
-    from client.scoring.consumers import load_local, local_key, state_folder
+    from client.scoring.consumers import load_local, local_key
     from client.scoring.lines import DriftingLevel, follow
-    from client.scoring.model import open_model
     from client.scoring.stream import StreamScorer
 
-    key = local_key(state_folder(reading.state))
-    shared = open_model(model, catalogue=reading.catalogue, site=reading.site)
+    place = options.place_of(model, reading)
+    shared, key = options.open_at(place, reading), local_key(place.state)
     scorer = StreamScorer(shared, limits.consumers, key)
-    recent = scorer.warm(load_local(events, reading.format, key).log) if events is not None else ()
+    recent = scorer.warm(load_local(events, place.format, key).log) if events is not None else ()
     level = DriftingLevel(limits.rate, recent)
     scored = wrong = 0
     if hasattr(sys.stdin, "reconfigure"):

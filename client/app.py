@@ -190,3 +190,13 @@ def close(message: Message, context: Context) -> Message:
         return session.close(site, request), Memory()
 
     return _handle(message, context, forget)
+
+
+@app.query("keep")
+def keep(message: Message, context: Context) -> Message:
+    """The finished model, for this site to use."""
+
+    def receive(site: Site, request: dict[str, Any], memory: Memory, _: PerformanceSettings) -> Answer:
+        return session.keep(site, request), memory
+
+    return _handle(message, context, receive)

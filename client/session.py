@@ -26,6 +26,7 @@ from client.guard.guard import Guard
 from client.guard.journal import FileJournal
 from client.guard.policy import Proposal, SitePolicy
 from client.guard.reservation import ChargedError, Grant, ReservationKey
+from client.library import Arrival, keep_model
 from client.runtime.approval import ASK, require_approval, was_asked
 from client.site import Question, Site
 from client.verification import (
@@ -39,8 +40,8 @@ from client.verification import (
 )
 from common.config import PerformanceSettings
 from common.contribution import DIGEST_BYTES, TRAIN, Query
-from common.errors import LocalProtocolError, PolicyRefusedError, RemoteProtocolError
-from common.plan import COUNTERSIGNED, FAREWELL, PROPOSAL, Closing, RunPlan
+from common.errors import LocalProtocolError, PolicyRefusedError, RemoteProtocolError, VerificationError
+from common.plan import COUNTERSIGNED, DELIVERY, FAREWELL, PROPOSAL, Closing, Delivery, RunPlan
 from common.privacy import PrivacyEvent, SignedAttestation
 from common.secagg.client import ClientProtocol, CohortPolicy, LocalSite
 from common.secagg.messages import Params, PlainParams, default_threshold
@@ -175,6 +176,17 @@ def close(site: Site, request: Values) -> dict[str, Any]:
     if max(left, default=0) > closing.round:
         raise RemoteProtocolError(f"the record ends with round {closing.round}, round {max(left)} left this site")
     return {"signature": site.identity.sign(closing.statement(COUNTERSIGNED))}
+
+
+def keep(site: Site, request: Values) -> dict[str, Any]:
+    """A model of this site's federation comes: verify it, keep it. Raises: VerificationError and those of ``keep_model``."""
+    delivery = wire.decode(Delivery, part(request, "delivery", bytes))
+    signature = part(request, "signature", bytes)
+    site.roster.verify(site.roster.coordinator.name, delivery.statement(DELIVERY), signature)
+    if delivery.roster != site.roster.digest.hex():
+        raise VerificationError("the model is sent under another roster than this site's")
+    arrival = Arrival(part(request, "document", bytes), part(request, "weights", bytes), delivery)
+    return {"model": keep_model(site, arrival).name}
 
 
 def propose(site: Site, request: Values) -> None:

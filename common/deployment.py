@@ -6,6 +6,7 @@ A **site kit** (``FEDCART_SITE`` names its folder for ``client/app.py``):
     policy.toml     what it allows (the operator's)
     roster.json     every party and its public key, the coordinator among them
     ca.crt          the federation's certificate authority
+    catalogue.json  the public catalogue, where the federation has one
     identity.key    Ed25519, signs (0600)
     node.key        EC P-384, logs in (0600)
     state/          ledger, outbox, journal, runtime files, log: never leaves the site
@@ -30,6 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from common.config import read_toml
 from common.errors import BadInputError, ConfigError
 from common.processes import child_environment
+from common.run import CATALOGUE_FILE
 from common.trust import CONSUMERS_KEY, IDENTITY_KEY, NODE_KEY, ROSTER_FILE
 
 SITE_VARIABLE = "FEDCART_SITE"
@@ -96,6 +98,10 @@ class Federation(_Section):
     name: Name
     coordinator: CoordinatorEntry
     sites: tuple[SiteEntry, ...] = Field(min_length=1, max_length=200)
+    catalogue: str = Field("", description="public catalogue of all sites: checked, and put into every kit")
+    stock: dict[str, str] = Field(
+        default_factory=dict, description="name in the catalogue's column site -> name of the site"
+    )
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Federation:
@@ -200,6 +206,11 @@ class Kit:
         return self.path / "state"
 
     @property
+    def catalogue(self) -> Path:
+        """The public catalogue that provisioning put there, if it was given one."""
+        return self.path / CATALOGUE_FILE
+
+    @property
     def flower_home(self) -> Path:
         """Flower's own files, apart from any other Flower on the machine."""
         return self.state / "flower"
@@ -208,6 +219,11 @@ class Kit:
     def work(self) -> Path:
         """Where the programs of the kit stand: made anew, empty, at every start."""
         return self.state / "work"
+
+    @property
+    def models(self) -> Path:
+        """Of a site: the models that it was given."""
+        return self.state / "models"
 
     @property
     def log(self) -> Path:

@@ -17,7 +17,20 @@ from common.errors import BadInputError, FedcartError
 from common.trust.keyfiles import PUBLIC_SUFFIX
 
 README_FILE = "README.txt"
-STATE_SUFFIXES = (".jsonl", ".json", ".npz", ".key", ".txt", ".pid", ".ring", ".contribution", ".lock", ".tmp")
+STATE_SUFFIXES = (
+    ".jsonl",
+    ".json",
+    ".npz",
+    ".safetensors",
+    ".html",
+    ".key",
+    ".txt",
+    ".pid",
+    ".ring",
+    ".contribution",
+    ".lock",
+    ".tmp",
+)
 CODE_SUFFIXES = (
     *importlib.machinery.all_suffixes(), ".pth", ".pyw", ".zip", ".egg", ".whl", ".dll", ".dylib", ".exe", ".sh",
     ".service", ".fab",
@@ -42,9 +55,8 @@ def require_known_files(kit: SiteKit) -> None:
 def strange_files(kit: SiteKit) -> list[str]:
     """Every path under the kit, relative to it, that does not belong there, with a word on what it is."""
     data, found = _named_data(kit), list[str]()
-    files = {
-        path.name for path in (kit.settings, kit.policy, kit.roster, kit.authority, kit.identity_key, kit.node_key)
-    }
+    delivered = (kit.settings, kit.policy, kit.roster, kit.authority, kit.catalogue)
+    files = {path.name for path in (*delivered, kit.identity_key, kit.node_key)}
     for path in sorted(kit.path.iterdir()):
         name = path.name
         if path == kit.state:

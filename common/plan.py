@@ -37,6 +37,7 @@ from common.trust import check_name
 PROPOSAL = b"fedcart/proposal/1\0"  # before the digest of a plan, in what the coordinator signs
 FAREWELL = b"fedcart/farewell/2\0"
 COUNTERSIGNED = b"fedcart/countersigned/1\0"
+DELIVERY = b"fedcart/delivery/1\0"
 MAX_PARAMETERS = 1 << 28
 MAX_PLANNED_SITES = 100_000  # of a simulation in the clear; secure aggregation samples at most 100 of 200
 
@@ -218,6 +219,30 @@ class Closing:
     def statement(self, purpose: bytes) -> bytes:
         """What is signed: by the coordinator for ``FAREWELL``, by a site for ``COUNTERSIGNED``."""
         return purpose + wire.digest(self, domain="closing")
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A model that the coordinator hands to a site: of which run and plan, under which roster, behind how many rounds.
+
+    ``document``: SHA-256 of its signed ``model.json``, which names the weights; digests are hex.
+    """
+
+    run: str
+    plan: str
+    roster: str
+    rounds: int
+    document: str
+
+    def __post_init__(self) -> None:
+        check_run(self.run)
+        check_whole(self.rounds, "rounds")
+        for value, what in ((self.plan, "plan"), (self.roster, "roster"), (self.document, "model")):
+            check_hex_digest(value, f"digest of the {what}")
+
+    def statement(self, purpose: bytes) -> bytes:
+        """What the coordinator signs for ``DELIVERY``."""
+        return purpose + wire.digest(self, domain="delivery")
 
 
 def model_digest(parameters: NDArray[np.float32]) -> bytes:

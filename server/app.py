@@ -97,13 +97,14 @@ def say_goodbye(run: Run) -> None:
     run.folder.write_countersigned(closing.last, signed)
 
 
-def greet(grid: Grid, plan: RunPlan, roster: Roster, observer: Observer) -> dict[str, int]:
+def greet(grid: Grid, plan: RunPlan, roster: Roster, observer: Observer, needed: int = 0) -> dict[str, int]:
     """Find out which node is which site: each proves it with its pinned key. Strangers are ignored.
 
     Waits longer for a node that is connected and silent: it may still be training for a round that was cut off.
+    ``needed``: how many must be there, 0 for as many as a round needs.
     Raises: WorkFailedError if fewer sites than needed are there before the deadline.
     """
-    needed = max(plan.config.aggregation.min_sites, 1)
+    needed = needed or max(plan.config.aggregation.min_sites, 1)
     known: dict[str, int] = {}
     end = time.monotonic() + plan.config.aggregation.exchange_deadline_s
     last_end = end + plan.config.aggregation.deadline_s

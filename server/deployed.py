@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from common.run import (
     FAILED,
     HEADS_FILE,
     INTERRUPTED,
+    METADATA_FILE,
     RUNNING,
     Observer,
     Progress,
@@ -34,12 +35,13 @@ from common.run import (
     seal_run,
     stop_is_asked,
 )
-from common.trust import Identity
+from common.trust import Identity, Roster
 from server.admission import HeadsBook
 from server.app import Context, Grid, ServerApp, greet, read_item_rows, say_goodbye
+from server.delivery import DELIVER, Courier
 from server.exchange import LATE, LOST, Exchange
 from server.planning import open_run
-from server.result import model_facts, summarise_run, write_model
+from server.result import result_of_run, summarise_run, write_model
 from server.rounds import Outcome, Run, run_federation
 
 APPROVAL_VARIABLE = "FEDCART_APPROVAL_S"
@@ -56,8 +58,13 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run what is left of the run that the run config names, in the kit that the environment names."""
     kit = open_coordinator_kit(Path(os.environ.get(COORDINATOR_VARIABLE, "")))
-    folder = open_run(kit, str(context.run_config["run"]))
+    purpose, _, name = str(context.run_config["run"]).rpartition(":")
+    folder = open_run(kit, name)
     retry_pulls_quickly()
+    if purpose == DELIVER:
+        with hold_run(folder):
+            Deployment(grid, kit, folder).deliver_again()
+        return
     with hold_run(folder), _told(folder):
         folder.write_summary(Summary(RUNNING))
         started = time.monotonic()
@@ -80,11 +87,14 @@ class Deployment:
         self.roster = self.folder.roster()
         self.coordinator = Identity.load(self.roster.coordinator.name, self.kit.identity_key)
         self.nodes: dict[str, int] = {}
+        self.present: dict[str, int] = {}  # who proved to be which site, whether or not it takes part
         self.observer = FileObserver(self.folder, self)
 
     def run(self) -> Outcome:
         """Gather the sites, run the rounds, say goodbye. Raises: WorkFailedError, RefusedError."""
-        self.nodes.update(greet(self.grid, self.plan, self.roster, self.observer))
+        self.present |= greet(self.grid, self.plan, self.roster, self.observer)
+        self.nodes.update(self.present)
+        self._catch_up()
         self.agree()
         run = Run(
             self.plan,
@@ -146,11 +156,37 @@ class Deployment:
         except transport_errors():
             return
         self.nodes.update(late)
+        self.present |= late
         for site, word in self._propose(set(late)).items():
             if word:
                 self.nodes.pop(site)
             else:
                 self.observer.note(f"site {site} joins")
+
+    def deliver(self, folder: RunFolder) -> None:
+        """Hand a run's models to its sites, as far as they are connected and do not have them. Never fails the run."""
+        courier = Courier(Exchange(self.grid, self.present), self.coordinator, Roster.load(self.kit.roster))
+        try:
+            for site, word in sorted(courier.deliver(folder, folder.plan().sites).items()):
+                what = f"did not take the model of {folder.path.name}: {word}" if word else "keeps the model now"
+                self.observer.note(f"site {site} {what}")
+        except FedcartError as error:
+            self.observer.note(f"the model of {folder.path.name} was not delivered: {error.message}")
+        except transport_errors():
+            self.observer.note(f"the model of {folder.path.name} was not delivered: the server does not answer")
+
+    def deliver_again(self) -> None:
+        """Only that, for a run that is over."""
+        with suppress(WorkFailedError):  # whoever is there gets it
+            self.present |= greet(self.grid, self.plan, self.roster, self.observer, needed=1)
+        self.deliver(self.folder)
+
+    def _catch_up(self) -> None:
+        """Who was away at the end of the run before this one gets its model first: a run may begin with it."""
+        before = [run for run in RunFolder.all_in(self.kit.runs) if run.path != self.folder.path]
+        over = [run for run in before if (run.path / METADATA_FILE).is_file() and run.manifest()]
+        if over:
+            self.deliver(over[-1])
 
     def _missing(self) -> set[str]:
         return set(self.plan.sites) - set(self.nodes) - set(self.refusals)
@@ -212,9 +248,16 @@ def _word(error: str, parts: dict[str, Any]) -> str:
 def _finish(deployment: Deployment, outcome: Outcome, seconds: float) -> None:
     """Write the model, if there is one, and the summary; sign all of it."""
     folder, plan, coordinator = deployment.folder, deployment.plan, deployment.coordinator
+    remarks: tuple[str, ...] = ()
     if outcome.status != FAILED:
-        write_model(folder.path, plan, outcome.state.average, model_facts(folder, plan, outcome), coordinator)
-    summary = summarise_run(folder, plan, outcome, seconds)
+        made = result_of_run(folder, plan, outcome)
+        write_model(folder.path, plan, made.last, made.facts, coordinator)
+        if made.best is not None:
+            write_model(folder.best_model, plan, made.best, made.best_facts, coordinator)
+            remarks = (made.remark,)
+    if outcome.status not in (FAILED, INTERRUPTED):
+        deployment.deliver(folder)
+    summary = summarise_run(folder, plan, outcome, seconds, remarks)
     folder.write_summary(summary)
     if outcome.status != INTERRUPTED:
         seal_run(folder, summary, coordinator)

@@ -8,6 +8,7 @@ import tomli_w
 
 from common.deployment import Federation, FederationPins, SiteEntry
 from common.privacy import USUAL_DELTA, delta_for
+from common.run import CATALOGUE_FILE
 from common.tasks.registry import TASKS
 
 
@@ -29,7 +30,7 @@ population = {site.population}
 events = {_quote(site.events or "events.csv")}
 format = {_quote(site.format)}
 mapping = {_quote(site.mapping)}
-catalogue = {_quote(site.catalogue)}
+catalogue = {_quote(site.catalogue or (CATALOGUE_FILE if federation.catalogue else ""))}
 
 [server]
 address = {_quote(federation.coordinator.address)}

@@ -62,6 +62,7 @@ def prepare_run(kit: CoordinatorKit, config: RunConfig, *, base: Path) -> RunFol
     Paths in ``config`` are relative to ``base``.
     Raises: ConfigError, BadInputError before anything is written.
     """
+    from common.data import write_catalogue
     from common.data.sharing import shared_item_masks
 
     plan, config, spec, catalogue, initial = _planned(kit, config, base)
@@ -71,6 +72,8 @@ def prepare_run(kit: CoordinatorKit, config: RunConfig, *, base: Path) -> RunFol
     masks = shared_item_masks(spec, catalogue, plan.sites, config.aggregation.min_stockists)
     folder.write_item_rows(masks, initial[1])
     folder.write_plan(plan)
+    if catalogue is not None:  # what the model's rows mean: `predict` needs it, and so does an auditor
+        write_catalogue(catalogue, folder.catalogue_file)
     folder.write_settings(config)
     save_checkpoint(folder.checkpoints, ServerState.initial(initial[0], plan.digest()))
     return folder
@@ -84,7 +87,7 @@ def _planned(
 
     settings = kit.read()
     _check_sites(config, len(settings.sites))
-    catalogue = _catalogue(config, base)
+    catalogue = _catalogue(kit, config, base)
     if catalogue is not None:
         names = partial(catalogue_categories, catalogue.categories, catalogue.item_category)
         config = task_named(config.task).with_catalogue(config, names)
@@ -122,15 +125,19 @@ def _check_sites(config: RunConfig, sites: int) -> None:
         )
 
 
-def _catalogue(config: RunConfig, base: Path) -> Catalogue | None:
+def _catalogue(kit: CoordinatorKit, config: RunConfig, base: Path) -> Catalogue | None:
+    """The one that the settings name, else the one that provisioning gave to all kits; none for hashed items."""
     from common.data import read_catalogue
 
     if config.data.catalogue:
         return read_catalogue(base / config.data.catalogue)
+    if kit.catalogue.is_file():
+        return read_catalogue(kit.catalogue)
     if not config.features.item_buckets:
         raise ConfigError(
             "a deployed run needs a public catalogue, or hashed items",
-            hint="set data.catalogue to the file that all sites have, or features.item_buckets=1000",
+            hint="name it in federation.toml and provision again, or set data.catalogue to the file that all sites have, "
+            "or features.item_buckets=1000",
         )
     return None
 

@@ -14,12 +14,14 @@ from __future__ import annotations
 import datetime
 import json
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import tomli_w
 
 from common.atomic import write_atomic
+from common.data import Catalogue, write_catalogue
 from common.deployment import (
     CoordinatorKit,
     Federation,
@@ -41,6 +43,7 @@ from common.trust.keyfiles import PublicKeys, make_site_keys, read_site_keys
 from server.admission import HeadsBook
 from server.kit_files import policy_toml, site_readme, site_toml, unusual_deltas
 from server.runtime.bundle import bundle_text, write_bundle
+from server.stock import federation_catalogue
 
 RENEW_DAYS = 30.0
 
@@ -49,7 +52,8 @@ RENEW_DAYS = 30.0
 class Provisioned:
     """What was made: kits, new sites, sites whose private keys were made here, parties that left.
 
-    ``deltas``: of sites with so many consumers that the usual one is too large.
+    ``deltas``: of sites with so many consumers that the usual one is too large. ``catalogue_changed``: kits had
+    another one before.
     """
 
     kits: Path
@@ -61,6 +65,9 @@ class Provisioned:
     certificate_until: str = ""
     bundle: str = ""
     roster: tuple[str, ...] = field(default=())
+    catalogue: str = ""
+    catalogue_warning: str = ""
+    catalogue_changed: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,7 @@ def provision(federation_file: Path, out: Path, *, bundle: str = "", approve: st
     Raises: ConfigError, BadInputError; nothing is written before the whole federation file is checked.
     """
     federation = read_settings(Federation, federation_file)
+    catalogue = federation_catalogue(federation, federation_file.parent)
     brought = {s.name: _brought_keys(s, federation_file.parent) for s in federation.sites if s.keys}
     for part in ("authority", "coordinator", "sites"):
         _make_folder(out / part)
@@ -100,8 +108,10 @@ def provision(federation_file: Path, out: Path, *, bundle: str = "", approve: st
         s.name: _site_kit(Kits(out).site(s.name).path, s, texts, brought.get(s.name)) for s in federation.sites
     }
     roster = Roster.signed_by(identity, [(name, one.identity) for name, one in keys.items()], _roster_before(out))
-    for kit in (coordinator, *(Kits(out).site(name) for name in keys)):
+    every = (coordinator, *(Kits(out).site(name) for name in keys))
+    for kit in every:
         _write_public(kit, roster, authority)
+    changed = _write_catalogue(catalogue, every)
     roster.save(out / ROSTER_FILE)
     _retire_heads(coordinator, roster)
     _admit(coordinator, keys)
@@ -116,6 +126,9 @@ def provision(federation_file: Path, out: Path, *, bundle: str = "", approve: st
         certificate_until=until,
         bundle=digest,
         roster=tuple(party.name for party in roster.parties),
+        catalogue="" if catalogue is None else repr(catalogue),
+        catalogue_warning="" if catalogue is None else catalogue.warning,
+        catalogue_changed=changed,
     )
 
 
@@ -197,6 +210,16 @@ def _roster_before(out: Path) -> Roster | None:
 def _write_public(kit: Kit, roster: Roster, authority: Authority) -> None:
     roster.save(kit.roster)
     write_atomic(kit.authority, authority.certificate_pem)
+
+
+def _write_catalogue(catalogue: Catalogue | None, kits: Sequence[Kit]) -> bool:
+    """Put the catalogue into every kit; whether some kit had another one."""
+    if catalogue is None:
+        return False
+    before = [kit.catalogue.read_bytes() for kit in kits if kit.catalogue.exists()]
+    for kit in kits:
+        write_catalogue(catalogue, kit.catalogue)
+    return any(content != kits[0].catalogue.read_bytes() for content in before)
 
 
 def _retire_heads(kit: CoordinatorKit, roster: Roster) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,12 @@ from numpy.typing import NDArray
 
 from common.contribution import TRAIN
 from common.plan import RunPlan
-from common.run import FAILED, RoundRecord, RunFolder, Summary, sums_in, without_sum
+from common.run import BEST, FAILED, RoundRecord, RunFolder, Summary, sums_in, without_sum
 from common.trust import Identity
+from server.best import better_than_last, deciding_metric
 from server.rounds import Outcome
+
+LAST = "last"
 
 
 def summarise_run(
@@ -58,4 +63,30 @@ def model_facts(folder: RunFolder, plan: RunPlan, outcome: Outcome) -> dict[str,
     sums = [record for record in folder.metrics() if record.kind == TRAIN and not record.aborted]
     sites = [site for site, did in sums[-1].sites.items() if did.status == "ok"] if sums else []
     private = plan.config.privacy.enabled
-    return {"rounds": outcome.state.round, "status": outcome.status, "private": private, "sites": sites}
+    facts = {"rounds": outcome.state.round, "status": outcome.status, "private": private, "sites": sites}
+    return facts | {"which": LAST, "finished": int(time.time())}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run leaves of its model: parameters ``float32[d]`` and facts of the last, and of the best if it is another."""
+
+    last: NDArray[np.float32]
+    facts: dict[str, Any]
+    best: NDArray[np.float32] | None = None
+    best_facts: dict[str, Any] = field(default_factory=dict)
+    remark: str = ""
+
+
+def result_of_run(folder: RunFolder, plan: RunPlan, outcome: Outcome) -> Result:
+    """The last model, and beside it the best by released metric if it beats the last by more than chance."""
+    facts, last = model_facts(folder, plan, outcome), outcome.state.average
+    best, metric = better_than_last(folder, plan, outcome.evaluation), deciding_metric(plan)
+    if best is None:
+        return Result(last, facts)
+    chosen = {"rounds": best.rounds, "which": BEST, "chosen_by": metric, "value": best.value, "bar": best.bar}
+    remark = (
+        f"the model after round {best.rounds} is better than the last by more than chance: {metric} "
+        f"{best.value:.3f} ± {best.bar:.3f}; it lies in {folder.best_model.name}/"
+    )
+    return Result(last, facts, best.vector, facts | chosen, remark)

@@ -49,6 +49,7 @@ from common.secagg.messages import (
 )
 from common.trust import Identity, Roster
 from server.admission import Admission, HeadsBook
+from server.best import counted, note_measured
 from server.blame import Blamed, excluded
 from server.cohort import ItemCoordinates, choose_cohort, mean_update
 from server.exchange import Exchange
@@ -191,6 +192,7 @@ def run_round(run: Run, state: ServerState) -> tuple[ServerState, RoundRecord]:
     if record.faults:
         after = replace(after, stopped=after.stopped | excluded([*run.folder.metrics(), record]))
     record = _signed(run, record, after)
+    note_measured(run.folder, run.plan, record, state.parameters)
     _save(run, replace(after, record=record.to_json()))
     _finish_round(run, record)
     for site in sorted(after.stopped.keys() - state.stopped.keys()):
@@ -428,6 +430,7 @@ def _record(run: Run, asked: _Asked, released: dict[str, float], seconds: float)
         round=number,
         kind=asked.query.kind,
         released=released,
+        public=counted(run.plan, outcome.blocks.get(METRICS)),
         sites=outcome.sites,
         epsilon=_epsilon(run),
         attestations=asked.accepted,

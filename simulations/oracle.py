@@ -38,12 +38,12 @@ def initial_model(settings: str, features: str, start_from: str = "", names: Seq
     return {"vector": FlatParameters(model).numpy().tobytes(), "item_of": item_rows_of(model).tobytes()}
 
 
-def write_model(folder: str, plan_json: str, vector: bytes, facts: dict[str, Any]) -> None:
-    """Write the model of a run, signed; a job of a worker, since the parent has no torch."""
+def write_model(folder: str, plan_json: str, vector: bytes, facts: dict[str, Any], run: str = "") -> None:
+    """Write a model of a run, signed, into a folder of the run (itself if left out); the parent has no torch."""
     from server import result
 
     plan, parameters = RunPlan.from_json(plan_json), np.frombuffer(vector, dtype=np.float32)
-    result.write_model(Path(folder), plan, parameters, facts, coordinator_of(Path(folder)))
+    result.write_model(Path(folder), plan, parameters, facts, coordinator_of(Path(run or folder)))
 
 
 def coordinator_of(folder: Path) -> Identity:

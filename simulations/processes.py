@@ -47,13 +47,16 @@ class LocalFederation:
         """The kit of a site."""
         return self.kits.site(name)
 
-    def provision(self, sites: Sequence[Mapping[str, Any]], bundle: str = "") -> Provisioned:
-        """Make the kits; the server listens on a free loopback port."""
+    def provision(
+        self, sites: Sequence[Mapping[str, Any]], bundle: str = "", more: Mapping[str, Any] | None = None
+    ) -> Provisioned:
+        """Make the kits; the server listens on a free loopback port. ``more``: further keys of ``federation.toml``."""
         address = f"127.0.0.1:{free_port()}"
         tree = {
             "name": "local",
             "coordinator": {"address": address, "listen": address},
             "sites": [dict(site) for site in sites],
+            **(more or {}),
         }
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / "federation.toml"

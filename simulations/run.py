@@ -19,6 +19,7 @@ import numpy as np
 
 import simulations.facts as facts_of
 import simulations.oracle as oracle
+import simulations.own_data as own_data
 from client.site import load_site
 from common.config import RunConfig
 from common.contribution import TRAIN
@@ -27,7 +28,7 @@ from common.errors import BadInputError
 from common.plan import RunPlan
 from common.run import FAILED, INTERRUPTED, Observer, RoundRecord, RunFacts, RunFolder, Summary, seal_run
 from server.app import make_app
-from server.result import model_facts, summarise_run
+from server.result import result_of_run, summarise_run
 from server.rounds import Outcome
 from server.run_setup import make_plan, noise_of, remark_on
 from server.state import ServerState, latest_checkpoint, save_checkpoint
@@ -166,21 +167,31 @@ def _finish(run: _Simulation, outcome: Outcome, seconds: float) -> Summary:
     folder, plan = run.folder, run.plan
     kits = [str(kit) for kit in run.kits.values()]
     baselines: dict[str, dict[str, float]] = {}
+    remarks: list[str] = []
     if outcome.status != FAILED:
-        told = (
-            str(folder.path),
-            plan.to_json(),
-            outcome.state.average.tobytes(),
-            model_facts(folder, plan, outcome),
-        )
-        _job(run.pool, oracle.write_model, *told)
+        made = result_of_run(folder, plan, outcome)
+        _job(run.pool, oracle.write_model, str(folder.path), plan.to_json(), made.last.tobytes(), made.facts)
+        if made.best is not None:
+            told = str(folder.best_model), plan.to_json(), made.best.tobytes(), made.best_facts
+            _job(run.pool, oracle.write_model, *told, str(folder.path))
+            remarks.append(made.remark)
         if plan.evaluates:
             baselines = _job(run.pool, oracle.trivial_baselines, kits, plan.to_json())
     if run.config.baselines and baselines:
         say = partial(run.observer.progress, 0, "references")
         baselines |= reference_runs(run.pool, run.kits, plan, say)
     last = folder.metrics()[-1:]
-    remarks = oracle_of(plan.task.name).remarks(last[0], baselines) if last else []
+    remarks += oracle_of(plan.task.name).remarks(last[0], baselines) if last else []
+    if run.config.baselines and baselines:
+        rows = own_data.own_data_table(
+            run.pool,
+            run.kits,
+            plan,
+            outcome.state.average.tobytes(),
+            partial(run.observer.progress, 0, "own data"),
+        )
+        folder.write_own_data(rows)
+        remarks += own_data.remarks_on(rows)
     summary = replace(summarise_run(folder, plan, outcome, seconds, remarks), baselines=baselines)
     folder.write_summary(summary)
     if outcome.status != INTERRUPTED:

@@ -75,7 +75,7 @@ def drive(folder: Path, first: int, rounds: int) -> None:
 
 def sign_model_again(path: Path, document: dict[str, Any]) -> None:
     """Write a changed ``model.json`` as a coordinator who signs it would: what is checked behind the signature."""
-    from common.model.parameters import _statement
+    from common.model_files import statement_of
 
     document["coordinator"] = COORDINATOR.public_key.hex()
-    path.write_text(json.dumps(document | {"signature": COORDINATOR.sign(_statement(document)).hex()}))
+    path.write_text(json.dumps(document | {"signature": COORDINATOR.sign(statement_of(document)).hex()}))

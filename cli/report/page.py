@@ -70,6 +70,7 @@ def render_report(run_dir: Path) -> str:
         verdict=[n for n in story.summary.notes if BELOW in n],
         notes=[n for n in story.summary.notes if BELOW not in n],
         comparison=_comparison(story),
+        own_data=own_data_rows(RunFolder(run_dir).own_data()),
         privacy=[f for f in _privacy(story) if f.drawing],
         sites=_site_rows(story),
         grid=_participation(story),
@@ -208,6 +209,24 @@ def _comparison(story: RunStory) -> tuple[list[str], list[tuple[str, list[str]]]
     rows = story.standings
     names = in_order({name for row in rows for name in row.values})
     return names, [(row.name, [show.number(row.values.get(name)) for name in names]) for row in rows]
+
+
+def own_data_rows(rows: list[dict[str, Any]]) -> list[tuple[str, str, list[str], str]]:
+    """What each site makes of the model with its own data: site, consumers, alone, shared, personal and gain, in words."""
+    table = []
+    for row in rows:
+        cells, words = ["–"] * 4, str(row.get("why", ""))
+        for one in row["verdicts"][:1]:
+            figures, gain = one["figures"], one["gain"]
+            cells = [_with_bar(figures[who]) for who in ("alone", "shared", "personal")] + [_with_bar(gain)]
+            words = f"{metric_named(one['metric']).words}: {one['words'].partition(' (')[0]}"
+        table.append((str(row["site"]), f"{row['consumers']:,}", cells, words))
+    return table
+
+
+def _with_bar(figure: dict[str, Any]) -> str:
+    value, error = figure["value"], figure["error"]
+    return "–" if value is None or error is None else f"{show.number(value)} ± {show.number(1.96 * error)}"
 
 
 def _privacy(story: RunStory) -> list[Figure]:

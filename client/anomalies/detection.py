@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from client.anomalies.detectors import ENOUGH_PAST, Detector, Scored, per_consumer, profile_log
 from client.anomalies.feedback import read_table
 from client.anomalies.thresholds import adaptive_thresholds, cross_validated
-from client.anomalies.windows import WINDOW, Table, habits
+from client.anomalies.windows import WINDOW, Habits, Table, habits
 from client.scoring.binary import precision_recall
 from client.scoring.consumers import LocalLog
 from client.scoring.model import SharedModel
@@ -73,7 +73,9 @@ def detect(
     reference: EventLog | None = None,
     labels: Mapping[int, str] | None = None,
 ) -> Detection:
-    """Score every window of the log against the reference (None: against the log itself) and set thresholds.
+    """Score every window of the log against the reference and set thresholds.
+
+    ``reference`` None: against what a personal model has kept of its site's past, else against the log itself.
 
     Raises: BadInputError for a model without behaviour heads, too little to compare with, or a cross-validated
     threshold without labels of both kinds.
@@ -83,7 +85,11 @@ def detect(
     """
     if thresholding.kind == "cross-validated" and not labels:  # before minutes of scoring
         raise BadInputError("a cross-validated threshold needs labels", hint="give them with --labels FILE")
-    if reference is None:
+    usual_here = shared.personal.kept.reference if shared.personal is not None else None
+    if reference is None and usual_here is not None:
+        scored = profile_log(shared, log, Habits(dict(usual_here.habits)))
+        detector = Detector(usual_here.profile)
+    elif reference is None:
         scored = profile_log(shared, log)
         detector = Detector(scored.windows.profile)
     else:

@@ -47,12 +47,16 @@ TOTAL = "all together"
 
 @dataclass(frozen=True)
 class SharedSalesModel:
-    """A released sales model with the public settings it was trained under. ``market``: released trends, if known."""
+    """A released sales model with the public settings it was trained under. ``market``: released trends, if known.
+
+    ``method``: the model, or the simple forecast that a site found to be better on its own past.
+    """
 
     model: SalesModel
     config: RunConfig
     spec: SalesSpec
     market: dict[str, float]
+    method: str = MODEL
 
 
 @dataclass(frozen=True)
@@ -146,8 +150,30 @@ def own_series(shared: SharedSalesModel, log: EventLog, until: date | None = Non
     return purchases.series(spec), spec
 
 
+def method_values(
+    shared: SharedSalesModel, series: Floats, spec: SalesSpec, method: str, origins: NDArray[np.int64]
+) -> Floats:
+    """Forecasts behind some periods of the past: ``float64[channels, categories, origins, horizon]``.
+
+    ``method``: the model with the site's own part, fitted on what was known before the first of them; a simple forecast; or
+    anything else: the shared correction as it is.
+    """
+    sales = shared.config.sales
+    if method == MEAN_OF_FOUR:
+        return np.maximum(mean_of_four(series, origins, sales.horizon, spec.season), 0.0)
+    if method == SEASONAL_NAIVE:
+        return np.maximum(seasonal_naive(series, origins, sales.horizon, spec.season), 0.0)
+    before = np.arange(first_origin(sales.window, spec.season), max(int(origins[0]) - sales.horizon + 1, 0))
+    fitted = before[-max(sales.test, 2 * sales.horizon) :] if method == MODEL else before[:0]
+    windows = make_windows(series, spec, shared.config, origins)
+    return forecasts(windows, corrections(shared.model, windows), _fit(shared, series, spec, fitted))
+
+
 def forecast(shared: SharedSalesModel, series: Floats, spec: SalesSpec) -> Forecast:
-    """Forecast the next periods with intervals, and measure the forecast on the last periods of the series."""
+    """Forecast the next periods with intervals, and measure the forecast on the last periods of the series.
+
+    By the method that a personal choice names, else by the model.
+    """
     sales, last = shared.config.sales, spec.periods - 1
     known = np.arange(first_origin(sales.window, spec.season), last - sales.horizon + 1)
     tested = known[-max(len(known) // 2, 1) :][-sales.test :]
@@ -160,6 +186,10 @@ def forecast(shared: SharedSalesModel, series: Floats, spec: SalesSpec) -> Forec
     tests = forecasts(windows["t"], corrections(shared.model, windows["t"]), own)
     own_now = _fit(shared, series, spec, known[-max(sales.test, 2 * sales.horizon) :])
     now = forecasts(windows["now"], corrections(shared.model, windows["now"]), own_now)[:, :, 0]
+    by_model = tests
+    if shared.method in (MEAN_OF_FOUR, SEASONAL_NAIVE):
+        tests = method_values(shared, series, spec, shared.method, tested)
+        now = method_values(shared, series, spec, shared.method, np.array([last]))[:, :, 0]
     truth = series[..., tested[:, None] + np.arange(1, sales.horizon + 1)]
     unit = np.array(spec.bounds)[:, None, None]
     values, errors = _with_total(now) * unit, _with_total(truth - tests) * unit[..., None]
@@ -174,7 +204,7 @@ def forecast(shared: SharedSalesModel, series: Floats, spec: SalesSpec) -> Forec
         history=history,
         first=spec.start,
         trends=trend(history[0], spec.season),
-        accuracy=_accuracy(history, tests, tested, spec, sales.horizon),
+        accuracy=_accuracy(history, by_model, tested, spec, sales.horizon),
         origins=len(tested),
     )
 

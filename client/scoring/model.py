@@ -6,13 +6,16 @@ Nothing here leaves the site and nothing is charged: a released model may be use
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from client.personal.behaviour import mixed_model
+from client.personal.file import PersonalFile, load_personal
+from client.personal.start import SharedStart
 from common.data import Catalogue, ConsumerSequences, EventLog, FeatureSpec, build_sequences, read_catalogue
 from common.errors import BadInputError, ConfigError
 from common.model import (
@@ -22,7 +25,6 @@ from common.model import (
     StockedModel,
     build_model,
     check_layout,
-    item_rows,
     layout_of,
     load_model,
 )
@@ -31,11 +33,25 @@ from common.run import METADATA_FILE, WEIGHTS_FILE, RunFolder
 
 
 @dataclass(frozen=True)
+class OwnPart:
+    """What is personal beside the network: how intent is answered, what is usual here, the shared network for its logit."""
+
+    kept: PersonalFile
+    shared: SequenceModel
+
+    @property
+    def words(self) -> str:
+        """What the personal model is made of."""
+        return self.kept.personal.words
+
+
+@dataclass(frozen=True)
 class SharedModel:
     """A released model over the items that somebody trained (or one site stocks), with all names.
 
     ``model`` has rows for these items only; ``rows`` translates between its item ids and the catalogue's.
-    ``catalogue`` is None for a model with hashed item buckets only.
+    ``catalogue`` is None for a model with hashed item buckets only. ``personal``: what a site has made on top of it; the
+    network and the heads are then its own.
     """
 
     model: SequenceModel
@@ -44,6 +60,7 @@ class SharedModel:
     catalogue: Catalogue | None
     plan: RunPlan
     facts: dict[str, Any]
+    personal: OwnPart | None = None
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -99,18 +116,19 @@ class SharedModel:
 
     def localize(self, sequences: ConsumerSequences) -> ConsumerSequences:
         """Replace catalogue ids by the model's item ids."""
-        from dataclasses import replace
-
         integers = sequences.integers.copy()
         column = sequences.integer_names.index("item")
         integers[:, column] = self.rows.translate(integers[:, column])
         return replace(sequences, integers=integers)
 
 
-def open_model(path: Path, *, catalogue: Path | None = None, site: str = "") -> SharedModel:
+def open_model(
+    path: Path, *, catalogue: Path | None = None, site: str = "", personal: Path | None = None
+) -> SharedModel:
     """Open a run folder, a model folder or one of its two files, with the catalogue beside it or the given one.
 
-    With ``site`` only the items of that site can be predicted; else every item that some site trained.
+    With ``site`` only the items of that site can be predicted; else every item that some site trained. ``personal``: the
+    file of a personal model on top of this one, which then answers.
     Raises: BadInputError or ConfigError for a missing, damaged or foreign file, a catalogue that is not the
     model's, or a site without declared stock.
 
@@ -120,6 +138,17 @@ def open_model(path: Path, *, catalogue: Path | None = None, site: str = "") -> 
     folder = path.parent if path.name in (WEIGHTS_FILE, METADATA_FILE) or path.suffix == ".safetensors" else path
     if not folder.is_dir():
         raise BadInputError(f"no such model: {path}", hint="name a run folder, or its model.safetensors")
+    start, names, facts = open_start(folder, catalogue, site)
+    rows, model = start.network(start.trained, start.vector)
+    spec = FeatureSpec.from_json(json.loads(start.plan.features))
+    shared = SharedModel(model, rows, spec, names, start.plan, facts)
+    return shared if personal is None else with_own(shared, start, load_personal(personal))
+
+
+def open_start(
+    folder: Path, catalogue: Path | None = None, site: str = ""
+) -> tuple[SharedStart, Catalogue | None, dict[str, Any]]:
+    """The shared parameters of a model folder, its catalogue, and the facts beside them. Raises: as ``open_model``."""
     vector, layout, metadata = load_model(folder)
     plan, spec = _plan_of(folder, metadata)
     if plan.task.network != "sequence":
@@ -127,14 +156,30 @@ def open_model(path: Path, *, catalogue: Path | None = None, site: str = "") -> 
             "this model forecasts sales, it does not read consumers", hint="use it with `fedcart forecast`"
         )
     names = _catalogue_of(folder, spec, catalogue)
-    whole = build_model(plan.config.model, ModelShape(spec.sizes), plan.config.seed)
-    check_layout(layout, layout_of(whole))
-    rows = item_rows(layout, whole.item_tensors(), _candidates(folder, spec, names, site))
-    model = build_model(plan.config.model, ModelShape(spec.sizes | {"item": len(rows.rows)}), plan.config.seed)
-    FlatParameters(model).load(rows.restrict(vector))
-    model.eval()
+    check_layout(layout, layout_of(build_model(plan.config.model, ModelShape(spec.sizes), plan.config.seed)))
     facts = {name: value for name, value in metadata.items() if name not in ("plan", "sizes")}
-    return SharedModel(model, rows, spec, names, plan, facts)
+    return SharedStart(plan, vector, _candidates(folder, spec, names, site)), names, facts
+
+
+def with_own(shared: SharedModel, start: SharedStart, kept: PersonalFile) -> SharedModel:
+    """The personal model in the place of the shared one. Raises: BadInputError if it was made on top of another."""
+    personal = kept.personal
+    rows, model = start.network(_fitting(personal.mask, start.trained), None)
+    if personal.network.shape != (rows.index.size,) or personal.trained.shape != rows.rows.shape:
+        raise BadInputError(
+            "the personal model was made on top of another shared one", hint="make it again: fedcart personalize"
+        )
+    FlatParameters(model).load(personal.network)
+    before = start.network(personal.mask, start.vector)[1]
+    return replace(shared, model=mixed_model(model, personal), rows=rows, personal=OwnPart(kept, before))
+
+
+def _fitting(mask: NDArray[np.bool_], known: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    if mask.shape != known.shape:
+        raise BadInputError(
+            "the personal model was made with another catalogue", hint="make it again: fedcart personalize"
+        )
+    return mask
 
 
 def _plan_of(folder: Path, metadata: dict[str, Any]) -> tuple[RunPlan, FeatureSpec]:

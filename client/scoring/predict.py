@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from client.personal.intent import logits, own_scores
 from client.scoring.binary import best_threshold, binary_metrics
 from client.scoring.consumers import chunks
 from client.scoring.model import SharedModel
@@ -62,10 +63,10 @@ def predict_next(
     with torch.no_grad():
         for rows in chunks(len(sequences), _CHUNK):
             batch = batcher.packed(rows)
-            logits = last_logits(shared, batch, WHAT[what])
+            scored = last_logits(shared, batch, WHAT[what])
             if exclude_known and isinstance(head, ItemHead):
-                logits[batch.consumer_of_row[batch.seen_rows], batch.seen_items] = float("-inf")
-            share, chosen = torch.softmax(logits, dim=1).nan_to_num(0.0).topk(count)
+                scored[batch.consumer_of_row[batch.seen_rows], batch.seen_items] = float("-inf")
+            share, chosen = torch.softmax(scored, dim=1).nan_to_num(0.0).topk(count)
             choices[batch.consumers.numpy()] = torch.where(share > 0, chosen, 0).numpy()
             shares[batch.consumers.numpy()] = share.numpy()
     return NextBehaviour(what, sequences.consumers, choices, shares)
@@ -88,7 +89,23 @@ def _only_last(batch: Batch) -> Batch:
     final = batch.last_row[owner] == batch.seen_rows
     last = batch.category[batch.last_row] if batch.steps else torch.zeros(batch.size, dtype=torch.int64)
     last = torch.where(batch.lengths > 0, last, 0)
-    return replace(batch, seen_rows=owner[final], seen_items=batch.seen_items[final], category=last)
+    at = batch.last_row
+    return replace(
+        batch,
+        seen_rows=owner[final],
+        seen_items=batch.seen_items[final],
+        category=last,
+        recent=_rows_or_zeros(batch, batch.recent, at),
+        last_event=_rows_or_zeros(batch, batch.last_event, at),
+    )
+
+
+def _rows_or_zeros(batch: Batch, values: Tensor | None, rows: Tensor) -> Tensor | None:
+    """The rows of a column, zeros for a consumer without steps; None where there is no such column."""
+    if values is None or not batch.steps:
+        return None if values is None else values.new_zeros(batch.size, *values.shape[1:])
+    there = (batch.lengths > 0).view(-1, *[1] * (values.dim() - 1))
+    return values[rows] * there
 
 
 def intent_scores(
@@ -100,18 +117,11 @@ def intent_scores(
     Raises: BadInputError for a model without the head.
     """
     shared.need_head(INTENT)
-    batcher = Batcher(sequences, (), targets or asked_now(shared.plan.config, sequences))
-    scores = np.full(len(sequences), np.nan)
-    with torch.no_grad():
-        for rows in chunks(len(sequences), _CHUNK):
-            batch = batcher.packed(rows)
-            if batch.steps == 0:
-                continue
-            logits = shared.model.answers(INTENT, shared.model.hidden_states(batch), batch)
-            share = torch.sigmoid(logits).double()
-            share[batch.lengths == 0] = torch.nan
-            scores[batch.consumers.numpy()] = share.numpy()
-    return scores
+    asked = targets or asked_now(shared.plan.config, sequences)
+    own = shared.personal.kept.intent if shared.personal is not None else None
+    if own is not None and own.trees is not None and shared.personal is not None:
+        return own_scores(own, shared.personal.shared, sequences, asked)
+    return np.asarray(1 / (1 + np.exp(-logits(shared.model, sequences, asked))))
 
 
 @dataclass(frozen=True)

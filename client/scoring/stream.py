@@ -25,7 +25,7 @@ from client.scoring.consumers import chunks
 from client.scoring.model import SharedModel
 from common.data import ConsumerSequences, EventLog, hashed_bucket, pseudonym
 from common.errors import BadInputError
-from common.model import STEP_HEADS, Batch, Batcher, ClassHead, whole_rows
+from common.model import RECENT, STEP_HEADS, Batch, Batcher, ClassHead, whole_rows
 
 MEAN_OF = 16  # events whose surprise is averaged
 SEEN_ITEMS = 500  # of a consumer that the copy path remembers
@@ -65,7 +65,9 @@ class _Memory:
     state: Tensor  # of one consumer, as in SequenceModel.step
     last: int
     seen: dict[int, None] = field(default_factory=dict)
+    latest: list[int] = field(default_factory=list)  # the last items known, the newest last
     category: int = 0  # the last one known
+    event: int = 0  # the last one's type
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=MEAN_OF))
     position: int = 0
 
@@ -160,6 +162,8 @@ class StreamScorer:
             memory = _Memory(hidden[place].copy(), state, int(sequences.timestamps[end - 1]))
             known = [int(i) for i in item[begin:end] if i > 0]
             memory.seen = dict.fromkeys(list(dict.fromkeys(known[::-1]))[:SEEN_ITEMS][::-1])
+            memory.latest = known[-RECENT:]
+            memory.event = int(sequences.column("event")[end - 1])
             memory.category = int(batch.category[batch.last_row[place]])
             memory.position = end - begin
             memories.append(memory)
@@ -168,7 +172,7 @@ class StreamScorer:
     def _nats(self, memory: _Memory, features: Mapping[str, int]) -> dict[str, float]:
         nats = {}
         hidden = torch.from_numpy(memory.hidden)[None]
-        asked = _one_row(features, memory.seen, memory.category)
+        asked = _one_row(features, memory)
         with torch.no_grad():
             for name in self._heads:
                 head, target = self._shared.model.heads[name], features[STEP_HEADS[name]]
@@ -190,14 +194,16 @@ class StreamScorer:
         if item:
             kept.seen.pop(item, None)
             kept.seen[item] = None
+            kept.latest = [*kept.latest, item][-RECENT:]
             if len(kept.seen) > SEEN_ITEMS:
                 kept.seen.pop(next(iter(kept.seen)))
-        kept.category = features.get("category", 0) or kept.category
+        kept.category, kept.event = features.get("category", 0) or kept.category, features.get("event", 0)
         return kept
 
 
-def _one_row(features: Mapping[str, int], seen: Mapping[int, None], category: int) -> Batch:
+def _one_row(features: Mapping[str, int], memory: _Memory) -> Batch:
     """A batch of one consumer and one step; what was seen before is given, not derived."""
+    seen, recent = memory.seen, memory.latest[-RECENT:][::-1]
     one, zero = torch.ones(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
     return Batch(
         consumers=zero,
@@ -212,7 +218,9 @@ def _one_row(features: Mapping[str, int], seen: Mapping[int, None], category: in
         last_row=zero,
         seen_rows=torch.zeros(len(seen), dtype=torch.int64),
         seen_items=torch.tensor(list(seen), dtype=torch.int64),
-        category=torch.tensor([category]),
+        category=torch.tensor([memory.category]),
+        recent=torch.tensor([recent + [0] * (RECENT - len(recent))]),
+        last_event=torch.tensor([memory.event]),
     )
 
 

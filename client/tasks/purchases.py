@@ -59,7 +59,7 @@ def purchases_of(log: EventLog, spec: SalesSpec, caps: tuple[float, float]) -> P
     frame = log.frame.filter(pl.col("event") == "purchase")
     days = (frame["timestamp"] - datetime.combine(spec.start, time())).dt.total_microseconds().to_numpy()
     period = days // (86_400_000_000 * spec.days)
-    category = _categories(frame, spec)
+    category = categories_of(frame, spec)
     quantity = np.clip(np.nan_to_num(_floats(frame["quantity"]), nan=1.0), 0.0, caps[0])
     price = np.clip(np.nan_to_num(_floats(frame["price"]), nan=0.0), 0.0, caps[1])
     there = (period >= 0) & (period < spec.periods) & (category >= 0)
@@ -80,7 +80,7 @@ def _floats(column: pl.Series) -> Floats:
     return np.where(np.isfinite(floats), floats, np.nan)
 
 
-def _categories(frame: pl.DataFrame, spec: SalesSpec) -> NDArray[np.int64]:
+def categories_of(frame: pl.DataFrame, spec: SalesSpec) -> NDArray[np.int64]:
     """Index of each purchase's category, -1 for one that is not in the list."""
     if len(spec.categories) == 1 and spec.categories[0] == "all":
         return np.zeros(frame.height, dtype=np.int64)

@@ -1,6 +1,6 @@
 """The shared sequence model: network, heads, batches, parameters, metrics, baselines."""
 
-from common.model.batch import Batch, Batcher
+from common.model.batch import RECENT, Batch, Batcher
 from common.model.encoders import on_rows
 from common.model.heads import ClassHead, ItemHead, RowHead
 from common.model.network import ModelShape, SequenceModel, build_model
@@ -31,6 +31,7 @@ from common.model.targets import INTENT, STEP_HEADS, RowTargets, asked_now, hist
 
 __all__ = [
     "INTENT",
+    "RECENT",
     "STEP_HEADS",
     "Batch",
     "Batcher",

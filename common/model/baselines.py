@@ -52,7 +52,7 @@ def fit(train: Sequences, items: int) -> Counts:
     return Counts(
         popularity / max(float(popularity.sum()), 1.0),
         transitions,
-        _cosine(row[known], item[known], len(train.offsets) - 1, items),
+        cosine(row[known], item[known], len(train.offsets) - 1, items),
         {head: np.bincount(table[:, names.index(STEP_HEADS[head])], minlength=2) for head in CLASSES},
     )
 
@@ -195,7 +195,8 @@ def _history(batch: Batch) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArra
     )
 
 
-def _cosine(row: NDArray[np.int64], item: NDArray[np.int64], consumers: int, items: int) -> sparse.csr_matrix:
+def cosine(row: NDArray[np.int64], item: NDArray[np.int64], consumers: int, items: int) -> sparse.csr_matrix:
+    """Cosine of the consumers of each two items: ``csr[items, items]``. ``row``, ``item``: pairs that occurred."""
     from scipy import sparse
 
     ones = np.ones(len(row), dtype=np.float32)

@@ -89,6 +89,8 @@ class Batch:
     category: Tensor
     asked: Asked | None = None
     target_rows: Mapping[str, Tensor] = field(default_factory=dict)
+    recent: Tensor | None = None
+    last_event: Tensor | None = None
 
     @property
     def packed(self) -> bool:
@@ -126,7 +128,14 @@ class Batch:
         place[rows[there]] = there
         row = place[self.seen_rows]
         last = self.category.reshape(-1)[rows]
-        return replace(self, seen_rows=row[row >= 0], seen_items=self.seen_items[row >= 0], category=last)
+        return replace(
+            self,
+            seen_rows=row[row >= 0],
+            seen_items=self.seen_items[row >= 0],
+            category=last,
+            recent=None if self.recent is None else self.recent[rows],
+            last_event=None if self.last_event is None else self.last_event[rows],
+        )
 
 
 @dataclass(frozen=True)
@@ -172,6 +181,10 @@ class Batcher:
             self.table[:, self.names.index("category")] if has_category else np.zeros(len(self.table), int)
         )
         self._category = last_known(categories, sequences.offsets)
+        self._events = (
+            self.table[:, self.names.index("event")] if "event" in self.names else np.zeros(len(self.table), int)
+        )
+        self._recent = recent_items(self.table[:, self.names.index("item")], np.asarray(sequences.offsets))
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -213,6 +226,8 @@ class Batcher:
             category=torch.from_numpy(self._category[rows_of.source]),
             asked=self._asked(consumers, lambda step: begin[step] + np.arange(len(steps))[:, None]),
             target_rows=_layout_rows(last_known, np.arange(len(who)), last),
+            recent=torch.from_numpy(self._recent[rows_of.source]),
+            last_event=torch.from_numpy(self._events[rows_of.source]),
         )
 
     def padded(self, rows: Index) -> Batch:
@@ -371,6 +386,24 @@ def last_known(values: Index, offsets: NDArray[np.int64]) -> Index:
     known[np.asarray(offsets[:-1])[np.diff(offsets) > 0]] = True  # nothing is carried over from the row before
     place: Index = np.where(known, np.arange(len(values)), 0)
     return np.asarray(values, dtype=np.int64)[np.maximum.accumulate(place)]
+
+
+RECENT = 3
+
+
+def recent_items(items: Index, offsets: NDArray[np.int64]) -> Index:
+    """The last ``RECENT`` known items up to and including each event of its row, the newest first: ``int64[R, RECENT]``."""
+    items, count = np.asarray(items, dtype=np.int64), len(items)
+    found = np.zeros((count, RECENT), dtype=np.int64)
+    begin = np.repeat(np.asarray(offsets[:-1]), np.diff(offsets))
+    place = np.maximum.accumulate(np.where(items > 0, np.arange(count), -1)) if count else np.zeros(0, np.int64)
+    before = np.concatenate([[-1], place[:-1]]) if count else place
+    at = place
+    for age in range(RECENT):
+        there = at >= begin
+        found[there, age] = items[at[there]]
+        at = np.where(there, before[np.maximum(at, 0)], -1)
+    return found
 
 
 def _first_occurrence(items: Index, offsets: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -63,21 +65,24 @@ def boosted_trees(table: Table, labels: NDArray[np.float64], asked: Table) -> ND
     The share of buyers where the labels have one class only, or there is too little to learn from.
     Source: Ke et al. 2017 (LightGBM); here scikit-learn's histogram variant.
     """
-    if len(np.unique(labels)) < 2:
+    trees, useful = fitted_trees(table, labels)
+    if trees is None:
         return np.full(len(asked), float(labels.mean()) if len(labels) else 0.5)
-    from sklearn.ensemble import HistGradientBoostingClassifier
+    scores: NDArray[np.float64] = trees.predict_proba(asked[:, useful])[:, 1]
+    return scores
 
+
+def fitted_trees(table: Table, labels: NDArray[np.float64]) -> tuple[Any, list[int]]:
+    """scikit-learn's gradient-boosted trees on ``table``, and the columns that they read; None where nothing can be learnt."""
     useful = [k for k in range(table.shape[1]) if len(np.unique(table[np.isfinite(table[:, k]), k])) > 1]
-    table, asked = table[:, useful], asked[:, useful]
-    if not useful or len(table) < _FEWEST:
-        return np.full(len(asked), float(labels.mean()))
+    if len(np.unique(labels)) < 2 or not useful or len(table) < _FEWEST:
+        return None, useful
+    from sklearn.ensemble import HistGradientBoostingClassifier
 
     trees = HistGradientBoostingClassifier(
         max_iter=150, learning_rate=0.08, max_leaf_nodes=15, l2_regularization=1.0, random_state=0
     )
-    trees.fit(table, labels)
-    scores: NDArray[np.float64] = trees.predict_proba(asked)[:, 1]
-    return scores
+    return trees.fit(table[:, useful], labels), useful
 
 
 def histogram_metrics(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> dict[str, float]:

@@ -19,15 +19,20 @@ from torch import Tensor, nn
 
 from common.atomic import write_atomic
 from common.errors import BadInputError, VerificationError
-from common.model_files import METADATA_FILE, WEIGHTS_FILE
-from common.strict_json import one_line, readable
-from common.trust import ROSTER_FILE, Identity, Roster, verify_signature
+from common.model_files import (
+    METADATA_FILE,
+    WEIGHTS_FILE,
+    read_document,
+    refuse_personal_file,
+    signed_document,
+    verify_document,
+)
+from common.trust import ROSTER_FILE, Identity, Roster
 
 if TYPE_CHECKING:
     from common.model.network import SequenceModel
 
 Vector = NDArray[np.float32]
-FORMAT = "fedcart-model/1"
 
 
 @dataclass(frozen=True)
@@ -178,18 +183,11 @@ def save_model(
     """
     tensors = {n: np.ascontiguousarray(t, dtype=np.float32) for n, t in layout.split(vector).items()}
     weights = save_tensors(tensors)
-    document = {
-        "format": FORMAT,
-        "sha256": hashlib.sha256(weights).hexdigest(),
-        "layout": [[n, list(s)] for n, (_, s) in layout.entries.items()],
-        "layout_digest": layout.digest().hex(),
-        "metadata": dict(metadata),
-        "coordinator": coordinator.public_key.hex(),
-    }
-    document["signature"] = coordinator.sign(_statement(document)).hex()
+    named = [[n, list(shape)] for n, (_, shape) in layout.entries.items()]
+    document = signed_document(weights, named, layout.digest().hex(), metadata, coordinator)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / WEIGHTS_FILE, weights)
-    write_atomic(folder / METADATA_FILE, readable(document).encode())
+    write_atomic(folder / METADATA_FILE, document)
 
 
 def load_model(folder: Path) -> tuple[Vector, Layout, dict[str, Any]]:
@@ -201,18 +199,14 @@ def load_model(folder: Path) -> tuple[Vector, Layout, dict[str, Any]]:
     match the JSON.
     """
     hint = "use a model folder written by fedcart, with both files from the same run"
+    for path in (folder, folder / WEIGHTS_FILE):
+        refuse_personal_file(path)
     try:
-        document = json.loads((folder / METADATA_FILE).read_bytes())
-        weights = (folder / WEIGHTS_FILE).read_bytes()
-    except (OSError, ValueError) as error:
+        raw, weights = (folder / METADATA_FILE).read_bytes(), (folder / WEIGHTS_FILE).read_bytes()
+    except OSError as error:
         raise BadInputError(f"cannot read a model in {folder}: {error}", hint=hint) from None
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise BadInputError(f"{folder / METADATA_FILE} is not of format {FORMAT}", hint=hint)
-    if hashlib.sha256(weights).hexdigest() != document.get("sha256"):
-        raise BadInputError(
-            f"{folder / WEIGHTS_FILE} does not have the digest named in {METADATA_FILE}", hint=hint
-        )
-    _check_signature(folder, document)
+    document = read_document(raw, str(folder / METADATA_FILE))
+    _check_signature(folder, document, weights)
     try:
         tensors = load_tensors(weights)
         layout, vector = _join(document["layout"], tensors)
@@ -252,20 +246,11 @@ def _join(named: list[Any], tensors: Mapping[str, NDArray[Any]]) -> tuple[Layout
     return Layout(entries), np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
 
 
-def _statement(document: Mapping[str, Any]) -> bytes:
-    unsigned = {name: value for name, value in document.items() if name != "signature"}
-    return hashlib.sha256(b"fedcart/model-file/1\0" + one_line(unsigned).encode()).digest()
-
-
-def _check_signature(folder: Path, document: Mapping[str, Any]) -> None:
+def _check_signature(folder: Path, document: Mapping[str, Any], weights: bytes) -> None:
     try:
-        key, signature = bytes.fromhex(document["coordinator"]), bytes.fromhex(document["signature"])
-        verify_signature(key, _statement(document), signature)
-    except (KeyError, TypeError, ValueError, VerificationError):
-        raise BadInputError(
-            f"{folder / METADATA_FILE} is not signed by the coordinator that it names",
-            hint="it was edited, or is of an older program: take the model again from who trained it",
-        ) from None
+        key = verify_document(document, weights, str(folder / METADATA_FILE))
+    except VerificationError as error:
+        raise BadInputError(error.message, hint=error.hint) from None
     roster = folder / ROSTER_FILE
     if roster.is_file() and Roster.load(roster).coordinator.public_key != key:
         raise BadInputError(

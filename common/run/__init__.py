@@ -13,12 +13,14 @@ from common.run.manifest import (
 )
 from common.run.observer import Observer
 from common.run.paths import (
+    BEST,
     CATALOGUE_FILE,
     COUNTERSIGNED_FILE,
     EVIDENCE,
     HEADS_FILE,
     LEDGERS,
     MANIFEST_FILE,
+    MASKS_FILE,
     METADATA_FILE,
     METRICS_FILE,
     PROOFS,
@@ -47,6 +49,7 @@ from common.run.records import (
 )
 
 __all__ = [
+    "BEST",
     "CATALOGUE_FILE",
     "COMPLETED",
     "COUNTERSIGNED_FILE",
@@ -58,6 +61,7 @@ __all__ = [
     "LEDGERS",
     "LEFT_OUT",
     "MANIFEST_FILE",
+    "MASKS_FILE",
     "METADATA_FILE",
     "METRICS_FILE",
     "PROOFS",

@@ -27,6 +27,7 @@ from common.plain_text import shown
 from common.plan import RunPlan
 from common.run.paths import (
     COUNTERSIGNED_FILE,
+    DELIVERED_FILE,
     FACTS_FILE,
     INITIAL_FILE,
     ITEM_OF_FILE,
@@ -38,6 +39,7 @@ from common.run.paths import (
     METADATA_FILE,
     METRICS_FILE,
     NOTES_FILE,
+    OWN_DATA_FILE,
     PLAN_FILE,
     PROGRESS_FILE,
     REPORT_FILE,
@@ -187,6 +189,17 @@ class RunFolder(RunPaths):
         """The parameters before round 1: ``float32[d]``."""
         return np.frombuffer((self.oracle / INITIAL_FILE).read_bytes(), dtype=np.float32).copy()
 
+    def write_own_data(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Keep what the sites of a simulation make of the model with their own data."""
+        write_atomic(self.oracle / OWN_DATA_FILE, readable([dict(row) for row in rows]).encode())
+
+    def own_data(self) -> list[dict[str, Any]]:
+        """The same, the smallest site first; empty if it was not asked for, or is damaged: a picture goes without it."""
+        try:
+            return [dict(row) for row in json.loads((self.oracle / OWN_DATA_FILE).read_bytes())]
+        except (OSError, ValueError, TypeError):
+            return []
+
     # rounds
 
     def last_record(self) -> str:
@@ -245,6 +258,15 @@ class RunFolder(RunPaths):
         """``last`` and ``sites``: name -> signature (hex); empty if nobody has. Raises: BadInputError."""
         there = (self.path / COUNTERSIGNED_FILE).exists()
         return dict(self._read(COUNTERSIGNED_FILE)) if there else {}
+
+    def add_delivered(self, models: Mapping[str, str]) -> None:
+        """Note which site keeps which model now: site -> SHA-256 of its ``model.json``."""
+        known = self.delivered()
+        self._write(DELIVERED_FILE, known | {site: [*known.get(site, []), one] for site, one in models.items()})
+
+    def delivered(self) -> dict[str, list[str]]:
+        """The models that each site has said it keeps. Raises: BadInputError."""
+        return dict(self._read(DELIVERED_FILE)) if (self.path / DELIVERED_FILE).exists() else {}
 
     def write_left_out(self, folders: Sequence[str]) -> None:
         """Say which files and folders of the run an export does not have."""

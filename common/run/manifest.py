@@ -16,6 +16,7 @@ from typing import Any
 from common.errors import VerificationError
 from common.run.files import RunFolder
 from common.run.paths import (
+    BEST,
     CATALOGUE_FILE,
     CHECKPOINTS,
     COUNTERSIGNED_FILE,
@@ -35,10 +36,10 @@ from common.trust import ROSTER_FILE, Identity, verify_signature
 
 FILES = (
     PLAN_FILE, ROSTER_FILE, MASKS_FILE, ITEM_OF_FILE, CATALOGUE_FILE, MARKET_FILE, COUNTERSIGNED_FILE, WEIGHTS_FILE,
-    METADATA_FILE,
+    METADATA_FILE, f"{BEST}/{WEIGHTS_FILE}", f"{BEST}/{METADATA_FILE}",
 )  # fmt: skip
 SEALED_FOLDERS = (CHECKPOINTS, EVIDENCE, PROOFS)
-LEFT_OUT = (CHECKPOINTS, WEIGHTS_FILE, MASKS_FILE, ITEM_OF_FILE)
+LEFT_OUT = (CHECKPOINTS, WEIGHTS_FILE, BEST, MASKS_FILE, ITEM_OF_FILE)
 """What an export may do without: vectors, and checkpoints, which hold the last record with a simulation's figures."""
 _VERSION = 1
 

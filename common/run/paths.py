@@ -10,10 +10,11 @@
     proofs/             who broke the protocol   report.html         the picture of it all
     progress.json       what is under way        notes.jsonl         remarks of a deployed run
     manifest.json       the whole, signed        countersigned.json  sites' word on the last round
-    left-out.json       what an export leaves out
+    left-out.json       what an export leaves out     delivered.json      which site keeps which model
+    best/               the best model by released metric, if it beats the last by more than chance
     catalogue.json      public item facts        submitted.json      Flower's number of a deployed run
     summary.json        result and status
-    oracle/             simulation only: what no server sees, initial.f32 among it
+    oracle/             simulation only: what no server sees: initial.f32, own-data.json (what sites make of the model)
     checkpoints/        beside the states: sessions.json (how often begun), leaving.json (what may have left)
 
 Weights and metadata of the model are named in ``common.model_files``, the roster in ``common.trust.identity``.
@@ -33,9 +34,11 @@ MASKS_FILE, ITEM_OF_FILE, CATALOGUE_FILE = "masks.npz", "item_of.npy", "catalogu
 HEADS_FILE, MARKET_FILE = "heads.json", "market.json"
 PROGRESS_FILE, NOTES_FILE, SUBMITTED_FILE = "progress.json", "notes.jsonl", "submitted.json"
 SESSIONS_FILE, LEAVING_FILE, INITIAL_FILE = "sessions.json", "leaving.json", "initial.f32"
+OWN_DATA_FILE = "own-data.json"
+BEST_FILE, DELIVERED_FILE = "best.npz", "delivered.json"
 MANIFEST_FILE, COUNTERSIGNED_FILE, LEFT_OUT_FILE = "manifest.json", "countersigned.json", "left-out.json"
 LEDGERS, EVIDENCE, CHECKPOINTS, ORACLE = "ledgers", "evidence", "checkpoints", "oracle"
-PROOFS = "proofs"
+PROOFS, BEST = "proofs", "best"
 
 
 def round_file(folder: Path, number: int, suffix: str) -> Path:
@@ -78,6 +81,16 @@ class RunPaths:
     def oracle(self) -> Path:
         """Folder of what only a simulation knows."""
         return self.path / ORACLE
+
+    @property
+    def best_file(self) -> Path:
+        """Where the best model so far is kept while the run goes on."""
+        return self.checkpoints / BEST_FILE
+
+    @property
+    def best_model(self) -> Path:
+        """Model folder of the best model by released metric, beside the last one."""
+        return self.path / BEST
 
     def ledger(self, site: str) -> Path:
         """Where the ledger of a site lies."""

@@ -94,6 +94,6 @@ def stop_at_once(control: Control, folder: RunFolder, flower_run: int) -> None:
         time.sleep(POLL_S)
 
 
-def submit(kit: CoordinatorKit, control: Control, run: str) -> int:
-    """Start a server app for what is left of a run folder of the kit, return Flower's run id."""
-    return control.start_run(read_bundle(kit), {"run": run})
+def submit(kit: CoordinatorKit, control: Control, run: str, purpose: str = "") -> int:
+    """Start a server app for what is left of a run folder of the kit, or another purpose; return Flower's run id."""
+    return control.start_run(read_bundle(kit), {"run": f"{purpose}:{run}" if purpose else run})

@@ -149,7 +149,11 @@ def test_until_leaves_out_what_came_later(model: Path, tmp_path: Path, capsys: p
     [
         (lines(20), (), "20 days of sales are too few: the model needs 49"),
         ([(*line[:2], "view", *line[3:]) for line in lines()], (), "the log has no purchase"),
-        (lines(category="bikes"), (), "no purchase is in a category that the model knows: tea, cups"),
+        (
+            lines(category="bikes"),
+            (),
+            "0 % of these 112 purchases are in categories that the model knows: tea, cups",
+        ),
         (lines(), ("--until", "soon"), "'soon' is not a date"),
         (lines(), ("--category", "bikes"), "the model knows no category 'bikes'"),
         (lines(), ("--holidays", "nowhere.txt"), "cannot read nowhere.txt"),

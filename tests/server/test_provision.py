@@ -9,8 +9,10 @@ import tomli_w
 
 from client.guard.policy import SitePolicy
 from client.site import load_site
-from common.deployment import CoordinatorKit, SiteKit
+from common.data import read_catalogue
+from common.deployment import CoordinatorKit, Kits, SiteKit
 from common.errors import BadInputError, ConfigError
+from common.kit_files import require_known_files
 from common.trust.certificates import certificate_facts, verify_issued
 from common.trust.identity import Roster
 from common.trust.keyfiles import make_site_keys
@@ -178,3 +180,49 @@ def test_what_a_site_attested_with_its_old_key_is_set_aside_when_it_brings_a_new
     )
     assert json.loads(book.read_text()) == {}
     assert len((book.parent / "heads.retired.jsonl").read_text().splitlines()) == 1
+
+
+def catalogue_table(folder, *sites: str):
+    lines = [f"i{n},{site}" for n in range(4) for site in sites]
+    (folder / "shared.csv").write_text("\n".join(["item,site", *lines, ""]))
+
+
+def with_catalogue(tmp_path, stock: dict[str, str], *columns: str, names=("north", "south", "east")):
+    catalogue_table(tmp_path, *columns)
+    sites = [{"name": name, "population": 500} for name in names]
+    tree = {"name": "t", "coordinator": {"address": "127.0.0.1:9"}, "catalogue": "shared.csv", "stock": stock}
+    file = tmp_path / "federation.toml"
+    file.write_text(tomli_w.dumps(tree | {"sites": sites}))
+    return provision(file, tmp_path / "kits")
+
+
+def test_a_catalogue_is_checked_and_in_every_kit_its_stock_in_the_names_of_the_sites(tmp_path):
+    stock = {"United Kingdom": "north", "EIRE": "north", "France": "south", "Bahrain": ""}
+    made = with_catalogue(tmp_path, stock, "United Kingdom", "EIRE", "France", "Bahrain", "east")
+    kits = Kits(tmp_path / "kits")
+    known = [read_catalogue(kit.catalogue) for kit in (kits.coordinator, kits.site("north"), kits.site("east"))]
+    assert {catalogue.digest() for catalogue in known} == {known[0].digest()}
+    assert set(known[0].stock) == {"north", "south", "east"}
+    assert kits.site("south").read().site.catalogue == "catalogue.json"
+    require_known_files(kits.site("south"))
+    assert "4 items" in made.catalogue
+    assert not made.catalogue_changed
+    (tmp_path / "kits/sites/north/catalogue.json").write_text("{}")
+    assert with_catalogue(tmp_path, stock, "United Kingdom", "EIRE", "France", "Bahrain", "east").catalogue_changed
+
+
+@pytest.mark.parametrize(
+    ("stock", "columns", "word"),
+    [
+        ({}, ("North shop", "south", "east"), "no site of the federation is called so"),
+        ({"North shop": "nort"}, ("North shop", "south", "east"), 'maps to "nort"'),
+        ({"Nort": "north"}, ("north", "south", "east"), 'maps "Nort": not in the catalogue'),
+        ({}, ("north", "south"), 'nothing about the stock of site "east"'),
+    ],
+)
+def test_a_catalogue_that_does_not_fit_the_sites_is_refused_before_anything_is_written(
+    tmp_path, stock, columns, word
+):
+    with pytest.raises(ConfigError, match=word):
+        with_catalogue(tmp_path, stock, *columns)
+    assert not (tmp_path / "kits").exists()

@@ -1,0 +1,176 @@
+"""Will this consumer buy, asked of a site's own trees beside the networks; the trees may read the shared network's logit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from client.personal.behaviour import Made
+from client.personal.start import OwnConsumers
+from client.personal.trees import Table, Trees
+from client.personal.verdict import ALONE, PERSONAL, SHARED, Figure, Verdict, clearly_better
+from common.config import RunConfig
+from common.data import ConsumerSequences
+from common.model import INTENT, Batcher, RowTargets, SequenceModel, row_targets
+from common.model.intent_baselines import fitted_trees, intent_table
+
+NETWORK, TREES, BOTH = "network", "trees", "trees that read the shared network"
+_KINDS = {ALONE: (NETWORK, TREES), PERSONAL: (NETWORK, BOTH)}
+_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class PersonalIntent:
+    """``kind``: network (the personal model's own), trees, or trees that read the shared network's logit."""
+
+    kind: str
+    trees: Trees | None = None
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of one part, what they are asked, what the trees read of them, the shared network's logit."""
+
+    sequences: ConsumerSequences
+    targets: RowTargets
+    table: Table
+    logit: Table
+
+    @property
+    def labels(self) -> Table:
+        """1 for buyers, 0 for others, NaN where there is no answer: ``float64[N]``."""
+        return self.targets.values[INTENT]
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Rows with an answer."""
+        return np.isfinite(self.labels)
+
+    def read(self, kind: str) -> Table:
+        """The table as one kind of trees reads it."""
+        return with_logit(self.table, self.logit) if kind == BOTH else self.table
+
+
+def with_logit(table: Table, logit: Table) -> Table:
+    """The table of a row's past with the shared network's logit as its last column."""
+    return np.concatenate([table, logit[:, None]], axis=1)
+
+
+def logits(model: SequenceModel, sequences: ConsumerSequences, targets: RowTargets) -> Table:
+    """The network's logit for every row, NaN for a row without events: ``float64[N]``."""
+    batcher, found = Batcher(sequences, (), targets), np.full(len(sequences), np.nan)
+    with torch.no_grad():
+        for start in range(0, len(sequences), _AT_ONCE):
+            batch = batcher.packed(np.arange(start, min(start + _AT_ONCE, len(sequences))))
+            if batch.steps:
+                said = model.answers(INTENT, model.hidden_states(batch), batch).double()
+                said[batch.lengths == 0] = torch.nan
+                found[batch.consumers.numpy()] = said.numpy()
+    return found
+
+
+def personalize_intent(made: Made, config: RunConfig) -> tuple[PersonalIntent, Verdict]:
+    """Choose among the networks and the trees on the choosing slice; the verdict on the hold-out."""
+    shop = made.workshop
+    shared = shop.with_network(shop.trained(SHARED))
+    own = OwnConsumers(shop.fit, shop.choose, shop.holdout)
+    fit, choose, held = (_rows(shared, part, config) for part in (own.fit, own.choose, own.holdout))
+    networks = {who: shop.with_network(one.network) for who, one in ((ALONE, made.alone), (PERSONAL, made.joined))}
+    tried = {who: _tried(kinds, networks[who], fit, choose) for who, kinds in _KINDS.items()}
+    alone, joined = (max(tried[who], key=lambda kind: _mean(tried[who][kind])) for who in (ALONE, PERSONAL))
+    who = PERSONAL if clearly_better(tried[PERSONAL][joined], tried[ALONE][alone]) else ALONE
+    # the personal model has one network: of answers by a network only that one's can be given
+    other = PERSONAL if made.personal.base == ALONE else ALONE
+    possible = {kind: scores for kind, scores in tried[who].items() if kind != NETWORK or who != other}
+    kind = max(possible, key=lambda k: _mean(possible[k]))
+    parts, scores = [fit, choose], {SHARED: _probability(held.logit)[held.known]}
+    scores[ALONE] = _asked(alone, networks[ALONE], parts, held)[held.known]
+    scores[PERSONAL] = _asked(kind, networks[who], parts, held)[held.known]
+    trees = None if kind == NETWORK else _grown(kind, parts)
+    words = f"{who if who == ALONE else 'joined'}: {kind}"
+    return PersonalIntent(kind, trees), auc_verdict(scores, held.labels[held.known], words)
+
+
+def _tried(kinds: tuple[str, ...], network: SequenceModel, fit: _Rows, choose: _Rows) -> dict[str, Table]:
+    """How each way of answering fares on the choosing slice: log-likelihood of each known answer."""
+    return {kind: _right(_asked(kind, network, [fit], choose)[choose.known], choose) for kind in kinds}
+
+
+def _mean(values: Table) -> float:
+    return float(values.mean()) if len(values) else -math.inf
+
+
+def own_scores(
+    own: PersonalIntent, shared: SequenceModel, sequences: ConsumerSequences, targets: RowTargets
+) -> Table:
+    """Probability of a purchase by own trees: ``float64[N]``, NaN for a row without events.
+
+    ``shared``: the shared network with the personal model's item rows.
+    """
+    assert own.trees is not None
+    table, logit = intent_table(sequences, targets), logits(shared, sequences, targets)
+    scores = own.trees.probability(with_logit(table, logit) if own.kind == BOTH else table)
+    return np.where(np.isnan(logit), np.nan, scores)
+
+
+def _rows(shared: SequenceModel, sequences: ConsumerSequences, config: RunConfig) -> _Rows:
+    targets = row_targets(config, sequences)
+    assert targets is not None
+    return _Rows(sequences, targets, intent_table(sequences, targets), logits(shared, sequences, targets))
+
+
+def _grown(kind: str, parts: list[_Rows]) -> Trees:
+    table = np.concatenate([part.read(kind)[part.known] for part in parts])
+    labels = np.concatenate([part.labels[part.known] for part in parts])
+    fitted, columns = fitted_trees(table, labels)
+    return Trees.of(fitted, columns, float(labels.mean()) if len(labels) else 0.5)
+
+
+def _asked(kind: str, network: SequenceModel, learnt: list[_Rows], rows: _Rows) -> Table:
+    """Probability of a purchase of each row: by a network, or by trees grown on other rows."""
+    if kind == NETWORK:
+        return _probability(logits(network, rows.sequences, rows.targets))
+    return _grown(kind, learnt).probability(rows.read(kind))
+
+
+def _probability(logit: Table) -> Table:
+    return np.asarray(1 / (1 + np.exp(-np.nan_to_num(logit))))
+
+
+def _right(probability: Table, rows: _Rows) -> Table:
+    """Log-likelihood of each known answer: what the choice is made by."""
+    labels, share = rows.labels[rows.known], np.clip(probability, 1e-6, 1 - 1e-6)
+    return np.asarray(labels * np.log(share) + (1 - labels) * np.log(1 - share))
+
+
+def auc_verdict(scores: dict[str, Table], labels: Table, words: str) -> Verdict:
+    """Area under the ROC curve of each party, and the paired difference with its error.
+
+    Source: DeLong, DeLong, Clarke-Pearson 1988.
+    """
+    placed = {who: _placements(values, labels) for who, values in scores.items()}
+    figures = {who: _auc_figure(*parts) for who, parts in placed.items()}
+    gain = _auc_figure(*(placed[PERSONAL][side] - placed[ALONE][side] for side in (0, 1)))
+    return Verdict("intent_auc", len(labels), figures, gain, words)
+
+
+def _placements(scores: Table, labels: Table) -> tuple[Table, Table]:
+    """For each buyer the share of others below, for each other the share of buyers above."""
+    yes, no = scores[labels == 1], scores[labels == 0]
+    if not len(yes) or not len(no):
+        return np.zeros(0), np.zeros(0)
+    below, above = np.sort(no), np.sort(yes)
+    of_yes = (np.searchsorted(below, yes, "left") + np.searchsorted(below, yes, "right")) / (2 * len(no))
+    of_no = 1 - (np.searchsorted(above, no, "left") + np.searchsorted(above, no, "right")) / (2 * len(yes))
+    return of_yes, of_no
+
+
+def _auc_figure(of_yes: Table, of_no: Table) -> Figure:
+    if len(of_yes) < 2 or len(of_no) < 2:
+        return Figure(math.nan, math.nan)
+    error = math.sqrt(of_yes.var(ddof=1) / len(of_yes) + of_no.var(ddof=1) / len(of_no))
+    return Figure(float(of_yes.mean()), error)
