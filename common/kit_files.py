@@ -17,7 +17,20 @@ from common.errors import BadInputError, FedcartError
 from common.trust.keyfiles import PUBLIC_SUFFIX
 
 README_FILE = "README.txt"
-STATE_SUFFIXES = (".jsonl", ".json", ".npz", ".key", ".txt", ".pid", ".ring", ".contribution", ".lock", ".tmp")
+STATE_SUFFIXES = (
+    ".jsonl",
+    ".json",
+    ".npz",
+    ".rows",
+    ".part",
+    ".key",
+    ".txt",
+    ".pid",
+    ".ring",
+    ".contribution",
+    ".lock",
+    ".tmp",
+)
 CODE_SUFFIXES = (
     *importlib.machinery.all_suffixes(), ".pth", ".pyw", ".zip", ".egg", ".whl", ".dll", ".dylib", ".exe", ".sh",
     ".service", ".fab",
