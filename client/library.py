@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from client.site import Site, private_folder
+from client.prepared import private_folder
+from client.site import Site
 from client.verification import check_plan
 from common.atomic import disk_errors, sync_directory, write_atomic
 from common.deployment import SiteKit

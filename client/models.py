@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from client.site import PreparedConsumers, Site
+from client.prepared import PreparedConsumers
+from client.site import Site
 from client.tasks.half import half_of
 from common.config import PerformanceSettings, RunConfig
 from common.errors import ConfigError

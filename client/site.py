@@ -1,17 +1,14 @@
 """A site: its kit, its keys, its consumers as the model sees them, and what it is asked of them.
 
-In a deployment every message is a new process, so the encoded consumers are kept in the state folder under
-a name that says from what they were made; a process reads them back in milliseconds.
+In a deployment every message is a new process, so the encoded consumers are kept in the state folder; see ``prepared``.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
-import stat
-import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -23,12 +20,13 @@ from numpy.typing import NDArray
 from client.guard.guard import Guard, open_guard
 from client.guard.policy import SitePolicy
 from client.guard.shared_ledger import SharedLedger, shared_ledger
+from client.prepared import PreparedConsumers, load_prepared, prepared_path, private_folder, store_sequences
 from common import VERSION
 from common.atomic import create_atomic, write_atomic
 from common.config import PerformanceSettings
 from common.contribution import Query
 from common.deployment import SiteFile, SiteKit, open_site_kit
-from common.errors import BadInputError, ConfigError, VerificationError, WorkFailedError
+from common.errors import BadInputError, ConfigError, VerificationError
 from common.plan import RunPlan
 from common.strict_json import one_line
 from common.trust import CONSUMERS_KEY, Identity, Roster, require_private
@@ -37,19 +35,6 @@ if TYPE_CHECKING:
     from common.data import ConsumerSequences, EventLog
 
 SECRET_BYTES = 32
-_ARRAYS = ("consumers", "offsets", "integers", "numeric", "timestamps")
-
-
-@dataclass(frozen=True)
-class PreparedConsumers:
-    """A site's consumers, encoded for one feature spec: training rows, held-out rows, public item mask.
-
-    Shapes: ``mask: bool[items + 1]``, entry 0 always False.
-    """
-
-    train: ConsumerSequences
-    holdout: ConsumerSequences
-    mask: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -113,20 +98,28 @@ class Site:
         """
         path = prepared_path(self.kit, plan, self.source_stamp())
         if not path.exists():
-            store_sequences(path, *self._encode(plan))
-        return _load_prepared(path, path.stat().st_mtime_ns, self.secret(), plan.config.privacy.holdout)
+            pieces, mask = self._encode(plan)
+            store_sequences(path, pieces, mask, (self.secret(), plan.config.privacy.holdout))
+        return load_prepared(path)
 
     def event_log(self) -> EventLog:
-        """The site's own event log, cleaned, ids pseudonymised; empty if no line of it is usable.
+        """The site's own event log in memory, cleaned, ids pseudonymised; empty if no line of it is usable.
 
         Raises: BadInputError for a file that cannot be read at all. Nothing about a single consumer decides that.
         """
-        from common.data import load_events, load_mapping
+        from common.data import joined
+
+        return joined(self.pieces())
+
+    def pieces(self) -> Iterator[EventLog]:
+        """The log of ``events`` in pieces, consumers in ascending order and each whole in one; memory for one piece."""
+        from common.data import load_mapping
+        from common.data.store.logs import FileLog
 
         facts = self.file.site
         mapping = load_mapping(self.kit.resolve(facts.mapping)) if facts.mapping else None
-        path = self.kit.resolve(facts.events)
-        return load_events(path, facts.format, mapping=mapping, secret=self.secret(), tolerant=True)[0]
+        scratch = private_folder(self.kit.state)
+        return FileLog(self.kit.resolve(facts.events), facts.format, mapping, self.secret(), scratch).pieces()
 
     def source_stamp(self) -> str:
         """Changes with the event log, and with the key of the pseudonyms; empty where there is no log (a simulation).
@@ -148,11 +141,11 @@ class Site:
             os.fchmod(fd, 0o600)  # an older version made it readable by others
             file.write(line)
 
-    def _encode(self, plan: RunPlan) -> tuple[ConsumerSequences, NDArray[np.bool_]]:
+    def _encode(self, plan: RunPlan) -> tuple[Iterator[ConsumerSequences], NDArray[np.bool_]]:
         from common.data import FeatureSpec, build_sequences, read_catalogue
         from common.data.sharing import shared_item_masks
 
-        facts = self.file.site
+        facts, config = self.file.site, plan.config
         spec = FeatureSpec.from_json(json.loads(plan.features))
         catalogue = read_catalogue(self.kit.resolve(facts.catalogue)) if facts.catalogue else None
         if spec.catalogue_digest != (catalogue.digest().hex() if catalogue else ""):
@@ -160,15 +153,10 @@ class Site:
                 "the catalogue of this site is not the one of the run",
                 hint="ask the coordinator for the run's file",
             )
-        sequences = build_sequences(
-            self.event_log(),
-            spec,
-            catalogue,
-            max_events=plan.config.features.max_events,
-            cut=plan.config.intent.cut_us,
-        )
-        masks = shared_item_masks(spec, catalogue, plan.sites, plan.config.aggregation.min_stockists)
-        return sequences, masks[self.name]
+        masks = shared_item_masks(spec, catalogue, plan.sites, config.aggregation.min_stockists)
+        most, cut = config.features.max_events, config.intent.cut_us
+        encoded = (build_sequences(log, spec, catalogue, max_events=most, cut=cut) for log in self.pieces())
+        return encoded, masks[self.name]
 
 
 @dataclass(frozen=True)
@@ -247,44 +235,3 @@ def _load_site(
     if not simulated:
         _accept_roster(kit, roster)  # last: what another check refuses must not be remembered
     return Site(kit, file, identity, roster, simulated, ledger_path)
-
-
-def prepared_path(kit: SiteKit, plan: RunPlan, source: str = "") -> Path:
-    """Where the encoded consumers are kept: a name made from all that they and the item mask depend on."""
-    settings = plan.config
-    read = (settings.features.max_events, settings.intent.cut)
-    parts = (plan.features, read, plan.sites, settings.aggregation.min_stockists, source)
-    return kit.state / f"consumers-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}.npz"
-
-
-def store_sequences(path: Path, sequences: ConsumerSequences, mask: NDArray[np.bool_]) -> None:
-    """Write encoded consumers atomically, without pickle, readable by the owner only."""
-    arrays = {name: getattr(sequences, name) for name in _ARRAYS}
-    buffer = io.BytesIO()
-    np.savez(buffer, mask=mask, **arrays)
-    write_atomic(private_folder(path.parent) / path.name, buffer.getvalue(), mode=0o600)
-
-
-def private_folder(path: Path) -> Path:
-    """The folder, made if it is missing, and closed to everybody but its owner. Raises: WorkFailedError."""
-    try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if stat.S_IMODE(path.stat().st_mode) != 0o700:
-            path.chmod(0o700)
-    except OSError as error:
-        raise WorkFailedError(f"cannot keep {path} to its owner: {error.strerror}") from None
-    return path
-
-
-@lru_cache(maxsize=1_024)
-def _load_prepared(path: Path, _changed: int, secret: bytes, fraction: float) -> PreparedConsumers:
-    from common.data import ConsumerSequences
-
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            mask = stored["mask"]
-            sequences = ConsumerSequences(*(stored[name] for name in _ARRAYS))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise BadInputError(f"{path} is damaged", hint="remove it: it is made again from the event log") from error
-    train, holdout = sequences.split_holdout(secret, fraction)
-    return PreparedConsumers(train, holdout, mask)

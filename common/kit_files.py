@@ -23,6 +23,8 @@ STATE_SUFFIXES = (
     ".npz",
     ".safetensors",
     ".html",
+    ".rows",
+    ".part",
     ".key",
     ".txt",
     ".pid",

@@ -28,7 +28,7 @@ LAYERS = {
 }
 FLOORS = (  # inside common: a file imports from its own line and from those above it
     ("errors", "bounds", "cbor"),
-    ("wire", "atomic", "processes", "plain_text", "strict_json", "house"),
+    ("wire", "atomic", "processes", "plain_text", "strict_json", "house", "source_settings"),
     ("trust",),
     ("privacy",),
     ("contribution",),

@@ -23,7 +23,7 @@ from client.personal.behaviour import Personal
 from client.personal.intent import NETWORK, PersonalIntent
 from client.personal.mixture import Shares
 from client.personal.trees import Trees
-from client.site import private_folder
+from client.prepared import private_folder
 from common.atomic import write_atomic
 from common.errors import BadInputError
 from common.model_files import NEVER_LEAVES, is_personal

@@ -16,7 +16,8 @@ from torch import nn
 
 import common.data.sequences as rows_of
 from client.models import make_batcher
-from client.site import Site, load_site, prepared_path, store_sequences
+from client.prepared import prepared_path, store_sequences
+from client.site import Site, load_site
 from common.config import RunConfig, build_config
 from common.data import DECLARED, EVENT_TYPES, Catalogue, ConsumerSequences, EventLog, FeatureSpec, feature_spec
 from common.deployment import SiteKit
@@ -219,5 +220,6 @@ def scratch_site(log: EventLog | None, settings: dict[str, Any], noise: tuple[fl
         sequences = encoded(log or people())
         if log is None:
             sequences = sequences.take(np.zeros(0, dtype=np.intp))
-        store_sequences(prepared_path(site.kit, plan), sequences, np.append(False, np.ones(ITEMS, dtype=bool)))
+        mask, split = np.append(False, np.ones(ITEMS, dtype=bool)), (site.secret(), config.privacy.holdout)
+        store_sequences(prepared_path(site.kit, plan), [sequences], mask, split)
         yield Scratch(site, plan)

@@ -6,6 +6,7 @@ counts as one piece, one without a price adds no revenue.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, time
 
@@ -49,6 +50,20 @@ class Purchases:
         cells = spec.cells // len(CHANNELS)
         sums = [np.bincount(self.cell, weights=column, minlength=cells) for column in values.T]
         return np.asarray(np.stack(sums).reshape(spec.shape), dtype=np.float64)
+
+
+def joined_purchases(parts: Iterable[Purchases]) -> Purchases:
+    """Purchases of a log in pieces, of which each has other consumers than those before it; none of no piece."""
+    consumers, cells, amounts, people = [], [], [], 0
+    for part in parts:
+        consumers.append(part.consumer + people)
+        cells.append(part.cell)
+        amounts.append(part.amounts)
+        people += int(part.consumer.max(initial=-1)) + 1
+    if not cells:
+        nothing = np.zeros(0, dtype=np.int64)
+        return Purchases(nothing, nothing, np.zeros((0, len(CHANNELS))))
+    return Purchases(np.concatenate(consumers), np.concatenate(cells), np.concatenate(amounts))
 
 
 def purchases_of(log: EventLog, spec: SalesSpec, caps: tuple[float, float]) -> Purchases:

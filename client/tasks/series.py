@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from client.guard.outbox import outbox_digest
-from client.site import Site, private_folder
-from client.tasks.purchases import Purchases, purchases_of
+from client.prepared import private_folder
+from client.site import Site
+from client.tasks.purchases import Purchases, joined_purchases, purchases_of
 from client.training.gaussian import GaussianMechanism, Noise
 from common.atomic import write_atomic
 from common.contribution import SERIES, STATISTICS, Release
@@ -58,7 +59,7 @@ def purchases_at(site: Site, plan: RunPlan) -> Purchases:
     """
     path = purchases_path(site.kit.state, plan, site.source_stamp())
     if not path.exists():
-        store_purchases(path, purchases_in(site.event_log(), plan))
+        store_purchases(path, joined_purchases(purchases_in(piece, plan) for piece in site.pieces()))
     try:
         with np.load(path, allow_pickle=False) as stored:
             return Purchases(*(stored[name] for name in _ARRAYS))

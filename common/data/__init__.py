@@ -2,7 +2,16 @@
 
 from common.data.catalogue import DECLARED, Catalogue, catalogue_from_events, read_catalogue, write_catalogue
 from common.data.cleaning import CleaningReport
-from common.data.events import EVENT_TYPES, EventLog, concatenate, load_events, mappings_of, pseudonym, schema
+from common.data.events import (
+    EVENT_TYPES,
+    EventLog,
+    concatenate,
+    joined,
+    load_events,
+    mappings_of,
+    pseudonym,
+    schema,
+)
 from common.data.features import FeatureSpec, feature_spec, hashed_bucket
 from common.data.formats import load_mapping
 from common.data.sequences import ConsumerSequences, build_sequences, holdout_mask
@@ -21,6 +30,7 @@ __all__ = [
     "feature_spec",
     "hashed_bucket",
     "holdout_mask",
+    "joined",
     "load_events",
     "load_mapping",
     "mappings_of",

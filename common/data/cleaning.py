@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,12 +85,25 @@ class CleaningReport:
 def read_lines(path: Path, mapping: Mapping, header: list[str]) -> tuple[pl.DataFrame, int]:
     """All well-formed lines of a file as typed columns, unreadable values missing; and how many lines were none.
 
+    Columns: see ``typed_lines``.
+    """
+    lines = reading.read_lines(path, mapping.names, mapping.separator, columns_read(mapping, header))
+    return typed_lines(lines.frame, mapping), lines.malformed
+
+
+def columns_read(mapping: Mapping, header: Sequence[str]) -> list[str]:
+    """The columns of a file or table that a mapping reads, of those that are there."""
+    wanted = [*mapping.columns.values(), *([mapping.cancel.column] if mapping.cancel else [])]
+    return [name for name in dict.fromkeys(wanted) if name in header]
+
+
+def typed_lines(frame: pl.DataFrame, mapping: Mapping) -> pl.DataFrame:
+    """Lines as they were read, as typed columns; unreadable values are missing. Every line is typed alone.
+
     Columns: those of the schema (``consumer`` still the original id), ``cancelled`` and, for counting,
     ``bad_price``, ``bad_quantity``, ``unknown_event``.
     """
-    columns = {ours: theirs for ours, theirs in mapping.columns.items() if theirs in header}
-    needed = dict.fromkeys([*columns.values(), *([mapping.cancel.column] if mapping.cancel else [])])
-    lines = reading.read_lines(path, mapping.names, mapping.separator, [name for name in needed if name in header])
+    columns = {ours: theirs for ours, theirs in mapping.columns.items() if theirs in frame.columns}
     wanted = [pl.col(theirs).alias(ours) for ours, theirs in columns.items()]
     wanted += [pl.lit(None, dtype=pl.String).alias(ours) for ours in COLUMNS[:-1] if ours not in columns]
     if mapping.cancel:
@@ -96,8 +111,8 @@ def read_lines(path: Path, mapping: Mapping, header: list[str]) -> tuple[pl.Data
         wanted.append(mark.fill_null(value=False).alias("cancelled"))
     else:
         wanted.append(pl.lit(value=False).alias("cancelled"))
-    raw = lines.frame.select(wanted)
-    typed = raw.with_columns(
+    raw = frame.select(wanted)
+    return raw.with_columns(
         _text(raw["consumer"]),
         _times(raw["timestamp"], mapping),
         *_event_columns(raw, mapping),
@@ -107,13 +122,49 @@ def read_lines(path: Path, mapping: Mapping, header: list[str]) -> tuple[pl.Data
         *_number_columns(raw, "quantity"),
         *([_text(raw["site"])] if "site" in raw.columns else []),
     )
-    return typed, lines.malformed
 
 
 def clean(
     lines: pl.DataFrame, mapping: Mapping, source: str, malformed: int = 0
 ) -> tuple[pl.DataFrame, CleaningReport]:
     """Apply every rule, sort by consumer and time, and report. ``malformed``: lines that could not be read as such."""
+    usable, count = judge(lines, mapping)
+    settled = settle(usable, mapping)
+    count = count + Counted(malformed=malformed, repeats=settled.repeats, disorder=settled.disorder)
+    return settled.frame, _report(
+        settled.frame, (lines, malformed), (source, mapping.name), report_rules(mapping, count)
+    )
+
+
+@dataclass(frozen=True)
+class Counted:
+    """How many lines each rule found and dropped, of one batch or of many. Adds up."""
+
+    lines: int = 0
+    found: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    malformed: int = 0
+    repeats: int = 0
+    disorder: int = 0
+
+    def __add__(self, other: Counted) -> Counted:
+        return Counted(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Kept lines in the columns and order of an event log, the number of repeats left out and of lines out of order."""
+
+    frame: pl.DataFrame
+    repeats: int
+    disorder: int
+
+
+def judge(lines: pl.DataFrame, mapping: Mapping) -> tuple[pl.DataFrame, Counted]:
+    """The lines that no rule about a single line drops, as they were, and what the rules found.
+
+    Guarantee: each line is judged alone, so a log that is judged in batches gives the same lines and sums.
+    """
     rules = _rules(mapping)
     hits = lines.select(rule.found.fill_null(value=False).sum().alias(rule.name) for rule in rules).row(
         0, named=True
@@ -125,21 +176,33 @@ def clean(
     )
     reasons = lines.select(reason.alias("reason"))["reason"].to_numpy()
     dropped = np.bincount(reasons + 1, minlength=len(drops) + 1)[1:]
-    order, repeats, disorder = _order(lines, reasons < 0)
-    counts = {name: int(n) for (name, _), n in zip(drops, dropped, strict=True)}
-    report_rules = [
-        RuleCount(rule.name, rule.reason, rule.action, int(hits[rule.name]), counts.get(rule.name, 0))
-        for rule in rules
+    counts = Counter({name: int(n) for (name, _), n in zip(drops, dropped, strict=True) if n})
+    found = Counter({name: int(n) for name, n in hits.items() if n})
+    return lines.filter(pl.Series(reasons < 0)), Counted(lines.height, found, counts)
+
+
+def settle(usable: pl.DataFrame, mapping: Mapping) -> Settled:
+    """Sort judged lines by consumer and time, leave out repeats, and make every change of the rules.
+
+    Guarantee: what becomes of a consumer's lines depends on that consumer's lines only.
+    """
+    order, repeats, disorder = _order(usable)
+    return Settled(_repair(usable, mapping)[order], repeats, disorder)
+
+
+def report_rules(mapping: Mapping, count: Counted) -> tuple[RuleCount, ...]:
+    """The counts in the order in which the rules are applied."""
+    rules = [
+        RuleCount(rule.name, rule.reason, rule.action, count.found[rule.name], count.dropped[rule.name])
+        for rule in _rules(mapping)
     ]
-    if malformed:
-        report_rules.insert(0, RuleCount("malformed", MALFORMED, "dropped", malformed, malformed))
-    report_rules.append(RuleCount("duplicate", "the same line again", "dropped", repeats, repeats))
-    report_rules.append(
-        RuleCount("out-of-order", "earlier than the line before of its consumer", "sorted", disorder)
+    if count.malformed:
+        rules.insert(0, RuleCount("malformed", MALFORMED, "dropped", count.malformed, count.malformed))
+    rules.append(RuleCount("duplicate", "the same line again", "dropped", count.repeats, count.repeats))
+    rules.append(
+        RuleCount("out-of-order", "earlier than the line before of its consumer", "sorted", count.disorder)
     )
-    kept = _repair(lines, mapping)[order]
-    report = _report(kept, (lines, malformed), (source, mapping.name), tuple(report_rules))
-    return kept, report
+    return tuple(rules)
 
 
 def refuse_unusable(report: CleaningReport) -> None:
@@ -250,10 +313,10 @@ def _repair(lines: pl.DataFrame, mapping: Mapping) -> pl.DataFrame:
     return lines.select(columns)
 
 
-def _order(lines: pl.DataFrame, usable: NDArray[np.bool_]) -> tuple[NDArray[np.intp], int, int]:
+def _order(lines: pl.DataFrame) -> tuple[NDArray[np.intp], int, int]:
     """Positions of the kept lines by consumer and time, with the number of repeats and of lines out of order."""
-    rows = np.flatnonzero(usable)
-    keys = lines.select("consumer", "timestamp")[rows]
+    rows = np.arange(lines.height)
+    keys = lines.select("consumer", "timestamp")
     order = keys.select(pl.arg_sort_by("consumer", "timestamp", maintain_order=True)).to_series().to_numpy()
     consumer, time = keys["consumer"].to_numpy()[order], keys["timestamp"].to_numpy()[order]
     rows = rows[order]

@@ -180,6 +180,12 @@ def mappings_of(format_name: str, mapping: Mapping | None = None) -> tuple[Mappi
     return formats.preset(format_name)
 
 
+def joined(pieces: Iterable[EventLog]) -> EventLog:
+    """One log of pieces that follow each other in order; an empty one of none."""
+    frames = [piece.frame for piece in pieces]
+    return EventLog(pl.concat(frames)) if frames else EventLog.from_frame(pl.DataFrame(schema=schema()))
+
+
 def concatenate(logs: Iterable[EventLog]) -> EventLog:
     """One log of several, sorted again; a site column is kept only where all have it."""
     frames = [log.frame for log in logs]

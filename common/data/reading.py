@@ -102,9 +102,18 @@ def read_lines(path: Path, names: Sequence[str], separator: str, columns: Sequen
     """
     if is_parquet(path):
         return Lines(pl.read_parquet(path, columns=list(columns)), 0)
-    text = _physical_lines(path)
-    header = list(names) or next(csv.reader([text[0].lstrip("\ufeff")], delimiter=separator), [])
-    text = text if names else text[1:]
+    text = lines_in(path)
+    header = list(names) or header_of(text, separator)
+    return fields_of(text if names else text[1:], header, separator, columns)
+
+
+def header_of(text: pl.Series, separator: str) -> list[str]:
+    """The names in the first of these lines."""
+    return next(csv.reader([text[0].lstrip("\ufeff")], delimiter=separator), [])
+
+
+def fields_of(text: pl.Series, header: list[str], separator: str, columns: Sequence[str]) -> Lines:
+    """The fields of lines without a header, each line read alone; ``header`` names all of its fields in order."""
     quoted = text.str.contains('"', literal=True)
     plain = text.filter(~quoted)
     right = plain.str.count_matches(separator, literal=True) == len(header) - 1
@@ -131,10 +140,10 @@ def read_lines(path: Path, names: Sequence[str], separator: str, columns: Sequen
     return Lines(frame[order.arg_sort()], len(text) - len(order))
 
 
-def _physical_lines(path: Path) -> pl.Series:
+def lines_in(source: Path | bytes) -> pl.Series:
     """Every line that is not blank, as text."""
     frame = pl.read_csv(
-        path, has_header=False, new_columns=["line"], separator="\x1f", quote_char=None, infer_schema=False,
+        source, has_header=False, new_columns=["line"], separator="\x1f", quote_char=None, infer_schema=False,
         encoding="utf8-lossy", truncate_ragged_lines=True,
     )  # fmt: skip
     lines = frame["line"].fill_null("").str.strip_chars_end("\r")

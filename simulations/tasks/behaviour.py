@@ -41,10 +41,12 @@ def encoded(
 
 def store(kit_state: Path, plan: RunPlan, _part: Any, rows: ConsumerSequences, mask: Any) -> None:
     """Leave a simulated site's encoded consumers in its state folder."""
-    from client.site import prepared_path, store_sequences
+    from client.prepared import prepared_path, store_sequences
     from common.deployment import SiteKit
 
-    store_sequences(prepared_path(SiteKit(kit_state.parent), plan), rows, mask)
+    kit = SiteKit(kit_state.parent)
+    split = kit.consumers_key.read_bytes(), plan.config.privacy.holdout
+    store_sequences(prepared_path(kit, plan), [rows], mask, split)
 
 
 def hold_out_sums(kit: str, plan: RunPlan, vector: np.ndarray[Any, np.dtype[np.float32]]) -> list[float]:

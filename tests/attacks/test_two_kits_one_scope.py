@@ -102,7 +102,7 @@ def test_both_kits_hold_out_the_same_consumers(kits: list[SiteKit], tmp_path: Pa
         move(kit, str(tmp_path / "account"), "shoppers")
     first, second = (load_site(kit.path) for kit in kits)
     assert first.split_key() == second.split_key()
-    assert first.events().consumers.tolist() == second.events().consumers.tolist()
+    assert first.event_log().consumers.tolist() == second.event_log().consumers.tolist()
     spend(kits[0], "run-one")
     with pytest.raises(PolicyRefusedError, match="holdout"):
         second.guard().reserve(asked(second, "run-two", holdout=0.3))

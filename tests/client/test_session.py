@@ -361,7 +361,7 @@ def test_nothing_about_a_single_consumer_changes_the_kind_of_an_answer(
         path.write_text(text)
         facts = site.file.site.model_copy(update={"events": str(path), "format": "fedcart"})
         opened = dataclasses.replace(site, file=site.file.model_copy(update={"site": facts}))
-        logs.append(opened.events())
+        logs.append(opened.event_log())
     known = set(logs[0].consumers.tolist())
     others = logs[1].frame.filter(logs[1].frame["consumer"].is_in(list(known)))
     assert others.equals(logs[0].frame)
@@ -382,7 +382,7 @@ def test_a_started_site_without_a_usable_line_answers_with_noise(
     facts = site.file.site.model_copy(update={"events": str(path), "format": "fedcart"})
     opened = dataclasses.replace(site, file=site.file.model_copy(update={"site": facts}))
     monkeypatch.setattr(Site, "source_stamp", lambda _: text or "none")
-    monkeypatch.setattr(sites, "prepared_path", lambda *_: tmp_path / "prepared.npz")
+    monkeypatch.setattr(sites, "prepared_path", lambda *_: tmp_path / "prepared.rows")
     monkeypatch.setattr(Site, "_encode", empty_encode)
     reply, _ = session.advertise(opened, coordinator.request(coordinator.query(20 + NOTHING.index(text))), SPEED)
     assert "attestation" in reply
@@ -394,10 +394,10 @@ def empty_encode(site: Site, plan: RunPlan) -> Any:
     from common.data.catalogue import read_catalogue
     from common.data.features import FeatureSpec
     from common.data.sequences import build_sequences
+    from common.data.store.rows import open_rows
 
     spec = FeatureSpec.from_json(json.loads(plan.features))
     catalogue = read_catalogue(RunFolder(site.kit.path.parents[1]).catalogue_file)
     sequences = build_sequences(site.event_log(), spec, catalogue, max_events=50)
     assert len(sequences) == 0
-    with np.load(next(site.kit.state.glob("consumers-*.npz"))) as stored:
-        return sequences, stored["mask"].copy()
+    return iter([sequences]), open_rows(next(site.kit.state.glob("consumers-*.rows"))).mask

@@ -201,7 +201,7 @@ def held_out_also_trained(patch: Patch) -> None:
 
     def everybody(self: Site, plan: Any) -> Any:
         both = true(self, plan)
-        from client.site import PreparedConsumers
+        from client.prepared import PreparedConsumers
 
         joined = sequences.ConsumerSequences(
             np.append(both.train.consumers, both.holdout.consumers),

@@ -1,0 +1,96 @@
+"""A site's consumers as the model sees them, kept in the state folder under a name that says from what they were made.
+
+In a deployment every message is a new process: it maps the file, and reads no more of it than it needs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.deployment import SiteKit
+from common.errors import WorkFailedError
+from common.plan import RunPlan
+
+if TYPE_CHECKING:
+    from common.data import ConsumerSequences
+
+ROWS_SUFFIX = ".rows"
+_BEGIN = "consumers-"
+
+
+@dataclass(frozen=True)
+class PreparedConsumers:
+    """A site's consumers, encoded for one feature spec: training rows, held-out rows, public item mask.
+
+    Shapes: ``mask: bool[items + 1]``, entry 0 always False.
+    """
+
+    train: ConsumerSequences
+    holdout: ConsumerSequences
+    mask: NDArray[np.bool_]
+
+
+def prepared_path(kit: SiteKit, plan: RunPlan, source: str = "") -> Path:
+    """Where the encoded consumers are kept: a name made from all that they, their split and the item mask depend on.
+
+    ``source`` changes with the events and with the key of the split; it is the second half of the name.
+    """
+    settings = plan.config
+    read = (settings.features.max_events, settings.intent.cut)
+    asked = (plan.features, read, plan.sites, settings.aggregation.min_stockists, settings.privacy.holdout)
+    names = [hashlib.sha256(repr(part).encode()).hexdigest()[:16] for part in (asked, source)]
+    return kit.state / f"{_BEGIN}{'-'.join(names)}{ROWS_SUFFIX}"
+
+
+def store_sequences(
+    path: Path, pieces: Iterable[ConsumerSequences], mask: NDArray[np.bool_], split: tuple[bytes, float]
+) -> None:
+    """Write encoded consumers, piece by piece, readable by the owner only. ``split``: key and share of the hold-out.
+
+    What was prepared for the same plans from an older log is removed. Raises: WorkFailedError (disk).
+    """
+    from common.data.store.rows import write_rows
+
+    private_folder(path.parent)
+    write_rows(path, pieces, mask, lambda piece: piece.split_holdout(*split))
+    same = path.name.rpartition("-")[0]
+    for older in path.parent.glob(f"{_BEGIN}*{ROWS_SUFFIX}"):
+        if older != path and older.name.rpartition("-")[0] == same:
+            older.unlink(missing_ok=True)  # a process that still maps it keeps what it has mapped
+
+
+def load_prepared(path: Path) -> PreparedConsumers:
+    """Map what was stored; a process that asks again gets the same object until the file changes.
+
+    Raises: BadInputError if it is damaged.
+    """
+    status = path.stat()
+    return _load(path, status.st_ino, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=1_024)
+def _load(path: Path, _file: int, _changed: int) -> PreparedConsumers:
+    from common.data.store.rows import open_rows
+
+    stored = open_rows(path)
+    return PreparedConsumers(stored.train, stored.holdout, stored.mask)
+
+
+def private_folder(path: Path) -> Path:
+    """The folder, made if it is missing, and closed to everybody but its owner. Raises: WorkFailedError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if stat.S_IMODE(path.stat().st_mode) != 0o700:
+            path.chmod(0o700)
+    except OSError as error:
+        raise WorkFailedError(f"cannot keep {path} to its owner: {error.strerror}") from None
+    return path
