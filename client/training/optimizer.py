@@ -44,11 +44,12 @@ class Adam:
     """Adam, as ``torch.optim.Adam``; ``scalar``: one second moment shared by all coordinates.
 
     Under noise of equal scale on every coordinate the coordinates' own second moments carry no signal;
-    their mean is nearly noiseless, and keeps the proportions of the gradient.
+    their mean is nearly noiseless, and keeps the proportions of the gradient. ``momentum``: decay of the mean of the
+    gradients.
     """
 
-    def __init__(self, learning_rate: float, *, scalar: bool) -> None:
-        self.learning_rate, self.scalar = learning_rate, scalar
+    def __init__(self, learning_rate: float, *, scalar: bool, momentum: float = BETA1) -> None:
+        self.learning_rate, self.scalar, self.momentum = learning_rate, scalar, momentum
         self._count = 0
         self._first: Tensor | None = None
         self._second: Tensor | None = None
@@ -59,8 +60,8 @@ class Adam:
         self._count += 1
         if self._first is None:
             self._first = torch.zeros_like(gradient)
-        self._first.mul_(BETA1).add_(gradient, alpha=1 - BETA1)
-        rate, unbiased = self.learning_rate / (1 - BETA1**self._count), 1 - BETA2**self._count
+        self._first.mul_(self.momentum).add_(gradient, alpha=1 - self.momentum)
+        rate, unbiased = self.learning_rate / (1 - self.momentum**self._count), 1 - BETA2**self._count
         if self.scalar:
             square = float(torch.dot(gradient, gradient)) / max(gradient.numel(), 1)
             self._mean_square = BETA2 * self._mean_square + (1 - BETA2) * square
@@ -73,12 +74,14 @@ class Adam:
         parameters.addcdiv_(self._first, scale, value=-rate)
 
 
-def make_optimizer(name: str, learning_rate: float) -> Optimizer:
-    """Make the optimizer of ``TrainingSettings.optimizer``. Raises: ConfigError for an unknown name."""
-    if name == "scalar-adam":
-        return Adam(learning_rate, scalar=True)
-    if name == "adam":
-        return Adam(learning_rate, scalar=False)
+def make_optimizer(name: str, learning_rate: float, *, private: bool = False) -> Optimizer:
+    """Make the optimizer of ``TrainingSettings.optimizer``. Raises: ConfigError for an unknown name.
+
+    Adam's first moment begins anew in every round, and its correction weighs the first of ten gradients 2.6 and the
+    last .15: 1.22 times the noise for the same signal. So private steps go without it.
+    """
+    if name in ("scalar-adam", "adam"):
+        return Adam(learning_rate, scalar=name == "scalar-adam", momentum=0.0 if private else BETA1)
     if name == "momentum":
         return Sgd(learning_rate, MOMENTUM)
     if name == "sgd":

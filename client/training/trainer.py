@@ -155,7 +155,7 @@ def train_locally(engine: GradientEngine, start: Vector, plan: LocalPlan, stream
             f"the engine clips at {engine.clip}, the plan says {plan.clip}", hint="build the engine from the plan"
         )
     diagnostics, mechanism = LocalDiagnostics(), plan.mechanism(engine.clip, stream)
-    optimizer = make_optimizer(plan.optimizer, plan.learning_rate)
+    optimizer = make_optimizer(plan.optimizer, plan.learning_rate, private=plan.private)
     engine.parameters.load(start)
     theta = engine.parameters.vector
     anchor = theta.clone()

@@ -165,8 +165,7 @@ class Task:
 
 def cohort_and_largest(plan: Any) -> tuple[int, int]:
     """Sites in the largest cohort, and the largest declared population."""
-    cohort = min(len(plan.populations), plan.config.aggregation.max_cohort)
-    return cohort, max(population for _, population in plan.populations)
+    return plan.cohort, max(population for _, population in plan.populations)
 
 
 def bits(cohort: int, clip: float) -> int:
