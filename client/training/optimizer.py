@@ -9,10 +9,7 @@ import torch
 from torch import Tensor
 
 from common.errors import ConfigError
-
-BETA1, BETA2, EPSILON = 0.9, 0.99, 1e-8
-MOMENTUM = 0.9
-HALF_SIGNAL = 300.0  # at which private steps are half as long as without limit; measured, see the ADR
+from common.tasks.local_steps import BETA1, BETA2, EPSILON, MOMENTUM
 
 
 class Optimizer(Protocol):
@@ -87,24 +84,3 @@ def make_optimizer(name: str, learning_rate: float, *, private: bool = False) ->
     if name == "sgd":
         return Sgd(learning_rate)
     raise ConfigError(f"unknown optimizer: {name!r}", hint="use scalar-adam, adam, momentum or sgd")
-
-
-def default_learning_rate(name: str, sites: int, signal: float, *, whole_rows: bool = False) -> float:
-    """The recipe's rate, for a run of this public ``signal`` (``RunPlan.signal``; infinite without noise).
-
-    Sites add their own noise, which the mean over ``sites`` divides by its root, so private local steps may be that
-    much longer: .02 * sqrt(sites). Where the signal is weak they must be shorter, or noise carries the model away from
-    where it began (docs/adr/training-rate-follows-the-signal.md).
-
-    ``whole_rows``: heads that answer once per row only. Their gradient lies in few coordinates, which a second
-    moment shared by all coordinates would move too far: without noise a fifth, and no root under noise.
-    """
-    base = {"scalar-adam": 0.02, "adam": 0.01, "momentum": 0.05, "sgd": 0.5}.get(name)
-    if base is None:
-        raise ConfigError(f"unknown optimizer: {name!r}", hint="use scalar-adam, adam, momentum or sgd")
-    if name != "scalar-adam":
-        return base
-    private = math.isfinite(signal)
-    if whole_rows:
-        return base if private else base / 5
-    return base * math.sqrt(sites) * signal / (signal + HALF_SIGNAL) if private else base

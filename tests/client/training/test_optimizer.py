@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
-from client.training.optimizer import default_learning_rate, make_optimizer
+from client.training.optimizer import make_optimizer
 from common.errors import ConfigError
+from common.tasks.local_steps import default_learning_rate
 
 
 def run(optimizer, steps=6):
