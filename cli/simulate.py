@@ -10,6 +10,7 @@ import typer
 
 import cli.show as show
 from common.errors import ConfigError
+from common.recipes import Recipe
 
 if TYPE_CHECKING:
     from cli.screen import Screen
@@ -28,6 +29,10 @@ Catalogue = Annotated[Path | None, typer.Option(help="public catalogue of items"
 Sites = Annotated[int | None, typer.Option(help="number of sites to deal the consumers to", metavar="N")]
 SplitBy = Annotated[
     str | None, typer.Option(help="column with natural sites; or consumers, items", metavar="COLUMN")
+]
+RecipeName = Annotated[
+    Recipe | None,
+    typer.Option("--recipe", help="quick: ten rounds [default]; quality: four times as many, larger batches"),
 ]
 Rounds = Annotated[int | None, typer.Option(help="number of rounds", metavar="R")]
 Epsilon = Annotated[float | None, typer.Option(help="target of the whole run, per consumer and site", metavar="E")]
@@ -82,6 +87,7 @@ class DataOptions:
 class RunOptions:
     """What is learnt, and under which promise."""
 
+    recipe: str | None = None
     rounds: int | None = None
     epsilon: float | None = None
     no_privacy: bool = False
@@ -95,6 +101,7 @@ class RunOptions:
         if self.epsilon is not None and self.no_privacy:
             raise ConfigError("--epsilon and --no-privacy contradict each other", hint="leave one of them out")
         return {
+            "recipe": self.recipe,
             "training.rounds": self.rounds,
             "privacy.epsilon": self.epsilon,
             "privacy.enabled": False if self.no_privacy else None,
@@ -128,6 +135,7 @@ def simulate(
     catalogue: Catalogue = None,
     sites: Sites = None,
     split_by: SplitBy = None,
+    recipe: RecipeName = None,
     rounds: Rounds = None,
     epsilon: Epsilon = None,
     no_privacy: NoPrivacy = False,
@@ -151,7 +159,7 @@ def simulate(
 
     chosen = chosen_settings(
         DataOptions(events, format, catalogue, sites, split_by),
-        RunOptions(rounds, epsilon, no_privacy, aggregation, drop, baselines, seed),
+        RunOptions(recipe, rounds, epsilon, no_privacy, aggregation, drop, baselines, seed),
         SpeedOptions(engine, workers, trainer),
     )
     if resume is None:

@@ -215,7 +215,7 @@ def _first_proposal(site: Site, plan: RunPlan) -> Proposal:
     kind, number = (opening, 0) if opening else (TRAIN, 1)
     query = Query(kind, plan.run, number, plan.to_json(), bytes(DIGEST_BYTES))
     question = Question(query, plan, np.zeros(0, dtype=np.float32))
-    cohort = min(len(plan.sites), plan.config.aggregation.max_cohort)
+    cohort = plan.cohort
     threshold = plan.config.aggregation.threshold or default_threshold(cohort)
     secure = plan.config.aggregation.mode == "secure"
     return replace(proposal_of(site, question, None), cohort=cohort, threshold=threshold, secure=secure)

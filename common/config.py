@@ -20,6 +20,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from common.errors import ConfigError
 from common.extensions import OWN_ENCODERS, require_encoder, require_head
+from common.recipes import Recipe, with_recipe
 from common.tasks.heads import ROW_HEADS
 from common.tasks.registry import DEFAULT_TASK, TASKS
 from common.tasks.settings import Count, IntentSettings, Positive, SalesSettings, Section
@@ -80,6 +81,9 @@ class ModelSettings(Section):
         "every", description="steps at which the next behaviour is asked: all, or the last known one of each row"
     )
     context: tuple[str, ...] = Field(CONTEXT, description="other features of an event that the model reads")
+    context_scale: float = Field(
+        0.15, gt=0, le=1, description="public factor on them: at 1 they take half of what a consumer may say"
+    )
     tied: bool = Field(True, description="output item embedding = input item embedding")
     name_scale: float = Field(
         2.0,
@@ -210,7 +214,7 @@ class PerformanceSettings(Section):
     micro_batch: int = Field(256, ge=1, description="consumers per physical batch")
 
 
-NOT_PUBLIC = ("data", "performance", "drop", "start_from", "baselines", "oracle_every")
+NOT_PUBLIC = ("recipe", "data", "performance", "drop", "start_from", "baselines", "oracle_every")
 
 
 class RunConfig(Section):
@@ -223,6 +227,9 @@ class RunConfig(Section):
 
     name: str = Field("marketplace", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     task: str = Field(DEFAULT_TASK, description="what is learnt: " + ", ".join(TASKS))
+    recipe: Recipe = Field(
+        "quick", description="defaults of rounds, local_steps and sampling_rate: 10, 10, .1, or 40, 10, .25"
+    )
     seed: int = Field(1, ge=0, lt=2**63, description="data, initialisation and order only; never noise")
     drop: float = Field(0.0, ge=0, lt=1, description="simulation: share of sites lost per round at a random phase")
     start_from: str = Field(
@@ -311,7 +318,7 @@ def build_config(tree: Mapping[str, Any], overrides: Sequence[str] = ()) -> RunC
     for override in overrides:
         _apply_override(merged, override)
     try:
-        return RunConfig.model_validate(merged)
+        return RunConfig.model_validate(with_recipe(merged))
     except ValidationError as error:
         raise _config_error(error) from None
 

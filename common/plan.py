@@ -29,6 +29,7 @@ from common.contribution import MAX_PLAN_LENGTH, Block
 from common.errors import BadInputError, ConfigError
 from common.plain_text import require_word
 from common.privacy import MAX_NOISE, MIN_NOISE, PrivacyEvent
+from common.secagg.params import MAX_SITES
 from common.strict_json import read
 from common.tasks.registry import task_named
 from common.tasks.task import Task
@@ -133,13 +134,26 @@ class RunPlan:
         return self.population(site) / max(population for _, population in self.populations)
 
     @property
+    def cohort(self) -> int:
+        """Sites of a round: all, or as many as are sampled. One session of secure aggregation sums at most 100."""
+        aggregation = self.config.aggregation
+        largest = (
+            min(aggregation.max_cohort, MAX_SITES) if aggregation.mode == "secure" else aggregation.max_cohort
+        )
+        return min(len(self.populations), largest)
+
+    @property
     def signal(self) -> float:
-        """``S = q n / (sigma sqrt(sites))`` over the training consumers of all sites, public; infinite without noise."""
+        """``S = q n / (sigma sqrt(sites))`` over the training consumers of a round, public; infinite without noise.
+
+        A round of sampled sites has that many of them and their share of the consumers, on average.
+        """
         privacy = self.config.privacy
         if not self.noise_multiplier or not privacy.enabled:
             return math.inf
-        consumers = sum(population for _, population in self.populations) * (1 - privacy.holdout)
-        return privacy.sampling_rate * consumers / (self.noise_multiplier * math.sqrt(len(self.populations)))
+        share = self.cohort / len(self.populations)
+        consumers = share * sum(population for _, population in self.populations) * (1 - privacy.holdout)
+        return privacy.sampling_rate * consumers / (self.noise_multiplier * math.sqrt(self.cohort))
 
     def training_event(self) -> PrivacyEvent:
         """What one training contribution costs."""

@@ -74,8 +74,14 @@ def simulate(  # type: ignore[misc]  # the overloads only say when a list gives 
     Example:
         >>> run = simulate(epsilon=[8, 3, 1], rounds=4)  # doctest: +SKIP
     """
-    _check_words(trust, recipe)
-    single = {"split_by": split_by, "aggregation": aggregation, "baselines": baselines, "workers": workers}
+    _check_words(trust)
+    single = {
+        "recipe": recipe,
+        "split_by": split_by,
+        "aggregation": aggregation,
+        "baselines": baselines,
+        "workers": workers,
+    }
     single |= {"catalogue": None if catalogue is None else str(catalogue)}
     swept = {"epsilon": epsilon, "rounds": rounds, "sites": sites, "seed": seed}
     lists = {name: list(value) for name, value in swept.items() if isinstance(value, Sequence)}
@@ -101,14 +107,12 @@ def resume(path: str | os.PathLike[str], *, progress: bool | Observer = True) ->
     return _run(resumed_job(Path(path), {}), progress)
 
 
-def _check_words(trust: str | None, recipe: str | None) -> None:
+def _check_words(trust: str | None) -> None:
     """What later versions may offer is refused by name, not taken silently."""
     if trust not in (None, "local"):
         raise ConfigError(
             f"trust={trust!r} is not part of this version", hint="trust='local': each site's own noise"
         )
-    if recipe not in (None, "quick"):
-        raise ConfigError(f"recipe={recipe!r} is not part of this version", hint="recipe='quick': the defaults")
 
 
 class _Given:

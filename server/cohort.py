@@ -13,21 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.plan import RunPlan
-from common.secagg.messages import MAX_SITES
 
 
 def choose_cohort(sites: Sequence[str], round_number: int, plan: RunPlan) -> tuple[str, ...]:
-    """The sites invited to a round: all of them, or a public random sample of at most ``max_cohort``.
-
-    One session of secure aggregation sums at most 100 sites, so a larger cohort is sampled down to that.
+    """The sites invited to a round: all of them, or a public random sample of ``plan.cohort``.
 
     No amplification is claimed for this sampling: the server knows who takes part.
     """
-    settings = plan.config.aggregation
-    largest = min(settings.max_cohort, MAX_SITES) if settings.mode == "secure" else settings.max_cohort
-    if len(sites) <= largest:
+    if len(sites) <= plan.cohort:
         return tuple(sites)
-    chosen = random.Random(f"{plan.run}/{round_number}").sample(list(sites), largest)
+    chosen = random.Random(f"{plan.run}/{round_number}").sample(list(sites), plan.cohort)
     return tuple(site for site in sites if site in set(chosen))
 
 

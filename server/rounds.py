@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from common.run import (
     COMPLETED,
     ENDED,
     FAILED,
+    IMPLAUSIBLE,
     INTERRUPTED,
     PROOFS,
     STOPPED,
@@ -55,6 +57,7 @@ from server.cohort import ItemCoordinates, choose_cohort, mean_update
 from server.exchange import Exchange
 from server.gathering import Gathering
 from server.market import market_series
+from server.plausible import REFUSED_IN_A_ROW, Judgement, judge
 from server.secure_sum import Opening, SumOutcome, plain_sum, secure_sum
 from server.state import ServerState, latest_checkpoint, save_checkpoint
 
@@ -63,6 +66,10 @@ ABORTS_IN_A_ROW = 3
 CUT_OFF = "interrupted"
 WAITED_IN_VAIN = "stopped by the coordinator while it waited for sites"
 TOO_FEW = "too-few-sites"
+SPOILT = (
+    f"{REFUSED_IN_A_ROW} sums in a row are such as no honest sites can make: one site is enough to do this, and "
+    "which one cannot be seen; the model is that of the last good round"
+)
 
 
 Measure = Callable[[RoundRecord, ServerState], RoundRecord]
@@ -136,6 +143,8 @@ def run_federation(run: Run) -> Outcome:
             return Outcome(INTERRUPTED, WAITED_IN_VAIN, state)
         state, record = run_round(run, state)
         aborted = aborted + 1 if record.aborted else 0
+        if _refused_in_a_row(run) >= REFUSED_IN_A_ROW:
+            return Outcome(FAILED, SPOILT, state)
         if aborted == ABORTS_IN_A_ROW:
             raise WorkFailedError(
                 f"{aborted} rounds in a row were aborted: {record.aborted}",
@@ -143,6 +152,12 @@ def run_federation(run: Run) -> Outcome:
             )
     status = checked_status(status, run.folder.metrics())
     return _closed(run, Outcome(status, reason, state, _closing_evaluation(run, state)))
+
+
+def _refused_in_a_row(run: Run) -> int:
+    """How many of the last rounds gave a sum that was refused, a resumed run's earlier ones included."""
+    rounds = [record.aborted for record in run.folder.metrics() if record.kind == TRAIN]
+    return len(list(takewhile(lambda why: why == IMPLAUSIBLE, reversed(rounds))))
 
 
 def _closed(run: Run, outcome: Outcome) -> Outcome:
@@ -340,6 +355,7 @@ class _Asked:
     heads: Witnessed
     accepted: dict[str, Any]
     blamed: Blamed
+    judged: Judgement
     bytes_up: int
     bytes_down: int
 
@@ -374,7 +390,19 @@ def _ask(run: Run, state: ServerState, kind: str, number: int, parameters: NDArr
             break
     sent = run.exchange.bytes_up - up, run.exchange.bytes_down - down
     blamed.complete(outcome)
-    return _Asked(query, outcome, admission.attempt, heads, admission.accepted, blamed, *sent)
+    judged = _judged(run, kind, number, outcome)
+    return _Asked(query, outcome, admission.attempt, heads, admission.accepted, blamed, judged, *sent)
+
+
+def _judged(run: Run, kind: str, number: int, outcome: SumOutcome) -> Judgement:
+    """Look at a sum before anything is done with it; one that honest sites cannot have made aborts the round."""
+    if outcome.aborted:
+        return Judgement({})
+    judged = judge(run.plan, kind, outcome.blocks, outcome.survivors, run.rows)
+    if judged.why_not:
+        outcome.aborted, outcome.blocks = IMPLAUSIBLE, {}
+        run.observer.note(f"round {number}: the sum is refused: {judged.why_not}; the model stays as it was")
+    return judged
 
 
 @dataclass(frozen=True)
@@ -445,6 +473,7 @@ def _record(run: Run, asked: _Asked, released: dict[str, float], seconds: float)
         model=asked.query.model_digest.hex(),
         heads=dict(asked.heads),
         evidence=evidence,
+        plausible=dict(asked.judged.figures),
         faults=tuple(asked.blamed.faults),
         proofs=asked.blamed.write(run.folder, number),
     )

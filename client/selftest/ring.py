@@ -91,7 +91,7 @@ def _residuals(scratch: people.Scratch, number: int) -> tuple[Vector, Vector]:
     engine.parameters.load(rows.restrict(model))
     total, _ = engine.clipped_sum(np.arange(engine.consumers))
     constants = local_plan(
-        plan.config, plan.population(site.name), len(plan.sites), plan.noise_multiplier, plan.signal
+        plan.config, plan.population(site.name), plan.cohort, plan.noise_multiplier, plan.signal
     )
     divisor = plan.population(site.name) * 0.8 * 1.0  # declared, public: never how many there are
     local = rows.expand((-total / divisor).float().numpy()).astype(np.float64) * plan.weight(site.name)

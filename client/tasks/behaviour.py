@@ -22,7 +22,7 @@ def train(site: Site, question: Question) -> Sequence[Release]:
 
     plan, config = question.plan, question.plan.config
     rows, engine = engine_of(site, plan, question.speed)
-    constants = local_plan(config, plan.population(site.name), len(plan.sites), plan.noise_multiplier, plan.signal)
+    constants = local_plan(config, plan.population(site.name), plan.cohort, plan.noise_multiplier, plan.signal)
     stream = PrivateStream() if constants.private else _seeded(site, question)
     result = train_locally(engine, rows.restrict(question.model), constants, stream)
     site.note_locally({"round": question.query.round, "kind": TRAIN, **result.diagnostics.summary()})

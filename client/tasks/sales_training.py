@@ -29,12 +29,12 @@ from common.model import (
     own_bias,
     own_part,
 )
+from common.tasks.sales import LEARNING_RATES
 from common.tasks.sales_accuracy import LOSS_BOUND, accuracy_sums
 from common.tasks.sales_series import Floats, SalesSpec, mean_of_four, seasonal_naive
 
 BATCH = 256  # windows of one local step
 _OWN_SPREAD = 0.4  # what normalised sales vary by themselves, about
-LEARNING_RATES = {"scalar-adam": 0.01, "adam": 0.005, "momentum": 0.02, "sgd": 0.05}
 
 
 @dataclass(frozen=True)

@@ -18,42 +18,18 @@ import torch
 
 from client.training.gaussian import GaussianMechanism, Noise
 from client.training.gradients import GradientDiagnostics, GradientEngine
-from client.training.optimizer import default_learning_rate, make_optimizer
+from client.training.optimizer import make_optimizer
 from common.config import RunConfig
 from common.errors import ConfigError
 from common.model import Vector
 from common.privacy import TRAIN_SIDE, PrivacyEvent
-from common.tasks.heads import ROW_HEADS
+from common.tasks.local_steps import LocalConstants, local_constants, rounding_slack as rounding_slack
 from common.trust.randomness import Floats, RandomStream, SeededStream
 
 
 @dataclass(frozen=True)
-class LocalPlan:
-    """The public constants of one site's local training in one round.
-
-    Units: ``population`` declared training consumers (hold-out excluded); ``noise_multiplier`` noise
-    standard deviation / ``clip``; 0 means no privacy at all.
-    """
-
-    population: float
-    sampling_rate: float
-    steps: int
-    clip: float
-    noise_multiplier: float
-    optimizer: str
-    learning_rate: float
-    proximal: float = 0.0
-    hardened: bool = False
-
-    @property
-    def expected_batch(self) -> float:
-        """The public divisor of every gradient sum."""
-        return max(self.sampling_rate * self.population, 1.0)
-
-    @property
-    def private(self) -> bool:
-        """True if the steps are noised."""
-        return self.noise_multiplier > 0
+class LocalPlan(LocalConstants):
+    """The public constants of one site's local training, and the mechanism that they stand for."""
 
     def mechanism(self, clip: float, stream: RandomStream) -> GaussianMechanism:
         """The mechanism of the steps, over sums that one consumer moves by at most ``clip`` and rounding."""
@@ -62,40 +38,11 @@ class LocalPlan:
         return GaussianMechanism(noise, stream)
 
 
-def rounding_slack(expected_batch: float) -> float:
-    """By how much more than the clipping norm a consumer may move a clipped sum of so many, because of rounding.
-
-    One part in ten thousand, more for sums of more than a thousand. Consumers whose gradients all point the same way
-    are the worst case; ``benchmarks.privacy`` measures it, a test keeps it below a third of this.
-    """
-    return 1e-4 * max(1.0, math.sqrt(expected_batch / 1_000))
-
-
 def local_plan(
     config: RunConfig, population: int, sites: int, noise_multiplier: float, signal: float
 ) -> LocalPlan:
-    """Derive a site's plan from the run's settings and its declared population (all consumers).
-
-    ``noise_multiplier`` is the calibrated one of the run and ``signal`` is ``RunPlan.signal``, both public; they are
-    ignored when privacy is off.
-    """
-    training, privacy = config.training, config.privacy
-    private = privacy.enabled
-    whole_rows = set(config.model.heads) <= set(ROW_HEADS)
-    rate = training.learning_rate or default_learning_rate(
-        training.optimizer, sites, signal if private else math.inf, whole_rows=whole_rows
-    )
-    return LocalPlan(
-        population=population * (1 - privacy.holdout),
-        sampling_rate=privacy.sampling_rate,
-        steps=training.local_steps,
-        clip=privacy.clip,
-        noise_multiplier=noise_multiplier if private else 0.0,
-        optimizer=training.optimizer,
-        learning_rate=rate,
-        proximal=training.proximal,
-        hardened=privacy.noise == "hardened",
-    )
+    """A site's plan from the run's settings and its declared population, see ``local_constants``."""
+    return LocalPlan(**vars(local_constants(config, population, sites, noise_multiplier, signal)))
 
 
 @dataclass
@@ -155,7 +102,7 @@ def train_locally(engine: GradientEngine, start: Vector, plan: LocalPlan, stream
             f"the engine clips at {engine.clip}, the plan says {plan.clip}", hint="build the engine from the plan"
         )
     diagnostics, mechanism = LocalDiagnostics(), plan.mechanism(engine.clip, stream)
-    optimizer = make_optimizer(plan.optimizer, plan.learning_rate)
+    optimizer = make_optimizer(plan.optimizer, plan.learning_rate, private=plan.private)
     engine.parameters.load(start)
     theta = engine.parameters.vector
     anchor = theta.clone()

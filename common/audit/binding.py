@@ -146,7 +146,7 @@ def evidence_problems(
     """(line number, what does not hold); ``evidence``: round -> what was read, and the digest of its file."""
     sums = {}
     for number, record in enumerate(records, start=1):
-        if record.aggregation != "secure" or record.aborted or not record.answered:
+        if record.aggregation != "secure" or not record.summed:
             continue
         sums[record.round] = number
         if record.round not in evidence:

@@ -85,8 +85,9 @@ class SequenceModel(nn.Module):
         item = inputs["item"]
         # "no item" is the zero vector: row 0 is never read, so it is in no gradient of any engine
         x: Tensor = self.item(item) * (item > 0).to(self.item.weight.dtype)[..., None]
-        for name, embedding in self.context.items():
-            x = x + embedding(inputs[name])
+        if self.context:
+            context = sum(embedding(inputs[name]) for name, embedding in self.context.items())
+            x = x + self.settings.context_scale * context
         return x
 
     def encode(

@@ -16,6 +16,7 @@ RUNNING = "running"
 INTERRUPTED = "interrupted"
 COMPLETED = "completed"
 FAILED = "failed"  # all planned rounds were run, and none gave a sum: there is no model
+IMPLAUSIBLE = "implausible"  # why a round was aborted: no honest sites can have made such a sum
 STOPPED = "stopped"  # gracefully, before the planned rounds: budget, policy, or too few sites
 
 
@@ -117,6 +118,7 @@ class RoundRecord:
 
     ``model``, ``state`` and ``average``: digests (hex) of the parameters that were asked about, and of the two vectors after
     the round. ``heads``: ends of all ledgers that the sites were shown. ``evidence``: SHA-256 of the round's evidence.
+    ``plausible``: what the sum was judged by, name -> (seen, largest that honest sites reach); released, as it is made of it.
     ``faults``: what sites provably did wrong, in every attempt; ``proofs``: SHA-256 of the file that proves it.
     ``previous``: digest of the record before, of the plan for the first one. ``signature``: the coordinator's, over all
     but ``oracle``, which no server sees and which an auditor is not given.
@@ -143,6 +145,7 @@ class RoundRecord:
     average: str = ""
     heads: dict[str, tuple[int, str]] = field(default_factory=dict)
     evidence: str = ""
+    plausible: dict[str, tuple[float, float]] = field(default_factory=dict)
     faults: tuple[FaultRecord, ...] = ()
     proofs: str = ""
     previous: str = ""
@@ -153,6 +156,11 @@ class RoundRecord:
         """SHA-256 of what is signed, hex: the next record names it."""
         plain = asdict(replace(self, oracle={}, signature=""))
         return sha256(b"fedcart/round-record/1\0" + one_line(plain).encode()).hexdigest()
+
+    @property
+    def summed(self) -> bool:
+        """Whether there was a sum, even if it was refused."""
+        return self.answered > 0 and self.aborted in ("", IMPLAUSIBLE)
 
     @property
     def answered(self) -> int:
@@ -181,6 +189,10 @@ class RoundRecord:
         for group in ("released", "public", "oracle"):
             plain[group] = {name: math.nan if value is None else value for name, value in plain[group].items()}
         plain["heads"] = {site: (int(sequence), str(head)) for site, (sequence, head) in plain["heads"].items()}
+        plain["plausible"] = {
+            name: (math.nan if seen is None else float(seen), math.inf if limit is None else float(limit))
+            for name, (seen, limit) in plain["plausible"].items()
+        }
         plain["faults"] = tuple(FaultRecord(**fault) for fault in plain["faults"])
         return RoundRecord(**plain)
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common.contribution import EVALUATE, SERIES, STATISTICS, TRAIN, Block
+from common.contribution import EVALUATE, METRICS, SERIES, STATISTICS, TRAIN, Block
 from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE, PrivacyEvent
+from common.tasks.local_steps import UNEVEN, Reach, most_consumers
 from common.tasks.sales_accuracy import SALES_SUMS, released_figures
 from common.tasks.sales_series import SalesSpec
-from common.tasks.task import Calibrate, Task, bits, cohort_and_largest
+from common.tasks.task import TAIL, Calibrate, Legal, Task, bits, cohort_and_largest
 
+LEARNING_RATES = {"scalar-adam": 0.01, "adam": 0.005, "momentum": 0.02, "sgd": 0.05}
 _NOISE_TAIL = 8.0  # standard deviations of a released cell that fit into its place of the sum
 
 
@@ -82,6 +84,25 @@ class SalesTask(Task):
         cohort, largest = cohort_and_largest(plan)
         bound = plan.config.privacy.clip * (2 * largest + _NOISE_TAIL * plan.noise_multiplier)
         return (Block(SERIES, SalesSpec.of(plan.config).cells, bound, bits(cohort, bound)),)
+
+    def reach(self, plan: Any, site: str) -> Reach:  # noqa: ARG002 - the same everywhere
+        """Steps on windows of a released series: no clip bounds their gradients, Adam's own lengths do."""
+        training = plan.config.training
+        if training.optimizer not in ("scalar-adam", "adam"):
+            return Reach(math.inf, math.inf, 0.0)
+        rate = training.learning_rate or LEARNING_RATES[training.optimizer]
+        steps = training.local_steps
+        return Reach.of(rate * steps, steps, UNEVEN * math.sqrt(plan.parameters), 0.0)
+
+    def legal(self, plan: Any, kind: str, sites: Sequence[str]) -> dict[str, Legal]:
+        """One for every site, and errors that are not negative; of the series what so many consumers can buy."""
+        if kind != STATISTICS:
+            everyone = float(len(sites))
+            return {METRICS: Legal(0.0, math.inf, (everyone, everyone))}
+        clip, noise = plan.config.privacy.clip, plan.noise_multiplier if plan.config.privacy.enabled else 0.0
+        spread = TAIL * noise * clip * math.sqrt(len(sites))
+        most = sum(most_consumers(plan.population(site)) for site in sites) * clip
+        return {SERIES: Legal(-spread, most + spread, (-spread, most + spread))}
 
     def metrics(self, config: Any) -> tuple[str, ...]:  # noqa: ARG002
         """The accuracy sums."""

@@ -10,7 +10,8 @@ Settings are a ``RunConfig`` and plans a ``RunPlan``; both stand above this file
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,13 +22,15 @@ from common.contribution import EVALUATE, METRICS, TRAIN, UPDATE, Block
 from common.errors import ConfigError
 from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE, PrivacyEvent
 from common.tasks.heads import STEP_HEADS
-from common.tasks.metric_sums import metric_names, summarise
+from common.tasks.local_steps import Reach, local_constants, most_consumers, reach
+from common.tasks.metric_sums import metric_names, metric_sensitivity, summarise
 
 Calibrate = Callable[[float, float, float, int], float]
 """(epsilon, delta, sampling rate, steps) -> noise multiplier."""
 
 _RING = 2**31
 _UPDATE_CLIP = 4.0
+TAIL = 8.0  # standard deviations that noise never has
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,22 @@ class Task:
         metrics = Block(METRICS, len(self.metrics(plan.config)), bound, bits(cohort, bound))
         return tuple(block for block in (update, metrics) if block.length)
 
+    def reach(self, plan: Any, site: str) -> Reach:
+        """How far an honest update of a site can go, by public constants."""
+        constants = local_constants(
+            plan.config, plan.population(site), plan.cohort, plan.noise_multiplier, plan.signal
+        )
+        return reach(constants, plan.parameters)
+
+    def legal(self, plan: Any, kind: str, sites: Sequence[str]) -> dict[str, Legal]:  # noqa: ARG002
+        """Bounds of every coordinate of each block beside the update, in a sum over these sites."""
+        privacy = plan.config.privacy
+        heads = list(plan.config.model.heads)
+        noise = plan.evaluation_noise * metric_sensitivity(heads) if privacy.enabled else 0.0
+        most = sum(most_consumers(privacy.holdout * plan.population(site)) for site in sites)
+        spread = TAIL * noise * math.sqrt(len(sites))
+        return {METRICS: Legal(-spread, most + spread, first=(-spread, most + spread), beyond_first=1.5 * spread)}
+
     def metrics(self, config: Any) -> tuple[str, ...]:
         """Names of the metric sums."""
         return metric_names(list(config.model.heads))
@@ -165,10 +184,21 @@ class Task:
         return f"evaluation: noise multiplier {plan.evaluation_noise:.4f}"
 
 
+@dataclass(frozen=True)
+class Legal:
+    """What the coordinates of an honest sum can be: ``low`` to ``high``; the first one in ``first``, and no other one more than
+    ``beyond_first`` above it. What fixed point rounds comes on top.
+    """
+
+    low: float
+    high: float
+    first: tuple[float, float]
+    beyond_first: float = math.inf
+
+
 def cohort_and_largest(plan: Any) -> tuple[int, int]:
     """Sites in the largest cohort, and the largest declared population."""
-    cohort = min(len(plan.populations), plan.config.aggregation.max_cohort)
-    return cohort, max(population for _, population in plan.populations)
+    return plan.cohort, max(population for _, population in plan.populations)
 
 
 def bits(cohort: int, clip: float) -> int:

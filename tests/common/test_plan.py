@@ -12,6 +12,7 @@ from common.contribution import EVALUATE, METRICS, TRAIN, UPDATE
 from common.errors import ConfigError
 from common.plan import RunPlan
 from common.privacy.mechanism import HOLDOUT_SIDE, TRAIN_SIDE
+from common.tasks.local_steps import default_learning_rate
 
 
 def make_plan(populations: tuple[tuple[str, int], ...] = (("a", 1024), ("b", 256)), **settings: object) -> RunPlan:
@@ -80,3 +81,13 @@ def test_foreign_text_is_not_a_plan() -> None:
     for text in ("", "[]", '{"run": 1}'):
         with pytest.raises(ConfigError):
             RunPlan.from_json(text)
+
+
+def test_signal_and_rate_are_those_of_a_round_where_sites_are_sampled() -> None:
+    many, few = (tuple((f"site-{n}", 200) for n in range(count)) for count in (1000, 100))
+    sampled, whole = (make_plan(sites, aggregation__mode="plain") for sites in (many, few))
+    assert (sampled.cohort, whole.cohort) == (100, 100)
+    assert sampled.signal == pytest.approx(whole.signal)
+    assert default_learning_rate("scalar-adam", sampled.cohort, sampled.signal) < 0.2
+    assert make_plan(many, aggregation__max_cohort=150).cohort == 100  # of a secure sum
+    assert make_plan(many, aggregation__max_cohort=150, aggregation__mode="plain").cohort == 150

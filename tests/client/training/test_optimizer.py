@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
-from client.training.optimizer import default_learning_rate, make_optimizer
+from client.training.optimizer import make_optimizer
 from common.errors import ConfigError
+from common.tasks.local_steps import default_learning_rate
 
 
 def run(optimizer, steps=6):
@@ -87,3 +88,20 @@ def test_an_unknown_optimizer_is_refused():
     for make in (lambda: make_optimizer("lion", 1.0), lambda: default_learning_rate("lion", 1, 1.0)):
         with pytest.raises(ConfigError, match="lion"):
             make()
+
+
+@pytest.mark.parametrize("name", ["scalar-adam", "adam"])
+def test_private_steps_remember_no_gradient_of_before(name):
+    """Ten gradients of pure noise move a private run by the sum of ten steps, not by 1.22 times as much."""
+    torch.manual_seed(0)
+    lengths = {}
+    for private in (False, True):
+        squares = []
+        for seed in range(40):
+            generator, theta = torch.Generator().manual_seed(seed), torch.zeros(200)
+            optimizer = make_optimizer(name, 0.1, private=private)
+            for _ in range(10):
+                optimizer.step(theta, torch.randn(200, generator=generator))
+            squares.append(float(theta.square().mean()))
+        lengths[private] = math.sqrt(sum(squares) / len(squares))
+    assert lengths[False] / lengths[True] > 1.1

@@ -208,3 +208,13 @@ def test_weights_of_a_consumer_sum_to_one_or_zero_in_both_layouts(seed):
     for batch in (batcher.packed(np.arange(15)), batcher.padded(np.arange(15))):
         total = torch.zeros(15).index_add(0, batch.consumer_of_row, batch.weights["next-item"].reshape(-1))
         assert ((total - 1).abs().lt(1e-5) | (total == 0)).all()
+
+
+def test_what_an_event_is_beside_its_item_enters_scaled_so_that_it_takes_its_share_of_the_clip_only() -> None:
+    model = small_model()
+    inputs = Batcher(random_sequences(8)).packed(np.arange(8)).inputs
+    x = model.embed(inputs)
+    items = model.item(inputs["item"]) * (inputs["item"] > 0)[..., None]
+    context = sum(table(inputs[name]) for name, table in model.context.items())
+    torch.testing.assert_close(x - items, model.settings.context_scale * context)
+    assert model.settings.context_scale == 0.15

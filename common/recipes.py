@@ -1,0 +1,36 @@
+"""Recipes: named sets of defaults for the schedule of a run, resolved to numbers when a run is planned.
+
+A recipe fills in only what the settings leave out: a scenario's keys come first, and ``--set`` before these. What is
+signed are the numbers; no party looks at the name while the run goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+from common.errors import ConfigError
+
+Recipe = Literal["quick", "quality"]
+RECIPES: tuple[Recipe, ...] = get_args(Recipe)
+
+_DEFAULTS: Mapping[Recipe, Mapping[str, Mapping[str, Any]]] = {
+    "quick": {"training": {"rounds": 10, "local_steps": 10}, "privacy": {"sampling_rate": 0.1}},
+    "quality": {"training": {"rounds": 40, "local_steps": 10}, "privacy": {"sampling_rate": 0.25}},
+}
+
+
+def with_recipe(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with the defaults of their ``recipe`` where they say nothing; what is no table is left for validation.
+
+    Raises: ConfigError for a recipe that does not exist.
+    """
+    name = tree.get("recipe", "quick")
+    if name not in RECIPES:
+        raise ConfigError(f"no recipe is called {name!r}", hint=f"there are: {', '.join(RECIPES)}")
+    filled = dict(tree)
+    for section, defaults in _DEFAULTS[name].items():
+        given = filled.get(section, {})
+        if isinstance(given, Mapping):
+            filled[section] = {**defaults, **given}
+    return filled

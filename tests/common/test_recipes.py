@@ -1,0 +1,50 @@
+"""A recipe is a set of defaults: it fills what is left out, and is numbers once a run is planned."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from common.config import build_config
+from common.errors import ConfigError
+from common.recipes import RECIPES
+
+
+def schedule(*overrides: str, **tree: object) -> tuple[int, int, float]:
+    config = build_config(tree, overrides)
+    return config.training.rounds, config.training.local_steps, config.privacy.sampling_rate
+
+
+def test_without_a_word_a_run_is_quick() -> None:
+    assert schedule() == schedule(recipe="quick") == (10, 10, 0.1)
+
+
+def test_what_the_settings_name_comes_before_the_recipe_and_an_override_before_both() -> None:
+    assert schedule(recipe="quality") == schedule("recipe=quality") == (40, 10, 0.25)
+    assert schedule(recipe="quality", training={"rounds": 3}) == (3, 10, 0.25)
+    assert schedule("training.rounds=5", recipe="quality", training={"rounds": 3}) == (5, 10, 0.25)
+
+
+def test_the_word_is_signed_by_nobody_and_its_numbers_are() -> None:
+    by_word, by_number = (
+        build_config({}, overrides).public_json()
+        for overrides in (
+            ["recipe=quality"],
+            ["training.rounds=40", "training.local_steps=10", "privacy.sampling_rate=0.25"],
+        )
+    )
+    assert by_word == by_number
+    assert "recipe" not in json.loads(by_word)
+
+
+def test_a_plan_that_is_read_again_stays_as_it_is() -> None:
+    written = build_config({}, ["recipe=quality", "training.rounds=7"])
+    assert build_config(written.model_dump(mode="json")) == written
+
+
+@pytest.mark.parametrize("name", ["best", "", 3])
+def test_an_unknown_recipe_is_refused_with_those_that_there_are(name: object) -> None:
+    with pytest.raises(ConfigError, match="no recipe is called") as caught:
+        build_config({"recipe": name})
+    assert all(known in caught.value.hint for known in RECIPES)
