@@ -35,7 +35,7 @@ FLOORS = (  # inside common: a file imports from its own line and from those abo
     ("secagg",),
     ("data",),
     ("tasks",),
-    ("extensions", "model_files"),
+    ("extensions", "model_files", "recipes"),
     ("config",),
     ("model",),
     ("plan",),

@@ -16,8 +16,9 @@ from torch import nn
 
 import common.data.sequences as rows_of
 from client.models import make_batcher
-from client.prepared import prepared_path, store_sequences
+from client.prepared import prepared_path, private_folder, store_sequences
 from client.site import Site, load_site
+from common.atomic import write_atomic
 from common.config import RunConfig, build_config
 from common.data import DECLARED, EVENT_TYPES, Catalogue, ConsumerSequences, EventLog, FeatureSpec, feature_spec
 from common.deployment import SiteKit
@@ -188,8 +189,13 @@ class Scratch:
 
 
 @contextmanager
-def scratch_site(log: EventLog | None, settings: dict[str, Any], noise: tuple[float, float]) -> Iterator[Scratch]:
-    """A site with these consumers (None: with nobody), and a private plan with this noise, ready to be asked."""
+def scratch_site(
+    log: EventLog | None, settings: dict[str, Any], noise: tuple[float, float], secret: bytes = b""
+) -> Iterator[Scratch]:
+    """A site with these consumers (None: with nobody), and a private plan with this noise, ready to be asked.
+
+    ``secret``: the site's own key for consumers; left out: a new one.
+    """
     from client.guard.policy import SitePolicy
     from common.trust import Identity, Roster
 
@@ -217,6 +223,8 @@ def scratch_site(log: EventLog | None, settings: dict[str, Any], noise: tuple[fl
         populations = (("self", 512), ("other-1", 512), ("other-2", 512))
         plan = RunPlan("self-test", config.public_json(), populations, spec().canonical(), size, *noise)
         site = load_site(folder, simulated=True)
+        if secret:
+            write_atomic(private_folder(site.kit.state) / site.kit.consumers_key.name, secret, mode=0o600)
         sequences = encoded(log or people())
         if log is None:
             sequences = sequences.take(np.zeros(0, dtype=np.intp))

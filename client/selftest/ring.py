@@ -16,7 +16,6 @@ import client.session as session
 from client.models import engine_of, holdout_of
 from client.selftest.report import Check, Vector
 from client.site import Question
-from common.atomic import write_atomic
 from common.config import PerformanceSettings
 from common.contribution import METRICS, TRAIN, UPDATE, Query
 from common.plan import model_digest
@@ -124,8 +123,7 @@ def _parts() -> list[Check]:
     other = holdout_mask(everybody, bytes(32), 0.2)
     many = holdout_mask(np.arange(10_000, dtype=np.uint64), secret, 0.2).sum()
     share = abs(many - 2_000) / np.sqrt(10_000 * 0.2 * 0.8)
-    with people.scratch_site(people.without(log, 7), SETTINGS, NOISE) as scratch:
-        write_atomic(scratch.site.kit.consumers_key, secret, mode=0o600)
+    with people.scratch_site(people.without(log, 7), SETTINGS, NOISE, secret) as scratch:
         fewer = scratch.site.prepared(scratch.plan)
     sides = set(both.holdout.consumers.tolist()) - {7} == set(fewer.holdout.consumers.tolist())
     return [
