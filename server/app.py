@@ -22,9 +22,10 @@ from common.plan import COUNTERSIGNED, FAREWELL, Closing, RunPlan
 from common.run import Observer, RunFolder
 from common.trust import Identity, Roster
 from server.admission import HeadsBook
+from server.asking import Measure, Run
 from server.cohort import ItemCoordinates
 from server.exchange import LATE, Exchange
-from server.rounds import Measure, Outcome, Run, run_federation
+from server.rounds import Outcome, run_federation
 
 HELLO = b"fedcart/hello/1\0"
 GREETING_S = 20.0

@@ -38,11 +38,12 @@ from common.run import (
 from common.trust import Identity, Roster
 from server.admission import HeadsBook
 from server.app import Context, Grid, ServerApp, greet, read_item_rows, say_goodbye
+from server.asking import Run
 from server.delivery import DELIVER, Courier
 from server.exchange import LATE, LOST, Exchange
 from server.planning import open_run
 from server.result import result_of_run, summarise_run, write_model
-from server.rounds import Outcome, Run, run_federation
+from server.rounds import Outcome, run_federation
 
 APPROVAL_VARIABLE = "FEDCART_APPROVAL_S"
 APPROVAL_S = 3_600.0

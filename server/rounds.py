@@ -7,24 +7,17 @@ comes back is a sum over the cohort. Training and the closing evaluation take th
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-import common.wire as wire
 import server.strategy as strategy
-from common.contribution import EVALUATE, METRICS, SERIES, STATISTICS, TRAIN, UPDATE, Query
+from common.contribution import EVALUATE, METRICS, SERIES, STATISTICS, TRAIN, UPDATE
 from common.errors import BadInputError, WorkFailedError
-from common.flower import Parts
-from common.plan import RunPlan, model_bytes, model_digest
-from common.privacy import SignedAttestation, Witnessed, witness_of
+from common.plan import model_digest
+from common.privacy import SignedAttestation
 from common.run import (
     COMPLETED,
     ENDED,
@@ -33,76 +26,27 @@ from common.run import (
     INTERRUPTED,
     PROOFS,
     STOPPED,
-    Observer,
     RoundRecord,
-    RunFolder,
     SiteRound,
     checked_status,
     round_files,
 )
-from common.secagg.messages import (
-    MIN_SITES,
-    Member,
-    Params,
-    PlainParams,
-    Session,
-    default_threshold,
-    invitation,
-)
-from common.trust import Identity, Roster
-from server.admission import Admission, HeadsBook
+from server.asking import Asked, Run, ask, gathered, willing
 from server.best import counted, note_measured
-from server.blame import Blamed, excluded
-from server.cohort import ItemCoordinates, choose_cohort, mean_update
-from server.exchange import Exchange
-from server.gathering import Gathering
+from server.blame import excluded
+from server.cohort import mean_update
 from server.market import market_series
-from server.plausible import REFUSED_IN_A_ROW, Judgement, judge
-from server.secure_sum import Opening, SumOutcome, plain_sum, secure_sum
+from server.plausible import REFUSED_IN_A_ROW
+from server.secure_sum import SumOutcome
 from server.state import ServerState, latest_checkpoint, save_checkpoint
 
-ATTEMPTS = 2  # a round that failed before any masked vector left is tried once more
 ABORTS_IN_A_ROW = 3
 CUT_OFF = "interrupted"
 WAITED_IN_VAIN = "stopped by the coordinator while it waited for sites"
-TOO_FEW = "too-few-sites"
 SPOILT = (
     f"{REFUSED_IN_A_ROW} sums in a row are such as no honest sites can make: one site is enough to do this, and "
     "which one cannot be seen; the model is that of the last good round"
 )
-
-
-Measure = Callable[[RoundRecord, ServerState], RoundRecord]
-
-
-@dataclass
-class Run:
-    """Everything about a run that does not change from round to round.
-
-    ``measured`` completes a record before it is written: a simulation fills in its oracle metrics. It sees the state
-    after the round; nothing here reads what it adds. ``look_around`` is called while the run waits for sites.
-    """
-
-    plan: RunPlan
-    folder: RunFolder
-    exchange: Exchange
-    coordinator: Identity
-    roster: Roster
-    book: HeadsBook
-    rows: ItemCoordinates | None = None
-    observer: Observer = field(default_factory=Observer)
-    measured: Measure = lambda record, _state: record
-    look_around: Callable[[], None] = lambda: None
-
-    @property
-    def secure(self) -> bool:
-        """Whether sums are taken by secure aggregation."""
-        return self.plan.config.aggregation.mode == "secure"
-
-    @property
-    def needed(self) -> int:
-        """Fewest sites with which a round can be started."""
-        return max(self.plan.config.aggregation.min_sites, MIN_SITES if self.secure else 1)
 
 
 @dataclass(frozen=True)
@@ -127,7 +71,7 @@ def run_federation(run: Run) -> Outcome:
     state = _after_cut_off(run, resume_state(run))
     opening = run.plan.task.opening
     if opening and not any(record.kind == opening for record in run.folder.metrics()):
-        if not _gathered(run, state, 0):
+        if not gathered(run, state, 0):
             return Outcome(INTERRUPTED, WAITED_IN_VAIN, state)
         release_series(run, state)
     if opening and _no_sum(run, opening):
@@ -139,7 +83,7 @@ def run_federation(run: Run) -> Outcome:
             break
         if run.observer.stop_is_asked():
             return Outcome(INTERRUPTED, f"stopped by the coordinator after round {state.round}", state)
-        if not _gathered(run, state, state.round + 1):
+        if not gathered(run, state, state.round + 1):
             return Outcome(INTERRUPTED, WAITED_IN_VAIN, state)
         state, record = run_round(run, state)
         aborted = aborted + 1 if record.aborted else 0
@@ -167,14 +111,9 @@ def _closed(run: Run, outcome: Outcome) -> Outcome:
         return outcome
     if why := _cannot_go_on(run, state):
         return replace(outcome, reason=outcome.reason or f"there is no closing evaluation: {why}")
-    if not _gathered(run, state, state.round + 1):
+    if not gathered(run, state, state.round + 1):
         return Outcome(INTERRUPTED, WAITED_IN_VAIN, state)
     return replace(outcome, evaluation=evaluate(run, state))
-
-
-def _gathered(run: Run, state: ServerState, number: int) -> bool:
-    """Whether enough sites can be reached; False if the coordinator stops the run meanwhile. Raises: WorkFailedError."""
-    return Gathering(run.exchange, run.observer, run.look_around).enough(_willing(run, state), run.needed, number)
 
 
 def _no_sum(run: Run, kind: str) -> bool:
@@ -188,7 +127,7 @@ def run_round(run: Run, state: ServerState) -> tuple[ServerState, RoundRecord]:
     An aborted round leaves the parameters as they were; its number is used up.
     """
     started, number = time.monotonic(), state.round + 1
-    asked = _ask(run, state, TRAIN, number, state.parameters)
+    asked = ask(run, state, TRAIN, number, state.parameters)
     outcome = asked.outcome
     after = replace(state, round=number)
     if not outcome.aborted:
@@ -221,7 +160,7 @@ def release_series(run: Run, state: ServerState) -> RoundRecord:
     What the sites learn afterwards is post-processing of it, so this is all that the run costs them.
     """
     started = time.monotonic()
-    asked = _ask(run, state, STATISTICS, 0, state.parameters)
+    asked = ask(run, state, STATISTICS, 0, state.parameters)
     if not asked.outcome.aborted:
         market = market_series(run.plan, asked.outcome.blocks[SERIES], asked.outcome.survivors)
         run.folder.write_market(market)
@@ -235,7 +174,7 @@ def evaluate(run: Run, state: ServerState) -> RoundRecord | None:
     if not run.plan.evaluates:
         return None
     started, number = time.monotonic(), state.round + 1
-    asked = _ask(run, state, EVALUATE, number, state.average)
+    asked = ask(run, state, EVALUATE, number, state.average)
     record = _signed(run, _record(run, asked, _released(run, asked.outcome), time.monotonic() - started), state)
     _finish_round(run, record)
     return record
@@ -276,14 +215,6 @@ def resume_state(run: Run) -> ServerState:
     if state.record and (not written or written[-1].round < state.round):
         run.folder.append_round(RoundRecord.from_json(state.record))
     return state
-
-
-def _mark_leaving(run: Run, asking: _Asking) -> None:
-    """From here on contributions of this round may have left their sites, and are charged: durable."""
-    if run.plan.config.privacy.enabled:
-        query, session = asking.admission.query, asking.session
-        mark = {"round": query.round, "kind": query.kind, "sites": list(asking.cohort)}
-        run.folder.mark_leaving(mark | {"attempt": session.attempt, "heads": dict(asking.heads)})
 
 
 def _after_cut_off(run: Run, state: ServerState) -> ServerState:
@@ -342,114 +273,12 @@ def _closing_evaluation(run: Run, state: ServerState) -> RoundRecord | None:
     return None
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """A question and what came of it. Units: bytes from and to all sites, every attempt included.
-
-    ``heads``: the ends of all ledgers that the sites were shown, the same in every attempt.
-    """
-
-    query: Query
-    outcome: SumOutcome
-    attempt: int
-    heads: Witnessed
-    accepted: dict[str, Any]
-    blamed: Blamed
-    judged: Judgement
-    bytes_up: int
-    bytes_down: int
-
-
-def _ask(run: Run, state: ServerState, kind: str, number: int, parameters: NDArray[np.float32]) -> _Asked:
-    """One question to one cohort, tried again if it failed before anything had left a site.
-
-    An attempt that proves a site's fault is not counted: each leaves one site less.
-    """
-    query = Query(kind, run.plan.run, number, run.plan.to_json(), model_digest(parameters))
-    heads = run.book.heads.witnessed()
-    admission = Admission(run.plan, query, run.roster, run.book, witness_of(heads))
-    up, down = run.exchange.bytes_up, run.exchange.bytes_down
-    run.exchange.progress = lambda phase, done, total: run.observer.progress(number, phase, done, total)
-    cohort = choose_cohort([s for s in _willing(run, state) if s in run.exchange.nodes], number, run.plan)
-    outcome = SumOutcome({site: SiteRound("lost", TOO_FEW) for site in cohort}, aborted=TOO_FEW)
-    left, blamed = ATTEMPTS, Blamed()
-    while left and len(cohort) >= run.needed:
-        admission.attempt = run.folder.next_session()
-        asking = _Asking(admission, Session(run.plan.run, number, admission.attempt), tuple(cohort), heads)
-        outcome = _attempt(run, asking, model_bytes(parameters))
-        for remark in outcome.remarks:
-            run.observer.note(f"round {number}: {remark}")
-        named = blamed.note(outcome, admission.attempt)
-        if not outcome.aborted or outcome.exposed:
-            break
-        if named:
-            cohort = tuple(site for site in _answering(outcome) if site not in named)
-        elif len(run.exchange.reachable(_willing(run, state))) >= run.needed:
-            left, cohort = left - 1, tuple(_answering(outcome))  # nobody waits for the dead twice
-        elif not _gathered(run, state, number):  # the line went, not the sites: the same cohort is asked again
-            break
-    sent = run.exchange.bytes_up - up, run.exchange.bytes_down - down
-    blamed.complete(outcome)
-    judged = _judged(run, kind, number, outcome)
-    return _Asked(query, outcome, admission.attempt, heads, admission.accepted, blamed, judged, *sent)
-
-
-def _judged(run: Run, kind: str, number: int, outcome: SumOutcome) -> Judgement:
-    """Look at a sum before anything is done with it; one that honest sites cannot have made aborts the round."""
-    if outcome.aborted:
-        return Judgement({})
-    judged = judge(run.plan, kind, outcome.blocks, outcome.survivors, run.rows)
-    if judged.why_not:
-        outcome.aborted, outcome.blocks = IMPLAUSIBLE, {}
-        run.observer.note(f"round {number}: the sum is refused: {judged.why_not}; the model stays as it was")
-    return judged
-
-
-@dataclass(frozen=True)
-class _Asking:
-    """One attempt at a question: who is asked, in which session, and which ends of all ledgers they are shown."""
-
-    admission: Admission
-    session: Session
-    cohort: tuple[str, ...]
-    heads: Witnessed
-
-
-def _attempt(run: Run, asking: _Asking, model: bytes) -> SumOutcome:
-    query, params = asking.admission.query, _params(run, asking)
-    common: Parts = {
-        "query": wire.encode(query),
-        "signature": run.coordinator.sign(query.digest()),
-        "invitation": run.coordinator.sign(invitation(params)),
-        "model": model,
-    }
-    requests: dict[str, Parts] = {}
-    for site in asking.cohort:
-        latest = run.book.heads.latest(site)
-        requests[site] = dict(common) | {"head": json.dumps(latest.to_json(), allow_nan=False) if latest else ""}
-    opening = Opening(requests, asking.admission, lambda: _mark_leaving(run, asking))
-    settings = run.plan.config.aggregation
-    if isinstance(params, PlainParams):
-        return plain_sum(run.exchange, params, run.plan.blocks(query.kind), opening, settings)
-    return secure_sum(run.exchange, params, opening, settings)
-
-
-def _params(run: Run, asking: _Asking) -> Params | PlainParams:
-    query, session, cohort = asking.admission.query, asking.session, asking.cohort
-    bound = (query.digest(), run.roster.digest, witness_of(asking.heads))
-    if not run.secure:
-        return PlainParams(session, cohort, *bound)
-    members = tuple(Member(s, run.roster.party(s).public_key, run.plan.weight(s)) for s in cohort)
-    threshold = run.plan.config.aggregation.threshold or default_threshold(len(cohort))
-    return Params(session, members, threshold, run.plan.blocks(query.kind), query.model_digest, *bound)
-
-
 def _released(run: Run, outcome: SumOutcome) -> dict[str, float]:
     sums = outcome.blocks.get(METRICS)
     return {} if sums is None else run.plan.summarise(sums)
 
 
-def _record(run: Run, asked: _Asked, released: dict[str, float], seconds: float) -> RoundRecord:
+def _record(run: Run, asked: Asked, released: dict[str, float], seconds: float) -> RoundRecord:
     outcome, number = asked.outcome, asked.query.round
     if outcome.evidence:
         run.folder.write_evidence(number, outcome.evidence)
@@ -486,22 +315,12 @@ def _save(run: Run, state: ServerState) -> None:
         path.unlink()  # the last two are kept: one may be torn by a failing disk
 
 
-def _willing(run: Run, state: ServerState) -> list[str]:
-    return [site for site in run.plan.sites if site not in state.stopped]
-
-
-def _answering(outcome: SumOutcome) -> list[str]:
-    return [
-        site for site, what in outcome.sites.items() if not (what.status == "lost" and what.phase == "advertise")
-    ]
-
-
 def _cannot_go_on(run: Run, state: ServerState) -> str:
-    willing = _willing(run, state)
-    if len(willing) >= run.needed:
+    left = willing(run, state)
+    if len(left) >= run.needed:
         return ""
     stopped = ", ".join(f"{site}: {reason}" for site, reason in sorted(state.stopped.items()))
-    return f"{len(willing)} of {len(run.plan.sites)} sites are left, {run.needed} are needed ({stopped})"
+    return f"{len(left)} of {len(run.plan.sites)} sites are left, {run.needed} are needed ({stopped})"
 
 
 def _stops_early(run: Run, state: ServerState) -> str:

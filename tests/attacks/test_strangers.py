@@ -37,8 +37,9 @@ from common.trust.certificates import (
 from common.trust.identity import Identity
 from server import app, gathering
 from server.admission import HeadsBook
+from server.asking import TOO_FEW, Run
 from server.exchange import Exchange
-from server.rounds import TOO_FEW, Run, evaluate, release_series, run_federation
+from server.rounds import evaluate, release_series, run_federation
 from server.runtime.door import DoorLimits, Visitors, impatient, open_doors, raise_file_limit
 from server.runtime.gate import BodyLimits, admitted_only
 from server.state import ServerState, latest_checkpoint, save_checkpoint
