@@ -361,7 +361,7 @@ def test_nothing_about_a_single_consumer_changes_the_kind_of_an_answer(
         path.write_text(text)
         facts = site.file.site.model_copy(update={"events": str(path), "format": "fedcart"})
         opened = dataclasses.replace(site, file=site.file.model_copy(update={"site": facts}))
-        logs.append(opened.events())
+        logs.append(opened.event_log())
     known = set(logs[0].consumers.tolist())
     others = logs[1].frame.filter(logs[1].frame["consumer"].is_in(list(known)))
     assert others.equals(logs[0].frame)

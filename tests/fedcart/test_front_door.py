@@ -65,6 +65,10 @@ def test_what_this_version_cannot_do_is_refused_not_ignored(words):
         ({"events": "no-such-file.csv"}, "no such file"),
         ({"events": 17}, "cannot read events from int"),
         ({"epsilon": [3, -1]}, "epsilon"),
+        ({"epsilon": []}, "epsilon is an empty list"),
+        ({"sites": ()}, "sites is an empty list"),
+        ({"out": 3.5}, "out is a float"),
+        ({"out": b"first"}, "out is a bytes"),
     ],
 )
 def test_bad_input_is_named_before_anything_runs(options, match, tmp_path, monkeypatch):
@@ -136,6 +140,10 @@ def test_a_sweep_that_nobody_has_named_has_a_folder_for_each_run(tmp_path, monke
     assert [epsilon for epsilon, _ in made] == [8, 3, 1]
     assert [run.path.name for run in sweep] == ["epsilon-8", "epsilon-3", "epsilon-1"]
     assert len({run.path.parent for run in sweep}) == 1
+    for several in (np.array([8, 3]), range(1, 3), pl.Series([2.0, 1.0]), (value for value in (4, 5))):
+        assert len(fedcart.simulate(epsilon=several)) == 2
+    assert fedcart.simulate(epsilon="12.5").settings["privacy.epsilon"] == 12.5  # one number, not four characters
+    assert fedcart.simulate(rounds=np.int64(3), epsilon=np.float32(2.5), out=17).path == Path("17")
     single = fedcart.simulate(epsilon=8)
     assert Path("runs/latest").resolve() == single.path.resolve()
 
