@@ -218,3 +218,17 @@ def test_compare_on_the_command_line(two, tmp_path, capsys):
     assert [run["settings"]["training.rounds"] for run in plain["runs"]] == [3, 4]
     assert main(["compare", str(two[0])]) == 2
     assert main(["compare", str(tmp_path), str(two[0])]) == 2
+
+
+@pytest.mark.parametrize("name", ["common", "client", "server", "simulations"])
+@pytest.mark.parametrize("form", ["package", "module"])
+def test_a_script_beside_foreign_packages_of_our_names_is_told_which(tmp_path, name, form):
+    """A script's own folder comes first on the path: a shop's ``server.py`` lies there more often than not."""
+    if form == "package":
+        (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py" if form == "package" else tmp_path / f"{name}.py").write_text("X = 1\n")
+    (tmp_path / "script.py").write_text("import fedcart\nfedcart.simulate\n")
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"the package `{name}` comes from {tmp_path}" in done.stderr
+    assert "its own environment" in done.stderr or "BadInputError" in done.stderr
