@@ -318,6 +318,8 @@ def closing_lines(summary: Summary, config: RunConfig) -> list[str]:
     if summary.private and summary.epsilon:
         site, worst = max(summary.epsilon.items(), key=lambda pair: pair[1])
         target = f"target {config.privacy.epsilon:g} at δ = {config.privacy.delta:g}"
+        if worst > config.privacy.epsilon * (1 + 1e-3):
+            target = f"this run's own {target}, the rest was spent before it"
         where = "at every site" if min(summary.epsilon.values()) == worst else f"at {escape(site)}, the most"
         lines.append(f"ε spent      {show.epsilon(worst)} {where}; {target} [dim](public, from signed ledgers)[/]")
     if not summary.private:

@@ -15,11 +15,25 @@ events may be a path, or any data frame. docs/python.md is a tour.
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import Any
 
-from common import VERSION
+import common
 
-__version__ = VERSION
+
+def _require_own_common() -> None:
+    """A foreign package of that name cannot be asked anything, so this check is made here."""
+    ours = Path(__file__).resolve().parent.parent
+    place = Path(common.__file__ or next(iter(common.__path__), "")).resolve()
+    if ours not in place.parents:
+        raise ImportError(
+            f"the package `common` comes from {place}, not from {ours}: unset PYTHONPATH, leave that folder, or give "
+            "fedcart its own environment"
+        )
+
+
+_require_own_common()
+__version__ = common.VERSION
 
 _PLACES = {
     "common.audit.verdict": ("Finding", "LedgerReport", "VerifyReport"),
@@ -118,9 +132,17 @@ def __getattr__(name: str) -> Any:
     """Import a name when it is first used."""
     if name not in _PLACE_OF:
         raise AttributeError(f"module 'fedcart' has no attribute {name!r}")
+    _require_own_rest()
     value = getattr(importlib.import_module(_PLACE_OF[name]), name)
     globals()[name] = value
     return value
+
+
+def _require_own_rest() -> None:
+    """Raises: BadInputError if another of our packages is a foreign one of the same name."""
+    from common.house import require_own_packages
+
+    require_own_packages()
 
 
 def __dir__() -> list[str]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeGuard, overload
 
 from common.atomic import link_atomic
 from common.errors import ConfigError
@@ -53,7 +53,7 @@ def simulate(  # type: ignore[misc]  # the overloads only say when a list gives 
     recipe: str | None = None,
     settings: Mapping[str, Any] | None = None,
     seed: int | Sequence[int] | None = None,
-    out: str | os.PathLike[str] | None = None,
+    out: str | int | os.PathLike[str] | None = None,
     scenario: str | os.PathLike[str] | None = None,
     format: str = "",  # noqa: A002 the word of the command line
     catalogue: str | os.PathLike[str] | None = None,
@@ -75,17 +75,12 @@ def simulate(  # type: ignore[misc]  # the overloads only say when a list gives 
         >>> run = simulate(epsilon=[8, 3, 1], rounds=4)  # doctest: +SKIP
     """
     _check_words(trust)
-    single = {
-        "recipe": recipe,
-        "split_by": split_by,
-        "aggregation": aggregation,
-        "baselines": baselines,
-        "workers": workers,
-    }
-    single |= {"catalogue": None if catalogue is None else str(catalogue)}
+    single = {"recipe": recipe, "split_by": split_by, "aggregation": aggregation, "baselines": baselines}
+    single |= {"workers": workers, "catalogue": None if catalogue is None else str(catalogue)}
     swept = {"epsilon": epsilon, "rounds": rounds, "sites": sites, "seed": seed}
-    lists = {name: list(value) for name, value in swept.items() if isinstance(value, Sequence)}
-    fixed = {name: value for name, value in {**single, **swept}.items() if value is not None and name not in lists}
+    lists = {name: _listed(name, value) for name, value in swept.items() if _is_list(value)}
+    single |= {name: _plain(value) for name, value in swept.items() if name not in lists}
+    fixed = {name: value for name, value in single.items() if value is not None}
     combinations = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
     named = None if scenario is None else str(scenario)
     place = _sweep_folder() if lists and out is None else out
@@ -105,6 +100,24 @@ def resume(path: str | os.PathLike[str], *, progress: bool | Observer = True) ->
     from simulations.jobs import resumed_job
 
     return _run(resumed_job(Path(path), {}), progress)
+
+
+def _is_list(value: Any) -> TypeGuard[Iterable[Any]]:
+    """Whether a keyword was given several values: any iterable but a text."""
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes)
+
+
+def _listed(name: str, values: Iterable[Any]) -> list[Any]:
+    """The values of a sweep as Python's own numbers. Raises: ConfigError if there is none."""
+    plain = [_plain(value) for value in values]
+    if not plain:
+        raise ConfigError(f"{name} is an empty list, so there is nothing to run", hint="give at least one value")
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy as Python's own."""
+    return value.item() if hasattr(value, "item") else value
 
 
 def _check_words(trust: str | None) -> None:
@@ -153,10 +166,13 @@ def _sweep_folder() -> Path:
     return free_folder(RUNS / f"sweep-{datetime.now():%Y%m%d-%H%M%S}")
 
 
-def _place(out: str | os.PathLike[str] | None, chosen: Mapping[str, Any]) -> Path | None:
-    if out is None or not chosen:
-        return None if out is None else Path(out)
-    return Path(out) / "-".join(f"{name}-{value}" for name, value in chosen.items())
+def _place(out: str | int | os.PathLike[str] | None, chosen: Mapping[str, Any]) -> Path | None:
+    if out is None:
+        return None
+    if not isinstance(out, str | int | os.PathLike):
+        raise ConfigError(f"out is a {type(out).__name__}, not a folder", hint='for example out="first"')
+    folder = Path(str(out) if isinstance(out, int) else out)
+    return folder if not chosen else folder / "-".join(f"{name}-{value}" for name, value in chosen.items())
 
 
 def _run(job: Job, progress: bool | Observer) -> Run:

@@ -25,6 +25,10 @@ class Carried:
     run: str
     adaptive: bool
 
+    def epsilon(self, delta: float) -> float:
+        """Epsilon of what was lost before, by the rule of its ledger."""
+        return round_up(epsilon_of(self.losses, delta, self.order if self.adaptive else None))
+
     def epsilon_with(self, plan: RunPlan) -> float:
         """Epsilon of both, this run's plan taken as a whole."""
         total = self.losses + Losses.of(plan.total_events())

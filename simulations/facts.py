@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,15 @@ def run_facts(
         if privacy.enabled
         else "none: not private",
     )
+
+
+def going_on(facts: RunFacts, earlier: float, with_run: float) -> RunFacts:
+    """The facts of a run whose consumers have lost something before: every promise in them is the one of both runs."""
+    if with_run <= facts.epsilon_target:
+        return facts
+    both, before = show_epsilon(with_run, 3), show_epsilon(earlier, 3)
+    budget = f"enforced: each site stops before epsilon {both}, of which {before} was spent before this run"
+    return replace(facts, epsilon_target=float(both), budget=budget)
 
 
 def of_schedule(plan: RunPlan) -> tuple[str, ...]:

@@ -161,12 +161,18 @@ def declared(world: DealtData) -> tuple[tuple[str, int], ...]:
 
 @dataclass(frozen=True)
 class PreparedFederation:
-    """A federation on disk, ready for round 1."""
+    """A federation on disk, ready for round 1.
+
+    ``earlier``: epsilon that the consumers of the worst site have lost before it, in the run that this one goes on from;
+    ``with_run``: epsilon of both.
+    """
 
     plan: RunPlan
     roster: Roster
     kits: dict[str, Path]
     facts: tuple[SiteFacts, ...]
+    earlier: float = 0.0
+    with_run: float = 0.0
 
 
 def make_federation(
@@ -198,7 +204,10 @@ def make_federation(
 
         write_catalogue(world.catalogue, folder.catalogue_file)
     folder.write_settings(config)
-    return PreparedFederation(plan, roster, kits, tuple(facts))
+    delta = config.privacy.delta
+    earlier = max((owed.epsilon(delta) for owed in carried.values()), default=0.0)
+    both = max((owed.epsilon_with(plan) for owed in carried.values()), default=0.0)
+    return PreparedFederation(plan, roster, kits, tuple(facts), earlier, both)
 
 
 def _make_kit(

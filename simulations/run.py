@@ -93,7 +93,8 @@ def _prepare(config: RunConfig, out: Path, pool: WorkerPool, observer: Observer)
     run = _Simulation(config, folder, plan, prepared.kits, pool, observer)
     if remark := remark_on(plan):
         observer.note(remark)
-    _announce(run, facts_of.run_facts(folder.path, config, plan, prepared.facts, world.data))
+    facts = facts_of.run_facts(folder.path, config, plan, prepared.facts, world.data)
+    _announce(run, facts_of.going_on(facts, prepared.earlier, prepared.with_run))
     return run
 
 

@@ -52,6 +52,11 @@ class SalesSpec:
                 "sales.start and sales.periods are not set",
                 hint="they must be public: for example --set sales.start=2024-01-01 --set sales.periods=180",
             )
+        if sales.test <= sales.horizon:
+            raise ConfigError(
+                f"sales.test {sales.test} leaves no forecast of {sales.horizon} {sales.granularity}s to measure",
+                hint=f"set sales.test to {sales.horizon + 1} or more, or a shorter sales.horizon",
+            )
         needed = shortest(sales.granularity, sales.window, sales.horizon) + sales.test
         if sales.periods < needed:
             raise ConfigError(

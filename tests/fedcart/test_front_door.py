@@ -65,6 +65,10 @@ def test_what_this_version_cannot_do_is_refused_not_ignored(words):
         ({"events": "no-such-file.csv"}, "no such file"),
         ({"events": 17}, "cannot read events from int"),
         ({"epsilon": [3, -1]}, "epsilon"),
+        ({"epsilon": []}, "epsilon is an empty list"),
+        ({"sites": ()}, "sites is an empty list"),
+        ({"out": 3.5}, "out is a float"),
+        ({"out": b"first"}, "out is a bytes"),
     ],
 )
 def test_bad_input_is_named_before_anything_runs(options, match, tmp_path, monkeypatch):
@@ -136,6 +140,10 @@ def test_a_sweep_that_nobody_has_named_has_a_folder_for_each_run(tmp_path, monke
     assert [epsilon for epsilon, _ in made] == [8, 3, 1]
     assert [run.path.name for run in sweep] == ["epsilon-8", "epsilon-3", "epsilon-1"]
     assert len({run.path.parent for run in sweep}) == 1
+    for several in (np.array([8, 3]), range(1, 3), pl.Series([2.0, 1.0]), (value for value in (4, 5))):
+        assert len(fedcart.simulate(epsilon=several)) == 2
+    assert fedcart.simulate(epsilon="12.5").settings["privacy.epsilon"] == 12.5  # one number, not four characters
+    assert fedcart.simulate(rounds=np.int64(3), epsilon=np.float32(2.5), out=17).path == Path("17")
     single = fedcart.simulate(epsilon=8)
     assert Path("runs/latest").resolve() == single.path.resolve()
 
@@ -210,3 +218,17 @@ def test_compare_on_the_command_line(two, tmp_path, capsys):
     assert [run["settings"]["training.rounds"] for run in plain["runs"]] == [3, 4]
     assert main(["compare", str(two[0])]) == 2
     assert main(["compare", str(tmp_path), str(two[0])]) == 2
+
+
+@pytest.mark.parametrize("name", ["common", "client", "server", "simulations"])
+@pytest.mark.parametrize("form", ["package", "module"])
+def test_a_script_beside_foreign_packages_of_our_names_is_told_which(tmp_path, name, form):
+    """A script's own folder comes first on the path: a shop's ``server.py`` lies there more often than not."""
+    if form == "package":
+        (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py" if form == "package" else tmp_path / f"{name}.py").write_text("X = 1\n")
+    (tmp_path / "script.py").write_text("import fedcart\nfedcart.simulate\n")
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"the package `{name}` comes from {tmp_path}" in done.stderr
+    assert "its own environment" in done.stderr or "BadInputError" in done.stderr

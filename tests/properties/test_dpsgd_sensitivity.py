@@ -17,6 +17,7 @@ from client.training.dpsgd.engine import TapeEngine
 from client.training.dpsgd.norms import squared_norms
 from client.training.dpsgd.records import Outer
 from client.training.dpsgd.rows import RowMap
+from client.training.gradients import GradientEngine
 from tests.dpsgd_samples import HEADS, batcher_of, default_dtype, model_of, relative_error, taped_sum
 
 CLIP = 0.7
@@ -26,7 +27,7 @@ def engine_of(events: list[int], seed: int = 1, micro_batch: int = 256, **choice
     return TapeEngine(model_of(torch.float32, seed, **choices), batcher_of(events, seed), CLIP, micro_batch)
 
 
-def total(engine: TapeEngine, rows: list[int]) -> Tensor:
+def total(engine: GradientEngine, rows: list[int]) -> Tensor:
     return engine.clipped_sum(np.array(rows, dtype=np.int64))[0].clone()
 
 
@@ -68,6 +69,16 @@ def check_removal(events: list[int], encoder: str, tied: bool, scale: float, rem
     removed %= len(rows)
     moved = total(engine, rows) - total(engine, [r for r in rows if r != removed])
     assert float(moved.norm()) <= CLIP * (1 + 1e-5)
+
+
+def test_the_opacus_path_clips_at_the_same_norm() -> None:
+    from client.training.dpsgd.opacus_path import OpacusEngine
+
+    engine = OpacusEngine(model_of(torch.float32, 1), batcher_of([6, 40, 5], 1), CLIP)
+    engine.parameters.vector.mul_(10)
+    moved = [float((total(engine, [0, 1, 2]) - total(engine, rest)).norm()) for rest in ([0, 2], [0, 1], [1, 2])]
+    assert max(moved) <= CLIP * (1 + 1e-5)
+    assert max(moved) > 0.9 * CLIP  # somebody is clipped, so a looser clip would show
 
 
 @pytest.mark.parametrize("row", ["one item again and again", "an unknown item only", "a very long row"])

@@ -33,6 +33,10 @@ def test_every_figure_of_the_second_run_counts_the_first_one(first: Path, tmp_pa
     watcher, out = Recorder(), tmp_path / "second"
     assert simulate(tiny(*EPSILON, f"start_from={first}"), out, watcher).status == "completed"
     plan = RunFolder.open(out).plan()
+    facts = RunFolder.open(out).facts()
+    assert facts.epsilon_target >= max(watcher.records[-1].epsilon.values()) - 1e-3
+    assert f"stops before epsilon {facts.epsilon_target:g}" in facts.budget
+    assert "spent before this run" in facts.budget
     both = Losses.of([*RunFolder.open(first).plan().total_events(), *plan.total_events()])
     truth = PldAccountant(both).epsilon(1e-5)
     assert truth > 4  # each alone costs 3

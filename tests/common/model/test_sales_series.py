@@ -64,7 +64,7 @@ def test_the_calendar_follows_the_dates_and_the_public_holidays() -> None:
 
 
 def test_weeks_begin_on_mondays_and_share_their_holidays() -> None:
-    spec = SalesSpec.of(config_of(granularity="week", window=4, test=4, holidays=["2024-01-02"]))
+    spec = SalesSpec.of(config_of(granularity="week", window=4, horizon=3, test=4, holidays=["2024-01-02"]))
     assert spec.first_day(2) == date(2024, 1, 15)
     rows = calendar(spec, 0, 2)
     assert not rows[:, :7].any()
@@ -79,6 +79,8 @@ def test_weeks_begin_on_mondays_and_share_their_holidays() -> None:
         ({"start": ""}, "not set"),
         ({"periods": 0}, "not set"),
         ({"periods": 60}, "too short"),
+        ({"test": 7, "horizon": 7}, "leaves no forecast of 7"),
+        ({"test": 3, "horizon": 14}, "leaves no forecast of 14"),
         ({"periods": 20_000, "categories": [f"c{i}" for i in range(60)]}, "more than"),
     ],
 )
