@@ -64,7 +64,8 @@ def _residuals(scratch: people.Scratch, number: int) -> tuple[Vector, Vector]:
     alone = PlainParams(about, (site.name,), question.query.digest(), site.roster.digest, bytes(32))
     _, memory = session._prepare(site, question, {}, alone)
     blocks = plan.blocks(TRAIN)
-    vector = fixedpoint.decode(session._ring(site, memory), blocks)
+    waiting = np.frombuffer(session._waiting(site, memory).ring, dtype=np.uint32)
+    vector = fixedpoint.decode(waiting, blocks)
     parts = {block.name: vector[part] for block, part in fixedpoint.slices(blocks)}
     rows, engine = engine_of(site, plan, question.speed)
     engine.parameters.load(rows.restrict(model))
