@@ -24,6 +24,7 @@ import common.wire as wire
 from client.answers import answer
 from client.guard.guard import Guard
 from client.guard.journal import FileJournal
+from client.guard.outbox import outbox_digest
 from client.guard.policy import Proposal, SitePolicy
 from client.guard.reservation import ChargedError, Grant, ReservationKey
 from client.library import Arrival, keep_model
@@ -108,15 +109,13 @@ def accept(site: Site, request: Values, memory: Memory) -> tuple[dict[str, Any],
 
 def mask(site: Site, request: Values, memory: Memory) -> tuple[dict[str, Any], Memory]:
     """Exchange 4: COMMIT, then the masked vector leaves; from here the contribution is dead."""
-    machine = _machine(site, memory)
-    ring = _ring(site, memory)
+    machine, waiting = _machine(site, memory), _waiting(site, memory)
     # Without privacy the same seed gives the same ring again, so there the session is part of the name.
     again = b"" if memory.reservation else str(machine.params.session).encode()
-    contribution = sha256(b"fedcart/contribution/1", again, ring.tobytes())
+    contribution = sha256(b"fedcart/contribution/2", again, waiting.digest)
     accepted = _asked(messages.AcceptedList, request, machine)
-    masked = machine.mask(accepted, ring, contribution)
-    _keep(site, memory, ring)
-    _commit(site, memory)
+    masked = machine.mask(accepted, np.frombuffer(waiting.ring, dtype=np.uint32), contribution)
+    _let_go(site, memory, waiting)
     return {"message": messages.encode(masked)}, Memory(machine.to_state())
 
 
@@ -145,14 +144,13 @@ def contribute(site: Site, request: Values, speed: PerformanceSettings) -> dict[
     check_invitation(site, question, params, request)
     reply, memory = _prepare(site, question, request, params)
     try:
-        ring = _ring(site, memory)
-        _keep(site, memory, ring)
-        _commit(site, memory)
+        waiting = _waiting(site, memory)
+        _let_go(site, memory, waiting)
     except Exception as error:
         if "attestation" in reply:
             raise ChargedError(error, SignedAttestation.from_json(json.loads(reply["attestation"]))) from error
         raise
-    return reply | {"ring": ring.astype("<u4").tobytes()}
+    return reply | {"ring": np.frombuffer(waiting.ring, dtype=np.uint32).astype("<u4", copy=False).tobytes()}
 
 
 def close(site: Site, request: Values) -> dict[str, Any]:
@@ -289,28 +287,35 @@ def _quantized(site: Site, question: Question) -> tuple[NDArray[np.uint32], tupl
     return quantized.ring, contribution.events
 
 
-def _ring(site: Site, memory: Memory) -> NDArray[np.uint32]:
-    stored = memory.ring or site.guard().stored(_reservation_from_json(memory.reservation))
+@dataclass(frozen=True, repr=False)
+class _Waiting:
+    """A contribution that has not left: bytes of ``uint32[d]``, and the ``outbox_digest`` that they were checked by."""
+
+    ring: bytes
+    digest: bytes
+
+
+def _waiting(site: Site, memory: Memory) -> _Waiting:
+    if memory.ring:
+        return _Waiting(memory.ring, outbox_digest(memory.ring))
+    stored = site.guard().stored_with_digest(_reservation_from_json(memory.reservation))
     if stored is None:
         raise LocalProtocolError("no contribution waits for this round", hint="it was closed, or left already")
-    return np.frombuffer(stored, dtype=np.uint32)
+    return _Waiting(*stored)
 
 
 def _plan_to_keep(question: Question) -> str:
     return question.query.settings if question.query.kind == question.plan.task.opening else ""
 
 
-def _keep(site: Site, memory: Memory, ring: NDArray[np.uint32]) -> None:
-    """Keep what is about to leave where the run goes on with it; without its COMMIT the file is worth nothing."""
+def _let_go(site: Site, memory: Memory, waiting: _Waiting) -> None:
+    """COMMIT. What leaves is kept first where the run goes on with it; without its COMMIT that file is worth nothing."""
     if memory.plan:
         from client.tasks.series import keep_release
 
-        keep_release(site.kit.state, RunPlan.from_json(memory.plan), ring.tobytes())
-
-
-def _commit(site: Site, memory: Memory) -> None:
+        keep_release(site.kit.state, RunPlan.from_json(memory.plan), waiting.ring)
     if memory.reservation:
-        site.guard().commit(_reservation_from_json(memory.reservation))
+        site.guard().commit_known(_reservation_from_json(memory.reservation), waiting.digest)
 
 
 def _asked(kind: type[Asked], request: Values, machine: ClientProtocol) -> Asked:

@@ -171,6 +171,23 @@ def message_from(data: bytes) -> Message:
     return message_from_proto(ProtoMessage.FromString(data))
 
 
+def take_out(message: Message, least: int) -> dict[str, bytes]:
+    """Take the values of at least so many bytes out of a message's body: they travel beside it. Inverse: ``put_in``."""
+    record = message.content.config_records.get(BODY) if message.has_content() else None
+    large = {n: v for n, v in (record or {}).items() if isinstance(v, bytes) and len(v) >= least}
+    for name in large:
+        assert record is not None
+        del record[name]
+    return large
+
+
+def put_in(message: Message, large: Mapping[str, bytes]) -> Message:
+    """Put the values back that ``take_out`` has taken."""
+    for name, value in large.items():
+        message.content.config_records[BODY][name] = value
+    return message
+
+
 def with_message_id(message: Message, message_id: str) -> Message:
     """Stamp the id that a SuperLink would give."""
     message.metadata.__dict__["_message_id"] = message_id
@@ -219,10 +236,12 @@ __all__ = [
     "parts_of",
     "payload_bytes",
     "private",
+    "put_in",
     "reply",
     "restore_state",
     "retry_pulls_quickly",
     "set_task_identity",
     "state_bytes",
+    "take_out",
     "with_message_id",
 ]

@@ -11,7 +11,8 @@ import dataclasses
 import hashlib
 import types
 import typing
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import cbor2
@@ -62,9 +63,13 @@ def decode(cls: type[T], data: bytes, largest: int = MAX_MESSAGE_BYTES) -> T:
         )
     if name != cls.__name__:
         raise RemoteProtocolError(f"expected a {cls.__name__}, got {str(name)[:40]!r}")
-    value: T = _from_plain(cls, fields, cls.__name__)
-    if encode(value) != data:
+    if cbor2.dumps(parts, canonical=True) != data:  # each of the kinds below has one plain form
+        _from_plain(cls, fields, cls.__name__)  # a wrong field is what to complain of first
         raise RemoteProtocolError(f"{cls.__name__} is not in canonical form")
+    try:
+        value: T = _reader(typing.cast(Any, cls))(fields)
+    except Exception:  # anything: the slow way says what is wrong, and where
+        value = _from_plain(cls, fields, cls.__name__)
     return value
 
 
@@ -78,9 +83,11 @@ def _to_plain(value: object) -> Any:
     if kind in _ATOMS:
         return value
     if kind is tuple:
-        return [_to_plain(v) for v in typing.cast("tuple[object, ...]", value)]
+        parts = typing.cast("tuple[object, ...]", value)
+        return [part if type(part) in _ATOMS else _to_plain(part) for part in parts]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [_to_plain(getattr(value, name)) for name in _field_names(kind)]
+        parts = tuple(getattr(value, name) for name in _field_names(kind))
+        return [part if type(part) in _ATOMS else _to_plain(part) for part in parts]
     if isinstance(value, bool | int | float | str | bytes):
         return value
     raise TypeError(f"{kind.__name__} has no canonical form")
@@ -95,6 +102,40 @@ def _field_names(cls: Any) -> tuple[str, ...]:
 def _fields(cls: type) -> tuple[tuple[str, Any], ...]:
     hints = typing.get_type_hints(cls)
     return tuple((f.name, hints[f.name]) for f in dataclasses.fields(cls))
+
+
+@cache
+def _reader(kind: Any) -> Callable[[Any], Any]:
+    """What ``_from_plain`` does for a kind, looked up once; whatever it raises means no more than that it does not fit."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return _dataclass_reader(kind)
+    if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
+        part = _reader(arguments[0])
+        return lambda plain: tuple([part(one) for one in _of_kind(list, plain)])
+    if origin is tuple:
+        each = tuple(_reader(argument) for argument in arguments)
+        return lambda plain: tuple([read(one) for read, one in zip(each, _of_kind(list, plain), strict=True)])
+    if origin is types.UnionType or origin is typing.Union:
+        inner = _reader(next(a for a in arguments if a is not type(None)))
+        return lambda plain: None if plain is None else inner(plain)
+    return partial(_of_kind, kind)
+
+
+def _dataclass_reader(cls: Any) -> Callable[[Any], Any]:
+    names, readers = _field_names(cls), tuple(_reader(kind) for _, kind in _fields(cls))
+
+    def read(plain: Any) -> Any:
+        parts = [part(one) for part, one in zip(readers, _of_kind(list, plain), strict=True)]
+        return cls(**dict(zip(names, parts, strict=True)))
+
+    return read
+
+
+def _of_kind(kind: Any, plain: Any) -> Any:
+    if type(plain) is not kind:
+        raise TypeError
+    return plain
 
 
 def _from_plain(kind: Any, plain: Any, where: str) -> Any:

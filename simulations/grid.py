@@ -1,7 +1,7 @@
 """Flower's ``Grid`` on one machine: the same ServerApp and ClientApp, no network, no Ray.
 
 Every message is serialised, as it would be on a network: byte counts are honest, and no two nodes share
-an object. A node's ``Context`` lives here as bytes and visits a worker process only while its message is
+an object that could change. A model's bytes travel beside the message, to each worker once. A node's ``Context`` lives here as bytes and visits a worker process only while its message is
 answered, so nothing of one site can be seen by another. Module globals of a worker survive between
 messages (in a deployment they do not), which is why ``client`` keeps caches there and never state.
 """
@@ -17,11 +17,12 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 import common.flower as flower
-from simulations.workers import Done, WorkerPool
+from simulations.workers import Done, Shared, WorkerPool
 
 NODE_LOST = 1
 APP_FAILED = 2
 _POLL_S = 0.05
+_LARGE_BYTES = 1 << 16  # a value that is not put into a message for the way to a worker and back
 
 LossPlan = Callable[[int, str, str], bool]  # (node id, group of the message, message type) -> is the node lost
 
@@ -63,6 +64,7 @@ class InProcessGrid(Grid):
         self._states = {node.node_id: _NodeState(node) for node in self.nodes}
         self._replies: dict[str, Message] = {}
         self._jobs: dict[int, tuple[str, Message]] = {}
+        self._latest: Shared | None = None
         flower.set_task_identity(self.run_id)
 
     def set_run(self, run: Any) -> None:
@@ -115,12 +117,14 @@ class InProcessGrid(Grid):
         if self.loss(node.node_id, message.metadata.group_id, message.metadata.message_type):
             self._replies[message_id] = flower.error_reply(message, NODE_LOST, "node lost (scripted)")
             return message_id
-        arguments = (flower.message_bytes(message), state.context, node.config, dict(self.run_config))
+        large = flower.take_out(message, _LARGE_BYTES)
+        beside = [self._shared(value) for value in large.values()]
+        told = (flower.message_bytes(message), state.context, node.config, dict(self.run_config), tuple(large))
         header = flower.header_only(message)
         if self.pool is None:
-            self._take(message_id, header, Done(0, answer(*arguments)))
+            self._take(message_id, header, Done(0, answer(*told, *large.values())))
         else:
-            self._jobs[self.pool.submit(answer, *arguments, home=str(node.config.get("site", "")))] = (
+            self._jobs[self.pool.submit(answer, *told, *beside, home=str(node.config.get("site", "")))] = (
                 message_id,
                 header,
             )
@@ -136,22 +140,38 @@ class InProcessGrid(Grid):
         if done.failure is not None:
             self._replies[message_id] = flower.error_reply(message, APP_FAILED, done.failure.code)
             return
-        reply, context = done.value
+        reply, context, large = done.value
         self._states[message.metadata.dst_node_id].context = context
-        self._replies[message_id] = flower.message_from(reply)
+        self._replies[message_id] = flower.put_in(flower.message_from(reply), large)
+
+    def _shared(self, value: bytes) -> Shared:
+        """The same for the same object: the sites of a round are sent one model."""
+        if self._latest is None or self._latest.value is not value:
+            self._latest = Shared(value)
+        return self._latest
 
 
 def answer(
-    message: bytes, context: bytes, node_config: dict[str, Any], run_config: dict[str, Any]
-) -> tuple[bytes, bytes]:
-    """Let the ClientApp answer one message, in this process: ``(reply, new context state)`` as bytes."""
+    message: bytes,
+    context: bytes,
+    node_config: dict[str, Any],
+    run_config: dict[str, Any],
+    names: tuple[str, ...] = (),
+    *large: bytes,
+) -> tuple[bytes, bytes, dict[str, bytes]]:
+    """Let the ClientApp answer one message, in this process.
+
+    ``names``, ``large``: what goes into the message. Returns: reply and new context state as bytes, and what goes into the
+    reply.
+    """
     from client.app import app
 
-    request = flower.message_from(message)
+    request = flower.put_in(flower.message_from(message), dict(zip(names, large, strict=True)))
     flower.set_task_identity(request.metadata.run_id, request.metadata.dst_node_id)
     here = flower.new_context(request.metadata.run_id, request.metadata.dst_node_id, node_config, run_config)
     if context:
         flower.restore_state(here, context)
     reply = app(request, here)
     flower.set_task_identity(request.metadata.run_id)
-    return flower.message_bytes(reply), flower.state_bytes(here)
+    beside = flower.take_out(reply, _LARGE_BYTES)
+    return flower.message_bytes(reply), flower.state_bytes(here), beside

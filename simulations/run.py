@@ -36,7 +36,7 @@ from simulations.engines import run_apps
 from simulations.prepare import deal_data, declared, make_federation
 from simulations.reference_runs import reference_runs
 from simulations.tasks.half import oracle_of
-from simulations.workers import WorkerPool
+from simulations.workers import Shared, WorkerPool
 
 ORACLE_ROUNDS = 20  # enough for a curve
 
@@ -159,7 +159,8 @@ def oracle_metrics(
     """Exact metrics of a model over all hold-outs: *oracle*. Empty without a hold-out."""
     if not plan.evaluates:
         return {}
-    jobs = [(oracle.hold_out_sums, (str(kit), plan.to_json(), vector.tobytes())) for kit in kits.values()]
+    model, asked = Shared(vector.tobytes()), plan.to_json()
+    jobs = [(oracle.hold_out_sums, (str(kit), asked, model)) for kit in kits.values()]
     sums = np.sum([done.unwrap() for done in pool.run_all(jobs, [str(kit) for kit in kits.values()])], axis=0)
     return plan.summarise(sums)
 

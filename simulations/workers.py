@@ -26,6 +26,7 @@ from common.processes import SAFE_PATH, child_environment
 
 PRELOAD = ("simulations.worker_modules",)
 PATIENCE_S = 0.2  # so long a job waits for the worker that knows its site, before another one takes the site over
+SHARED_KEPT = 2  # at a worker: the model of a round, and of the one before
 START_S = 10.0  # the same for a worker's first job, which waits for the imports
 
 
@@ -67,6 +68,38 @@ def _safe_path() -> Iterator[None]:
             os.environ.pop(name, None)
             if name in own:
                 os.environ[name] = own[name]
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """An argument of several jobs, sent to each worker once; the jobs get the ``value``."""
+
+    value: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """Stands for a ``Shared`` on the way to a worker, which has it under this number."""
+
+    number: int
+
+
+class _SharedValues:
+    """The last few shared values that a worker has, or that it is known to have: both ends add alike."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, Any] = {}
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._kept
+
+    def add(self, number: int, value: Any = None) -> None:
+        while len(self._kept) >= SHARED_KEPT:
+            del self._kept[next(iter(self._kept))]
+        self._kept[number] = value
+
+    def resolved(self, argument: Any) -> Any:
+        return self._kept[argument.number] if isinstance(argument, _Sent) else argument
 
 
 @dataclass(frozen=True)
@@ -114,6 +147,20 @@ class _Worker:
     job: int | None = None
     since: float = 0.0
     started: bool = False  # has answered: until then it imports
+    has: _SharedValues = field(default_factory=_SharedValues)
+
+    def send(self, job: _Job) -> None:
+        """Hand out a job, and the shared arguments that this worker does not have. Raises: OSError if it is dead."""
+        arguments, news = [], []
+        for argument in job.arguments:
+            if isinstance(argument, Shared):
+                number = id(argument)
+                if number not in self.has:
+                    news.append((number, argument.value))
+                    self.has.add(number, argument)  # held, so that nothing else gets its number
+                argument = _Sent(number)
+            arguments.append(argument)
+        self.pipe.send((job.function, tuple(arguments), news))
 
 
 @dataclass
@@ -123,7 +170,7 @@ class WorkerPool:
     Jobs of one ``home`` (a site) go to one worker, which keeps what it made of that site's data; sites are dealt
     evenly, and a worker without work takes over a site whose own worker is busy for long.
     Guarantee: every submitted job yields exactly one ``Done``, also when its process is killed.
-    Functions must be importable by name; arguments and values must be plain data.
+    Functions must be importable by name; arguments and values must be plain data, or ``Shared``: at most ``SHARED_KEPT`` in a job.
     """
 
     size: int
@@ -198,10 +245,10 @@ class WorkerPool:
             if worker.job is not None or (job := self._take(place)) is None:
                 continue
             try:
-                worker.pipe.send((job.function, job.arguments))
+                worker.send(job)
             except OSError:  # died while idle: replace it and try again
                 worker = self._workers[place] = self._start()
-                worker.pipe.send((job.function, job.arguments))
+                worker.send(job)
             worker.job, worker.since = job.number, time.monotonic()
 
     def _take(self, place: int) -> _Job | None:
@@ -245,14 +292,17 @@ def _serve(pipe: Connection, extensions: Registered) -> None:
     take_over(extensions)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes the pipe
     os.environ["OMP_NUM_THREADS"] = "1"
+    shared = _SharedValues()
     while True:
         try:
-            function, arguments = pipe.recv()
+            function, arguments, news = pipe.recv()
         except (EOFError, OSError):
             return
         answer: tuple[Any, Failure | None]
+        for number, value in news:
+            shared.add(number, value)
         try:
-            answer = (function(*arguments), None)
+            answer = (function(*map(shared.resolved, arguments)), None)
         except FedcartError as error:
             failure = Failure(error.code, error.message, error.hint, error.exit_code, traceback.format_exc())
             answer = (None, failure)

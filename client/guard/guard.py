@@ -112,6 +112,10 @@ class Guard:
         """The site's rules."""
         return self._policy
 
+    def reopen(self, scope: str, *, simulated: bool) -> None:
+        """Catch up with the ledger's file, with every check of the first opening. Raises: as ``open_guard``."""
+        self._ledger.open(scope=scope, delta=self._policy.delta, simulated=simulated)
+
     def reserve(self, proposal: Proposal, echoed: SignedAttestation | None = None) -> Grant:
         """Decide on a proposal and charge it, durably, before anything is computed.
 
@@ -265,6 +269,10 @@ class Guard:
         """The contribution that waits for this reservation. Raises: VerificationError if it is damaged."""
         return self._outbox.get(reservation.sequence)
 
+    def stored_with_digest(self, reservation: ReservationKey) -> tuple[bytes, bytes] | None:
+        """As ``stored``, with its ``outbox_digest``: for ``commit_known``. Raises: VerificationError if it is damaged."""
+        return self._outbox.get_with_digest(reservation.sequence)
+
     def commit(self, reservation: ReservationKey) -> bytes:
         """Record that the contribution leaves, then return it: from here it is charged for good, and dead.
 
@@ -277,10 +285,24 @@ class Guard:
             if stored is None:
                 raise LocalProtocolError(f"reservation {reservation.sequence} has no stored contribution")
             contribution, digest = stored
-            self._ledger.append(Commit(reserve=reservation.sequence, outbox=digest.hex()))
-            self._outbox.remove([reservation.sequence])
-            self._ledger.renew_anchor()
+            self._commit(reservation, digest)
             return contribution
+
+    def commit_known(self, reservation: ReservationKey, digest: bytes) -> None:
+        """As ``commit``, for who has read and checked the contribution a moment ago: it is not read a second time.
+
+        ``digest``: as ``stored_with_digest`` gave it. Raises: LocalProtocolError if another contribution, or none, waits now.
+        """
+        with self._ledger.transaction() as state:
+            must_be_open(state, reservation)
+            if self._outbox.digest_of(reservation.sequence) != digest:
+                raise LocalProtocolError(f"reservation {reservation.sequence} has no such stored contribution")
+            self._commit(reservation, digest)
+
+    def _commit(self, reservation: ReservationKey, digest: bytes) -> None:
+        self._ledger.append(Commit(reserve=reservation.sequence, outbox=digest.hex()))
+        self._outbox.remove([reservation.sequence])
+        self._ledger.renew_anchor()
 
     def fail(self, reservation: ReservationKey) -> None:
         """Charge a reservation for good whose answer could not be computed, before the server hears of it.

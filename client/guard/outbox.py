@@ -19,7 +19,9 @@ _DIGEST_BYTES = 32
 
 def outbox_digest(contribution: bytes) -> bytes:
     """What a COMMIT records about the bytes that leave: ``bytes[32]``."""
-    return hashlib.sha256(b"fedcart/outbox/1\0" + contribution).digest()
+    found = hashlib.sha256(b"fedcart/outbox/1\0")
+    found.update(contribution)
+    return found.digest()
 
 
 def replace_file(path: Path, data: bytes, *, durable: bool, mode: int = 0o600) -> None:
@@ -80,6 +82,16 @@ class Outbox:
         if outbox_digest(contribution) != digest:
             raise VerificationError("the stored contribution is damaged", hint="it stays charged and is not sent")
         return contribution, digest
+
+    def digest_of(self, sequence: int) -> bytes | None:
+        """The digest that a stored contribution carries, unchecked; None if there is none."""
+        try:
+            with self._path(sequence).open("rb") as file:
+                return file.read(_DIGEST_BYTES)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise WorkFailedError(f"cannot read the outbox: {error.strerror}") from None
 
     def remove(self, sequences: list[int]) -> None:
         """Remove contributions; when this returns they are gone from the disk. Raises: WorkFailedError."""

@@ -72,7 +72,8 @@ def _vector(scratch: people.Scratch, number: int, model: NDArray[np.float32]) ->
         Session(plan.run, number, 1), (site.name,), question.query.digest(), site.roster.digest, bytes(32)
     )
     _, memory = session._prepare(site, question, {}, alone)
-    decoded: Vector = fixedpoint.decode(session._ring(site, memory), plan.blocks(TRAIN))
+    waiting = np.frombuffer(session._waiting(site, memory).ring, dtype=np.uint32)
+    decoded: Vector = fixedpoint.decode(waiting, plan.blocks(TRAIN))
     return decoded
 
 

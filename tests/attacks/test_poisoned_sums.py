@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,28 +48,29 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def pushing(monkeypatch: pytest.MonkeyPatch, plan_of: Callable[[], RunPlan], push: Push, rounds: set[int]) -> None:
     """Let one site add to its ring in these rounds what it likes."""
-    honest, number = session._ring, {"": 0}
+    honest, number = session._waiting, {"": 0}
     seen: set[bytes] = set()
 
     def ring(site, memory):
-        true = honest(site, memory)
+        waiting = honest(site, memory)
         if site.name != EVIL:
-            return true
-        if true.tobytes() not in seen:
-            seen.add(true.tobytes())
+            return waiting
+        true = np.frombuffer(waiting.ring, dtype=np.uint32)
+        if waiting.ring not in seen:
+            seen.add(waiting.ring)
             number[""] += 1
         plan = plan_of()
         blocks = plan.blocks(TRAIN)
         if number[""] not in rounds or len(true) != sum(block.length for block in blocks):
-            return true
+            return waiting
         false = true.astype(np.int64)
         for block, part in slices(blocks):
             if block.name in push:
                 where, value = push[block.name]
                 false[part][where] += round(value * 2**block.fractional_bits)
-        return (false % 2**32).astype(np.uint32)
+        return replace(waiting, ring=(false % 2**32).astype(np.uint32).tobytes())
 
-    monkeypatch.setattr(session, "_ring", ring)
+    monkeypatch.setattr(session, "_waiting", ring)
     monkeypatch.setattr(secagg_client, "check_ring", lambda *_: None)  # a liar does not ask itself
 
 

@@ -17,8 +17,13 @@ NODES = [Node(100, {"site": "a"}), Node(101, {"site": "b"})]
 
 
 def _counting(
-    message: bytes, context: bytes, node_config: dict[str, Any], _run: dict[str, Any]
-) -> tuple[bytes, bytes]:
+    message: bytes,
+    context: bytes,
+    node_config: dict[str, Any],
+    _run: dict[str, Any],
+    names: tuple[str, ...] = (),
+    *large: bytes,
+) -> tuple[bytes, bytes, dict[str, bytes]]:
     """A ClientApp that counts its messages in its own state."""
     request = flower.message_from(message)
     here = flower.new_context(1, request.metadata.dst_node_id, node_config, {})
@@ -27,7 +32,8 @@ def _counting(
     seen = int(here.state.config_records["count"]["n"]) if "count" in here.state else 0  # type: ignore[arg-type]
     here.state["count"] = flower.body({"n": seen + 1}).config_records["body"]
     reply = flower.reply(request, {"seen": seen, "site": node_config["site"]})
-    return flower.message_bytes(reply), flower.state_bytes(here)
+    back = {"back": b"".join(large)} if names else {}
+    return flower.message_bytes(reply), flower.state_bytes(here), back
 
 
 class _DyingPool:
@@ -58,6 +64,37 @@ def test_every_node_keeps_its_own_context(monkeypatch: pytest.MonkeyPatch) -> No
     for expected in range(3):
         found = {n: flower.parts_of(r.content) for n, r in _ask(grid).items()}
         assert found == {100: {"seen": expected, "site": "a"}, 101: {"seen": expected, "site": "b"}}
+
+
+def test_large_values_travel_beside_the_message_and_are_in_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+
+    def counting(message: bytes, *rest: Any) -> Any:
+        sent.append(len(message))
+        return _counting(message, *rest)
+
+    monkeypatch.setattr(grids, "answer", counting)
+    grid, model = InProcessGrid(1, NODES), bytes(range(256)) * 1_000
+    messages = [
+        flower.instruction(n, "query.hello", {"x": b"1", "model": model}, "1.1") for n in grid.get_node_ids()
+    ]
+    found = [flower.parts_of(reply.content)["back"] for reply in grid.send_and_receive(messages, timeout=5)]
+    assert found == [model, model] and max(sent) < 1_000
+
+
+def test_the_client_app_sees_large_values_and_sends_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    import client.app
+
+    model = bytes(range(256)) * 1_000
+
+    def echo(request: Any, _context: Any) -> Any:
+        return flower.reply(request, {"back": flower.parts_of(request.content)["model"], "small": 1})
+
+    monkeypatch.setattr(client.app, "app", echo)
+    grid = InProcessGrid(1, NODES)
+    messages = [flower.instruction(n, "query.hello", {"model": model}, "1.1") for n in grid.get_node_ids()]
+    for reply in grid.send_and_receive(messages, timeout=5):
+        assert flower.parts_of(reply.content) == {"back": model, "small": 1}
 
 
 def test_a_lost_node_gets_an_error_reply_and_others_answer(monkeypatch: pytest.MonkeyPatch) -> None:

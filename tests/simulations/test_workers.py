@@ -106,3 +106,24 @@ def test_no_worker_is_started_before_there_is_work(pool: WorkerPool) -> None:
     assert pool._workers == []
     assert next(pool.run_all([(double, (4,))])).unwrap() == 8
     assert len(pool._workers) == 2
+
+
+def kept_and_length(value: bytes) -> tuple[int, int, int]:
+    return os.getpid(), id(value), len(value)
+
+
+def test_a_shared_value_reaches_each_worker_once_and_a_new_one_after_it(pool: WorkerPool) -> None:
+    first = workers.Shared(bytes(100_000))
+    found = [done.unwrap() for done in pool.run_all([(kept_and_length, (first,))] * 8)]
+    assert {length for _, _, length in found} == {100_000}
+    assert len({(process, place) for process, place, _ in found}) == len({process for process, _, _ in found})
+    for size in range(10):  # more than are kept
+        jobs = [(kept_and_length, (workers.Shared(bytes(size)),)), (kept_and_length, (first,))]
+        assert sorted(done.unwrap()[2] for done in pool.run_all(jobs)) == [size, 100_000]
+
+
+def test_a_new_worker_is_sent_what_the_dead_one_had(pool: WorkerPool) -> None:
+    value = workers.Shared(bytes(1_000))
+    list(pool.run_all([(kept_and_length, (value,))] * 4))
+    list(pool.run_all([(die, (0,)), (die, (0,))]))
+    assert {done.unwrap()[2] for done in pool.run_all([(kept_and_length, (value,))] * 4)} == {1_000}

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from client.guard.ledger import Ledger
+from client.guard.outbox import outbox_digest
 from client.guard.recovery import recover_guard
 from client.guard.reservation import ReservationKey
 from common.audit.verify import verify_path
@@ -127,6 +128,24 @@ def test_a_damaged_outbox_is_not_sent_and_stays_charged(tmp_path: Path) -> None:
     with pytest.raises(VerificationError, match="damaged"):
         guard.commit(grant)
     assert guard.status().open == 1 and not guard.reserve(proposal(attempt=1)).reused
+
+
+def test_what_was_read_already_is_committed_by_its_digest_and_only_if_it_still_waits(tmp_path: Path) -> None:
+    guard = guard_in(tmp_path)
+    grant = guard.reserve(proposal())
+    with pytest.raises(LocalProtocolError, match="no such stored"):
+        guard.commit_known(grant, outbox_digest(b"numbers"))
+    guard.store(grant, b"numbers", grant.attestation.attestation.events)
+    contribution, digest = guard.stored_with_digest(grant) or (b"", b"")
+    assert contribution == b"numbers" and guard.status().open == 1
+    with pytest.raises(LocalProtocolError, match="no such stored"):
+        guard.commit_known(grant, outbox_digest(b"others"))
+    guard.commit_known(grant, digest)
+    assert guard.status().committed == 1 and list((tmp_path / "outbox").iterdir()) == []
+    entry = guard.ledger.reservation(grant.sequence)
+    assert entry is not None and entry.outbox == digest.hex()
+    with pytest.raises(LocalProtocolError, match="dead"):
+        guard.commit_known(grant, digest)
 
 
 def test_the_outbox_is_readable_by_its_owner_only(tmp_path: Path) -> None:
