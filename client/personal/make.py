@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 import client.personal.behaviour as behaviour
 import client.personal.sales as sales
+import client.personal.tuning as tuning
 from client.anomalies.detectors import FEWEST_WINDOWS, profile_log
 from client.anomalies.windows import habits
 from client.personal.file import (
@@ -104,6 +105,13 @@ def made_of(
     start: SharedStart, own: OwnConsumers, say: Say
 ) -> tuple[behaviour.Made, PersonalIntent | None, tuple[Verdict, ...]]:
     """The personal model and its verdicts, the one that decides first; nothing is written."""
+    with tuning.one_thread():
+        return _made_of(start, own, say)
+
+
+def _made_of(
+    start: SharedStart, own: OwnConsumers, say: Say
+) -> tuple[behaviour.Made, PersonalIntent | None, tuple[Verdict, ...]]:
     made = behaviour.personalize(start, own, say)
     if INTENT not in start.plan.config.model.heads:
         return made, None, made.verdicts
