@@ -64,7 +64,9 @@ def main(*, smoke: bool, runs: Path | None = None, asked: argparse.Namespace | N
             sites = sorted(path.name for path in (folder.path / "sites").iterdir())[: 1 if smoke else 2]
             for size in asked.sizes if asked and not smoke else SIZES[:1]:
                 for site in sites:
-                    print(json.dumps({"epsilon": epsilon} | measure(folder, site, size), allow_nan=False), flush=True)
+                    print(
+                        json.dumps({"epsilon": epsilon} | measure(folder, site, size), allow_nan=False), flush=True
+                    )
 
 
 def run_of(out: Path, epsilon: float, settings: list[str], *, smoke: bool) -> RunFolder:

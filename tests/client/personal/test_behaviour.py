@@ -135,7 +135,9 @@ def test_a_mixture_is_the_weighted_mean_of_what_its_parts_say(made):
         plain = torch.softmax(model.heads["next-item"].logits(hidden, batch), 1).numpy()
         install(model, "next-item", counts, Shares(0.5, 0.3, 0.2))
         mixed = torch.softmax(model.heads["next-item"].logits(hidden, batch), 1).numpy()
-        pieces = np.concatenate([p.numpy().copy() for _, p in model.heads["next-item"].logits_in_pieces(hidden, batch)])
+        pieces = np.concatenate(
+            [p.numpy().copy() for _, p in model.heads["next-item"].logits_in_pieces(hidden, batch)]
+        )
     latest = batch.recent.numpy()
     expected = 0.5 * plain + 0.3 * counts.after(latest[:, 0]) + 0.2 * counts.alike(latest)
     assert np.allclose(mixed, expected / expected.sum(1, keepdims=True), atol=1e-5)
@@ -191,5 +193,3 @@ def test_a_personal_model_answers_as_it_was_measured(made, done):
     again = tuning.measured(mixed_model(model, personal), shop.batcher(shop.holdout))
     assert np.allclose(again, shop.holdout_table(shop.served(personal)))
     assert isinstance(personal, Personal)
-
-
