@@ -59,7 +59,7 @@ def test_the_verdict_is_printed_and_written_and_the_file_is_marked(personalized)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert is_personal(path.read_bytes())
     verdict = json.loads((home / "verdict.json").read_text())
-    assert [one["metric"] for one in verdict["verdicts"]][0] in ("recall@20", "intent_auc")
+    assert next(one["metric"] for one in verdict["verdicts"]) in ("recall@20", "intent_auc")
     assert {"recall@20", "event_accuracy", "category_accuracy", "intent_auc"} <= {
         one["metric"] for one in verdict["verdicts"]
     }
@@ -108,7 +108,7 @@ def test_a_stream_scores_as_the_whole_log_does_under_the_personal_model(personal
 
 
 def test_a_personal_model_on_top_of_another_shared_one_is_not_used(personalized, tmp_path):
-    folder, events, market = personalized
+    folder, _events, _market = personalized
     own = personal_folder(folder / "state", folder / "model") / PERSONAL_FILE
     other = generate(SyntheticSpec(sites=1, consumers=100, items=30, categories=6, tastes=4), seed=2)
     write_model_folder(tmp_path / "other", config_of(), catalogue_from_events(other.log, with_stock=False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from client.site import load_site
 from client.training.evaluation import metric_sums
 from common.errors import BadInputError
 from common.model import Batcher, load_model
-from common.model.batch import recent_items
+from common.model.rows import recent_items
 from common.run import RunFolder
 from tests.tiny_federation import run_tiny
 
@@ -58,7 +59,7 @@ def test_the_personal_model_is_one_of_the_two_and_its_verdict_compares_the_same_
 
 
 def test_shared_is_measured_as_the_run_measures_it(made, done):
-    start, own, site, known = made
+    start, _own, site, known = made
     from client.models import holdout_of
 
     sums = metric_sums(*holdout_of(site, start.plan, start.vector))
@@ -160,7 +161,7 @@ def test_transitions_are_counted_within_a_row_only(made):
     events = few.column("event")
     for row in range(5):
         part = events[few.offsets[row] : few.offsets[row + 1]]
-        for a, b in zip(part[:-1], part[1:], strict=True):
+        for a, b in itertools.pairwise(part):
             pairs[a, b] += 1
     assert np.array_equal(counts.transitions.toarray(), pairs)
     assert np.allclose(counts.after(np.arange(20)).sum(1), 1.0)
@@ -186,7 +187,7 @@ def test_a_small_gain_of_few_consumers_is_not_clear():
 
 def test_a_personal_model_answers_as_it_was_measured(made, done):
     shop, personal = done.workshop, done.personal
-    rows, model = made[0].network(personal.mask, None)
+    _rows, model = made[0].network(personal.mask, None)
     from common.model import FlatParameters
 
     FlatParameters(model).load(personal.network)
