@@ -12,6 +12,7 @@ import cli.options as options
 import cli.show as show
 
 if TYPE_CHECKING:
+    from client.scoring.consumers import LocalLog
     from client.scoring.explain import Explanation
     from client.scoring.model import SharedModel
     from common.data import ConsumerSequences
@@ -59,10 +60,8 @@ def explain(
 
     who = log.find(consumer)
     sequences = shared.sequences(log.at(who))
-    asked = about or next(iter(available(shared)), "intent")
-    # a question about days is asked at the log's last event, as by `predict`
-    now = int(log.log.frame["timestamp"].to_physical().to_numpy().max())
-    explanation = explaining.explain(shared, sequences, asked, choice, method, now_us=now)
+    asked = about or (*available(shared), "intent")[0]
+    explanation = explaining.explain(shared, sequences, asked, choice, method, now_us=_latest(log))
     lines = _lines(shared, sequences, explanation)
     name = log.shown(who)
     title = f"consumer {name}: {_title(explanation)}"
@@ -76,6 +75,11 @@ def explain(
     _say_beside(shared, explanation)
     if out is not None:
         typer.echo(f"picture: {out}")
+
+
+def _latest(log: LocalLog) -> int:
+    """A question about days is asked at the log's last event, as by `predict`. Units: microseconds since 1970."""
+    return int(log.log.frame["timestamp"].to_physical().to_numpy().max())
 
 
 def _say_beside(shared: SharedModel, found: Explanation) -> None:
