@@ -12,6 +12,7 @@ import cli.options as options
 import cli.show as show
 
 if TYPE_CHECKING:
+    from client.scoring.consumers import LocalLog
     from client.scoring.explain import Explanation
     from client.scoring.model import SharedModel
     from common.data import ConsumerSequences
@@ -52,31 +53,44 @@ def explain(
 ) -> None:
     """Show which events drove an answer. A picture shows a consumer's events: it is written with mode 0600."""
     options.check_out(out, force, PICTURES)
-    shared, log = options.open_both(
-        model, events, options.ReadOptions(format, catalogue, site, state, with_ids, shared_only)
-    )
-
+    reading = options.ReadOptions(format, catalogue, site, state, with_ids, shared_only)
+    shared, log = options.open_both(model, events, reading)
     from client.scoring import explain as explaining
     from client.scoring.predict import available
 
     who = log.find(consumer)
     sequences = shared.sequences(log.at(who))
-    asked = about or (available(shared)[0] if available(shared) else "intent")
-    # a question about days is asked at the log's last event, as by `predict`
-    now = int(log.log.frame["timestamp"].to_physical().to_numpy().max())
-    explanation = explaining.explain(shared, sequences, asked, choice, method, now_us=now)
+    asked = about or (*available(shared), "intent")[0]
+    explanation = explaining.explain(shared, sequences, asked, choice, method, now_us=_latest(log))
     lines = _lines(shared, sequences, explanation)
-    name, title = log.shown(who), _title(explanation)
+    name = log.shown(who)
+    title = f"consumer {name}: {_title(explanation)}"
     if out is not None:
-        _draw(out, f"consumer {name}: {title}", explanation, lines)
+        _draw(out, title, explanation, lines)
     if json:
-        show.print_json(
-            {"consumer": name, **_facts(explanation), "events": lines, **({"file": str(out)} if out else {})}
-        )
+        written = {"file": str(out)} if out else {}
+        show.print_json({"consumer": name, **_facts(explanation), "events": lines, **written})
         return
-    _print(f"consumer {name}: {title}", explanation, lines)
+    _print(title, explanation, lines)
+    _say_beside(shared, explanation)
     if out is not None:
         typer.echo(f"picture: {out}")
+
+
+def _latest(log: LocalLog) -> int:
+    """A question about days is asked at the log's last event, as by `predict`. Units: microseconds since 1970."""
+    return int(log.log.frame["timestamp"].to_physical().to_numpy().max())
+
+
+def _say_beside(shared: SharedModel, found: Explanation) -> None:
+    """What the picture leaves out: own counts have no gradient, only leaving events out shows what they say."""
+    personal = shared.personal.kept.personal if shared.personal is not None else None
+    share = personal.shares.get(f"next-{found.about}") if personal is not None else None
+    if share is None or not share.counts or found.method != "gradients":
+        return
+    show.note(
+        f"your own counts say {share.counts:.0%} of this answer, the rest is explained: --method occlusion shows both"
+    )
 
 
 def _facts(found: Explanation) -> dict[str, Any]:

@@ -50,13 +50,11 @@ def forecast(
 
     options.check_out(out, force)
     options.check_out(plot, force, PICTURES)
-    result, shared = _forecast(
-        model, events, options.ReadOptions(format, state=state, shared=shared_only), Calendar(until, holidays)
-    )
+    reading = options.ReadOptions(format, state=state, shared=shared_only)
+    result, shared = _forecast(model, events, reading, Calendar(until, holidays))
     if category and category not in result.categories:
-        raise BadInputError(
-            f"the model knows no category {category!r}", hint=f"known: {', '.join(result.categories[:_SHOWN])}"
-        )
+        known = ", ".join(result.categories[:_SHOWN])
+        raise BadInputError(f"the model knows no category {category!r}", hint=f"known: {known}")
     columns = forecast_table(result, category)
     if out is not None:
         options.write_rows(out, columns, private=False)

@@ -17,7 +17,7 @@ import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,13 +25,15 @@ from client.prepared import private_folder
 from client.site import Site
 from client.verification import check_plan
 from common.atomic import disk_errors, sync_directory, write_atomic
-from common.deployment import SiteKit
 from common.errors import BadInputError, FedcartError, VerificationError
 from common.model_files import MAX_HEADER_BYTES, read_document, signer_of, verify_document
 from common.plan import Delivery, RunPlan
 from common.run import CATALOGUE_FILE, MASKS_FILE, METADATA_FILE, WEIGHTS_FILE
 from common.strict_json import one_line
 from common.trust import ROSTER_FILE, Roster
+
+if TYPE_CHECKING:
+    from common.deployment import SiteKit
 
 CHOICE, KEPT = "in-use.json", "kept.json"
 UNFINISHED = ".incoming-"

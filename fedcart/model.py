@@ -157,24 +157,30 @@ class SalesForecaster:
 def open_model(
     model: Place, *, catalogue: str | Path | None = None, site: str = ""
 ) -> BehaviourModel | SalesForecaster:
-    """Open the model of a run, a run folder, or a model's file.
+    """Open the model of a run, a run folder, a model's file, or the one that a site's kit works with.
 
-    ``site``: only items that this site stocks. Raises: BadInputError for a missing, damaged or foreign model.
+    ``site``: only items that this site stocks. A personal model on top of it (``fedcart personalize``) answers where there is
+    one. Raises: BadInputError for a missing, damaged or foreign model.
 
     Example:
         >>> open_model("runs/latest").predict("shop.csv", top=5)  # doctest: +SKIP
     """
+    from client.personal.file import PERSONAL_FILE, personal_folder
     from client.scoring import model as scoring
     from client.scoring.forecast import open_sales_model
+    from client.scoring.place import model_place
 
-    path = path_of(model)
+    place = model_place(path_of(model), site=site)
+    path, site = place.folder, place.site
     folder = path if path.is_dir() else path.parent
     if not folder.is_dir():
         raise BadInputError(f"no such model: {path}", hint="name a run folder, or its model.safetensors")
     if _forecasts(folder):
         return SalesForecaster(open_sales_model(path))
+    own = personal_folder(place.home, folder) / PERSONAL_FILE
+    names = None if catalogue is None else Path(catalogue)
     return BehaviourModel(
-        scoring.open_model(path, catalogue=None if catalogue is None else Path(catalogue), site=site)
+        scoring.open_model(path, catalogue=names, site=site, personal=own if own.is_file() else None)
     )
 
 

@@ -17,6 +17,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 
@@ -92,9 +93,7 @@ def provision(federation_file: Path, out: Path, *, bundle: str = "", approve: st
     for part in ("authority", "coordinator", "sites"):
         _make_folder(out / part)
     authority = _authority(out / "authority", federation.name)
-    coordinator = Kits(out).coordinator
-    for folder in (coordinator.state, coordinator.bundle, coordinator.nodes, coordinator.runs):
-        folder.mkdir(exist_ok=True)
+    coordinator = _coordinator_folders(Kits(out).coordinator)
     before = {path.stem for path in coordinator.nodes.glob("*.pub")}
     identity = _coordinator_identity(coordinator, federation.coordinator.name)
     until = _server_certificate(coordinator, authority, federation)
@@ -109,8 +108,7 @@ def provision(federation_file: Path, out: Path, *, bundle: str = "", approve: st
     }
     roster = Roster.signed_by(identity, [(name, one.identity) for name, one in keys.items()], _roster_before(out))
     every = (coordinator, *(Kits(out).site(name) for name in keys))
-    for kit in every:
-        _write_public(kit, roster, authority)
+    _write_public(every, roster, authority)
     changed = _write_catalogue(catalogue, every)
     roster.save(out / ROSTER_FILE)
     _retire_heads(coordinator, roster)
@@ -126,10 +124,14 @@ def provision(federation_file: Path, out: Path, *, bundle: str = "", approve: st
         certificate_until=until,
         bundle=digest,
         roster=tuple(party.name for party in roster.parties),
-        catalogue="" if catalogue is None else repr(catalogue),
-        catalogue_warning="" if catalogue is None else catalogue.warning,
-        catalogue_changed=changed,
+        **_said_of(catalogue, changed=changed),
     )
+
+
+def _coordinator_folders(kit: CoordinatorKit) -> CoordinatorKit:
+    for folder in (kit.state, kit.bundle, kit.nodes, kit.runs):
+        folder.mkdir(exist_ok=True)
+    return kit
 
 
 def _make_folder(path: Path) -> None:
@@ -207,9 +209,20 @@ def _roster_before(out: Path) -> Roster | None:
     return Roster.load(out / ROSTER_FILE) if (out / ROSTER_FILE).exists() else None
 
 
-def _write_public(kit: Kit, roster: Roster, authority: Authority) -> None:
-    roster.save(kit.roster)
-    write_atomic(kit.authority, authority.certificate_pem)
+def _write_public(kits: Sequence[Kit], roster: Roster, authority: Authority) -> None:
+    for kit in kits:
+        roster.save(kit.roster)
+        write_atomic(kit.authority, authority.certificate_pem)
+
+
+def _said_of(catalogue: Catalogue | None, *, changed: bool) -> dict[str, Any]:
+    if catalogue is None:
+        return {}
+    return {
+        "catalogue": repr(catalogue),
+        "catalogue_warning": catalogue.warning,
+        "catalogue_changed": changed,
+    }
 
 
 def _write_catalogue(catalogue: Catalogue | None, kits: Sequence[Kit]) -> bool:

@@ -10,9 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import client.personal.behaviour as behaviour
-import client.personal.sales as sales
-from client.anomalies.detectors import FEWEST_WINDOWS, profile_log
-from client.anomalies.windows import habits
+import client.personal.tuning as tuning
 from client.personal.file import (
     PersonalFile,
     Reference,
@@ -26,8 +24,6 @@ from client.personal.start import OwnConsumers, SharedStart
 from client.personal.tuning import Say
 from client.personal.verdict import Verdict, Verdicts
 from client.scoring.consumers import LocalLog
-from client.scoring.coverage import require_known, require_known_sales
-from client.scoring.forecast import open_sales_model, own_series
 from client.scoring.model import SharedModel, open_model, open_start, with_own
 from client.scoring.place import ModelPlace
 from common.data import EventLog, build_sequences
@@ -60,6 +56,8 @@ def personalize(
 
     Raises: BadInputError for a log that is too small, or that the model knows next to nothing of.
     """
+    from client.scoring.coverage import require_known
+
     shared = open_model(place.folder, catalogue=catalogue, site=place.site)
     if words := require_known(shared, log.log):
         remark(words)
@@ -90,6 +88,10 @@ def forecasts_sales(model: Path) -> bool:
 
 def personalize_sales(place: ModelPlace, log: LocalLog, remark: Callable[[str], None] = print) -> Done:
     """The same for a model of sales. Raises: BadInputError for a log that is too short, or of other categories."""
+    import client.personal.sales as sales
+    from client.scoring.coverage import require_known_sales
+    from client.scoring.forecast import open_sales_model, own_series
+
     shared = open_sales_model(place.folder)
     if words := require_known_sales(shared.spec, log.log):
         remark(words)
@@ -104,6 +106,13 @@ def made_of(
     start: SharedStart, own: OwnConsumers, say: Say
 ) -> tuple[behaviour.Made, PersonalIntent | None, tuple[Verdict, ...]]:
     """The personal model and its verdicts, the one that decides first; nothing is written."""
+    with tuning.one_thread():
+        return _made_of(start, own, say)
+
+
+def _made_of(
+    start: SharedStart, own: OwnConsumers, say: Say
+) -> tuple[behaviour.Made, PersonalIntent | None, tuple[Verdict, ...]]:
     made = behaviour.personalize(start, own, say)
     if INTENT not in start.plan.config.model.heads:
         return made, None, made.verdicts
@@ -119,6 +128,9 @@ def _folder(path: Path) -> Path:
 
 def _reference(shared: SharedModel, log: EventLog, held: NDArray[np.uint64]) -> Reference | None:
     """What anomalies are told from later: stretches of the held-out consumers, whom the personal model has not learnt."""
+    from client.anomalies.detectors import FEWEST_WINDOWS, profile_log
+    from client.anomalies.windows import habits
+
     if not any(head in STEP_HEADS for head in shared.heads):
         return None
     scored = profile_log(shared, log)

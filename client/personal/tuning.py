@@ -91,3 +91,14 @@ def _quiet_torch() -> Iterator[None]:
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
         yield
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread of torch: batches of a single site are small, and many threads would mostly wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
