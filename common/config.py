@@ -82,7 +82,7 @@ class ModelSettings(Section):
     )
     context: tuple[str, ...] = Field(CONTEXT, description="other features of an event that the model reads")
     context_scale: float = Field(
-        0.15, gt=0, le=1, description="public factor on them: at 1 they take half of what a consumer may say"
+        0.5, gt=0, le=1, description="public factor on them: at 1 they take half of what a consumer may say"
     )
     tied: bool = Field(True, description="output item embedding = input item embedding")
     name_scale: float = Field(

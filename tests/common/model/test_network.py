@@ -217,4 +217,4 @@ def test_what_an_event_is_beside_its_item_enters_scaled_so_that_it_takes_its_sha
     items = model.item(inputs["item"]) * (inputs["item"] > 0)[..., None]
     context = sum(table(inputs[name]) for name, table in model.context.items())
     torch.testing.assert_close(x - items, model.settings.context_scale * context)
-    assert model.settings.context_scale == 0.15
+    assert model.settings.context_scale == 0.5
