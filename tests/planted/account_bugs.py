@@ -13,7 +13,7 @@ from client.guard.ledger import Ledger
 from client.guard.policy import SitePolicy
 from common.errors import BudgetExhaustedError
 from common.privacy.mechanism import TRAIN_SIDE, Losses
-from tests.planted.bug import GUARD, KNOWN, Bug, Patch
+from tests.planted.bug import CHARGED, GUARD, KNOWN, Bug, Patch
 
 ROLLBACK = "tests/attacks/test_ledger_rollback.py"
 RULES = "tests/attacks/test_what_is_drawn.py"
@@ -189,13 +189,13 @@ BUGS = (
     Bug(gate_looks_at_what_was_before, GUARD, "ledger"),
     Bug(a_run_may_pass_its_plan, "tests/attacks/test_run_total.py", "rules"),
     Bug(consumers_may_change_sides, "tests/attacks/test_holdout_split.py", "rules"),
-    Bug(what_ran_is_not_compared, GUARD, "rules"),
+    Bug(what_ran_is_not_compared, CHARGED, "rules"),
     Bug(a_ledger_cut_back_is_taken, ROLLBACK, "rules"),
     Bug(a_round_answered_twice, GUARD, "rules"),
     Bug(a_failing_run_goes_on, GUARD, "rules"),
     Bug(policy_not_asked, "tests/client/guard/test_policy.py", "rules"),
     Bug(a_failure_given_back, GUARD, "ledger"),
-    Bug(totals_of_one_round, GUARD, "rules"),
+    Bug(totals_of_one_round, RULES, "rules"),
     Bug(epsilon_attested_before_the_round, GUARD, "rules"),
-    Bug(a_second_attempt_attests_less, GUARD, "rules"),
+    Bug(a_second_attempt_attests_less, RULES, "rules"),
 )
