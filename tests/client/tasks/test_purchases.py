@@ -22,7 +22,7 @@ CONFIG = build_config(
             "start": "2024-01-01",
             "periods": 80,
             "window": 14,
-            "test": 7,
+            "test": 8,
             "categories": ["a", "b", "other"],
         },
     }
