@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from client.personal.behaviour import Made
 from client.personal.start import OwnConsumers
 from client.personal.trees import Table, Trees
-from client.personal.verdict import ALONE, PERSONAL, SHARED, Figure, Verdict, clearly_better
+from client.personal.verdict import ALONE, PERSONAL, SHARED, Figure, Verdict, is_clear
 from common.config import RunConfig
 from common.data import ConsumerSequences
 from common.model import INTENT, Batcher, RowTargets, SequenceModel, row_targets
@@ -81,12 +81,16 @@ def personalize_intent(made: Made, config: RunConfig) -> tuple[PersonalIntent, V
     fit, choose, held = (_rows(shared, part, config) for part in (own.fit, own.choose, own.holdout))
     networks = {who: shop.with_network(one.network) for who, one in ((ALONE, made.alone), (PERSONAL, made.joined))}
     tried = {who: _tried(kinds, networks[who], fit, choose) for who, kinds in _KINDS.items()}
-    alone, joined = (max(tried[who], key=lambda kind: _mean(tried[who][kind])) for who in (ALONE, PERSONAL))
-    who = PERSONAL if clearly_better(tried[PERSONAL][joined], tried[ALONE][alone]) else ALONE
+    labels = choose.labels[choose.known]
+    alone, joined = (
+        max(tried[who], key=lambda kind: _area(tried[who][kind], labels)) for who in (ALONE, PERSONAL)
+    )
+    gain = auc_gain(tried[PERSONAL][joined], tried[ALONE][alone], labels)
+    who = PERSONAL if is_clear(gain) else ALONE
     # the personal model has one network: of answers by a network only that one's can be given
     other = PERSONAL if made.personal.base == ALONE else ALONE
     possible = {kind: scores for kind, scores in tried[who].items() if kind != NETWORK or who != other}
-    kind = max(possible, key=lambda k: _mean(possible[k]))
+    kind = max(possible, key=lambda k: _area(possible[k], labels))
     parts, scores = [fit, choose], {SHARED: _probability(held.logit)[held.known]}
     scores[ALONE] = _asked(alone, networks[ALONE], parts, held)[held.known]
     scores[PERSONAL] = _asked(kind, networks[who], parts, held)[held.known]
@@ -96,12 +100,20 @@ def personalize_intent(made: Made, config: RunConfig) -> tuple[PersonalIntent, V
 
 
 def _tried(kinds: tuple[str, ...], network: SequenceModel, fit: _Rows, choose: _Rows) -> dict[str, Table]:
-    """How each way of answering fares on the choosing slice: log-likelihood of each known answer."""
-    return {kind: _right(_asked(kind, network, [fit], choose)[choose.known], choose) for kind in kinds}
+    """What each way of answering says on the choosing slice: probability of each row with an answer."""
+    return {kind: _asked(kind, network, [fit], choose)[choose.known] for kind in kinds}
 
 
-def _mean(values: Table) -> float:
-    return float(values.mean()) if len(values) else -math.inf
+def _area(scores: Table, labels: Table) -> float:
+    """Area under the ROC curve, below all others where there is none."""
+    value = _auc_figure(*_placements(scores, labels)).value
+    return value if math.isfinite(value) else -math.inf
+
+
+def auc_gain(candidate: Table, incumbent: Table, labels: Table) -> Figure:
+    """How much larger the area under one curve is, and the error of that: paired."""
+    one, other = _placements(candidate, labels), _placements(incumbent, labels)
+    return _auc_figure(one[0] - other[0], one[1] - other[1])
 
 
 def own_scores(
@@ -141,20 +153,13 @@ def _probability(logit: Table) -> Table:
     return np.asarray(1 / (1 + np.exp(-np.nan_to_num(logit))))
 
 
-def _right(probability: Table, rows: _Rows) -> Table:
-    """Log-likelihood of each known answer: what the choice is made by."""
-    labels, share = rows.labels[rows.known], np.clip(probability, 1e-6, 1 - 1e-6)
-    return np.asarray(labels * np.log(share) + (1 - labels) * np.log(1 - share))
-
-
 def auc_verdict(scores: dict[str, Table], labels: Table, words: str) -> Verdict:
     """Area under the ROC curve of each party, and the paired difference with its error.
 
     Source: DeLong, DeLong, Clarke-Pearson 1988.
     """
-    placed = {who: _placements(values, labels) for who, values in scores.items()}
-    figures = {who: _auc_figure(*parts) for who, parts in placed.items()}
-    gain = _auc_figure(*(placed[PERSONAL][side] - placed[ALONE][side] for side in (0, 1)))
+    figures = {who: _auc_figure(*_placements(values, labels)) for who, values in scores.items()}
+    gain = auc_gain(scores[PERSONAL], scores[ALONE], labels)
     return Verdict("intent_auc", len(labels), figures, gain, words)
 
 

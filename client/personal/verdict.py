@@ -14,6 +14,7 @@ from common.tasks.metrics import metric_named
 
 Scores = NDArray[np.float64]
 Z = NormalDist().inv_cdf(0.975)
+ENOUGH = 0.5  # standard errors
 PARTIES = ALONE, SHARED, PERSONAL = "alone", "shared", "personal"
 
 
@@ -84,12 +85,17 @@ def figure_of(values: Scores) -> Figure:
 
 
 def clearly_better(candidate: Scores, incumbent: Scores) -> bool:
-    """Whether a candidate beats what a site has alone, by more than one standard error of the paired difference.
+    """Whether a candidate beats what a site has alone on the same consumers, by enough."""
+    return is_clear(figure_of(candidate - incumbent))
 
-    Choosing the larger of two noisy means would now and then take the worse one.
+
+def is_clear(gain: Figure) -> bool:
+    """Whether a paired gain is more than half of its standard error.
+
+    Choosing the larger of two noisy means would now and then take the worse one; asking for much more would leave gains of
+    small sites, whose slices are small, behind.
     """
-    found = figure_of(candidate - incumbent)
-    return bool(found.value > found.error) if math.isfinite(found.error) else False
+    return bool(gain.value > ENOUGH * gain.error) if math.isfinite(gain.error) else False
 
 
 @dataclass(frozen=True)
