@@ -130,7 +130,7 @@ def catalogue(
     from common.data.product_names import product_names
 
     log, _ = _load(file, format, split_by)
-    names = product_names(file, _format_of(file, format))
+    names = product_names(file, _format_of(format))
     built = catalogue_from_events(log, max_items=max_items, names=names)
     write_catalogue(built, target)
     if json:
@@ -143,16 +143,14 @@ def catalogue(
     show.warning(built.warning)
 
 
-def _format_of(file: Path, named: str) -> str:
-    from common.data import formats, reading
-
-    return named or formats.guess_format(reading.first_line(file)) or "fedcart"
+def _format_of(named: str) -> str:
+    return named or "auto"
 
 
 def _load(file: Path, format_name: str, split_by: str) -> tuple[EventLog, CleaningReport]:
     from common.data import load_events
 
-    name = _format_of(file, format_name)
+    name = _format_of(format_name)
     # ids are compared within this command only: a secret that nobody keeps is the safest
     return load_events(file, name, secret=os.urandom(32), site_column=split_by)
 

@@ -34,8 +34,9 @@ CONTEXT = ("event", "category", "price", "gap", "hour", "weekday", "month")
 class DataSettings(Section):
     """Where a simulation's events come from and how they are dealt to sites (public in a simulation)."""
 
-    events: str = Field("", description="event log (CSV, CSV.GZ, Parquet); empty: the synthetic marketplace")
-    format: str = Field("fedcart", description="preset or mapping of the file, see `fedcart data check`")
+    events: str = Field("", description="event log: file, folder or pattern; empty: the synthetic marketplace")
+    format: str = Field("auto", description="preset or mapping of the file, or 'auto', see `fedcart data check`")
+    map: tuple[str, ...] = Field((), description="what is known of its columns, as in 'consumer=user_id'")
     catalogue: str = Field("", description="public catalogue file; empty: synthetic or built from the log")
     split_by: Literal["site", "consumers", "items", "country", "store"] | str = Field(
         "site", description="a column of the log (natural sites), or 'consumers' (IID), or 'items' (non-IID)"

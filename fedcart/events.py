@@ -53,14 +53,7 @@ def load_events(
     from common.data import load_events as load
 
     with file_of(events) as path:
-        return load(path, format or recognised(path), secret=secret or os.urandom(32))
-
-
-def recognised(path: Path) -> str:
-    """The preset that a file's columns fit, ``fedcart`` if none does. Raises: BadInputError."""
-    from common.data import formats, reading
-
-    return formats.guess_format(reading.first_line(path)) or "fedcart"
+        return load(path, format or "auto", secret=secret or os.urandom(32))
 
 
 def local_log(events: Any, format_name: str, *, with_ids: bool) -> LocalLog:

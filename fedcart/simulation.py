@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard, overload
 
 from common.atomic import link_atomic
 from common.errors import ConfigError
-from fedcart.events import file_of, recognised
+from fedcart.events import file_of
 from fedcart.run import Run, Sweep, open_run
 from fedcart.watching import Lines
 
@@ -146,7 +146,7 @@ class _Given:
         path = self._file.__enter__()
         return {
             "data.events": str(path),
-            "data.format": self._format or (recognised(path) if path.is_file() else "fedcart"),
+            "data.format": self._format or "auto",
         }
 
     def __exit__(self, *error: Any) -> None:

@@ -83,13 +83,15 @@ def deal_data(config: RunConfig) -> DealtData:
 
 
 def _events(config: RunConfig) -> tuple[Any, Catalogue | None, dict[str, Any]]:
-    from common.data import load_events
+    from common.data import load_events, said_of
 
     settings = config.data
     if settings.events:
         column = "" if settings.split_by in _OTHER_SPLITS else settings.split_by
         secret = hashlib.sha256(f"fedcart/simulation/{config.seed}".encode()).digest()
-        log, report = load_events(settings.events, settings.format, secret=secret, site_column=column)
+        log, report = load_events(
+            settings.events, settings.format, secret=secret, site_column=column, said=said_of(settings.map)
+        )
         return log, None, {"source": Path(settings.events).name, "events": len(log), "cleaning": report.to_json()}
     if settings.synthetic == "rows":
         from simulations.plain_rows import RowsSpec, generate_rows

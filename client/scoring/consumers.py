@@ -10,11 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-import common.data.cleaning as cleaning
-import common.data.formats as formats
-import common.data.reading as reading
 from common.atomic import create_atomic
-from common.data import EventLog, load_events, mappings_of, pseudonym
+from common.data import EventLog, load_events, original_ids, pseudonym
 from common.errors import BadInputError
 from common.trust import CONSUMERS_KEY
 
@@ -93,17 +90,14 @@ def load_local(path: Path, format_name: str, key: bytes, *, with_ids: bool = Fal
 
     Raises: BadInputError for an unreadable file or one without a usable line.
     """
-    name = format_name or formats.guess_format(reading.first_line(path)) or "fedcart"
+    name = format_name or "auto"
     log, report = load_events(path, name, secret=key)
     originals = _originals(path, name, key) if with_ids else {}
     return LocalLog(log, key, report.dropped, originals)
 
 
 def _originals(path: Path, format_name: str, key: bytes) -> dict[int, str]:
-    mapping, header = reading.choose_mapping(path, mappings_of(format_name))
-    with reading.readable(path):
-        ids = cleaning.read_lines(path, mapping, header)[0]["consumer"].drop_nulls().unique()
-    return {pseudonym(original, key): original for original in ids if original.strip()}
+    return {pseudonym(original, key): original for original in original_ids(path, format_name)}
 
 
 def chunks(count: int, size: int) -> list[NDArray[np.int64]]:

@@ -9,11 +9,13 @@ from common.data.events import (
     joined,
     load_events,
     mappings_of,
+    original_ids,
     pseudonym,
     schema,
 )
 from common.data.features import FeatureSpec, feature_spec, hashed_bucket
 from common.data.formats import load_mapping
+from common.data.recognising import said_of
 from common.data.sequences import ConsumerSequences, build_sequences, holdout_mask
 
 __all__ = [
@@ -34,8 +36,10 @@ __all__ = [
     "load_events",
     "load_mapping",
     "mappings_of",
+    "original_ids",
     "pseudonym",
     "read_catalogue",
+    "said_of",
     "schema",
     "write_catalogue",
 ]

@@ -212,7 +212,7 @@ def _from_table(path: Path) -> Catalogue:
             f"{path} lacks the column item", hint="a catalogue table has item, category, name, site"
         )
     columns = [name for name in ("item", "category", "name", "site") if name in header]
-    table = reading.scan(path, (), ",").select(pl.col(columns).cast(pl.String).str.strip_chars()).collect()
+    table = reading.scan(path, columns).select(pl.col(columns).cast(pl.String).str.strip_chars())
     table = table.filter(pl.col("item").is_not_null() & (pl.col("item") != ""))
     if not table.height:
         raise BadInputError(f"{path} names no item", hint="give one line per item")

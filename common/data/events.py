@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping as Map
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -18,13 +18,17 @@ from numpy.typing import NDArray
 
 import common.data.cleaning as cleaning
 import common.data.formats as formats
+import common.data.presets as presets
 import common.data.reading as reading
-from common.data.cleaning import CleaningReport
+from common.data.cleaning import CleaningReport, Counted
 from common.data.formats import EVENT_TYPES, Mapping
+from common.data.reading import EventFiles
+from common.data.recognising import AUTO, recognise
 from common.errors import BadInputError, ConfigError
 
 __all__ = ["EVENT_TYPES", "CleaningReport", "EventLog", "load_events", "pseudonym", "pseudonyms"]
 
+MAPPING_HINT = "fedcart data check FILE --write-mapping events.toml, and name that in site.toml"
 _FLOAT_ID = re.compile(r"^(\d+)\.0+$")
 
 
@@ -143,10 +147,12 @@ def load_events(
     secret: bytes,
     site_column: str = "",
     tolerant: bool = False,
+    said: Map[str, str] | None = None,
 ) -> tuple[EventLog, CleaningReport]:
-    """Read, map, clean, pseudonymise and sort an event file (CSV, CSV.GZ, Parquet).
+    """Read, map, clean, pseudonymise and sort events: a file, a folder, a pattern, ``-`` for standard input.
 
-    ``format`` is a preset or the path of a TOML mapping; ``mapping`` overrides it. ``site_column`` reads
+    ``format`` is a preset, the path of a TOML mapping, or ``auto``; ``mapping`` overrides it; ``said``: what is
+    known of an unknown file, our column or a setting of a mapping by name. ``site_column`` reads
     the site from that column of the file. ``tolerant``: a file without a usable line is an empty log (a started site
     must not tell by an error that it has none).
     Guarantee: every line of the file is either in the log or counted, with its reason, in the report.
@@ -155,20 +161,69 @@ def load_events(
     Example:
         >>> log, report = load_events("shop.csv", "fedcart", secret=bytes(32))  # doctest: +SKIP
     """
-    path = Path(path)
+    if tolerant and format == AUTO and mapping is None:
+        raise ConfigError(
+            "a started site must know what its file means before it reads it",
+            hint=MAPPING_HINT,
+        )
     if tolerant and reading.is_blank(path):
         nothing = EventLog.from_frame(pl.DataFrame(schema=schema()))
-        return nothing, cleaning.empty_report(path.name, format)
-    chosen, header = reading.choose_mapping(path, mappings_of(format, mapping))
-    if site_column:
-        chosen = chosen.with_site_column(formats.resolve_site_column(site_column, chosen, header))
-    with reading.readable(path):
-        lines, malformed = cleaning.read_lines(path, chosen, header)
-    lines = lines.with_columns(pseudonyms(lines["consumer"], secret).alias("consumer"))
-    frame, report = cleaning.clean(lines, chosen, path.name, malformed)
+        return nothing, cleaning.empty_report(Path(path).name, format)
+    opened, notes = opened_events(path, format, mapping, site_column, said)
+    source = Path(path).name or str(path)
+    chosen, counted, kept = opened.mapping, Counted(), list[pl.DataFrame]()
+    sites: set[str] = set()
+    several = len(opened.tables) > 1
+    for name, batch in opened.batches():
+        lines = cleaning.typed_lines(batch.frame, chosen)
+        lines = lines.with_columns(pseudonyms(lines["consumer"], secret).alias("consumer"))
+        if "site" in lines.columns:
+            sites |= set(lines["site"].drop_nulls().unique())
+        where = f"{name} " if several else ""
+        usable, judged = cleaning.judge(lines, chosen, where)
+        counted = counted + judged + Counted.of_batch(batch, where)
+        kept.append(usable)
+    settled = cleaning.settle(pl.concat(kept), chosen)
+    report = cleaning.report_of(settled.frame, counted + settled.counted, chosen, source, sites)
+    report = replace(report, notes=notes)
     if not tolerant:
         cleaning.refuse_unusable(report)
-    return EventLog(cleaning.add_product_categories(frame, chosen, path)), report
+    return EventLog(cleaning.add_product_categories(settled.frame, chosen, path)), report
+
+
+def opened_events(
+    path: Path | str,
+    format_name: str,
+    mapping: Mapping | None = None,
+    site_column: str = "",
+    said: Map[str, str] | None = None,
+) -> tuple[EventFiles, tuple[str, ...]]:
+    """A source under the mapping that is named or, for ``auto``, recognised; and what it was taken for.
+
+    Raises: BadInputError that says what was found if nothing fits.
+    """
+    notes: tuple[str, ...] = ()
+    if said and (mapping is not None or format_name not in ("", AUTO)):
+        raise ConfigError("--map goes with a recognised format", hint="leave --format out, or change its mapping")
+    if mapping is None and format_name in ("", AUTO):
+        found = recognise(path, said)
+        mapping, notes = found.mapping, found.notes
+    opened = reading.open_files(path, mappings_of(format_name, mapping))
+    if site_column:
+        named = formats.resolve_site_column(site_column, opened.mapping, opened.header)
+        opened = replace(opened, mapping=opened.mapping.with_site_column(named))
+    if opened.passed_over:
+        notes = (*notes, f"passed over, not events: {', '.join(opened.passed_over[:8])}")
+    return opened, notes
+
+
+def original_ids(path: Path | str, format_name: str) -> list[str]:
+    """Every consumer's id in a source as it was written, each once: for its owner only. Raises: BadInputError."""
+    opened, _ = opened_events(path, format_name)
+    found: set[str] = set()
+    for _, batch in opened.batches():
+        found |= set(cleaning.typed_lines(batch.frame, opened.mapping)["consumer"].drop_nulls().unique())
+    return sorted(found)
 
 
 def mappings_of(format_name: str, mapping: Mapping | None = None) -> tuple[Mapping, ...]:
@@ -177,7 +232,7 @@ def mappings_of(format_name: str, mapping: Mapping | None = None) -> tuple[Mappi
         return (mapping,)
     if format_name.endswith(".toml"):
         return (formats.load_mapping(Path(format_name)),)
-    return formats.preset(format_name)
+    return presets.preset(format_name)
 
 
 def joined(pieces: Iterable[EventLog]) -> EventLog:

@@ -1,18 +1,20 @@
-"""Mappings from a foreign file to our event schema: presets for public formats, TOML for your own.
+"""``Mapping``: what the columns, words and units of a foreign file mean; TOML for your own, ``presets`` for public formats.
 
 A mapping only names columns, event words and units. It never computes anything from the data.
 """
 
 from __future__ import annotations
 
-import difflib
+import codecs
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from common.data.values.times import known_zone
 from common.errors import BadInputError
 
 EVENT_TYPES = ("login", "view", "search", "favourite", "cart", "purchase", "cancel", "review", "other")
@@ -22,7 +24,7 @@ ITEM_EVENTS = ("view", "favourite", "cart", "purchase", "cancel", "review")
 """Events that mean nothing without an item (a login or a search has none)."""
 
 COLUMNS = ("consumer", "timestamp", "event", "item", "category", "price", "quantity", "site")
-TimeUnit = Literal["text", "seconds", "milliseconds", "microseconds"]
+TimeUnit = Literal["text", "seconds", "milliseconds", "microseconds", "nanoseconds", "excel", "order"]
 
 
 class _Strict(BaseModel):
@@ -45,25 +47,48 @@ class ProductsFile(_Strict):
     name: str = ""
 
 
+class JoinedFile(_Strict):
+    """A second file with columns that the lines of the first lack: orders beside order lines. All are column names.
+
+    ``key`` is in both files; ``here`` is its name in the first where that differs.
+    """
+
+    files: tuple[str, ...]
+    key: str
+    here: str = ""
+    columns: tuple[str, ...]
+
+
 class Mapping(_Strict):
     """How the columns, event words and units of one file become ours.
 
     ``columns`` maps our names to theirs. ``names`` lists the columns of a file without header, in order.
     ``default_event`` is the event of every line where the file has no event column. ``item_name`` is the
     column with the public name of the line's item; it goes into a catalogue, never into an event.
+    ``separator`` "" is read off the header, " " means aligned columns; ``encoding`` "" is UTF-8 or what the file declares.
+    ``time_zone`` is the shop's: times without a zone are on its clock, all others are moved to it. ``time_of_day`` is a
+    column with the clock where ``timestamp`` is the date. ``fill_by``: lines with the same value there share what only the
+    first of them names (consumer, timestamp, event, site).
     """
 
     name: str
     columns: dict[str, str]
     names: tuple[str, ...] = ()
-    separator: str = Field(",", min_length=1, max_length=1)
+    separator: str = Field("", max_length=1)
+    encoding: str = ""
     events: dict[str, str] = Field(default_factory=dict)
     default_event: str = ""
     time: TimeUnit = "text"
     time_formats: tuple[str, ...] = ()
+    time_of_day: str = ""
+    time_zone: str = "UTC"
+    decimal: Literal[".", ","] = "."
+    nulls: tuple[str, ...] | None = None
+    fill_by: str = ""
     cancel: CancelRule | None = None
     price_is_total: bool = False
     products: ProductsFile | None = None
+    orders: JoinedFile | None = None
     item_name: str = ""
     max_price: float = Field(100_000.0, gt=0)
     max_quantity: float = Field(10_000.0, gt=0)
@@ -81,138 +106,65 @@ class Mapping(_Strict):
         words = {*self.events.values(), *([self.default_event] if self.default_event else [])}
         if words - set(EVENT_TYPES):
             raise ValueError(f"unknown event types {sorted(words - set(EVENT_TYPES))}, known: {list(EVENT_TYPES)}")
+        if self.encoding and not known_encoding(self.encoding):
+            raise ValueError(
+                f"encoding {self.encoding!r} is unknown; for example utf-8, cp1252, gb18030, shift_jis"
+            )
+        if not known_zone(self.time_zone):
+            raise ValueError(f"time_zone {self.time_zone!r} is unknown; for example Europe/Berlin")
         return self
 
     @property
     def source_columns(self) -> tuple[str, ...]:
         """The columns the file must have, in the order of our schema."""
-        extra = (self.cancel.column,) if self.cancel else ()
+        extra = (self.cancel.column if self.cancel else "", self.time_of_day, self.fill_by)
+        joined = self.orders.columns if self.orders else ()
         wanted = [self.columns[name] for name in COLUMNS if name in self.columns]
-        return tuple(dict.fromkeys([*wanted, *extra]))
+        key = (self.orders.here or self.orders.key,) if self.orders else ()
+        return tuple(n for n in dict.fromkeys([*wanted, *extra, *key]) if n and n not in joined)
+
+    @property
+    def has_items(self) -> bool:
+        """Whether the file says what its events are about."""
+        return "item" in self.columns
 
     def with_site_column(self, column: str) -> Mapping:
         """The same mapping with the site read from another column of the file."""
         return self.model_copy(update={"columns": {**self.columns, "site": column}})
 
+    def fitted(self, header: Sequence[str]) -> Mapping:
+        """The same mapping with the names as the file spells them: case and blanks around a name do not matter."""
+        spelled: dict[str, str] = {}
+        for name in reversed(header):
+            spelled[name.strip().casefold()] = name
 
-_SAME = {name: name for name in COLUMNS}
+        def real(name: str) -> str:
+            return name if not name or name in header else spelled.get(name.strip().casefold(), name)
 
-PRESETS: dict[str, tuple[Mapping, ...]] = {
-    "fedcart": (Mapping(name="fedcart", columns=_SAME),),
-    "online-retail": (
-        Mapping(
-            name="online-retail",
-            columns={
-                "consumer": "CustomerID",
-                "timestamp": "InvoiceDate",
-                "item": "StockCode",
-                "price": "UnitPrice",
-                "quantity": "Quantity",
-                "site": "Country",
-            },
-            default_event="purchase",
-            time_formats=("%Y-%m-%d %H:%M:%S", "%m/%d/%Y %H:%M", "%Y-%m-%d %H:%M"),
-            cancel=CancelRule(column="InvoiceNo", prefix="C"),
-            item_name="Description",
-        ),
-    ),
-    "complete-journey": (
-        Mapping(
-            name="complete-journey",
-            columns={
-                "consumer": "household_id",
-                "timestamp": "transaction_timestamp",
-                "item": "product_id",
-                "price": "sales_value",
-                "quantity": "quantity",
-                "site": "store_id",
-            },
-            default_event="purchase",
-            price_is_total=True,
-            products=ProductsFile(
-                files=("products.csv.gz", "products.csv", "products.parquet"),
-                item="product_id",
-                category="product_category",
-                name="product_type",
-            ),
-        ),
-    ),
-    "retailrocket": (
-        Mapping(
-            name="retailrocket",
-            columns={"consumer": "visitorid", "timestamp": "timestamp", "event": "event", "item": "itemid"},
-            events={"view": "view", "addtocart": "cart", "transaction": "purchase"},
-            time="milliseconds",
-        ),
-    ),
-    "taobao": (
-        Mapping(
-            name="taobao",
-            columns={
-                "consumer": "user",
-                "timestamp": "time",
-                "event": "behaviour",
-                "item": "item",
-                "category": "category",
-            },
-            names=("user", "item", "category", "behaviour", "time"),
-            events={"pv": "view", "cart": "cart", "fav": "favourite", "buy": "purchase"},
-            time="seconds",
-        ),
-    ),
-    "yoochoose": (
-        Mapping(
-            name="yoochoose",
-            columns={"consumer": "session", "timestamp": "time", "item": "item", "category": "category"},
-            names=("session", "time", "item", "category"),
-            default_event="view",
-        ),
-        Mapping(
-            name="yoochoose",
-            columns={
-                "consumer": "session",
-                "timestamp": "time",
-                "item": "item",
-                "price": "price",
-                "quantity": "quantity",
-            },
-            names=("session", "time", "item", "price", "quantity"),
-            default_event="purchase",
-        ),
-    ),
-    "rees46": (
-        Mapping(
-            name="rees46",
-            columns={
-                "consumer": "user_id",
-                "timestamp": "event_time",
-                "event": "event_type",
-                "item": "product_id",
-                "category": "category_id",
-                "price": "price",
-            },
-            events={"view": "view", "cart": "cart", "purchase": "purchase", "remove_from_cart": "other"},
-        ),
-    ),
-}
+        return self.model_copy(
+            update={
+                "columns": {ours: real(theirs) for ours, theirs in self.columns.items()},
+                "cancel": self.cancel and self.cancel.model_copy(update={"column": real(self.cancel.column)}),
+                "time_of_day": real(self.time_of_day),
+                "fill_by": real(self.fill_by),
+                "item_name": real(self.item_name),
+            }
+        )
 
-OPTIONAL_COLUMNS = {"fedcart": ("item", "category", "price", "quantity", "site")}
-"""Columns a preset reads where the file has them, and does without where not."""
+    def to_toml(self) -> str:
+        """The mapping as a file that ``load_mapping`` reads, without what is as usual."""
+        usual = {name: entry.default for name, entry in type(self).model_fields.items()}
+        tree: dict[str, Any] = self.model_dump(mode="json", exclude_none=True, exclude={"name"})
+        kept = {name: value for name, value in tree.items() if value not in (usual[name], [], {}, "")}
+        return tomli_w.dumps(dict(sorted(kept.items(), key=lambda pair: isinstance(pair[1], dict))))
 
 
-def preset(name: str) -> tuple[Mapping, ...]:
-    """The mappings of a preset; more than one where a format has several kinds of file.
-
-    Raises: BadInputError for an unknown name, with the nearest known one.
-    """
-    if name in PRESETS:
-        return PRESETS[name]
-    near = difflib.get_close_matches(name.lower().replace("_", "-"), PRESETS, n=1, cutoff=0.5)
-    guess = f"did you mean {near[0]!r}? " if near else ""
-    raise BadInputError(
-        f"unknown format {name!r}, known: {', '.join(PRESETS)}",
-        hint=f"{guess}for another file write a mapping, see docs/data.md",
-    )
+def known_encoding(name: str) -> bool:
+    """Whether Python can read it as text."""
+    try:
+        return codecs.lookup(name)._is_text_encoding
+    except LookupError:
+        return False
 
 
 def load_mapping(path: Path) -> Mapping:
@@ -232,31 +184,11 @@ def load_mapping(path: Path) -> Mapping:
         raise BadInputError(f"{path}: {where}: {message[:1].lower()}{message[1:]}", hint=hint) from None
 
 
-def missing_columns(mapping: Mapping, header: Sequence[str]) -> list[str]:
-    """Required columns of the mapping that the file lacks, in the order of the schema."""
+def missing_columns(mapping: Mapping, header: Sequence[str], optional: Sequence[str] = ()) -> list[str]:
+    """Required columns of the mapping that the file lacks, in the order of the schema. ``optional``: our names."""
     have = set(header)
-    optional = {
-        mapping.columns[name] for name in OPTIONAL_COLUMNS.get(mapping.name, ()) if name in mapping.columns
-    }
-    return [column for column in mapping.source_columns if column not in have and column not in optional]
-
-
-def guess_format(first_line: Sequence[str]) -> str:
-    """The preset that the first line of a file fits, or "" if none does."""
-    for name, mappings in PRESETS.items():
-        for mapping in mappings:
-            if not mapping.names and not missing_columns(mapping, first_line):
-                return name
-    if len(first_line) == 5 and first_line[3] in ("pv", "buy", "cart", "fav"):
-        return "taobao"
-    if (
-        len(first_line) in (4, 5)
-        and first_line[0].isdigit()
-        and first_line[1][:4].isdigit()
-        and "T" in first_line[1]
-    ):
-        return "yoochoose"
-    return ""
+    free = {mapping.columns[name] for name in optional if name in mapping.columns}
+    return [column for column in mapping.source_columns if column not in have and column not in free]
 
 
 def resolve_site_column(wanted: str, mapping: Mapping, header: Sequence[str]) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
 import common.data.reading as reading
-from common.data.events import mappings_of
+from common.data.events import opened_events
+from common.data.values.words import plain_text, without_float_tail
 
 
 def product_names(path: Path, format_name: str) -> dict[str, str]:
@@ -16,19 +18,25 @@ def product_names(path: Path, format_name: str) -> dict[str, str]:
     ``format_name`` is a preset or the path of a TOML mapping.
     Raises: BadInputError if a file cannot be read.
     """
-    mapping, _ = reading.choose_mapping(path, mappings_of(format_name))
+    opened, _ = opened_events(path, format_name)
+    mapping = opened.mapping
     source, item, name = path, mapping.columns.get("item", ""), mapping.item_name
     if mapping.products and mapping.products.name:
         beside = next((path.parent / f for f in mapping.products.files if (path.parent / f).exists()), None)
         if beside is not None:
             source, item, name = beside, mapping.products.item, mapping.products.name
-    if not name or not {item, name} <= set(reading.first_line(source, mapping.separator)):
-        return {}
-    with reading.readable(source):
-        pairs = reading.scan(source, (), mapping.separator).select(
-            pl.col(item).cast(pl.String).str.strip_chars().alias("item"),
-            pl.col(name).cast(pl.String).str.strip_chars().alias("name"),
+    if source == path:
+        tables = (
+            [batch.frame for _, batch in replace(opened, also=(name,)).batches()] if name in opened.header else []
         )
-        counted = pairs.drop_nulls().group_by("item", "name").len().collect()
+    else:
+        tables = [reading.scan(source, (item, name))] if {item, name} <= set(reading.first_line(source)) else []
+    if not name or not tables:
+        return {}
+    table = pl.concat([frame.select(item, name) for frame in tables])
+    pairs = pl.DataFrame(
+        [without_float_tail(plain_text(table[item])).alias("item"), plain_text(table[name]).alias("name")]
+    )
+    counted = pairs.drop_nulls().group_by("item", "name").len()
     best = counted.sort("len", "name", descending=[True, False]).unique("item", keep="first", maintain_order=True)
     return dict(zip(best["item"], best["name"], strict=True))

@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from common.data.cleaning import CleaningReport
 from common.data.events import EventLog, load_events
 from common.data.features import feature_spec
-from common.data.formats import PRESETS
+from common.data.presets import PRESETS
 from common.data.sequences import build_sequences
 from common.errors import BadInputError
 

@@ -15,6 +15,7 @@ from common.data.events import pseudonyms
 from common.data.formats import Mapping
 from common.data.reading import Lines
 from common.data.store.parts import Part
+from common.data.typed import COUNTED_ONLY
 
 PART_LINES = 1_000_000
 PIECE_LINES = 1_000_000
@@ -84,7 +85,7 @@ def take_in(
         if "site" in lines.columns:
             sites |= set(lines["site"].drop_nulls().unique())
         usable, judged = cleaning.judge(lines, mapping)
-        counted = counted + judged + Counted(lines=batch.malformed, malformed=batch.malformed)
+        counted = counted + judged + Counted.of_batch(batch)
         if on_disk.MARK in usable.columns and usable.height:
             marks += [usable[on_disk.MARK].min(), usable[on_disk.MARK].max()]  # type: ignore[list-item]
             marks = [min(marks), max(marks)]
@@ -111,5 +112,4 @@ def pieces(folder: Path, parts: tuple[Part, ...], mapping: Mapping) -> Iterator[
 
 
 def _kept_columns(lines: pl.DataFrame) -> list[str]:
-    counted_only = ("bad_price", "bad_quantity", "unknown_event")
-    return [name for name in lines.columns if name not in counted_only]
+    return [name for name in lines.columns if name not in COUNTED_ONLY]

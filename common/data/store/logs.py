@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
@@ -13,10 +13,13 @@ import common.data.cleaning as cleaning
 import common.data.formats as formats
 import common.data.reading as reading
 from common.data.cleaning import CleaningReport, Counted
-from common.data.events import EventLog, mappings_of
+from common.data.events import MAPPING_HINT, EventLog, mappings_of
 from common.data.formats import Mapping
+from common.data.recognising import AUTO
+from common.data.rules import report_rules
 from common.data.store.intake import Taken, take_in
 from common.data.store.streaming import file_batches
+from common.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,13 @@ class FileLog:
         """
         if reading.is_blank(self.path):
             return
+        if self.format == AUTO and self.mapping is None:
+            raise ConfigError("a started site must know what its file means before it reads it", hint=MAPPING_HINT)
         mapping, header = reading.choose_mapping(self.path, mappings_of(self.format, self.mapping))
         if self.site_column:
             mapping = mapping.with_site_column(formats.resolve_site_column(self.site_column, mapping, header))
         with tempfile.TemporaryDirectory(prefix=".spill-", dir=self.scratch) as spill:
-            taken = take_in(file_batches(self.path, mapping, header), mapping, self.secret, Path(spill))
+            taken = take_in(file_batches(self.path, mapping), mapping, self.secret, Path(spill))
             for frame in settled_frames(taken, tally):
                 yield EventLog(cleaning.add_product_categories(frame, mapping, self.path))
 
@@ -90,7 +95,7 @@ class Tally:
         if frame.height:
             first, last = str(frame["timestamp"].min()), str(frame["timestamp"].max())
             self.first, self.last = min(self.first or first, first), max(self.last, last)
-        self.counted = self.counted + replace(Counted(), repeats=piece.repeats, disorder=piece.disorder)
+        self.counted = self.counted + piece.counted
 
     def report(self, source: str, format_name: str) -> CleaningReport:
         """As ``clean`` reports of the same lines in memory."""
@@ -107,5 +112,8 @@ class Tally:
             sites_lost=tuple(sorted(set(self._taken.sites) - self.sites)),
             first=self.first,
             last=self.last,
-            rules=cleaning.report_rules(self._taken.mapping, self.counted),
+            rules=report_rules(self._taken.mapping, self.counted),
+            blank=self.counted.blank,
+            spanned=self.counted.spanned,
+            headers=self.counted.headers,
         )

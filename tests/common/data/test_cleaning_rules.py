@@ -53,7 +53,8 @@ def test_an_unusable_line_is_dropped_for_one_stated_reason(line: str, rule: str,
     [
         ("ann,2024-01-02,view,lamp,,0,,north", "zero-price", "price"),
         ("ann,2024-01-02,view,lamp,,1e9,,north", "absurd-price", "price"),
-        ("ann,2024-01-02,view,lamp,,nan,,north", "bad-price", "price"),
+        ("ann,2024-01-02,view,lamp,,inf,,north", "bad-price", "price"),
+        ("ann,2024-01-02,view,lamp,,NaN,,north", "textual-null", "price"),
         ("ann,2024-01-02,view,lamp,,cheap,,north", "bad-price", "price"),
         ("ann,2024-01-02,purchase,lamp,,5,32623,north", "absurd-quantity", "quantity"),
         ("ann,2024-01-02,purchase,lamp,,5,many,north", "bad-quantity", "quantity"),
@@ -70,9 +71,9 @@ def test_an_unusable_value_is_removed_and_its_event_kept(
 
 @pytest.mark.parametrize("times", [1, 2, 5])
 def test_a_repeated_line_is_dropped_wherever_it_stands(times: int, tmp_path: Path) -> None:
-    a, b = (f"ann,2024-01-01,view,{item},,,,north" for item in "ab")
-    later = "ann,2024-01-02,view,a,,,,north"
-    other = "bob,2024-01-01,view,a,,,,north"
+    a, b = (f"ann,2024-01-01 10:00:00,view,{item},,,,north" for item in "ab")
+    later = "ann,2024-01-02 10:00:00,view,a,,,,north"
+    other = "bob,2024-01-01 10:00:00,view,a,,,,north"
     log, report = load(tmp_path, a, b, *[a, b] * times, later, other, later)
     assert report.found("duplicate") == 2 * times + 1
     assert sorted(log.frame["item"]) == ["a", "a", "a", "b"]

@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 
 from common.data.events import EventLog, load_events, pseudonym
-from common.data.formats import PRESETS, guess_format, load_mapping
+from common.data.formats import load_mapping
+from common.data.presets import PRESETS, guess_format
 from common.errors import BadInputError
 
 SECRET = b"a secret of the site"

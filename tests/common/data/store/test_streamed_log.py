@@ -11,11 +11,15 @@ import numpy as np
 import polars as pl
 import pytest
 
+import common.data.reading.encoding as encoding
+import common.data.reading.tables as tables
 import common.data.store.intake as intake
-import common.data.store.streaming as streaming
 from common.data import build_sequences, feature_spec, holdout_mask, joined, load_events
+from common.data.formats import Mapping
+from common.data.reading import Lines, choose_mapping
 from common.data.store.logs import FileLog, Tally
 from common.data.store.rows import open_rows, write_rows
+from common.data.store.streaming import file_batches
 from common.errors import BadInputError
 
 SECRET = b"s" * 32
@@ -24,8 +28,8 @@ SECRET = b"s" * 32
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """So small that a log of a thousand lines has many chunks, parts and pieces."""
-    monkeypatch.setattr(streaming, "CHUNK_BYTES", 4_000)
-    monkeypatch.setattr(streaming, "CHUNK_ROWS", 77)
+    monkeypatch.setattr(encoding, "CHUNK_BYTES", 4_000)
+    monkeypatch.setattr(tables, "CHUNK_ROWS", 77)
     monkeypatch.setattr(intake, "PART_LINES", 150)
     monkeypatch.setattr(intake, "PIECE_LINES", 90)
 
@@ -143,10 +147,10 @@ def test_a_damaged_file_of_rows_is_refused(damage: str, tmp_path: Path) -> None:
 
 def test_a_damaged_part_is_refused_and_never_read_short(tmp_path: Path) -> None:
     path = dirty_csv(tmp_path)
-    mapping, header = streaming.reading.choose_mapping(path, (streaming.Mapping(name="f", columns={n: n for n in ("consumer", "timestamp", "event")}),))  # fmt: skip
+    mapping, _ = choose_mapping(path, (Mapping(name="f", columns={n: n for n in ("consumer", "timestamp", "event")}),))  # fmt: skip
     folder = tmp_path / "parts"
     folder.mkdir()
-    taken = intake.take_in(streaming.file_batches(path, mapping, header), mapping, SECRET, folder)
+    taken = intake.take_in(file_batches(path, mapping), mapping, SECRET, folder)
     assert len(taken.parts) > 2 and all(part.ranges == 256 for part in taken.parts)
     part = folder / taken.parts[1].name
     part.write_bytes(part.read_bytes()[:-40])
@@ -160,8 +164,8 @@ def test_a_damaged_part_is_refused_and_never_read_short(tmp_path: Path) -> None:
 def test_lines_that_were_read_again_later_do_not_count(tmp_path: Path) -> None:
     frame = pl.DataFrame({"consumer": ["a"] * 4, "timestamp": ["2024-01-01"] * 4, "event": ["login"] * 4,
                           "item": list("wxyz"), "mark": [1, 2, 3, 4]})  # fmt: skip
-    mapping = streaming.Mapping(name="f", columns={n: n for n in ("consumer", "timestamp", "event", "item")})
-    taken = intake.take_in([streaming.Lines(frame, 0)], mapping, SECRET, tmp_path)
+    mapping = Mapping(name="f", columns={n: n for n in ("consumer", "timestamp", "event", "item")})
+    taken = intake.take_in([Lines(frame, 0)], mapping, SECRET, tmp_path)
     assert taken.marks == (1, 4)
     older = replace(taken, parts=tuple(replace(part, until=3) for part in taken.parts))
     assert [p.frame["item"].to_list() for p in older.pieces()] == [["w", "x"]]
