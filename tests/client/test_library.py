@@ -9,6 +9,7 @@ import pytest
 import cli.main as front
 from client import session
 from client.library import damaged_models, kept_models, model_in_use, roll_back, use_model
+from client.scoring.model import open_model
 from common.errors import BadInputError
 from common.kit_files import require_known_files
 from tests.delivered_models import SITES, Federation, make_federation
@@ -122,7 +123,7 @@ def test_a_log_that_the_model_knows_nothing_of_is_refused_and_one_that_it_hardly
     strange.write_text("\n".join(["consumer,timestamp,event,item", *lines, ""]))
     assert front.main(["predict", str(kit.path), str(strange)]) == 2
     assert "0 % of these 9 events are about items that the model knows" in capsys.readouterr().err
-    known = next(iter(json.loads(kit.catalogue.read_text())["items"]))
+    known = open_model(model_in_use(kit).folder, site=SITES[0]).item_name(1)
     strange.write_text(
         "\n".join(["consumer,timestamp,event,item", *lines, f"c1,2024-01-01T11:00:00,view,{known}", ""])
     )
