@@ -24,7 +24,16 @@ app = typer.Typer(
 
 _SHOWN_SITES = 40
 
-Events = Annotated[Path, typer.Argument(metavar="FILE", help="event log: CSV, CSV.GZ or Parquet")]
+Events = Annotated[
+    list[str],
+    typer.Argument(metavar="FILE...", help="event log: files, folders or patterns; - for standard input"),
+]
+Map = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map", metavar="A=B", help="what a column is, as in consumer=user_id; or a setting of a mapping"
+    ),
+]
 Format = Annotated[
     str, typer.Option(metavar="NAME", help="preset or TOML mapping; left out: recognised by the columns")
 ]
@@ -33,21 +42,50 @@ Json = Annotated[bool, typer.Option("--json", help="print one JSON value")]
 
 
 @app.command(epilog="Example: fedcart data check online_retail.csv.gz --format online-retail")
-def check(file: Events, format: Format = "", json: Json = False) -> None:
-    """Read and clean an event log, and say what was dropped or changed, and why."""
-    _, report = _load(file, format, "")
+def check(
+    file: Events,
+    format: Format = "",
+    map_: Map = None,
+    write_mapping: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="write what the file was taken for: .toml, for site.toml")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace a file that exists")] = False,
+    json: Json = False,
+) -> None:
+    """Read and clean an event log; say what it was taken for, what was dropped or changed, and why."""
+    if write_mapping is not None:
+        from common.data.writing import check_writable
+
+        check_writable(write_mapping, (".toml",))
+        _refuse_to_replace((write_mapping,), force)
+    _, report = _load(file, format, "", map_)
+    if write_mapping is not None:
+        _write_mapping(file, format, map_, write_mapping)
     if json:
         show.print_json(report.to_json())
         return
     _print_report(report)
+    if write_mapping is not None:
+        typer.echo(f"the mapping: {write_mapping}")
+
+
+def _write_mapping(file: list[str], format_name: str, known: list[str] | None, path: Path) -> None:
+    from common.atomic import write_atomic
+    from common.data import said_of
+    from common.data.events import opened_events
+
+    opened, _ = opened_events(_source_of(file), _format_of(format_name), said=said_of(known or ()))
+    write_atomic(path, opened.mapping.to_toml().encode())
 
 
 @app.command(epilog="Example: fedcart data describe online_retail.csv.gz --split-by country")
-def describe(file: Events, format: Format = "", split_by: SplitBy = "", json: Json = False) -> None:
+def describe(
+    file: Events, format: Format = "", map_: Map = None, split_by: SplitBy = "", json: Json = False
+) -> None:
     """Statistics per site. True counts of your own data: for your eyes, never part of a release."""
     from common.data.describe import describe as statistics
 
-    log, report = _load(file, format, split_by)
+    log, report = _load(file, format, split_by, map_)
     description = statistics(log)
     if json:
         show.print_json(description.to_json())
@@ -113,6 +151,7 @@ def _write_market(spec: SyntheticSpec, seed: int, files: tuple[Path, Path, Path]
 def catalogue(
     file: Events,
     format: Format = "",
+    map_: Map = None,
     split_by: SplitBy = "",
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="file to write: .json")] = None,
     max_items: Annotated[int, typer.Option(metavar="N", help="most frequent items; 0: all", min=0)] = 0,
@@ -122,15 +161,15 @@ def catalogue(
     """Write the catalogue of an event log. It shows what consumers touched: an uncharged release, labelled so."""
     from common.data.writing import check_writable
 
-    target = out or Path(f"{file.name.split('.')[0]}.catalogue.json")
+    target = out or Path(f"{Path(file[0]).name.split('.')[0] or 'events'}.catalogue.json")
     check_writable(target, (".json",))
     _refuse_to_replace((target,), force)
 
     from common.data import catalogue_from_events, write_catalogue
     from common.data.product_names import product_names
 
-    log, _ = _load(file, format, split_by)
-    names = product_names(file, _format_of(format))
+    log, _ = _load(file, format, split_by, map_)
+    names = product_names(_source_of(file), _format_of(format), map_ or ())
     built = catalogue_from_events(log, max_items=max_items, names=names)
     write_catalogue(built, target)
     if json:
@@ -147,12 +186,19 @@ def _format_of(named: str) -> str:
     return named or "auto"
 
 
-def _load(file: Path, format_name: str, split_by: str) -> tuple[EventLog, CleaningReport]:
-    from common.data import load_events
+def _source_of(files: list[str]) -> str:
+    return os.pathsep.join(files)
 
-    name = _format_of(format_name)
+
+def _load(
+    files: list[str], format_name: str, split_by: str, known: list[str] | None = None
+) -> tuple[EventLog, CleaningReport]:
+    from common.data import load_events, said_of
+
     # ids are compared within this command only: a secret that nobody keeps is the safest
-    return load_events(file, name, secret=os.urandom(32), site_column=split_by)
+    secret = os.urandom(32)
+    said = said_of(known or ())
+    return load_events(_source_of(files), _format_of(format_name), secret=secret, site_column=split_by, said=said)
 
 
 def _refuse_to_replace(paths: tuple[Path, ...], force: bool) -> None:
@@ -170,15 +216,26 @@ def _with_text_ids(frame: Any) -> Any:
 
 
 def _print_report(report: CleaningReport) -> None:
+    from common.plain_text import shown
+
     share = report.kept / report.lines
-    typer.echo(f"{report.status}: {report.kept:,} of {report.lines:,} lines usable ({share:.1%})\n")
+    typer.echo(f"{report.status}: {report.kept:,} of {report.lines:,} lines usable ({share:.1%})")
+    for note in report.notes:
+        typer.echo(f"  {shown(note, 300)}")
+    typer.echo("")
     rows = [
-        (rule.rule, f"{rule.found:,}", f"{rule.dropped:,}", f"{rule.action}: {rule.reason}")
+        (
+            rule.rule,
+            f"{rule.found:,}",
+            f"{rule.dropped:,}",
+            f"{rule.action}: {rule.reason}",
+            shown(rule.example, 100),
+        )
         for rule in report.rules
         if rule.found
     ]
     if rows:
-        show.table("", ("rule", "lines", "dropped", "what was done"), rows)
+        show.table("", ("rule", "lines", "dropped", "what was done", "for example"), rows)
         typer.echo("")
     else:
         typer.echo("no rule found anything to drop or change\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -23,7 +24,13 @@ app = typer.Typer(add_completion=False)
 
 
 Scenario = Annotated[str | None, typer.Argument(help="TOML file, or the name of a shipped scenario")]
-Events = Annotated[Path | None, typer.Option(help="event log: CSV, CSV.GZ or Parquet", metavar="FILE")]
+Events = Annotated[
+    list[str] | None,
+    typer.Option(help="event log: file, folder, pattern or - for stdin; may be given again", metavar="ANYTHING"),
+]
+Map = Annotated[
+    list[str] | None, typer.Option("--map", help="what a column is, as in consumer=user_id", metavar="A=B")
+]
 Format = Annotated[str | None, typer.Option(help="preset or mapping of the event log", metavar="NAME")]
 Catalogue = Annotated[Path | None, typer.Option(help="public catalogue of items", metavar="FILE")]
 Sites = Annotated[int | None, typer.Option(help="number of sites to deal the consumers to", metavar="N")]
@@ -67,11 +74,12 @@ Json = Annotated[bool, typer.Option("--json", help="only the summary, as JSON, o
 class DataOptions:
     """Which consumers, and how they are dealt to sites. None: as the settings say."""
 
-    events: Path | None = None
+    events: str | None = None
     format: str | None = None
     catalogue: Path | None = None
     sites: int | None = None
     split_by: str | None = None
+    map: tuple[str, ...] | None = None
 
     def settings(self) -> dict[str, Any]:
         """By key, None where nothing was chosen. Raises: ConfigError."""
@@ -132,6 +140,7 @@ def simulate(
     scenario: Scenario = None,
     events: Events = None,
     format: Format = None,
+    map_: Map = None,
     catalogue: Catalogue = None,
     sites: Sites = None,
     split_by: SplitBy = None,
@@ -158,7 +167,14 @@ def simulate(
     from simulations.jobs import new_job, resumed_job
 
     chosen = chosen_settings(
-        DataOptions(events, format, catalogue, sites, split_by),
+        DataOptions(
+            os.pathsep.join(events) if events else None,
+            format,
+            catalogue,
+            sites,
+            split_by,
+            tuple(map_) if map_ else None,
+        ),
         RunOptions(recipe, rounds, epsilon, no_privacy, aggregation, drop, baselines, seed),
         SpeedOptions(engine, workers, trainer),
     )

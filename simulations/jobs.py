@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,9 +39,10 @@ def coherent(chosen: Mapping[str, Any]) -> dict[str, Any]:
             f"{chosen['data.sites']} sites and a split by {split_by} contradict each other",
             hint="a column makes its own sites; a number of sites goes with a split by consumers or items",
         )
-    for key in ("data.events", "data.catalogue"):
-        if key in wanted:
-            wanted[key] = _existing(Path(wanted[key]))
+    if "data.events" in wanted:
+        wanted["data.events"] = _event_source(os.fspath(wanted["data.events"]))
+    if "data.catalogue" in wanted:
+        wanted["data.catalogue"] = _existing(Path(wanted["data.catalogue"]))
     if "data.sites" in wanted and "data.events" in wanted:
         wanted.setdefault("data.split_by", "consumers")
     return wanted
@@ -108,6 +111,21 @@ def _existing(path: Path) -> str:
     if not path.is_file():
         raise BadInputError(f"no such file: {path}", hint="check the path")
     return str(path.resolve())
+
+
+def _event_source(text: str) -> str:
+    """A source as it is found from everywhere: absolute paths; patterns and ``-`` stay. Raises: BadInputError."""
+    if text == "-":
+        return text
+    if Path(text).exists():
+        return str(Path(text).resolve())
+    if os.pathsep in text:
+        return os.pathsep.join(_event_source(part) for part in text.split(os.pathsep) if part)
+    if glob.has_magic(text):
+        if not glob.glob(text, recursive=True):
+            raise BadInputError(f"no file fits {text}", hint="check the pattern; quote it if the shell expands it")
+        return os.path.abspath(text)
+    return _existing(Path(text))
 
 
 def _name_of(path: Path) -> str:

@@ -27,7 +27,7 @@ from simulations.carried import begin_ledger, carried_from
 from simulations.tasks.half import oracle_of
 
 if TYPE_CHECKING:
-    from common.data import Catalogue, ConsumerSequences, FeatureSpec
+    from common.data import Catalogue, ConsumerSequences, EventLog, FeatureSpec
     from simulations.partition import Partition
 
 COORDINATOR_NAME = "coordinator"
@@ -59,7 +59,7 @@ def deal_data(config: RunConfig) -> DealtData:
     from simulations.pseudonyms import with_random_pseudonyms
 
     log, catalogue, data = _events(config)
-    by = config.data.split_by if config.data.split_by in _OTHER_SPLITS else "column"
+    by, said = _split_of(config, log)
     dealt = partition(
         log,
         by=by,  # type: ignore[arg-type]
@@ -79,7 +79,7 @@ def deal_data(config: RunConfig) -> DealtData:
     if task_named(config.task).looks_up_items:
         require_shared_items(masks, config.aggregation.min_stockists)
     rows = oracle_of(config.task).encoded(config, dealt, spec, catalogue)
-    return DealtData(dealt, catalogue, spec, masks, data | {"notes": list(dealt.notes)}, rows)
+    return DealtData(dealt, catalogue, spec, masks, data | {"notes": [*said, *dealt.notes]}, rows)
 
 
 def _events(config: RunConfig) -> tuple[Any, Catalogue | None, dict[str, Any]]:
@@ -87,7 +87,7 @@ def _events(config: RunConfig) -> tuple[Any, Catalogue | None, dict[str, Any]]:
 
     settings = config.data
     if settings.events:
-        column = "" if settings.split_by in _OTHER_SPLITS else settings.split_by
+        column = "" if settings.split_by in (*_OTHER_SPLITS, "site") else settings.split_by
         secret = hashlib.sha256(f"fedcart/simulation/{config.seed}".encode()).digest()
         log, report = load_events(
             settings.events, settings.format, secret=secret, site_column=column, said=said_of(settings.map)
@@ -116,6 +116,19 @@ def _events(config: RunConfig) -> tuple[Any, Catalogue | None, dict[str, Any]]:
     )
 
 
+def _split_of(config: RunConfig, log: EventLog) -> tuple[str, tuple[str, ...]]:
+    """How the consumers are dealt to sites, in a word of ``partition``; and what must be said about it."""
+    wanted = config.data.split_by
+    if wanted in _OTHER_SPLITS:
+        return wanted, ()
+    if config.data.events and "site" not in log.frame.columns:
+        return "consumers", (
+            f"no column of the log names a site: consumers are dealt to {config.data.sites} equal sites; "
+            "--split-by COLUMN makes natural ones",
+        )
+    return "column", ()
+
+
 def _check_sites(sites: int, config: RunConfig) -> None:
     needed = max(config.aggregation.min_sites, 3 if config.aggregation.mode == "secure" else 1)
     if sites < needed:
@@ -135,7 +148,7 @@ def _catalogue(config: RunConfig, known: Catalogue | None, dealt: Partition) -> 
         return None
     if known is not None and config.data.split_by == "site":
         return _with_merged_stock(known, dealt)
-    names = product_names(Path(config.data.events), config.data.format) if config.data.events else None
+    names = product_names(config.data.events, config.data.format, config.data.map) if config.data.events else None
     return catalogue_from_events(dealt.log(), max_items=config.features.max_items, names=names)
 
 

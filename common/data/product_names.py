@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,20 +10,22 @@ import polars as pl
 
 import common.data.reading as reading
 from common.data.events import opened_events
+from common.data.recognising import said_of
 from common.data.values.words import plain_text, without_float_tail
 
 
-def product_names(path: Path, format_name: str) -> dict[str, str]:
+def product_names(path: Path | str, format_name: str, known: Sequence[str] = ()) -> dict[str, str]:
     """The most frequent name of each item of an event file; empty where its format knows no names.
 
     ``format_name`` is a preset or the path of a TOML mapping.
     Raises: BadInputError if a file cannot be read.
     """
-    opened, _ = opened_events(path, format_name)
+    opened, _ = opened_events(path, format_name, said=said_of(known))
     mapping = opened.mapping
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
     source, item, name = path, mapping.columns.get("item", ""), mapping.item_name
     if mapping.products and mapping.products.name:
-        beside = next((path.parent / f for f in mapping.products.files if (path.parent / f).exists()), None)
+        beside = next((folder / f for f in mapping.products.files if (folder / f).exists()), None)
         if beside is not None:
             source, item, name = beside, mapping.products.item, mapping.products.name
     if source == path:
