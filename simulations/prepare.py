@@ -20,6 +20,7 @@ from common.atomic import write_atomic
 from common.config import RunConfig
 from common.deployment import Kits, SiteKit
 from common.errors import BadInputError
+from common.plain_text import shown
 from common.plan import RunPlan
 from common.run import RunFolder, SiteFacts
 from common.trust import Identity, Roster
@@ -70,16 +71,19 @@ def deal_data(config: RunConfig) -> DealtData:
         small=config.data.small_sites,
     )
     _check_sites(len(dealt.sites), config)
+    dealt, called = with_plain_names(dealt)
     if config.data.events:  # real people: what is stored must not be found again from the public seed
         keys = {name: holdout_key(config.seed, kit_name(name)) for name in dealt.names}
         dealt = with_random_pseudonyms(dealt, keys, config.privacy.holdout)
-    catalogue = _catalogue(config, catalogue, dealt)
+    catalogue = _renamed(_catalogue(config, catalogue, dealt), called)
     spec = feature_spec(catalogue, item_buckets=config.features.item_buckets)
     masks = shared_item_masks(spec, catalogue, dealt.names, config.aggregation.min_stockists)
     if task_named(config.task).looks_up_items:
         require_shared_items(masks, config.aggregation.min_stockists)
     rows = oracle_of(config.task).encoded(config, dealt, spec, catalogue)
-    return DealtData(dealt, catalogue, spec, masks, data | {"notes": [*said, *dealt.notes]}, rows)
+    return DealtData(
+        dealt, catalogue, spec, masks, data | {"notes": [*said, *dealt.notes, *map(_called, called.items())]}, rows
+    )
 
 
 def _events(config: RunConfig) -> tuple[Any, Catalogue | None, dict[str, Any]]:
@@ -157,6 +161,33 @@ def _with_merged_stock(known: Catalogue, dealt: Partition) -> Catalogue:
     left_over = [mask for site, mask in known.stock.items() if site not in dealt.names]
     union = np.any(left_over, axis=0) if left_over else np.zeros(len(known.items) + 1, dtype=np.bool_)
     return replace(known, stock={name: known.stock.get(name, union) for name in dealt.names})
+
+
+def with_plain_names(dealt: Partition) -> tuple[Partition, dict[str, str]]:
+    """Sites whose names would be one folder, one roster name or none, under names of their own; and which those are.
+
+    Names that differ in case or in marks only, that are of another script, or that are the coordinator's.
+    """
+    called: dict[str, str] = {}
+    taken = {COORDINATOR_NAME}
+    for name in sorted(dealt.names):
+        plain = kit_name(name)
+        if plain.casefold() in taken or not re.search(r"[A-Za-z0-9]", name):
+            called[name] = f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        taken.add(kit_name(called.get(name, name)).casefold())
+    sites = tuple(replace(site, name=called.get(site.name, site.name)) for site in dealt.sites)
+    return (replace(dealt, sites=sites) if called else dealt), called
+
+
+def _called(pair: tuple[str, str]) -> str:
+    return f"the site {shown(pair[0], 60)!r} is called {pair[1]} in files and messages"
+
+
+def _renamed(catalogue: Catalogue | None, called: dict[str, str]) -> Catalogue | None:
+    """The catalogue with the sites under the names they are called by."""
+    if catalogue is None or not called:
+        return catalogue
+    return replace(catalogue, stock={called.get(site, site): mask for site, mask in catalogue.stock.items()})
 
 
 def kit_name(site: str) -> str:

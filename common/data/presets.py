@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Sequence
 
 from common.data.formats import COLUMNS, CancelRule, Mapping, ProductsFile, missing_columns
+from common.data.shop_presets import SHOP_OPTIONAL, SHOP_PRESETS
 from common.errors import BadInputError
 
 _SAME = {name: name for name in COLUMNS}
@@ -107,9 +108,13 @@ PRESETS: dict[str, tuple[Mapping, ...]] = {
             events={"view": "view", "cart": "cart", "purchase": "purchase", "remove_from_cart": "other"},
         ),
     ),
+    **SHOP_PRESETS,
 }
 
-OPTIONAL_COLUMNS: dict[str, tuple[str, ...]] = {"fedcart": ("item", "category", "price", "quantity", "site")}
+OPTIONAL_COLUMNS: dict[str, tuple[str, ...]] = {
+    "fedcart": ("item", "category", "price", "quantity", "site"),
+    **SHOP_OPTIONAL,
+}
 """Columns a preset reads where the file has them, and does without where not."""
 
 
