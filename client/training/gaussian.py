@@ -63,12 +63,12 @@ class GaussianMechanism:
     def noise(self, size: int) -> NDArray[np.float64]:
         """Noise for every coordinate of one sum, in double precision: ``float64[size]``; zeros without privacy."""
         rate, self._sampled = _EVERYBODY if self._sampled is None else self._sampled, None
-        drawn = np.zeros(size)
         multiplier = self._noise.multiplier
-        if multiplier > 0:
-            scale = multiplier * self._noise.sensitivity
-            self._stream.fill_gaussian(drawn, scale=scale, hardened=self._noise.hardened, turn=self._noise.turn)
-            self._steps[multiplier, rate] = self._steps.get((multiplier, rate), 0) + 1
+        if not multiplier > 0:
+            return np.zeros(size)
+        drawn, scale = np.empty(size), multiplier * self._noise.sensitivity
+        self._stream.fill_gaussian(drawn, scale=scale, hardened=self._noise.hardened, turn=self._noise.turn)
+        self._steps[multiplier, rate] = self._steps.get((multiplier, rate), 0) + 1
         return drawn
 
     def events(self) -> tuple[PrivacyEvent, ...]:

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from client.training.gaussian import GaussianMechanism, Noise
 from client.training.gradients import GradientDiagnostics, GradientEngine
@@ -25,6 +25,8 @@ from common.model import Vector
 from common.privacy import TRAIN_SIDE, PrivacyEvent
 from common.tasks.local_steps import LocalConstants, local_constants, rounding_slack as rounding_slack
 from common.trust.randomness import Floats, RandomStream, SeededStream
+
+_STRETCH = 1 << 15  # numbers
 
 
 @dataclass(frozen=True)
@@ -110,14 +112,30 @@ def train_locally(engine: GradientEngine, start: Vector, plan: LocalPlan, stream
         for _ in range(plan.steps):
             rows = mechanism.sample(plan.sampling_rate, engine.consumers)
             gradient, batch = engine.clipped_sum(rows)
-            noise = mechanism.noise(len(gradient))
-            diagnostics.add(batch, plan.clip, float(gradient.norm()), float(np.linalg.norm(noise)))
-            gradient = gradient.add_(torch.from_numpy(noise)).div_(plan.expected_batch).float()
+            noise = torch.from_numpy(mechanism.noise(len(gradient)))
+            gradient, lengths = noised_mean(gradient, noise, plan.expected_batch)
+            diagnostics.add(batch, plan.clip, *lengths)
             if plan.proximal:
                 gradient.add_(theta - anchor, alpha=plan.proximal)
             optimizer.step(theta, gradient)
     update = (theta - anchor).numpy()
     return LocalResult(update, mechanism.events(), diagnostics)
+
+
+def noised_mean(total: Tensor, noise: Tensor, divisor: float) -> tuple[Tensor, tuple[float, float]]:
+    """``(total + noise) / divisor`` in double precision, rounded once, and the L2 lengths of sum and noise.
+
+    Shapes: ``float64[d]`` each, ``total`` is overwritten; result: ``float32[d]``. A stretch that fits the cache at a time:
+    a pass over whole vectors costs as much as drawing a third of the noise.
+    """
+    mean, squares = torch.empty(len(total)), [0.0, 0.0]
+    for begin in range(0, len(total), _STRETCH):
+        here = slice(begin, begin + _STRETCH)
+        part, drawn = total[here], noise[here]
+        squares[0] += float(torch.dot(part, part))
+        squares[1] += float(torch.dot(drawn, drawn))
+        mean[here] = part.add_(drawn).div_(divisor)
+    return mean, (math.sqrt(squares[0]), math.sqrt(squares[1]))
 
 
 def torch_turn(angle: Floats) -> tuple[Floats, Floats]:

@@ -16,12 +16,13 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 from numpy.typing import NDArray
 
+Buffer: TypeAlias = bytes | memoryview
 Floats: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
 
 KEY_BYTES = 32
 _BLOCK_PAIRS = 1 << 14  # pairs per pass: small enough that every intermediate stays in the L2 cache
 _LOW_63_BITS = np.int64(2**63 - 1)
-_ZEROS = bytes(16 * _BLOCK_PAIRS)
+_ZEROS = memoryview(bytes(16 * _BLOCK_PAIRS))  # a part of it is no copy
 
 
 def cosine_and_sine(angle: Floats) -> tuple[Floats, Floats]:
@@ -66,7 +67,7 @@ class RandomStream:
             self._process = os.getpid()
         size = count * np.dtype(kind).itemsize
         room = np.empty(size + 15, dtype=np.uint8)  # the cipher may ask for one block more than it writes
-        zeros = _ZEROS[:size] if size <= len(_ZEROS) else bytes(size)
+        zeros: Buffer = _ZEROS[:size] if size <= len(_ZEROS) else bytes(size)
         self._cipher.update_into(zeros, room.data)
         return room[:size].view(kind)
 

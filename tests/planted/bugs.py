@@ -173,14 +173,14 @@ def a_scale_out_of_the_norm(patch: Patch) -> None:
 
 
 def gram_halved_on_long_rows(patch: Patch) -> None:
-    true = norms._looped
+    true = norms._by_length
 
     def halved(record: Outer) -> torch.Tensor:
         squares = true(record)
         lengths = torch.bincount(record.rows.consumer, minlength=record.rows.consumers)
         return torch.where(lengths > 60, squares / 2, squares)
 
-    patch.setattr(norms, "_looped", halved)
+    patch.setattr(norms, "_by_length", halved)
 
 
 def tied_cross_term_missing(patch: Patch) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from client.training.dpsgd.arena import Arena
-from client.training.dpsgd.clipping import ClippedGradient, gradient_views
+from client.training.dpsgd.clipping import ClippedBatch, ClippedGradient, gradient_views
 from client.training.gradients import GradientDiagnostics, Index
 from common.model import Batcher, FlatParameters, SequenceModel
 
@@ -40,15 +40,19 @@ class TapeEngine:
         self.model.train()
         with_steps = rows[self.batcher.steps[rows] > 0]
         parts = in_parts(with_steps, self.micro_batch)
-        self._total.zero_()
-        done = []
-        for part in parts:
-            done.append(self.core.add(self.batcher.packed(part), self._views, fresh=True))
-            self._total.add_(self.parameters.gradient)
+        done = [self._add(part, first=number == 0) for number, part in enumerate(parts)]
+        if not parts:
+            self._total.zero_()
         absent = np.zeros(len(rows) - len(with_steps), dtype=np.float32)
         norms = np.concatenate([*(d.norms.numpy() for d in done), absent])
         losses = np.concatenate([*(d.losses.numpy() for d in done), absent])
         return self._total, GradientDiagnostics(norms, losses)
+
+    def _add(self, part: Index, *, first: bool) -> ClippedBatch:
+        done = self.core.add(self.batcher.packed(part), self._views, fresh=True)
+        gradient = self.parameters.gradient
+        _ = self._total.copy_(gradient) if first else self._total.add_(gradient)
+        return done
 
 
 def in_parts(rows: Index, size: int) -> Sequence[Index]:

@@ -55,26 +55,31 @@ def forward(x: Tensor, weights: Weights, tape: Tape) -> Saved:
     i, f, g, o = gates.view(rows, 4, hidden).unbind(1)
     steps = steps_of(sizes, gates, inputs, i, f, g, o, state, tanh, outputs)
     into = [*inputs[:, width:].split(sizes)[1:], None]  # where a step's output is the next one's input
-    _run(steps, into, shift, weight)
+    _run(steps, into, sizes, (shift, weight))
     return Saved(gates, state, tanh, outputs, inputs)
 
 
 @torch.inference_mode()  # without autograd's part of every call; nothing is allocated here
-def _run(steps: list[tuple[Tensor, ...]], into: list[Tensor | None], shift: Tensor, weight: Tensor) -> None:
-    minus_one, before = torch.full_like(shift[0], -1.0), None
-    for (z, a, i_t, f_t, g_t, o_t, c_t, t_t, h_t), after in zip(steps, into, strict=True):
+def _run(
+    steps: list[tuple[Tensor, ...]], into: list[Tensor | None], sizes: list[int], affine: tuple[Tensor, Tensor]
+) -> None:
+    shift, weight = affine
+    minus_one, before, count = torch.full_like(shift[0], -1.0), None, 0
+    # the sizes are at hand: asking a tensor for its length is a call through Python
+    for (z, a, i_t, f_t, g_t, o_t, c_t, t_t, h_t), after, n, more in zip(
+        steps, into, sizes, [*sizes[1:], 0], strict=True
+    ):
         torch.addmm(shift, a, weight, out=z).sigmoid_()
         torch.add(minus_one, g_t, alpha=2, out=g_t)
         if before is None:
             torch.mul(i_t, g_t, out=c_t).mul_(2)
         else:
-            before = before if len(before) == len(z) else before[: len(z)]
-            torch.mul(f_t, before, out=c_t).addcmul_(i_t, g_t, value=2)
+            torch.mul(f_t, before if count == n else before[:n], out=c_t).addcmul_(i_t, g_t, value=2)
         torch.add(minus_one, torch.sigmoid(c_t, out=t_t), alpha=2, out=t_t)
         torch.mul(o_t, t_t, out=h_t)
         if after is not None:
-            after.copy_(h_t if len(h_t) == len(after) else h_t[: len(after)])
-        before = c_t
+            after.copy_(h_t if n == more else h_t[:more])
+        before, count = c_t, n
 
 
 def backward(grad: Tensor, w_hh: Tensor, saved: Saved, tape: Tape) -> Tensor:
@@ -87,33 +92,39 @@ def backward(grad: Tensor, w_hh: Tensor, saved: Saved, tape: Tape) -> Tensor:
     carry = tape.take((sizes[0], hidden), grad).zero_()  # gradient by c
     room = tape.take((sizes[0], hidden), grad)
     three, last = gates[:, : 3 * hidden].view(rows, 3, hidden), gates[:, 3 * hidden :]
-    _run_back(steps_of(sizes, gates, grad, by_state, three, last, forget), w_hh, carry, room)
+    _run_back(steps_of(sizes, gates, grad, by_state, three, last, forget), sizes, w_hh, (carry, room))
     return gates
 
 
 @torch.inference_mode()
-def _run_back(steps: list[tuple[Tensor, ...]], w_hh: Tensor, carry: Tensor, room: Tensor) -> None:
-    after = None
-    for d_t, g_t, a_t, k_t, o_t, f_t in reversed(steps):
-        dh = output_grad(g_t, after, w_hh, room)
-        dc = carry if len(dh) == len(carry) else carry[: len(dh)]
+def _run_back(
+    steps: list[tuple[Tensor, ...]], sizes: list[int], w_hh: Tensor, rooms: tuple[Tensor, Tensor]
+) -> None:
+    carry, room = rooms
+    after, later = None, 0
+    for (d_t, g_t, a_t, k_t, o_t, f_t), n in zip(reversed(steps), reversed(sizes), strict=True):
+        dh = output_grad(g_t, after, w_hh, (room, sizes[0], n, later))
+        dc = carry if n == sizes[0] else carry[:n]
         dc.addcmul_(dh, a_t)
         k_t.mul_(dc[:, None, :])
         o_t.mul_(dh)
         dc.mul_(f_t)
-        after = d_t
+        after, later = d_t, n
 
 
-def output_grad(grad: Tensor, after: Tensor | None, w_hh: Tensor, room: Tensor) -> Tensor:
-    """Gradient by a step's output: from above, and from the gates of the step after, which has fewer rows."""
+def output_grad(grad: Tensor, after: Tensor | None, w_hh: Tensor, room: tuple[Tensor, int, int, int]) -> Tensor:
+    """Gradient by a step's output: from above, and from the gates of the step after, which has fewer rows.
+
+    ``room``: memory for it, and the rows of that, of ``grad`` and of ``after``.
+    """
     if after is None:
         return grad
-    n, m = len(grad), len(after)
-    if m == n == len(room):
-        return torch.addmm(grad, after, w_hh, out=room)
-    torch.addmm(grad[:m], after, w_hh, out=room[:m])
-    room[m:n] = grad[m:]
-    return room[:n]
+    place, most, n, m = room
+    if m == n == most:
+        return torch.addmm(grad, after, w_hh, out=place)
+    torch.addmm(grad[:m], after, w_hh, out=place[:m])
+    place[m:n] = grad[m:]
+    return place[:n]
 
 
 def _factors(saved: Saved, tape: Tape) -> tuple[Tensor, Tensor]:

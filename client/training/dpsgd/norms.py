@@ -7,7 +7,7 @@ Gram form), Bu et al. 2023 (choice between Gram and direct form by cost).
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -18,11 +18,14 @@ from client.training.dpsgd.processor import one_blas_thread
 from client.training.dpsgd.records import Outer, Picked, Record, Summed
 from client.training.dpsgd.rows import RowMap
 
+Stack: TypeAlias = NDArray[Any]
+
 # speeds of a small product (Gram) and of a batched weight gradient (direct), measured: docs/dpsgd.md
 _FAST_STEPS, _DIRECT_SPEED, _SQUARE_SPEED = 60, 50.0, 8.0  # steps; multiplications and numbers per ns
 _CALL_NS = 8_000.0  # what a batched Gram form saves per consumer in calls
 _LARGEST_INPUT = 1e4
 _LARGEST = torch.finfo(torch.float32).max
+_DIRECT_NUMBERS = 1 << 17  # of weight gradients made at a time: they stay in the L2 cache
 _REFINE_BELOW = 1 / 32  # share of the rows' squares under which cancellation is worth doubles
 
 
@@ -82,7 +85,7 @@ def _outer_squares(record: Record) -> tuple[Tensor, Tensor]:
     steps = len(rows) // max(rows.consumers, 1)
     if rows.time_major and record.scale is None and _prefers_gram(steps, record, per_call_ns=_CALL_NS):
         return _batched(record, steps)
-    return _looped(record), rows.total(row_squares(record.grads) * _input_squares(record))
+    return _by_length(record), rows.total(row_squares(record.grads) * _input_squares(record))
 
 
 def row_squares(rows: Tensor) -> Tensor:
@@ -114,25 +117,49 @@ def _batched(record: Outer, steps: int) -> tuple[Tensor, Tensor]:
     return grads.sum((1, 2)), grads.diagonal(dim1=1, dim2=2).sum(1)
 
 
-def _looped(record: Outer) -> Tensor:
-    """Squared norms consumer by consumer, each in its cheaper form. numpy: a call costs a third of torch's,
-    and it makes ``x @ x.T`` half a product (syrk).
+def _by_length(record: Outer) -> Tensor:
+    """Squared norms of consumers of one number of rows at a time, each in its cheaper form. numpy: it makes ``x @ x.T``
+    half a product (syrk), for each matrix of a stack.
     """
-    biases, square = len(record.biases), [0.0] * record.rows.consumers
-    scale = record.grads.new_ones(len(record.rows)) if record.scale is None else record.scale
-    views = [consumer_views(record.rows, t) for t in (record.grads, record.scaled_inputs, scale[:, None])]
-    room = np.empty((record.grads.shape[1], record.inputs.shape[1]), record.grads.numpy().dtype)
-    for b, (x, a, one) in enumerate(zip(*views, strict=True)):
-        if len(x) == 0:
+    rows, square = record.rows, np.zeros(record.rows.consumers, record.grads.numpy().dtype)
+    scale = None if record.scale is None else rows.in_order(record.scale).numpy()
+    x, a = rows.in_order(record.grads).numpy(), rows.in_order(record.scaled_inputs).numpy()
+    for first, last, begin, steps in rows.runs:
+        if steps == 0:
             continue
-        if _prefers_gram(len(x), record):
-            gram = x @ x.T
-            square[b] = float(np.vdot(gram, a @ a.T)) + biases * float(np.vdot(one, gram @ one))
-        else:
-            np.matmul(x.T, a, out=room)
-            shift = one.T @ x
-            square[b] = float(np.vdot(room, room)) + biases * float(np.vdot(shift, shift))
-    return record.grads.new_tensor(square)
+        part, end = (last - first, steps, -1), begin + (last - first) * steps
+        one = None if scale is None else scale[begin:end].reshape(part[:2])
+        form = _gram_squares if _prefers_gram(steps, record) else _direct_squares
+        square[first:last] = form(x[begin:end].reshape(part), a[begin:end].reshape(part), one, len(record.biases))
+    return torch.from_numpy(square)
+
+
+def _gram_squares(x: Stack, a: Stack, one: Stack | None, biases: int) -> Stack:
+    """``|x^T a|^2`` from products of rows with rows: ``[n, T, .] -> [n]``; ``one``: what the biases' rows are scaled by."""
+    gram, other = np.matmul(x, x.transpose(0, 2, 1)), np.matmul(a, a.transpose(0, 2, 1))
+    if biases:
+        other += biases if one is None else biases * (one[:, :, None] * one[:, None, :])
+    return _dots(gram, other)
+
+
+def _direct_squares(x: Stack, a: Stack, one: Stack | None, biases: int) -> Stack:
+    """The same from the weights' gradients themselves, a few consumers at a time."""
+    found = np.empty(len(x), x.dtype)
+    step = max(1, _DIRECT_NUMBERS // (x.shape[2] * a.shape[2]))
+    for begin in range(0, len(x), step):
+        some = slice(begin, begin + step)
+        weight = np.matmul(x[some].transpose(0, 2, 1), a[some])
+        found[some] = _dots(weight, weight)
+    if biases:
+        shift = x.sum(1) if one is None else np.matmul(one[:, None, :], x)[:, 0]
+        found += biases * _dots(shift, shift)
+    return found
+
+
+def _dots(x: Stack, y: Stack) -> Stack:
+    """Inner product of each pair of a stack, by BLAS: as exact as ``vdot``. Shapes: ``[n, ...] -> [n]``."""
+    found: Stack = np.matmul(x.reshape(len(x), 1, -1), y.reshape(len(y), -1, 1))[:, 0, 0]
+    return found
 
 
 def consumer_views(rows: RowMap, values: Tensor) -> list[NDArray[Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -52,6 +53,13 @@ class RowMap:
         """First and last + 1 row of each consumer once the rows lie consumer after consumer."""
         ends = np.cumsum(self.counts)
         return list(zip((ends - self.counts).tolist(), ends.tolist(), strict=True))
+
+    @cached_property
+    def runs(self) -> list[tuple[int, int, int, int]]:
+        """Neighbouring consumers with equally many rows: first, last + 1, place of their first row in order, rows of each."""
+        edges = [0, *(np.flatnonzero(np.diff(self.counts)) + 1).tolist(), self.consumers]
+        ends = np.cumsum(self.counts) - self.counts
+        return [(a, b, int(ends[a]), int(self.counts[a])) for a, b in pairwise(edges) if a < b]
 
     @cached_property
     def time_major(self) -> bool:
