@@ -181,7 +181,7 @@ def metrics() -> list[Check]:
     draws = [
         evaluation.evaluate(people.model_of(config), nobody, SIGMA, PrivateStream()).vector for _ in range(200)
     ]
-    values = np.concatenate(draws) / (SIGMA * metric_sensitivity(list(config.model.heads)))
+    values = np.concatenate(draws, dtype=np.float64) / (SIGMA * metric_sensitivity(list(config.model.heads)))
     checks.append(report.variance_check("noise of metric sums", values, "variance 1 in promised units"))
     return [*checks, report.at_most("loss of a consumer", LOSS_BOUND, 10.0, "nats, counted at most")]
 
