@@ -83,18 +83,18 @@ class Release:
 
     ``name`` is the block that it fills. ``events`` come from the code that drew the noise (``GaussianMechanism``);
     a release without any was made without privacy, or from what has been released before.
-    Shapes: ``vector: float64[length of the block]``.
+    Shapes: ``vector: float64[length of the block]``; float32 until it is ``scaled``.
     Guarantee: adding or removing one consumer changes the distribution of ``vector`` by no more than the
     composition of ``events`` allows.
     """
 
     name: str
-    vector: NDArray[np.float64]
+    vector: NDArray[np.float64] | NDArray[np.float32]
     events: tuple[PrivacyEvent, ...]
 
     def scaled(self, weight: float) -> Release:
         """The release times a public weight: post-processing, at the same cost."""
-        return replace(self, vector=self.vector * weight)
+        return replace(self, vector=np.multiply(self.vector, weight, dtype=np.float64))
 
     def __repr__(self) -> str:
         return f"Release({self.name}[{self.vector.size}], {len(self.events)} events)"
@@ -134,8 +134,11 @@ class Contribution:
 
         A diverged step is the coordinator's doing (learning rate, model); refusing it would tell something.
         """
-        whole: NDArray[np.float64] = np.concatenate([release.vector for release in self.releases])
-        return np.where(np.isfinite(whole), whole, 0.0)
+        whole: NDArray[np.float64] = np.concatenate([r.vector for r in self.releases], dtype=np.float64)
+        with np.errstate(all="ignore"):
+            if not np.isfinite(whole @ whole):  # or too large to be squared: then the slow way finds nothing to do
+                whole[~np.isfinite(whole)] = 0.0
+        return whole
 
     @property
     def events(self) -> tuple[PrivacyEvent, ...]:

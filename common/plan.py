@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -30,7 +30,7 @@ from common.errors import BadInputError, ConfigError
 from common.plain_text import require_word
 from common.privacy import MAX_NOISE, MIN_NOISE, PrivacyEvent
 from common.secagg.params import MAX_SITES
-from common.strict_json import read
+from common.strict_json import fields_of, read
 from common.tasks.registry import task_named
 from common.tasks.task import Task
 from common.trust import check_name
@@ -179,7 +179,7 @@ class RunPlan:
 
     def to_json(self) -> str:
         """Canonical JSON."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return json.dumps(fields_of(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     @staticmethod
     def from_json(text: str) -> RunPlan:

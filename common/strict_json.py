@@ -8,11 +8,14 @@ import json
 import math
 import re
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any
 
 from common.errors import BadInputError
 
 MAX_DEPTH = 16
+_LEAVES = frozenset((type(None), bool, int, float, str, bytes))
 _MARKS = re.compile(r'\\.|["\[\]{}]', re.DOTALL)
 _MAX_DIGITS = 19  # below 2**64; Python would read 4,300, and take its time
 
@@ -93,3 +96,25 @@ def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) != len(pairs):
         raise ValueError("a name occurs twice")
     return made
+
+
+def fields_of(value: object) -> dict[str, Any]:
+    """A dataclass as the JSON object of its fields, nested ones too: ``dataclasses.asdict`` without copying each leaf."""
+    kind: Any = type(value)
+    return {name: _plain(getattr(value, name)) for name in _names(kind)}
+
+
+@cache
+def _names(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
+def _plain(value: Any) -> Any:
+    kind = type(value)
+    if kind in _LEAVES:
+        return value
+    if kind is tuple or kind is list:
+        return kind([part if type(part) in _LEAVES else _plain(part) for part in value])
+    if kind is dict:
+        return {name: part if type(part) in _LEAVES else _plain(part) for name, part in value.items()}
+    return fields_of(value) if is_dataclass(value) else value

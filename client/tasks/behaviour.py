@@ -26,7 +26,7 @@ def train(site: Site, question: Question) -> Sequence[Release]:
     stream = PrivateStream() if constants.private else _seeded(site, question)
     result = train_locally(engine, rows.restrict(question.model), constants, stream)
     site.note_locally({"round": question.query.round, "kind": TRAIN, **result.diagnostics.summary()})
-    update = Release(UPDATE, rows.expand(result.update).astype(np.float64), result.events)
+    update = Release(UPDATE, rows.expand(result.update), result.events)
     return [update.scaled(plan.weight(site.name)), *evaluate(site, question)]
 
 

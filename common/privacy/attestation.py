@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -29,7 +29,7 @@ from common.errors import BadInputError, VerificationError
 from common.plain_text import require_word
 from common.privacy.accountant import epsilon_of, round_up
 from common.privacy.mechanism import Losses, PrivacyEvent
-from common.strict_json import read
+from common.strict_json import fields_of, read
 from common.trust import SIGNATURE_BYTES, Identity, check_name, verify_signature
 
 EPSILON_TOLERANCE = 1e-3
@@ -160,7 +160,7 @@ class SignedAttestation:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object for ``metrics.jsonl`` and for people."""
-        return asdict(self)
+        return fields_of(self)
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Self:
@@ -194,7 +194,7 @@ class SignedHead:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
-        return asdict(self)
+        return fields_of(self)
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Self:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from common.strict_json import one_line
+from common.strict_json import fields_of, one_line
 
 RUNNING = "running"
 INTERRUPTED = "interrupted"
@@ -61,7 +61,7 @@ class RunFacts:
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
-        return asdict(self) | {"out": str(self.out)}
+        return fields_of(self) | {"out": str(self.out)}
 
     @staticmethod
     def from_json(plain: Mapping[str, Any]) -> RunFacts:
@@ -154,7 +154,7 @@ class RoundRecord:
     @property
     def digest(self) -> str:
         """SHA-256 of what is signed, hex: the next record names it."""
-        plain = asdict(replace(self, oracle={}, signature=""))
+        plain = fields_of(replace(self, oracle={}, signature=""))
         return sha256(b"fedcart/round-record/1\0" + one_line(plain).encode()).hexdigest()
 
     @property
@@ -179,7 +179,7 @@ class RoundRecord:
 
     def to_json(self) -> str:
         """One line of canonical JSON."""
-        return one_line(asdict(self))
+        return one_line(fields_of(self))
 
     @staticmethod
     def from_json(text: str) -> RoundRecord:
@@ -231,7 +231,7 @@ class Summary:
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
-        return asdict(self)
+        return fields_of(self)
 
     @staticmethod
     def from_json(plain: Mapping[str, Any]) -> Summary:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+from typing import Any
 
 import pytest
 
 from common.errors import BadInputError
 from common.run.records import RoundRecord
-from common.strict_json import finite, one_line, read, readable
+from common.strict_json import fields_of, finite, one_line, read, readable
 
 NUMBERS = {"a": math.nan, "b": [math.inf, -math.inf, 1.5], "c": {"d": (0.0, math.nan)}}
 
@@ -67,3 +69,24 @@ def test_json_of_another_party_is_read_as_it_is():
 def test_json_out_of_bounds_is_refused_and_says_why(text, match):
     with pytest.raises(BadInputError, match=match):
         read(text, largest=200_000, what="it")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    name: str
+    sizes: tuple[int, ...] = (1, 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Whole:
+    parts: tuple[_Part, ...]
+    named: dict[str, Any]
+    listed: list[_Part]
+    nothing: _Part | None = None
+
+
+def test_the_fields_of_a_dataclass_are_those_of_the_standard_library() -> None:
+    one = _Part("a")
+    whole = _Whole((one, _Part("b", ())), {"x": one, "y": 1.5, "z": [one]}, [one], one)
+    assert fields_of(whole) == dataclasses.asdict(whole)
+    assert json.dumps(fields_of(whole)) == json.dumps(dataclasses.asdict(whole))
