@@ -224,7 +224,13 @@ def _print_report(report: CleaningReport) -> None:
         typer.echo(f"  {shown(note, 300)}")
     typer.echo("")
     rows = [
-        (rule.rule, f"{rule.found:,}", f"{rule.dropped:,}", f"{rule.action}: {rule.reason}", shown(rule.example, 100))
+        (
+            rule.rule,
+            f"{rule.found:,}",
+            f"{rule.dropped:,}",
+            f"{rule.action}: {rule.reason}",
+            shown(rule.example, 100),
+        )
         for rule in report.rules
         if rule.found
     ]

@@ -90,6 +90,8 @@ def _forecast(
     log = load_local(events, reading.format, local_key(state_folder(reading.state)))
     if log.dropped:
         show.note(f"{log.dropped:,} unusable lines left out, `fedcart data check {events}` says why")
+    if until is None and (remark := scoring.gap_remark(log.log)):
+        show.warning(f"{remark}; --until names the last day that counts")
     series, spec = scoring.own_series(shared, log.log, until)
     return scoring.forecast(shared, series, spec), shared
 
