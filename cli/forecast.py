@@ -96,6 +96,8 @@ def _forecast(
         show.note(f"{log.dropped:,} unusable lines left out, `fedcart data check {events}` says why")
     if remark := require_known_sales(shared.spec, log.log):
         show.warning(remark)
+    if until is None and (remark := scoring.gap_remark(log.log)):
+        show.warning(f"{remark}; --until names the last day that counts")
     series, spec = scoring.own_series(shared, log.log, until)
     return scoring.forecast(shared, series, spec), shared
 

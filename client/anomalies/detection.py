@@ -21,6 +21,7 @@ from common.errors import BadInputError
 
 LONG_PAST = 50  # past events from which on a takeover should be found
 ALL = "all kinds"
+FEWEST_ODD = 1e-6
 
 
 @dataclass(frozen=True)
@@ -92,15 +93,21 @@ def detect(
     elif reference is None:
         scored = profile_log(shared, log)
         detector = Detector(scored.windows.profile)
+        usual_scores = np.zeros(0)
     else:
         usual = profile_log(shared, reference)
         detector = Detector(usual.windows.profile)
+        usual_scores = detector.score(usual.windows.profile)
         scored = profile_log(shared, log, habits(usual.sequences))
     scores = detector.score(scored.windows.profile)
     best, which = per_consumer(scored.windows, scores, len(scored.sequences))
     level, notes = thresholding.at, []
     thresholds = np.full(len(scores), level)
-    if thresholding.kind == "adaptive":
+    if thresholding.kind == "adaptive" and reference is not None:
+        level = max(float(np.quantile(usual_scores, 1 - thresholding.rate)), FEWEST_ODD)
+        thresholds = np.full(len(scores), level)
+        notes.append(f"the threshold is what {thresholding.rate:.1%} of the reference's own stretches reach")
+    elif thresholding.kind == "adaptive":
         thresholds = adaptive_thresholds(scores, scored.windows.times, thresholding.rate, thresholding.days)
         level = float(np.median(thresholds)) if len(thresholds) else level
     elif thresholding.kind == "cross-validated":

@@ -72,7 +72,10 @@ class Detector:
         # as many neighbours as a campaign of copies is likely to have members, or copies vouch for each other
         neighbours = int(np.clip(len(scaled) // 10, 5, 200))
         self._forest = IsolationForest(n_estimators=200, random_state=seed).fit(scaled)
-        self._outliers = LocalOutlierFactor(n_neighbors=neighbours, novelty=True).fit(scaled)
+        # equal windows have no distance to each other: their density would be without bound, and everybody else's score too
+        different = np.unique(scaled.round(6), axis=0)
+        neighbours = min(neighbours, max(1, len(different) - 1))
+        self._outliers = LocalOutlierFactor(n_neighbors=neighbours, novelty=True).fit(different)
         raw = self._raw(scaled)
         self._typical = np.median(raw, axis=1)
         self._odd = np.maximum(np.percentile(raw, 99, axis=1) - self._typical, 1e-9)

@@ -38,11 +38,12 @@ from common.model import (
 )
 from common.plan import RunPlan
 from common.run import METADATA_FILE, WEIGHTS_FILE, RunFolder
-from common.tasks.sales_accuracy import MEAN_OF_FOUR, MODEL, SEASONAL_NAIVE
+from common.tasks.sales_accuracy import MEAN_OF_FOUR, MODEL, NO_SCALE, SEASONAL_NAIVE
 from common.tasks.sales_series import CHANNELS, Floats, SalesSpec, mean_of_four, seasonal_naive, shortest, trend
 
 LEVELS = (0.8, 0.95)
 TOTAL = "all together"
+_LONG_PAUSE_DAYS = 28
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,29 @@ def method_values(
     return forecasts(windows, corrections(shared.model, windows), _fit(shared, series, spec, fitted))
 
 
+def gap_remark(log: EventLog) -> str:
+    """What must be said of a long time without a sale just before the last ones; "" if there is none.
+
+    A mistyped date or a placeholder at the end of a log would let a forecast begin far from the last real sale.
+    """
+    bought = log.frame.filter(pl.col("event") == "purchase")["timestamp"].dt.date()
+    days = bought.unique().sort()
+    if len(days) < 3:
+        return ""
+    pauses = days.diff().dt.total_days().drop_nulls()
+    usual = float(pauses.quantile(0.9) or 1.0)
+    recent = pauses.tail(max(1, len(pauses) // 20))
+    longest = int(recent.max() or 0)  # type: ignore[arg-type]
+    if longest < max(_LONG_PAUSE_DAYS, 5 * usual):
+        return ""
+    place = len(pauses) - len(recent) + int(recent.arg_max() or 0)
+    behind = int((bought > days[place]).sum())
+    return (
+        f"no sale for {longest} days, from {days[place]} to {days[place + 1]}, and {behind:,} behind: "
+        "are these dates right? the forecast begins after the last one"
+    )
+
+
 def forecast(shared: SharedSalesModel, series: Floats, spec: SalesSpec) -> Forecast:
     """Forecast the next periods with intervals, and measure the forecast on the last periods of the series.
 
@@ -267,7 +291,7 @@ def _figures(values: Floats, truth: Floats, scale: float) -> dict[str, float]:
     return {
         "wape": float(wrong.sum()) / sold if sold else math.nan,
         "rmse": float(np.sqrt((wrong**2).mean())),
-        "mase": float(wrong.mean()) / scale if scale else math.nan,
+        "mase": float(wrong.mean()) / scale if scale > NO_SCALE * sold / truth.size else math.nan,
     }
 
 

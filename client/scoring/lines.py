@@ -77,7 +77,7 @@ def _parsed(line: str) -> dict[str, Any]:
         value = json.loads(line)
     except (ValueError, RecursionError):
         raise BadInputError(
-            "not JSON", hint='for example {"consumer": "c1", "timestamp": 0, "event": "view"}'
+            "not JSON", hint='for example {"consumer": "c1", "timestamp": "2024-05-01T10:00:00", "event": "view"}'
         ) from None
     if not isinstance(value, dict):
         raise BadInputError("not a JSON object", hint="one object per line")

@@ -23,7 +23,19 @@ from torch import Tensor
 from client.anomalies.likelihood import surprise
 from client.scoring.consumers import chunks
 from client.scoring.model import SharedModel
-from common.data import ConsumerSequences, EventLog, hashed_bucket, pseudonym
+from common.data import (
+    EARLIEST,
+    LATEST,
+    MAX_PRICE,
+    ConsumerSequences,
+    EventLog,
+    event_type,
+    hashed_bucket,
+    one_id,
+    one_number,
+    one_time,
+    pseudonym,
+)
 from common.errors import BadInputError
 from common.model import RECENT, STEP_HEADS, Batch, Batcher, ClassHead, whole_rows
 
@@ -104,10 +116,10 @@ class StreamScorer:
 
     def parse(self, line: Mapping[str, Any]) -> StreamEvent:
         """Encode one object of a stream. Raises: BadInputError naming the field that is wrong."""
-        consumer = line.get("consumer")
-        if not isinstance(consumer, str | int) or isinstance(consumer, bool) or not str(consumer).strip():
+        consumer = one_id(line.get("consumer"), "consumer")
+        if not consumer:
             raise BadInputError("consumer is missing", hint="every event names its consumer")
-        return self._reader.read(line, pseudonym(str(consumer), self._key))
+        return self._reader.read(line, pseudonym(consumer, self._key))
 
     def push(self, event: StreamEvent) -> ScoredEvent:
         """Score one event and remember it; the cost does not depend on how much came before."""
@@ -245,14 +257,19 @@ class _Reader:
     def read(self, line: Mapping[str, Any], consumer: int) -> StreamEvent:
         """Encode one event. Raises: BadInputError for a missing or unreadable time, event type or price."""
         moment = _moment(line.get("timestamp"))
-        kind = self._events.get(str(line.get("event")).strip().lower(), 0)
+        kind = self._events.get(event_type(str(line.get("event"))), 0)
         if not kind:
             raise BadInputError(
                 f"event type {line.get('event')!r} is unknown", hint=f"known: {', '.join(self._events)}"
             )
         spec = self._shared.spec
-        item = self._index(line.get("item"), self._items, spec.catalogue_items, spec.item_buckets)
-        own = self._index(line.get("category"), self._categories, spec.catalogue_categories, spec.category_buckets)
+        item = self._index(one_id(line.get("item"), "item"), self._items, spec.catalogue_items, spec.item_buckets)
+        own = self._index(
+            one_id(line.get("category"), "category"),
+            self._categories,
+            spec.catalogue_categories,
+            spec.category_buckets,
+        )
         names = self._shared.catalogue
         listed = names.item_category[item] if names is not None and item <= spec.catalogue_items else 0
         features = {
@@ -268,34 +285,23 @@ class _Reader:
         return StreamEvent(consumer, _microseconds(moment), features)
 
     @staticmethod
-    def _index(value: Any, known: Mapping[str, int], first: int, buckets: int) -> int:
-        if value is None or not str(value).strip():
-            return 0
-        name = str(value).strip()
-        return known.get(name) or hashed_bucket(name, first, buckets)
+    def _index(name: str, known: Mapping[str, int], first: int, buckets: int) -> int:
+        return (known.get(name) or hashed_bucket(name, first, buckets)) if name else 0
 
     def _price(self, value: Any) -> int:
-        if value is None or value == "":
-            return 0
-        try:
-            price = float(value)
-        except (TypeError, ValueError):
-            raise BadInputError(f"price {value!r} is not a number", hint="leave it out if it is unknown") from None
-        if not np.isfinite(price) or price < 0:
+        price = one_number(value, "price")
+        if price is None or not 0 < price <= MAX_PRICE:
             return 0
         return int(np.searchsorted(self._price_edges, np.float32(price), side="right")) + 1
 
 
 def _moment(value: Any) -> datetime:
-    try:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return datetime.fromtimestamp(value, UTC)
-        moment = datetime.fromisoformat(str(value))
-    except (ValueError, OverflowError, OSError):
+    moment = one_time(value)
+    if not EARLIEST <= moment < LATEST:
         raise BadInputError(
-            f"timestamp {value!r} cannot be read", hint="ISO 8601 in UTC, or seconds since 1970"
-        ) from None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+            f"timestamp {str(value)[:60]!r} is before 1995 or after 2036", hint="a placeholder is no time"
+        )
+    return moment.replace(tzinfo=UTC)
 
 
 def _microseconds(moment: datetime) -> int:

@@ -132,7 +132,7 @@ def series() -> list[Check]:
             )
         bought = purchases_in(log, plan)
         releases = [noised_series(bought, plan, PrivateStream()) for _ in range(20)]
-        drawn = np.stack([one.vector for one in releases]) - whole.reshape(-1)
+        drawn = np.stack([one.vector.astype(np.float64) for one in releases]) - whole.reshape(-1)
         name = f"noise of a sales series, {len(categories)} categories"
         values = drawn / (SERIES_NOISE * clip)
         checks.append(report.variance_check(name, values.ravel(), "variance 1 in promised units"))

@@ -14,13 +14,19 @@ from common.data.events import (
     schema,
 )
 from common.data.features import FeatureSpec, feature_spec, hashed_bucket
-from common.data.formats import load_mapping
+from common.data.formats import MAX_PRICE, load_mapping
 from common.data.recognising import said_of
+from common.data.rules import EARLIEST, LATEST
 from common.data.sequences import ConsumerSequences, build_sequences, holdout_mask
+from common.data.values.single import one_id, one_number, one_time
+from common.data.values.words import event_type
 
 __all__ = [
     "DECLARED",
+    "EARLIEST",
     "EVENT_TYPES",
+    "LATEST",
+    "MAX_PRICE",
     "Catalogue",
     "CleaningReport",
     "ConsumerSequences",
@@ -29,6 +35,7 @@ __all__ = [
     "build_sequences",
     "catalogue_from_events",
     "concatenate",
+    "event_type",
     "feature_spec",
     "hashed_bucket",
     "holdout_mask",
@@ -36,6 +43,9 @@ __all__ = [
     "load_events",
     "load_mapping",
     "mappings_of",
+    "one_id",
+    "one_number",
+    "one_time",
     "original_ids",
     "pseudonym",
     "read_catalogue",

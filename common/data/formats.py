@@ -24,6 +24,9 @@ ITEM_EVENTS = ("view", "favourite", "cart", "purchase", "cancel", "review")
 """Events that mean nothing without an item (a login or a search has none)."""
 
 COLUMNS = ("consumer", "timestamp", "event", "item", "category", "price", "quantity", "site")
+MAX_PRICE = 100_000.0
+"""What one piece costs at most, unless a mapping says otherwise."""
+
 TimeUnit = Literal["text", "seconds", "milliseconds", "microseconds", "nanoseconds", "excel", "order"]
 
 
@@ -90,7 +93,7 @@ class Mapping(_Strict):
     products: ProductsFile | None = None
     orders: JoinedFile | None = None
     item_name: str = ""
-    max_price: float = Field(100_000.0, gt=0)
+    max_price: float = Field(MAX_PRICE, gt=0)
     max_quantity: float = Field(10_000.0, gt=0)
 
     @model_validator(mode="after")

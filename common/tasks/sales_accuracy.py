@@ -26,6 +26,10 @@ actual value, absolute errors, the mean absolute seasonal change before the test
 squares."""
 
 
+NO_SCALE = 1e-9
+"""A seasonal change below this share of what is sold is rounding: there is no scale to measure by."""
+
+
 def accuracy_sums(
     truth: Floats, forecasts: Mapping[str, Floats], scale: Floats, loss: float
 ) -> NDArray[np.float64]:
@@ -57,7 +61,7 @@ def sales_figures(sums: NDArray[np.float64], what: str = "error", quantity_bound
     figures = {
         "wape": _ratio(named[f"quantity_{what}"], named["quantity_actual"]),
         "revenue_wape": _ratio(named[f"revenue_{what}"], named["revenue_actual"]),
-        "mase": _ratio(named[f"quantity_{what}"], named["quantity_scale"]),
+        "mase": _ratio(named[f"quantity_{what}"], _scale(named["quantity_scale"], named["quantity_actual"])),
         "rmse": _ratio(named[f"quantity_{what}_root"] * quantity_bound, named["sites"]),
     }
     return figures | ({"loss": _ratio(named["loss"], named["sites"])} if what == "error" else {})
@@ -73,6 +77,11 @@ def released_figures(sums: NDArray[np.float64], quantity_bound: float) -> dict[s
     released = sales_figures(sums, "error", quantity_bound)
     trivial = {f"{name}_wape": figures["wape"] for name, figures in trivial_figures(sums).items()}
     return released | trivial
+
+
+def _scale(scale: float, actual: float) -> float:
+    """The scale of MASE; 0 where a series repeats itself exactly and only rounding is left of it."""
+    return scale if scale > NO_SCALE * abs(actual) else 0.0
 
 
 def _ratio(part: float, whole: float) -> float:

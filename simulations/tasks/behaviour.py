@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from common.errors import BadInputError
 from common.plan import RunPlan
 from common.run import RoundRecord, RunFolder
 
@@ -34,9 +35,15 @@ def encoded(
     from common.data import build_sequences
 
     longest, cut = config.features.max_events, config.intent.cut_us
-    return {
+    rows = {
         site.name: build_sequences(site.log, spec, catalogue, max_events=longest, cut=cut) for site in dealt.sites
     }
+    if not any((one.lengths > 1).any() for one in rows.values()):
+        raise BadInputError(
+            "no consumer has two events: nothing follows anything, so there is nothing to learn",
+            hint="give a longer log, or one in which a consumer keeps the same id",
+        )
+    return rows
 
 
 def store(kit_state: Path, plan: RunPlan, _part: Any, rows: ConsumerSequences, mask: Any) -> None:

@@ -25,6 +25,7 @@ _ASIAN = {
     "gb18030": re.compile("[\u4e00-\u9fff]"),
     "big5": re.compile("[\u4e00-\u9fff]"),
 }
+_ENOUGH_LETTERS = 12
 _WIDE = re.compile(r"[^\x00-\x7f]")
 
 
@@ -50,6 +51,11 @@ def guessed(sample: bytes) -> str:
         return "utf-8"
     lines = b"\n".join(line for line in sample.split(b"\n") if any(byte > 127 for byte in line))
     scores = {name: score for name in _ASIAN if (score := _plausible(lines, name))}
+    if (
+        scores.get("euc_kr") == 1.0
+        and len(set(_WIDE.findall(lines.decode("euc_kr", "ignore")))) >= _ENOUGH_LETTERS
+    ):
+        return "euc_kr"  # a Chinese text of so many letters would not stay in the part of the table that is Hangul
     best = sorted(scores, key=lambda name: -scores[name])
     if best and (len(best) == 1 or scores[best[0]] > scores[best[1]] + 0.05):
         return best[0]

@@ -92,7 +92,8 @@ def _known_format(looked: Sequence[Table]) -> Recognised | None:
 
 
 def _all_ours(table: Table) -> bool:
-    return {"consumer", "timestamp", "event"} <= set(table.header) and table.kind != "json"
+    ours = {"consumer", "timestamp", "event"} <= set(table.header) and table.kind != "json"
+    return ours and set(_roles(table, {}).values()) <= set(COLUMNS)
 
 
 def _alike(looked: Sequence[Table]) -> list[Table]:

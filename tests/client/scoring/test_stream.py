@@ -113,13 +113,13 @@ def test_unseen_items_are_unknown_and_not_an_error(shared):
 @pytest.mark.parametrize(
     "line",
     [
-        {"timestamp": 0, "event": "view"},
-        {"consumer": " ", "timestamp": 0, "event": "view"},
+        {"timestamp": 1709287200, "event": "view"},
+        {"consumer": " ", "timestamp": 1709287200, "event": "view"},
         {"consumer": "a", "event": "view"},
         {"consumer": "a", "timestamp": "yesterday", "event": "view"},
         {"consumer": "a", "timestamp": 1e30, "event": "view"},
-        {"consumer": "a", "timestamp": 0, "event": "dance"},
-        {"consumer": "a", "timestamp": 0, "event": "view", "price": "dear"},
+        {"consumer": "a", "timestamp": 1709287200, "event": "dance"},
+        {"consumer": "a", "timestamp": 1709287200, "event": "view", "price": "dear"},
     ],
 )
 def test_an_unreadable_event_is_refused_and_changes_nothing(shared, line):
@@ -130,7 +130,7 @@ def test_an_unreadable_event_is_refused_and_changes_nothing(shared, line):
 
 
 def test_a_stream_survives_every_malformed_line(shared):
-    good = json.dumps({"consumer": "a", "timestamp": 5, "event": "view", "item": "item-01"})
+    good = json.dumps({"consumer": "a", "timestamp": 1709287200, "event": "view", "item": "item-01"})
     bad = [
         "{",
         "7",
