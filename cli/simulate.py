@@ -164,27 +164,26 @@ def simulate(
 
     Without a scenario: the synthetic marketplace; with --events: your own log.
     """
-    from simulations.jobs import new_job, resumed_job
-
+    source, mapped = os.pathsep.join(events) if events else None, tuple(map_) if map_ else None
     chosen = chosen_settings(
-        DataOptions(
-            os.pathsep.join(events) if events else None,
-            format,
-            catalogue,
-            sites,
-            split_by,
-            tuple(map_) if map_ else None,
-        ),
+        DataOptions(source, format, catalogue, sites, split_by, mapped),
         RunOptions(recipe, rounds, epsilon, no_privacy, aggregation, drop, baselines, seed),
         SpeedOptions(engine, workers, trainer),
     )
+    raise typer.Exit(run_job(_job(scenario, chosen, set_ or [], out, resume), as_json=json))
+
+
+def _job(
+    scenario: str | None, chosen: dict[str, Any], overrides: list[str], out: Path | None, resume: Path | None
+) -> Job:
+    """A new run, or the rest of one. Raises: ConfigError, BadInputError."""
+    from simulations.jobs import new_job, resumed_job
+
     if resume is None:
-        job = new_job(scenario, chosen, set_ or [], out)
-    elif scenario is None and out is None:
-        job = resumed_job(resume, chosen, set_ or [])
-    else:
+        return new_job(scenario, chosen, overrides, out)
+    if scenario is not None or out is not None:
         raise ConfigError("--resume goes without a scenario and without --out", hint="the run folder has both")
-    raise typer.Exit(run_job(job, as_json=json))
+    return resumed_job(resume, chosen, overrides)
 
 
 def chosen_settings(*options: DataOptions | RunOptions | SpeedOptions) -> dict[str, Any]:

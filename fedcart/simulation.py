@@ -75,13 +75,8 @@ def simulate(  # type: ignore[misc]  # the overloads only say when a list gives 
         >>> run = simulate(epsilon=[8, 3, 1], rounds=4)  # doctest: +SKIP
     """
     _check_words(trust)
-    single: dict[str, Any] = {
-        "recipe": recipe,
-        "split_by": split_by,
-        "aggregation": aggregation,
-        "baselines": baselines,
-    }
-    single |= {"workers": workers, "catalogue": None if catalogue is None else str(catalogue)}
+    single: dict[str, Any] = {"recipe": recipe, "split_by": split_by, "aggregation": aggregation}
+    single |= {"baselines": baselines, "workers": workers, "catalogue": catalogue and str(catalogue)}
     swept = {"epsilon": epsilon, "rounds": rounds, "sites": sites, "seed": seed}
     lists = {name: _listed(name, value) for name, value in swept.items() if _is_list(value)}
     single |= {name: _plain(value) for name, value in swept.items() if name not in lists}
