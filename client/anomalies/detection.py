@@ -66,6 +66,23 @@ class Detection:
         return {int(c): float(s) for c, s in zip(consumers, self.best, strict=True) if np.isfinite(s)}
 
 
+def _compared(
+    shared: SharedModel, log: EventLog, reference: EventLog | None
+) -> tuple[Scored, Detector, NDArray[np.float64]]:
+    """The log's profile, what judges it, and what that says of the reference's own windows (none without one)."""
+    usual_here = shared.personal.kept.reference if shared.personal is not None else None
+    if reference is not None:
+        usual = profile_log(shared, reference)
+        detector = Detector(usual.windows.profile)
+        scored = profile_log(shared, log, habits(usual.sequences))
+        return scored, detector, detector.score(usual.windows.profile)
+    if usual_here is not None:
+        scored = profile_log(shared, log, Habits(dict(usual_here.habits)))
+        return scored, Detector(usual_here.profile), np.zeros(0)
+    scored = profile_log(shared, log)
+    return scored, Detector(scored.windows.profile), np.zeros(0)
+
+
 def detect(
     shared: SharedModel,
     log: EventLog,
@@ -86,19 +103,7 @@ def detect(
     """
     if thresholding.kind == "cross-validated" and not labels:  # before minutes of scoring
         raise BadInputError("a cross-validated threshold needs labels", hint="give them with --labels FILE")
-    usual_here = shared.personal.kept.reference if shared.personal is not None else None
-    if reference is None and usual_here is not None:
-        scored = profile_log(shared, log, Habits(dict(usual_here.habits)))
-        detector = Detector(usual_here.profile)
-    elif reference is None:
-        scored = profile_log(shared, log)
-        detector = Detector(scored.windows.profile)
-        usual_scores = np.zeros(0)
-    else:
-        usual = profile_log(shared, reference)
-        detector = Detector(usual.windows.profile)
-        usual_scores = detector.score(usual.windows.profile)
-        scored = profile_log(shared, log, habits(usual.sequences))
+    scored, detector, usual_scores = _compared(shared, log, reference)
     scores = detector.score(scored.windows.profile)
     best, which = per_consumer(scored.windows, scores, len(scored.sequences))
     level, notes = thresholding.at, []
