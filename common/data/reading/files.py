@@ -191,6 +191,14 @@ def is_blank(source: Path | str) -> bool:
     return True
 
 
+def member_suffix(member: Member) -> str:
+    """The end of a table's name, what packs it left out."""
+    name = (member.entry or member.path.name).lower()
+    for packed in (".gz", ".zst", ".gzip"):
+        name = name.removesuffix(packed)
+    return Path(name).suffix
+
+
 def kind_of(member: Member, start: bytes) -> Kind:
     """What a table is, by its first bytes. Raises: BadInputError for what no reading helps."""
     if start[:4] == b"PAR1":
@@ -200,6 +208,8 @@ def kind_of(member: Member, start: bytes) -> Kind:
     for magic, (what, hint) in _FOREIGN.items():
         if start.startswith(magic):
             raise BadInputError(f"{member.path} is {what}", hint=hint)
+    if member_suffix(member) in (".json", ".jsonl", ".ndjson"):
+        return "json"  # by its name: its first line is a consumer's
     first = start.lstrip(b"\xef\xbb\xbf \t\r\n")[:2]
     if first[:1] == b"{" or (
         first[:1] == b"[" and start.lstrip(b"\xef\xbb\xbf \t\r\n[")[:1] in (b"{", b"]", b"[")

@@ -23,12 +23,23 @@ _DECODER = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str)
 def records(text: bytes, name: str) -> Iterator[tuple[int, dict[str, Any] | None]]:
     """Number and content of each record, None for a line that is no object. Raises: BadInputError for a broken document."""
     body = text.removeprefix(b"\xef\xbb\xbf")
-    if body.lstrip()[:1] == b"[" or _is_document(body):
+    if (body.lstrip()[:1] == b"[" and not _is_lines(body)) or _is_document(body):
         yield from enumerate(_of_document(body, name), start=1)
         return
     for number, line in enumerate(body.split(b"\n"), start=1):
         if line.strip():
             yield number, _object(line)
+
+
+def _is_lines(body: bytes) -> bool:
+    """Whether a file that begins with a bracket has an object per line all the same, behind a broken first line."""
+    second = body.lstrip().split(b"\n", 2)[1:2]
+    return (
+        bool(second)
+        and not second[0].rstrip().endswith(b",")
+        and _object(second[0]) is not None
+        and b"]" not in body[-9:]
+    )
 
 
 def _object(line: bytes) -> dict[str, Any] | None:
@@ -45,7 +56,12 @@ def _is_document(body: bytes) -> bool:
     if _object(first) is not None:
         rest = body.lstrip()[len(first) :].strip()
         return not rest and isinstance(_list_in(_object(first) or {}), list)
-    return first.strip() in (b"{", b"[") or first.rstrip().endswith((b"[", b"{"))
+    if not first.rstrip().endswith((b"{", b"[", b",")):
+        return False
+    try:  # a broken first line of a file of lines must not make a document of it
+        return isinstance(_DECODER.decode(body.decode("utf-8", "replace").strip()), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _of_document(body: bytes, name: str) -> list[dict[str, Any] | None]:

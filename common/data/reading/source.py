@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from common.errors import BadInputError
 
 _PLAIN = Mapping(name="plain", columns={"consumer": "consumer", "timestamp": "timestamp"}, default_event="other")
 _SHOWN = 12
+_LOOKED_AT = 500
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,10 @@ def _fits(table: Table, mapping: Mapping) -> Table | None:
 
 
 def _width(table: Table) -> int:
-    """Fields of the first line of a file without header."""
-    first = tables.first_text_line(table.member, files.head(table.member), table.encoding)
-    return len(split_line(first, table.separator) or [])
+    """Fields of most of the first lines of a file without header; no single line decides it."""
+    start = files.head(table.member).decode(table.encoding, "replace").splitlines()[:_LOOKED_AT]
+    widths = Counter(len(split_line(line, table.separator) or []) for line in start if line.strip())
+    return widths.most_common(1)[0][0] if widths else 0
 
 
 def _present(mapping: Mapping, chosen: Sequence[Table]) -> Mapping:

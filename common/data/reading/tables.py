@@ -42,7 +42,8 @@ def table_of(member: Member, mapping: Mapping) -> Table:
     start = files.head(member)
     if not start:
         raise BadInputError(f"{member.path} is empty", hint="an event file needs a header and lines")
-    kind = files.kind_of(member, start)
+    typed = start.startswith((b"PAR1", b"ARROW1"))
+    kind = files.kind_of(member, start) if typed or not mapping.names else "text"
     if kind in ("parquet", "arrow"):
         with files.readable(member.path):
             names = paths_of_schema(_lazy(member, kind).collect_schema())
@@ -56,14 +57,17 @@ def table_of(member: Member, mapping: Mapping) -> Table:
 
 def _text_table(member: Member, start: bytes, mapping: Mapping) -> Table:
     encoding = encodings.declared(start, mapping.encoding)
+    newline = "\r" if b"\r" in start and b"\n" not in start else "\n"
+    partitions = [name for name, _ in member.partitions]
+    if mapping.names:  # the first line is a consumer's: nothing about the file may depend on it
+        named = (*mapping.names, *partitions)
+        return Table(member, "text", named, mapping.separator or ",", encoding, newline, has_header=False)
     if encoding == "utf-8" and not mapping.encoding and start[:64].count(0) > 16:
         encoding = encodings.guessed(start[:64])
-    newline = "\r" if b"\r" in start and b"\n" not in start else "\n"
     first = first_text_line(member, start, encoding)
     separator = mapping.separator or separator_of(first)
-    header = list(mapping.names) or texts.header_of(first, separator)
-    header += [name for name, _ in member.partitions]
-    return Table(member, "text", tuple(header), separator, encoding, newline, not mapping.names)
+    header = [*texts.header_of(first, separator), *partitions]
+    return Table(member, "text", tuple(header), separator, encoding, newline)
 
 
 def first_text_line(member: Member, start: bytes, encoding: str) -> str:

@@ -163,3 +163,27 @@ def test_a_placeholder_date_is_no_time(tmp_path: Path) -> None:
     path.write_text(text(rows()) + "".join(f"1000,{end},view,500,1,1,1,1\n" for end in ends))
     _, report = load_events(path, "fedcart", secret=SECRET)
     assert report.found("time-out-of-range") + report.found("no-time") == len(ends) and report.last < "2025"
+
+
+BROKEN = ["{", "[", "x", "[1,", '{"consumer":', "\x00\x00\x00", "é" * 40, ";;;;;;;;", '"', "a|b|c|d|e"]
+
+
+@pytest.mark.parametrize("line", BROKEN)
+@pytest.mark.parametrize("kind", ["lines.jsonl", "no_header.csv"])
+def test_a_broken_first_line_changes_nothing_but_itself_at_a_started_site(
+    kind: str, line: str, plain: EventLog, tmp_path: Path
+) -> None:
+    path, mapping = tmp_path / kind, tmp_path / "my.toml"
+    SHAPES[kind].write(path)
+    mapping.write_text(opened_events(path, "auto")[0].mapping.to_toml(), encoding="utf-8")
+    path.write_text(line + "\n" + path.read_text())
+    log, report = load_events(path, str(mapping), secret=SECRET, tolerant=True)
+    assert log.frame.equals(plain.frame)
+    assert report.lines == report.kept + report.dropped == len(plain) + 1
+
+
+def test_a_started_site_recognises_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(text(rows()))
+    with pytest.raises(BadInputError, match="must know"):
+        load_events(path, "auto", secret=SECRET, tolerant=True)
