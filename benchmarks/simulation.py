@@ -1,4 +1,4 @@
-"""The price of simulating: the Grid per exchange, rounds per minute at one and two workers, against Ray.
+"""The price of simulating: the Grid per exchange, a site's round outside of training, rounds at one and two workers; Ray.
 
 python -m benchmarks.simulation [--smoke]
 """
@@ -12,21 +12,26 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from common.config import RunConfig, build_config
+import simulations.run
+from common.config import RunConfig, build_config, read_toml
 from common.deployment import Kits
 from common.run import Observer, RunFolder
 from common.trust import Roster
 from server.app import greet
 from server.exchange import Exchange
 from simulations.engines import run_apps
+from simulations.jobs import scenario_path
 from simulations.run import simulate
-from simulations.workers import WorkerPool
+from simulations.workers import Done, Shared, WorkerPool
 
 
 def main(*, smoke: bool) -> None:
@@ -38,6 +43,7 @@ def main(*, smoke: bool) -> None:
             else ("inprocess",)
         )
         _exchanges(sites, engines)
+    _site_round(smoke=smoke)
     _workers(smoke=smoke)
     if not smoke:
         _growth()
@@ -75,6 +81,66 @@ def _time_greetings(out: Path, config: RunConfig, repeats: int = 7) -> float:
     with WorkerPool(2) as pool:
         run_apps(app, kits, {}, config, pool)
     return statistics.median(times[1:])
+
+
+class _InThisProcess:
+    """In place of a ``WorkerPool``: jobs run here and now, so that this process's clock sees all of a run."""
+
+    def __init__(self, _size: int) -> None:
+        self._done: list[Done] = []
+        self._jobs = 0
+
+    def __enter__(self) -> _InThisProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is to be ended."""
+
+    def submit(self, function: Callable[..., Any], *arguments: Any, home: str = "") -> int:  # noqa: ARG002
+        plain = [a.value if isinstance(a, Shared) else a for a in arguments]
+        self._jobs += 1
+        self._done.append(Done(self._jobs, function(*plain)))
+        return self._jobs
+
+    def collect(self, _timeout_s: float) -> list[Done]:
+        ready, self._done = self._done, []
+        return ready
+
+    def run_all(
+        self, jobs: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]], _homes: Any = ()
+    ) -> Iterator[Done]:
+        for function, arguments in jobs:
+            self.submit(function, *arguments)
+            yield from self.collect(0)
+
+
+def _site_round(*, smoke: bool) -> None:
+    """CPU milliseconds of one site in one round of the reference job, without its training; the server's part is in it."""
+    import client.training.trainer as trainer
+
+    trained, marks, true = [0.0], [], trainer.train_locally
+
+    def timed(*arguments: Any) -> Any:
+        began = time.process_time()
+        try:
+            return true(*arguments)
+        finally:
+            trained[0] += time.process_time() - began
+
+    class Watch(Observer):
+        def round_done(self, _record) -> None:  # type: ignore[no-untyped-def]
+            marks.append(time.process_time() - trained[0])
+
+    sizes = ["data.items=50", "data.consumers=800", "training.local_steps=1"] if smoke else []
+    config = build_config(read_toml(scenario_path("reference")), sizes)
+    timer = mock.patch.object(trainer, "train_locally", timed)
+    here = mock.patch.object(simulations.run, "WorkerPool", _InThisProcess)
+    with tempfile.TemporaryDirectory() as name, timer, here:
+        simulate(config, Path(name) / "run", Watch())
+    each = [1000 * (after - before) / config.data.sites for before, after in pairwise(marks)]
+    print(
+        json.dumps({"claim": "site-round", "ms_outside_training": round(statistics.median(each), 2)}), flush=True
+    )
 
 
 def _workers(*, smoke: bool) -> None:

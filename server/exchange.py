@@ -100,8 +100,11 @@ class Exchange:
             return []
 
     def _pull(self, waiting: Iterable[str], elapsed_s: float) -> list[Message]:
-        """Whatever has come. An empty look is followed by a pause that grows with the wait: asking costs."""
-        known = set(waiting)
+        """Whatever has come. An empty look is followed by a pause that grows with the wait: asking costs.
+
+        A grid that itself waits for something to come is asked again at once.
+        """
+        known, began = set(waiting), time.monotonic()
         try:
             pulled = list(self.grid.pull_messages(list(known)))
         except flower.transport_errors():  # it may come back before the deadline
@@ -111,7 +114,8 @@ class Exchange:
             pulled = []
         replies = [m for m in pulled if m.metadata.reply_to_message_id in known]
         if not replies:
-            time.sleep(min(_LONGEST_POLL_S, max(_POLL_S, 0.1 * elapsed_s)))
+            pause = min(_LONGEST_POLL_S, max(_POLL_S, 0.1 * elapsed_s))
+            time.sleep(max(0.0, pause - (time.monotonic() - began)))
         return replies
 
     @staticmethod

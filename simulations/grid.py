@@ -21,7 +21,7 @@ from simulations.workers import Done, Shared, WorkerPool
 
 NODE_LOST = 1
 APP_FAILED = 2
-_POLL_S = 0.05
+_POLL_S = 0.3  # as long as the server's longest pause: it never sleeps while a worker has nothing to do
 _LARGE_BYTES = 1 << 16  # a value that is not put into a message for the way to a worker and back
 
 LossPlan = Callable[[int, str, str], bool]  # (node id, group of the message, message type) -> is the node lost

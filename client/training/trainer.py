@@ -168,7 +168,8 @@ def one_thread() -> Iterator[None]:
 def _dropout_seed(stream: RandomStream) -> Iterator[None]:
     """Dropout masks follow the stream, so that a run without privacy repeats; they carry no guarantee."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int.from_bytes(stream.bytes(7), "big"))
+        # of the CPU alone: torch.manual_seed writes a stack trace for each kind of accelerator that is not there
+        torch.default_generator.manual_seed(int.from_bytes(stream.bytes(7), "big"))
         yield
 
 

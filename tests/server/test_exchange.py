@@ -107,6 +107,28 @@ def test_the_exchange_ends_early_when_all_have_answered(monkeypatch: pytest.Monk
     assert answers["site-5"].ok
 
 
+def test_a_grid_that_waits_itself_is_asked_again_at_once_and_one_that_does_not_is_left_in_peace(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Slow(ScriptedGrid):
+        waits, looks = True, 0
+
+        def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+            self.looks += 1
+            clock[0] += 5.0 if self.waits else 0.0
+            return super().pull_messages(message_ids) if self.looks > 3 else []
+
+    clock, slept = [0.0], []
+    monkeypatch.setattr(exchanges.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(exchanges.time, "sleep", slept.append)
+    grid = Slow({5: {"value": 1}})
+    assert Exchange(grid, {"a": 5}).ask("mask", {"a": {}}, deadline_s=100, group="1.1")["a"].ok
+    assert sum(slept) == 0.0
+    grid.waits, grid.looks = False, 0
+    assert Exchange(grid, {"a": 5}).ask("mask", {"a": {}}, deadline_s=100, group="1.1")["a"].ok
+    assert len(slept) == 6 and sum(slept) > 0.05
+
+
 def test_messages_carry_the_round_and_the_kind() -> None:
     grid = ScriptedGrid({5: {"value": 1}})
     Exchange(grid, {"a": 5}).ask("mask", {"a": {"x": b"1"}}, deadline_s=1, group="3.2")
