@@ -40,7 +40,7 @@ _HOLDOUTS_KEPT = 1_024
 def engine_of(site: Site, plan: RunPlan, speed: PerformanceSettings) -> tuple[StockedModel, GradientEngine]:
     """The gradient engine over the site's training rows, and how its model sits in the global vector."""
     prepared = site.prepared(plan)
-    rows, _, _ = site_model(site, plan)
+    rows = _cached_rows(plan, prepared.mask.tobytes())
     key = (site.kit.path, plan, speed.trainer, speed.micro_batch)
     if key not in _engines:
         _make_room(_engines, _ENGINES_KEPT)
@@ -86,9 +86,9 @@ def localize(sequences: ConsumerSequences, rows: StockedModel) -> ConsumerSequen
 
 
 @lru_cache(maxsize=256)
-def _cached_model(plan: RunPlan, mask: bytes) -> SiteModel:
+def _cached_rows(plan: RunPlan, mask: bytes) -> StockedModel:
     from common.data import FeatureSpec
-    from common.model import FlatParameters, ModelShape, build_model, item_rows, layout_of
+    from common.model import ModelShape, build_model, item_rows, layout_of
 
     sizes = FeatureSpec.from_json(json.loads(plan.features)).sizes
     whole = build_model(plan.config.model, ModelShape(sizes), plan.config.seed)
@@ -98,7 +98,15 @@ def _cached_model(plan: RunPlan, mask: bytes) -> SiteModel:
             f"this program builds {layout.size} parameters, the run says {plan.parameters}",
             hint="both sides need the same version",
         )
-    rows = item_rows(layout, whole.item_tensors(), np.frombuffer(mask, dtype=np.bool_))
+    return item_rows(layout, whole.item_tensors(), np.frombuffer(mask, dtype=np.bool_))
+
+
+@lru_cache(maxsize=256)
+def _cached_model(plan: RunPlan, mask: bytes) -> SiteModel:
+    from common.data import FeatureSpec
+    from common.model import FlatParameters, ModelShape, build_model
+
+    rows, sizes = _cached_rows(plan, mask), FeatureSpec.from_json(json.loads(plan.features)).sizes
     local = build_model(plan.config.model, ModelShape(sizes | {"item": len(rows.rows)}), plan.config.seed)
     return rows, local, FlatParameters(local)
 

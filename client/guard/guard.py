@@ -270,7 +270,7 @@ class Guard:
         return self._outbox.get(reservation.sequence)
 
     def stored_with_digest(self, reservation: ReservationKey) -> tuple[bytes, bytes] | None:
-        """As ``stored``, with its ``outbox_digest``: for ``commit_known``. Raises: VerificationError if it is damaged."""
+        """As ``stored``, with its ``outbox_digest``: for ``commit_known``."""
         return self._outbox.get_with_digest(reservation.sequence)
 
     def commit(self, reservation: ReservationKey) -> bytes:
@@ -281,18 +281,15 @@ class Guard:
         """
         with self._ledger.transaction() as state:
             must_be_open(state, reservation)
-            stored = self._outbox.get_with_digest(reservation.sequence)
-            if stored is None:
+            if (stored := self._outbox.get_with_digest(reservation.sequence)) is None:
                 raise LocalProtocolError(f"reservation {reservation.sequence} has no stored contribution")
-            contribution, digest = stored
-            self._commit(reservation, digest)
-            return contribution
+            self._commit(reservation, stored[1])
+            return stored[0]
 
     def commit_known(self, reservation: ReservationKey, digest: bytes) -> None:
-        """As ``commit``, for who has read and checked the contribution a moment ago: it is not read a second time.
+        """As ``commit``, for who has the contribution and its ``digest`` in hand from ``stored_with_digest``.
 
-        ``digest``: as ``stored_with_digest`` gave it. Raises: LocalProtocolError if another contribution, or none, waits now.
-        """
+        Raises: LocalProtocolError if another contribution, or none, waits now."""
         with self._ledger.transaction() as state:
             must_be_open(state, reservation)
             if self._outbox.digest_of(reservation.sequence) != digest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -14,6 +15,12 @@ from client.training.gradients import GradientDiagnostics, Index
 from common.model import Batcher, FlatParameters, SequenceModel
 
 _ARENA = Arena()  # one batch at a time in a process: the engines of several simulated sites share its memory
+
+
+@lru_cache(maxsize=4)
+def _total_of(size: int) -> Tensor:
+    """And the sum of a batch."""
+    return torch.zeros(size, dtype=torch.float64)
 
 
 class TapeEngine:
@@ -29,13 +36,13 @@ class TapeEngine:
         self.parameters = FlatParameters(model)
         self.consumers = len(batcher)
         self._views = gradient_views(model, self.parameters.gradient)
-        self._total = torch.zeros(self.parameters.layout.size, dtype=torch.float64)
+        self._total = _total_of(self.parameters.layout.size)
 
     def clipped_sum(self, rows: Index) -> tuple[Tensor, GradientDiagnostics]:
         """Sum of clipped per-consumer gradients of ``rows: int64[B]``: ``float64[d]``; zeros for B = 0.
 
         Micro-batches are summed in double precision: in single, a hundred thousand aligned consumers make the sum
-        move by 1.04 C when one of them is removed. The result is the engine's own buffer, overwritten by the next call.
+        move by 1.04 C when one of them is removed. The result is a buffer of this process, overwritten by the next call.
         """
         self.model.train()
         with_steps = rows[self.batcher.steps[rows] > 0]
