@@ -276,10 +276,11 @@ def _data_rows(subject: Subject) -> Iterator[Row]:
 
 
 def _load(subject: Subject) -> tuple[Any, Any]:
-    from common.data import load_events, load_mapping
+    from common.data import load_events, load_mapping, refuse_auto
 
     facts = subject.site.file.site
     mapping = load_mapping(subject.kit.resolve(facts.mapping)) if facts.mapping else None
+    refuse_auto(facts.format, mapping)
     return load_events(subject.kit.resolve(facts.events), facts.format, mapping, secret=subject.site.secret())
 
 

@@ -11,6 +11,7 @@ from common.data.events import (
     mappings_of,
     original_ids,
     pseudonym,
+    refuse_auto,
     schema,
 )
 from common.data.features import FeatureSpec, feature_spec, hashed_bucket
@@ -49,6 +50,7 @@ __all__ = [
     "original_ids",
     "pseudonym",
     "read_catalogue",
+    "refuse_auto",
     "said_of",
     "schema",
     "write_catalogue",

@@ -161,11 +161,8 @@ def load_events(
     Example:
         >>> log, report = load_events("shop.csv", "fedcart", secret=bytes(32))  # doctest: +SKIP
     """
-    if tolerant and format == AUTO and mapping is None:
-        raise ConfigError(
-            "a started site must know what its file means before it reads it",
-            hint=MAPPING_HINT,
-        )
+    if tolerant:
+        refuse_auto(format, mapping)
     if tolerant and reading.is_blank(path):
         nothing = EventLog.from_frame(pl.DataFrame(schema=schema()))
         return nothing, cleaning.empty_report(Path(path).name, format)
@@ -189,6 +186,12 @@ def load_events(
     if not tolerant:
         cleaning.refuse_unusable(report)
     return EventLog(cleaning.add_product_categories(settled.frame, chosen, path)), report
+
+
+def refuse_auto(format_name: str, mapping: Mapping | None) -> None:
+    """Return if a site says what its file means. Raises: ConfigError: what is recognised depends on consumers' lines."""
+    if mapping is None and format_name in ("", AUTO):
+        raise ConfigError("a started site must know what its file means before it reads it", hint=MAPPING_HINT)
 
 
 def opened_events(

@@ -13,13 +13,11 @@ import common.data.cleaning as cleaning
 import common.data.formats as formats
 import common.data.reading as reading
 from common.data.cleaning import CleaningReport, Counted
-from common.data.events import MAPPING_HINT, EventLog, mappings_of
+from common.data.events import EventLog, mappings_of, refuse_auto
 from common.data.formats import Mapping
-from common.data.recognising import AUTO
 from common.data.rules import report_rules
 from common.data.store.intake import Taken, take_in
 from common.data.store.streaming import file_batches
-from common.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -42,8 +40,7 @@ class FileLog:
         """
         if reading.is_blank(self.path):
             return
-        if self.format == AUTO and self.mapping is None:
-            raise ConfigError("a started site must know what its file means before it reads it", hint=MAPPING_HINT)
+        refuse_auto(self.format, self.mapping)
         mapping, header = reading.choose_mapping(self.path, mappings_of(self.format, self.mapping))
         if self.site_column:
             mapping = mapping.with_site_column(formats.resolve_site_column(self.site_column, mapping, header))
