@@ -15,6 +15,11 @@ from common.privacy import Charge, Losses, Replay, choose_order, epsilon_of, rep
 from common.run import RunFolder
 from common.trust import Identity
 
+_DEALT_BY = ("events", "format", "map", "catalogue", "split_by", "min_population", "small_sites")
+"""Settings of the data that say who is where and how it is read, not which people a synthetic market has."""
+_NAMES_NO_COLUMN = ("site", "consumers", "items")  # "site" is dealt at random where a log has no such column
+_MERGED = "rest"
+
 
 @dataclass(frozen=True)
 class Carried:
@@ -38,32 +43,76 @@ class Carried:
 def carried_from(config: RunConfig, plan: RunPlan) -> dict[str, Carried]:
     """What each site of a new run begins with; empty if it begins anew, or costs nothing.
 
-    A site of the same name goes on with its own ledger. Where the sites are others, a consumer may have been at any of
-    them, so each is charged the largest of everything. Where the hold-out is drawn anew (another seed or share), every old
-    event counts on both sides. Synthetic consumers of other data or another seed are other people.
-    Raises: BadInputError if the earlier run's ledgers cannot be read.
+    A site that holds the same consumers goes on with its own ledger. Where consumers may have been at any of the sites,
+    each is charged the largest of everything. Where the hold-out is drawn anew (another seed or share), every old event
+    counts on both sides. Synthetic consumers of another market or another seed are other people.
+    Raises: BadInputError if the earlier run made no promise to these consumers, or its ledgers cannot be read.
     """
-    if not config.start_from or not config.privacy.enabled or not RunFolder.is_one(Path(config.start_from)):
+    found = _run_behind(Path(config.start_from)) if config.start_from and config.privacy.enabled else None
+    if found is None or not _same_people(found.settings(), config):
         return {}
-    folder = RunFolder.open(Path(config.start_from))
-    before = folder.settings()
-    if not config.data.events and (before.data, before.seed) != (config.data, config.seed):
-        return {}
-    known = {site: state for site in folder.plan().sites if (state := _replayed(folder.ledger(site))) is not None}
+    folder, before, earlier = found, found.settings(), found.plan()
+    _require_promise(folder, before)
+    known = {site: state for site in earlier.sites if (state := _replayed(folder.ledger(site))) is not None}
     if not known:
+        _require_unspent(folder)
         return {}
-    same_sites = set(plan.sites) <= set(known)
+    same_sites = set(plan.sites) <= set(known) and _dealt_alike(before, config, {*plan.sites, *earlier.sites})
     same_split = (before.seed, before.privacy.holdout) == (config.seed, config.privacy.holdout) and same_sites
     worst = reduce(or_, (state.spent for state in known.values()))
     limit, delta = config.privacy.epsilon, config.privacy.delta
-    found, run = {}, folder.plan().run
+    late = any(state.adaptive_order is not None for state in known.values())
+    owed = {}
     for site in plan.sites:
         losses = known[site].spent if same_sites else worst
         losses = losses if same_split else losses.on_both_sides()
-        late = any(state.adaptive_order is not None for state in known.values())
         order = known[site].order if same_sites else next(iter(known.values())).order
-        found[site] = Carried(losses, order or choose_order(losses, delta, limit), run, not same_split or late)
-    return found
+        chosen = order or choose_order(losses, delta, limit)
+        owed[site] = Carried(losses, chosen, earlier.run, not same_split or late)
+    return owed
+
+
+def _run_behind(start: Path) -> RunFolder | None:
+    """The run that left this model: its folder, or the one that a model of it (its best one) lies in."""
+    for folder in (start, start.resolve().parent):
+        if RunFolder.is_one(folder):
+            return RunFolder.open(folder)
+    return None
+
+
+def _same_people(before: RunConfig, config: RunConfig) -> bool:
+    """Whether the consumers may be the same: of two logs they may always be, of two synthetic markets if both are one."""
+    if before.data.events or config.data.events:
+        return bool(before.data.events and config.data.events)
+    market = set(type(config.data).model_fields) - set(_DEALT_BY)
+    return before.seed == config.seed and all(getattr(before.data, f) == getattr(config.data, f) for f in market)
+
+
+def _dealt_alike(before: RunConfig, config: RunConfig, sites: set[str]) -> bool:
+    """Whether a consumer of a site was at the site of the same name before: all was dealt as before, or by a named column
+    of the log, and no site was merged."""
+    if (before.data, before.seed) == (config.data, config.seed):
+        return True
+    rules = [(one.data.split_by, one.data.small_sites, one.data.min_population) for one in (before, config)]
+    named = config.data.events and config.data.split_by not in _NAMES_NO_COLUMN
+    return bool(named and rules[0] == rules[1] and not any(site.startswith(_MERGED) for site in sites))
+
+
+def _require_promise(folder: RunFolder, before: RunConfig) -> None:
+    if before.privacy.enabled:
+        return
+    raise BadInputError(
+        f"start_from: the run in {folder.path} was not private, so what these consumers lost in it has no bound",
+        hint="begin anew, or with --no-privacy; if its consumers were other people, start from a folder with its model alone",
+    )
+
+
+def _require_unspent(folder: RunFolder) -> None:
+    if any(record.attestations for record in folder.metrics()):
+        raise BadInputError(
+            f"start_from: the ledgers of the run in {folder.path} are gone",
+            hint="what its consumers have lost is not known: begin anew, or restore them",
+        )
 
 
 def begin_ledger(ledger: Path, identity: Identity, scope: str, delta: float, carried: Carried) -> None:

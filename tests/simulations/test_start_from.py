@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from common.audit.history import accounts_in, make_history
 from common.audit.records import find_records
 from common.audit.statement import make_statement
 from common.audit.verify import verify_path
+from common.errors import BadInputError
 from common.privacy.accountant import PldAccountant
 from common.privacy.entries import Charge, parse_line
 from common.privacy.mechanism import HOLDOUT_SIDE, TRAIN_SIDE, Losses
@@ -70,8 +72,11 @@ def test_where_the_hold_out_is_drawn_anew_everything_old_counts_on_both_sides(fi
 
 def both_sides(losses: Losses) -> bool:
     """Whether every step counts for every consumer."""
-    sides = [sum(e.steps for e in losses if e.sub_scope == side) for side in (TRAIN_SIDE, HOLDOUT_SIDE)]
-    return sides[0] == sides[1] > 0
+    sides = [
+        {dataclasses.replace(e, sub_scope=TRAIN_SIDE) for e in losses if e.sub_scope == side}
+        for side in (TRAIN_SIDE, HOLDOUT_SIDE)
+    ]
+    return sides[0] == sides[1] != set()
 
 
 def test_where_the_sites_are_others_each_is_charged_the_largest_of_everything(first: Path) -> None:
@@ -80,6 +85,59 @@ def test_where_the_sites_are_others_each_is_charged_the_largest_of_everything(fi
     carried = carried_from(tiny(*EPSILON, f"start_from={first}"), other)
     assert set(carried) == {"somewhere", "else", "here"}
     assert all(both_sides(owed.losses) for owed in carried.values())
+
+
+@pytest.mark.parametrize("dealt", ["data.min_population=2", "data.split_by=consumers", "data.small_sites=drop"])
+def test_the_same_synthetic_people_dealt_otherwise_are_the_same_people(first: Path, dealt: str) -> None:
+    """Shown was 3.00; true for who is dealt to the sites in another way: what both runs cost."""
+    carried = carried_from(tiny(*EPSILON, f"start_from={first}", dealt), RunFolder.open(first).plan())
+    assert carried and all(both_sides(owed.losses) for owed in carried.values())
+
+
+def test_what_was_not_private_has_no_bound_to_add(tmp_path: Path) -> None:
+    """Shown was 3.00; true: infinite."""
+    out = tmp_path / "open"
+    simulate(tiny("privacy.enabled=false", "training.rounds=1"), out)
+    with pytest.raises(BadInputError, match="no bound"):
+        simulate(tiny(*EPSILON, f"start_from={out}"), tmp_path / "second")
+    assert carried_from(tiny(*EPSILON, f"start_from={out}", "seed=9"), RunFolder.open(out).plan()) == {}
+
+
+def test_the_best_model_of_a_run_costs_what_the_run_cost(first: Path) -> None:
+    """Shown was 3.00: a model within a run folder has its ledgers beside its folder."""
+    plan = RunFolder.open(first).plan()
+    carried = carried_from(tiny(*EPSILON, f"start_from={first / 'best'}"), plan)
+    assert carried == carried_from(tiny(*EPSILON, f"start_from={first}"), plan) != {}
+
+
+def test_a_run_whose_ledgers_are_gone_is_not_a_run_that_cost_nothing(first: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(first, copy)
+    shutil.rmtree(copy / "ledgers")
+    with pytest.raises(BadInputError, match="are gone"):
+        carried_from(tiny(*EPSILON, f"start_from={copy}"), RunFolder.open(first).plan())
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "alike"),
+    [
+        (("data.split_by=country",), ("data.split_by=country",), True),
+        (("data.split_by=country",), ("data.split_by=store",), False),
+        (("data.split_by=country",), ("data.split_by=country", "data.min_population=7"), False),
+        (("data.split_by=consumers",), ("data.split_by=consumers",), False),
+        ((), (), False),
+    ],
+)
+def test_only_a_named_column_deals_the_people_of_two_logs_alike(
+    first: Path, before: tuple[str, ...], now: tuple[str, ...], alike: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log that is dealt at random is dealt otherwise next month: a consumer may have been at any site."""
+    earlier = tiny(*EPSILON, "data.events=january.csv", *before)
+    monkeypatch.setattr(RunFolder, "settings", lambda _self: earlier)
+    carried = carried_from(
+        tiny(*EPSILON, f"start_from={first}", "data.events=february.csv", *now), RunFolder.open(first).plan()
+    )
+    assert carried and all(both_sides(owed.losses) is not alike for owed in carried.values())
 
 
 def test_synthetic_people_of_another_seed_are_other_people(first: Path) -> None:
