@@ -38,6 +38,11 @@ class SiteShare:
         return self.limit is None or self.after <= self.limit
 
     @property
+    def can_pay_at_the_usual_limit(self) -> bool:
+        """As ``can_pay``; of a site that never attested the usual limit is taken."""
+        return self.after <= (USUAL_LIMIT if self.limit is None else self.limit)
+
+    @property
     def left(self) -> float | None:
         """What is left before the run."""
         return None if self.limit is None else max(0.0, self.limit - self.spent)
@@ -112,12 +117,15 @@ def require_carried(after: list[AfterRuns], sites: int, needed: int, hint: Calla
 
 
 def largest_that_fits(kit: CoordinatorKit, config: RunConfig, *, base: Path, runs: int = 1) -> str:
-    """The largest epsilon, of those tried, with which every site can pay for so many such runs; empty if none is."""
+    """The largest epsilon, of those tried, with which every site can pay for so many such runs; empty if none is.
+
+    A site that never attested is taken to have the usual limit.
+    """
     for epsilon in EPSILONS:
         privacy = config.privacy.model_copy(update={"epsilon": epsilon})
         with suppress(ConfigError):  # this noise is not possible
             plan = plan_of_run(kit, config.model_copy(update={"privacy": privacy}), base=base)
-            if all(share.can_pay for share in shares(kit, plan, runs)):
+            if all(share.can_pay_at_the_usual_limit for share in shares(kit, plan, runs)):
                 return f"{epsilon:g}"
     return ""
 

@@ -53,7 +53,18 @@ def vectors() -> list[Check]:
     checks.append(_close(f"epsilon at delta {LOOSER:g}", looser, AT_LOOSER, 1e-5))
     both = [PrivacyEvent(1.0, 0.05, 100)], [PrivacyEvent(1.2, 1.0, 1, HOLDOUT_SIDE)]
     everywhere = accounting.epsilon_everywhere([(Losses.of(events), None) for events in both], DELTA)
-    return [*checks, _close("trained here, held out there", everywhere, 5.0404, 2e-3)]
+    return [*checks, _close("trained here, held out there", everywhere, 5.0404, 2e-3), *_summed()]
+
+
+def _summed() -> list[Check]:
+    """What a site writes down and shows of an epsilon is what was counted, or more."""
+    twice = Losses.of([PrivacyEvent(2.0, 1.0, 3), PrivacyEvent(2.0, 1.0, 4)])
+    epsilons = [k / 7 for k in range(1, 100)]
+    shown = all(float(accounting.show_epsilon(e)) >= e and accounting.round_up(e) >= e for e in epsilons)
+    return [
+        report.holds("two releases of one kind", [e.steps for e in twice] == [7], "count twice"),
+        report.holds("an epsilon that is shown", shown, "is rounded up"),
+    ]
 
 
 def _close(name: str, seen: float, known: float, tolerance: float) -> Check:
@@ -86,7 +97,7 @@ def ledger() -> list[Check]:
             report.holds("both parts of the consumers", sides == {TRAIN_SIDE: 60, HOLDOUT_SIDE: 3}, "each its own")
         )
         checks += _failing(open_again, asked, event)
-    return [*checks, _late(event), _limit(event)]
+    return [*checks, *_late(event), _limit(event)]
 
 
 def _failing(
@@ -116,14 +127,27 @@ def _newest(guard: guards.Guard) -> tuple[int, str, str, int]:
     return found.sequence, found.head, found.run, found.round
 
 
-def _late(event: PrivacyEvent) -> Check:
+def _late(event: PrivacyEvent) -> list[Check]:
+    """Who comes after a release stays late, whatever is given back; that an answer failed is a release too."""
+    other = PrivacyEvent(2.2, 0.05, 20)
     with scratch_ledger() as (open_again, asked):
         guard = open_again()
         leave(guard, guard.reserve(asked(1, event)))
-        said = guard.reserve(
-            asked(1, PrivacyEvent(2.2, 0.05, 20), run="later", config="cd" * 32)
-        ).attestation.attestation
-    return report.holds("a run after the first release", said.adaptive, "counts at the order fixed before it")
+        later = guard.reserve(asked(1, other, run="later", config="cd" * 32))
+        said = later.attestation.attestation.adaptive
+        leave(guard, later)
+        guard.reserve(asked(1, other, run="third", config="ef" * 32))
+        guard.close_round("third", 1)
+        stays = open_again().status().reading.adaptive
+    with scratch_ledger() as (open_again, asked):
+        guard = open_again()
+        guard.fail(guard.reserve(asked(1, event)))
+        failed = guard.reserve(asked(1, other, run="later", config="cd" * 32)).attestation.attestation.adaptive
+    return [
+        report.holds("a run after the first release", said, "counts at the order fixed before it"),
+        report.holds("a late run beside one that was given back", stays, "still counts at that order"),
+        report.holds("a run after the first failure", failed, "counts at the order fixed before it"),
+    ]
 
 
 def _limit(event: PrivacyEvent) -> Check:

@@ -23,6 +23,7 @@ from common.trust.randomness import PrivateStream
 SIGMA = 2.0
 MICRO_BATCH = 7
 DRAWN = 1 << 18
+SHORT, SUMS = 1 << 8, 1 << 10  # coordinates of a sum, and sums, of the look at directions
 MANY, STEPS = 1 << 14, 400  # consumers and steps of the long look at sampling
 
 
@@ -62,6 +63,8 @@ def noise() -> list[Check]:
         *checks,
         *_drawn("noise", hardened=False),
         *_drawn("hardened noise", hardened=True),
+        *_directions("noise", hardened=False),
+        *_directions("hardened noise", hardened=True),
         _between_processes(),
     ]
 
@@ -75,6 +78,24 @@ def _drawn(name: str, *, hardened: bool) -> list[Check]:
         *report.normality_checks(name, np.concatenate(drawn)),
         report.correlation_check(f"{name} of two sums", *drawn),
         report.lags_check(f"{name} at any distance", np.stack(drawn)),
+    ]
+
+
+def _directions(name: str, *, hardened: bool) -> list[Check]:
+    """Every sum of coordinates has its noise: none is left without by values that each look right."""
+    plan = replace(plan_of(1), hardened=hardened)
+    mechanism = plan.mechanism(people.CLIP, PrivateStream())
+    scale = SIGMA * people.CLIP * (1 + trainer.rounding_slack(plan.expected_batch))
+    drawn = np.stack([mechanism.noise(SHORT) for _ in range(SUMS)]) / scale
+    place = np.arange(SHORT)
+    along = {
+        "all together": np.ones(SHORT),
+        "every second one": np.where(place % 2, 1.0, -1.0),
+        "one half against the other": np.where(place < SHORT // 2, 1.0, -1.0),
+    }
+    return [
+        report.variance_check(f"{name} of {words}", drawn @ way / np.sqrt(SHORT), "variance 1 in this direction")
+        for words, way in along.items()
     ]
 
 

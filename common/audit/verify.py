@@ -144,6 +144,11 @@ def _attested(records: list[RoundRecord], verdict: VerifyReport) -> list[tuple[i
     return attestations
 
 
+def _line_of_metrics(number: int) -> str:
+    """Where to look; 0: there is no line, and that is the matter."""
+    return f"{METRICS_FILE}, line {number}" if number else METRICS_FILE
+
+
 def _check_attestations(
     attested: list[tuple[int, SignedAttestation]], roster: Roster, verdict: VerifyReport, *, every_round: bool
 ) -> None:
@@ -234,7 +239,7 @@ def _check_bindings(
             *evidence_problems(plan, roster, records, evidence),
             *proof_problems(plan, roster, records, proofs),
         ]
-        verdict.findings += [Finding(f"{METRICS_FILE}, line {number}", what) for number, what in problems]
+        verdict.findings += [Finding(_line_of_metrics(number), what) for number, what in problems]
         verdict.faults += [f"round {record.round}: {fault}" for record in records for fault in record.faults]
         sealed = manifest_problems(run, plan, roster, records, summary)
         verdict.findings += [Finding(MANIFEST_FILE, what) for what in sealed]
