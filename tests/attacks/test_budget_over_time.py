@@ -23,7 +23,7 @@ from common.privacy.accountant import ScopeAccountant
 from common.run import HEADS_FILE
 from common.trust.identity import Identity, Roster
 from server.admission import HeadsBook
-from server.affordable import horizon, require_payers, shares
+from server.affordable import horizon, largest_that_fits, require_payers, shares
 from server.kit_files import policy_toml
 from server.planning import DEPLOYED_EPSILON, deployed_settings, plan_of_run
 from server.provision import provision
@@ -105,6 +105,10 @@ def test_the_coordinator_sees_what_a_run_brings_each_site_to(
     kit, sites, settings = federation
     first = planned(kit, settings)
     assert all(share.limit is None and share.can_pay for share in shares(kit, first))
+    assert main(["server", "plan", str(kit.path), str(settings)]) == 0
+    assert "3 of 3 sites attested no limit yet" in capsys.readouterr().out
+    fits = largest_that_fits(kit, first.config, base=settings.parent, runs=12)
+    assert not fits or float(fits) < 8, "twelve runs of 8 are more than the usual limit of 8"
     for site in sites:
         spend(site, kit, first)
     again = planned(kit, settings)

@@ -298,3 +298,11 @@ def test_two_entries_under_one_sequence_are_a_fork(copy: Path) -> None:
     sign_again(copy, twin)
     found = " | ".join(str(finding) for finding in verify_path(copy).findings)
     assert "shows a fork" in found and "it is a fork" in found
+
+
+def test_where_no_line_is_left_none_is_named(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(runs[0], copy)
+    put(copy, [])
+    found = verify_path(copy).findings
+    assert found and not any("line 0" in finding.where for finding in found)
