@@ -107,7 +107,9 @@ def test_whatever_else_lies_in_a_kit_is_named(kit, name, said):
     assert said in row.found
 
 
-@pytest.mark.parametrize("name", ["\x1b[2J.keys.json", "state/\x1b[2J.json", "state/x\u202e.json", "state/a b.json"])
+@pytest.mark.parametrize(
+    "name", ["\x1b[2J.keys.json", "state/\x1b[2J.json", "state/x\u202e.json", "state/a b.json"]
+)
 def test_no_name_that_acts_on_whoever_lists_it_is_one_of_a_kit(kit, name):
     write(kit.path / name)
     assert strange_files(kit) == [name]
