@@ -334,7 +334,9 @@ def read_toml(path: Path) -> dict[str, Any]:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {error}", hint="a scenario is a text file in TOML") from None
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise ConfigError(f"{path} is nested too deep", hint="no settings of this program are") from None
+    except ValueError as error:
         raise ConfigError(
             f"{path} is not valid TOML: {error}", hint="compare with a file in simulations/scenarios"
         ) from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.machinery
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,7 @@ CODE_SUFFIXES = (
 )  # fmt: skip
 DELIVERED_ONCE = ("start.sh", "fedcart-site.service")  # by older versions
 MOST_NAMED = 5
+_PLAIN = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)  # of all that our programs name in the state folder
 
 
 def require_known_files(kit: SiteKit) -> None:
@@ -56,23 +58,26 @@ def require_known_files(kit: SiteKit) -> None:
 
 def strange_files(kit: SiteKit) -> list[str]:
     """Every path under the kit, relative to it, that does not belong there, with a word on what it is."""
-    data, found = _named_data(kit), list[str]()
+    data, found, own_keys = _named_data(kit), list[str](), _public_key_file(kit)
     delivered = (kit.settings, kit.policy, kit.roster, kit.authority, kit.catalogue)
     files = {path.name for path in (*delivered, kit.identity_key, kit.node_key)}
     for path in sorted(kit.path.iterdir()):
         name = path.name
         if path == kit.state:
             found += _strange_state(kit, path)
-        elif name in {*files, README_FILE} or _is_public_key_file(name):
+        elif name in {*files, README_FILE, own_keys}:
             found += _unless_file(kit.path, path)
         else:
             found += _strange_data(kit.path, path, data)
     return found
 
 
-def _is_public_key_file(name: str) -> bool:
-    """``NAME.keys.json`` of the site, which `site keygen` leaves beside its keys."""
-    return name.endswith(PUBLIC_SUFFIX) and not name.startswith(".")
+def _public_key_file(kit: SiteKit) -> str:
+    """``NAME.keys.json`` of this very site, which `site keygen` leaves beside its keys; empty if site.toml names none."""
+    try:
+        return f"{kit.read().site.name}{PUBLIC_SUFFIX}"
+    except FedcartError:
+        return ""  # whoever opens the site says what is wrong with site.toml
 
 
 def _named_data(kit: SiteKit) -> set[Path]:
@@ -117,6 +122,8 @@ def _strange_state(kit: SiteKit, path: Path) -> Iterator[str]:
 def _is_state(name: str) -> bool:
     """A name that our programs give; what a crash left of an atomic write is called ``.NAME.letters``."""
     whole = name[1:].rpartition(".")[0] if name.startswith(".") else name
+    if not _PLAIN.fullmatch(name):
+        return False
     return whole.endswith(STATE_SUFFIXES) and not name.lower().endswith(CODE_SUFFIXES)
 
 

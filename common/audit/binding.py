@@ -16,6 +16,7 @@ from common.plan import COUNTERSIGNED, Closing, RunPlan
 from common.privacy import Attestation, Replay, SignedAttestation, witness_of
 from common.run import (
     COMPLETED,
+    FACTS_FILE,
     FAILED,
     LEFT_OUT,
     STOPPED,
@@ -25,6 +26,7 @@ from common.run import (
     Summary,
     check_manifest,
     digest_of,
+    facts_digest,
     is_sealed_name,
     result_of,
     sealed_paths,
@@ -220,8 +222,14 @@ def manifest_problems(
     if manifest["last"] != (records[-1].digest if records else plan.digest().hex()):
         yield "names another last record: the tail of metrics.jsonl was cut or exchanged"
     yield from _file_problems(run, manifest["files"])
-    if summary is not None and result_of(summary) != manifest["result"]:
+    if summary is None:
+        yield "seals a result, but summary.json is missing"
+    elif result_of(summary) != manifest["result"]:
         yield "has another result than summary.json"
+    if run.facts() is not None and facts_digest(run) != manifest["facts"]:
+        yield f"has another digest of {FACTS_FILE}: it was exchanged or edited"
+    elif manifest["facts"] and run.facts() is None and not run.left_out():
+        yield f"lists {FACTS_FILE}, which is missing"
     rounds, sums = sums_in(records)
     result = manifest["result"]
     if (result["rounds"], result["sums"]) != (rounds, sums) or (

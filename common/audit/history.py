@@ -10,8 +10,9 @@ the entry, by a charge made for it, or by a later signature of the same key. Whe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 
 from common.audit.records import Records, attestations_in, rounds_of
 from common.privacy import (
@@ -33,6 +34,7 @@ class Account:
     ``sites``: who reserves from it; ``key``: public key (hex) under which it is signed, empty where no roster says so;
     ``order``: the Rényi order fixed in it; ``adaptive``: it counts. ``runs``: those named in the record. ``hash_at``: of an
     entry by its number, where the ledger itself is there. ``unsettled``: of the reservation that was attested last.
+    ``attested``: hashes of entries by their number, as the site has signed them.
     """
 
     sites: frozenset[str]
@@ -51,6 +53,7 @@ class Account:
     continues: int = -1
     unsettled: Losses = field(default_factory=Losses)
     hash_at: Callable[[int], str | None] | None = field(default=None, compare=False, repr=False)
+    attested: Mapping[int, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def settled(self) -> Losses:
@@ -69,6 +72,8 @@ class Account:
 
     def holds(self, other: Account) -> bool:
         """Whether all that the other says is proven to be in this one."""
+        if self.forked_at(other) is not None:
+            return False
         if (self.sequence, self.head) == (other.sequence, other.head):
             return True
         if self.hash_at is not None:
@@ -76,6 +81,17 @@ class Account:
             return inside or any(self._stands_for(charge, other) for charge in self.charges)
         same = bool(self.key) and (self.key, self.scope) == (other.key, other.scope)
         return same and self.sequence > other.sequence and self.losses.covers(other.settled)
+
+    def forked_at(self, other: Account) -> int | None:
+        """The first entry under whose number one key has signed two: a copy was gone on with. None if there is none."""
+        if not self.key or (self.key, self.scope) != (other.key, other.scope):
+            return None
+        numbers = sorted({*self.attested, *other.attested})
+        pairs = ((number, self._entry(number), other._entry(number)) for number in numbers)
+        return next((number for number, mine, its in pairs if mine and its and mine != its), None)
+
+    def _entry(self, number: int) -> str | None:
+        return self.attested.get(number) or (self.hash_at(number) if self.hash_at is not None else None)
 
     def knowing_the_limit_of(self, held: Account) -> Account:
         """With the limit that a held record attests, where this one says none: a ledger alone does not."""
@@ -199,6 +215,7 @@ def _of_attestations(attested: Sequence[SignedAttestation], key: str) -> Account
         head=said.head,
         runs=frozenset(signed.attestation.run for signed in attested),
         unsettled=Losses.of(said.events),
+        attested={signed.attestation.sequence: signed.attestation.head for signed in attested},
     )
 
 
@@ -245,6 +262,12 @@ def _sum(accounts: Sequence[Account], delta: float) -> float:
 
 def _warnings(scopes: Sequence[ScopeTotal]) -> Iterable[str]:
     for total in scopes:
+        for one, other in combinations(total.accounts, 2):
+            if (number := one.forked_at(other)) is not None:
+                yield (
+                    f"scope {total.scope}: its site has signed two different entries {number}: its ledger was set back, or a copy "
+                    "of it gone on with; both ends count"
+                )
         keys = [account.key for account in total.accounts]
         if len(keys) > 1 and len(set(keys)) < len(keys):
             yield (

@@ -19,6 +19,7 @@ from common.audit.binding import (
     record_problems,
 )
 from common.audit.ledger_check import LedgerCheck, sites_of
+from common.audit.model_binding import model_problems
 from common.audit.records import Records, find_records
 from common.audit.verdict import Finding, VerifyReport
 from common.errors import BadInputError, FedcartError, VerificationError
@@ -29,16 +30,22 @@ from common.privacy import (
 )
 from common.run import (
     COUNTERSIGNED_FILE,
+    DELIVERED_FILE,
     EVIDENCE,
     LEDGERS,
     MANIFEST_FILE,
     METRICS_FILE,
+    NOTES_FILE,
     PROOFS,
+    REPORT_FILE,
     SETTINGS_FILE,
+    SUMMARY_FILE,
     RoundRecord,
     RunFolder,
     digest_of,
+    no_files,
     round_file,
+    strange_lines,
 )
 from common.secagg.blame import ProofFile
 from common.secagg.evidence import Evidence, verify_evidence
@@ -83,7 +90,13 @@ def verify_run(
     no ledger of a site of this run.
     """
     verdict = VerifyReport(str(run.path))
-    pinned = roster or _own_roster(run, verdict)
+    if strange := no_files(run.path):  # a pipe would keep us for ever, a link show another file's content
+        verdict.findings += [Finding(name, f"is {kind}, and no file of a run") for name, kind in strange]
+        return verdict
+    beside = _own_roster(run, verdict)
+    if roster is not None and beside is not None and beside.digest != roster.digest:
+        verdict.findings.append(Finding(ROSTER_FILE, "is another roster than the trusted one"))
+    pinned = roster or beside
     records = _records(run, verdict)
     attested = _attested(records, verdict)
     checks = {}
@@ -117,10 +130,13 @@ def _own_roster(run: RunFolder, verdict: VerifyReport) -> Roster | None:
 
 def _records(run: RunFolder, verdict: VerifyReport) -> list[RoundRecord]:
     try:
-        return run.metrics()
+        records = run.metrics()
+        lines = [Finding(f"{METRICS_FILE}, line {number}", what) for number, what in strange_lines(run, records)]
     except FedcartError as error:
         verdict.findings.append(Finding(METRICS_FILE, error.message))
         return []
+    verdict.findings += lines
+    return records
 
 
 def _attested(records: list[RoundRecord], verdict: VerifyReport) -> list[tuple[int, SignedAttestation]]:
@@ -243,16 +259,16 @@ def _check_bindings(
         verdict.faults += [f"round {record.round}: {fault}" for record in records for fault in record.faults]
         sealed = manifest_problems(run, plan, roster, records, summary)
         verdict.findings += [Finding(MANIFEST_FILE, what) for what in sealed]
+        verdict.findings += [Finding(*found) for found in model_problems(run, plan, roster, records)]
         verdict.countersigned, false = countersigned_by(run, plan, roster, records)
         what = "stands there, but did not sign the last record: the tail was cut or exchanged"
         verdict.findings += [Finding(COUNTERSIGNED_FILE, f"{site} {what}") for site in false]
         for site, state in states.items():
             of_ledger = ledger_problems(plan, roster, records, site, state)
             verdict.findings += [Finding(f"ledger of {site}", what) for what in of_ledger]
+        _say_what_is_open(run, records, verdict)
     except (FedcartError, KeyError, TypeError, ValueError, AttributeError) as error:
         verdict.findings.append(Finding(str(run.path), f"cannot be read as a run: {error}"))
-        return
-    _say_what_is_open(run, records, verdict)
 
 
 def _say_what_is_open(run: RunFolder, records: list[RoundRecord], verdict: VerifyReport) -> None:
@@ -261,6 +277,12 @@ def _say_what_is_open(run: RunFolder, records: list[RoundRecord], verdict: Verif
         verdict.notes.append(Finding(MANIFEST_FILE, what))
     if left_out := run.left_out():
         verdict.notes.append(Finding(str(run.path), f"an export, without {', '.join(left_out)}"))
+    if unsigned := [name for name in (NOTES_FILE, DELIVERED_FILE, REPORT_FILE) if (run.path / name).exists()]:
+        verdict.notes.append(Finding(", ".join(unsigned), "nobody signs what stands there"))
+    summary = run.summary()
+    if summary is not None and (summary.baselines or summary.metrics.get("oracle")):
+        what = "figures marked oracle, and baselines, are a simulation's own: nobody signs them"
+        verdict.notes.append(Finding(SUMMARY_FILE, what))
     last = {site for record in records[-1:] for site, did in record.sites.items() if did.status == "ok"}
     if silent := sorted(last - set(verdict.countersigned)):
         verdict.notes.append(Finding(COUNTERSIGNED_FILE, f"{', '.join(silent)} did not sign the last record"))

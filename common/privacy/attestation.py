@@ -206,7 +206,7 @@ def read_head(path: Path) -> SignedHead:
     """The anchor in a file, its signature not yet checked. Raises: VerificationError if it is none."""
     try:
         return SignedHead.from_json(json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError, BadInputError):
+    except (OSError, ValueError, TypeError, RecursionError, BadInputError):
         raise VerificationError(f"{path.name} is not a signed head") from None
 
 

@@ -1,11 +1,13 @@
 """A run's room: its files, its records, its summary, and who watches it."""
 
+from common.run.as_written import strange_lines
 from common.run.files import Progress, RunFolder
 from common.run.hold import ask_to_stop, hold_run, holder, run_is_held, stop_is_asked
 from common.run.manifest import (
     LEFT_OUT,
     check_manifest,
     digest_of,
+    facts_digest,
     is_sealed_name,
     result_of,
     seal_run,
@@ -15,21 +17,27 @@ from common.run.observer import Observer
 from common.run.paths import (
     BEST,
     CATALOGUE_FILE,
+    CHECKPOINTS,
     COUNTERSIGNED_FILE,
+    DELIVERED_FILE,
     EVIDENCE,
+    FACTS_FILE,
     HEADS_FILE,
     LEDGERS,
     MANIFEST_FILE,
     MASKS_FILE,
     METADATA_FILE,
     METRICS_FILE,
+    NOTES_FILE,
     PROOFS,
     REPORT_FILE,
     SETTINGS_FILE,
+    SUMMARY_FILE,
     WEIGHTS_FILE,
     round_file,
     round_files,
 )
+from common.run.plain_files import no_files
 from common.run.records import (
     COMPLETED,
     ENDED,
@@ -52,10 +60,13 @@ from common.run.records import (
 __all__ = [
     "BEST",
     "CATALOGUE_FILE",
+    "CHECKPOINTS",
     "COMPLETED",
     "COUNTERSIGNED_FILE",
+    "DELIVERED_FILE",
     "ENDED",
     "EVIDENCE",
+    "FACTS_FILE",
     "FAILED",
     "HEADS_FILE",
     "IMPLAUSIBLE",
@@ -66,11 +77,13 @@ __all__ = [
     "MASKS_FILE",
     "METADATA_FILE",
     "METRICS_FILE",
+    "NOTES_FILE",
     "PROOFS",
     "REPORT_FILE",
     "RUNNING",
     "SETTINGS_FILE",
     "STOPPED",
+    "SUMMARY_FILE",
     "WEIGHTS_FILE",
     "FaultRecord",
     "Observer",
@@ -85,9 +98,11 @@ __all__ = [
     "check_manifest",
     "checked_status",
     "digest_of",
+    "facts_digest",
     "hold_run",
     "holder",
     "is_sealed_name",
+    "no_files",
     "result_of",
     "round_file",
     "round_files",
@@ -95,6 +110,7 @@ __all__ = [
     "seal_run",
     "sealed_paths",
     "stop_is_asked",
+    "strange_lines",
     "sums_in",
     "without_sum",
 ]

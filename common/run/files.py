@@ -51,10 +51,12 @@ from common.run.paths import (
     RunPaths,
     round_file,
 )
+from common.run.plain_files import no_files
 from common.run.records import RUNNING, RoundRecord, RunFacts, Summary
-from common.strict_json import one_line, readable
+from common.strict_json import one_line, read, readable
 from common.trust import ROSTER_FILE, Roster
 
+_LARGEST = 1 << 28
 _INCOMPLETE = "the run folder is incomplete or damaged"
 
 
@@ -98,11 +100,15 @@ class RunFolder(RunPaths):
 
     @staticmethod
     def open(path: Path) -> RunFolder:
-        """Open an existing run folder. Raises: BadInputError if it is not one."""
+        """Open an existing run folder. Raises: BadInputError if it is not one, or holds what is no file."""
         if not RunFolder.is_one(path):
             raise BadInputError(
                 f"{path} is not a run folder: no {SETTINGS_FILE}",
                 hint="name the folder that `fedcart simulate --out` made",
+            )
+        for name, kind in no_files(path):
+            raise BadInputError(
+                f"{path}: {shown(name)} is {kind}, and no file of a run", hint="do not trust this folder"
             )
         return RunFolder(path)
 
@@ -224,11 +230,11 @@ class RunFolder(RunPaths):
         """All rounds, in order. Raises: BadInputError naming the first damaged line."""
         path = self.path / METRICS_FILE
         records = []
-        lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
+        lines = path.read_bytes().split(b"\n") if path.is_file() else [b""]
         for number, line in enumerate(lines[:-1], start=1):  # after the last newline: torn, never written
             try:
                 records.append(RoundRecord.from_json(line.decode()))
-            except (ValueError, TypeError, KeyError, AttributeError):
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 raise BadInputError(
                     f"{path}, line {number}: not a round record", hint="restore the file from a backup"
                 ) from None
@@ -274,7 +280,10 @@ class RunFolder(RunPaths):
 
     def left_out(self) -> list[str]:
         """Files and folders that an export says it does not have; empty for a run folder. Raises: BadInputError."""
-        return list(self._read(LEFT_OUT_FILE)["left_out"]) if (self.path / LEFT_OUT_FILE).exists() else []
+        names = self._read_as(LEFT_OUT_FILE, lambda plain: plain["left_out"]) or []
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise BadInputError(f"{self.path / LEFT_OUT_FILE} lists no names", hint=_INCOMPLETE)
+        return names
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Write what the coordinator signed of the whole run."""
@@ -370,7 +379,7 @@ class RunFolder(RunPaths):
 
     def _read(self, name: str) -> Any:
         try:
-            return json.loads((self.path / name).read_text("utf-8"))
+            return read((self.path / name).read_text("utf-8"), largest=_LARGEST, what=name)
         except (OSError, ValueError):
             raise BadInputError(f"cannot read {self.path / name}", hint=_INCOMPLETE) from None
 

@@ -1,7 +1,7 @@
 """``manifest.json``: what a coordinator signs of a whole run when it is over, so that no file of it can be exchanged.
 
 The records of the rounds are signed one by one (``RoundRecord``); the manifest adds the files around them, the result, and
-which record was the last. Not in it: what only a simulation knows, ledgers (signed by their sites), the report (made from
+which record was the last. Not in it: what only a simulation's oracle knows, ledgers (signed by their sites), the report (made from
 the rest), and run.toml, whose public part is in the plan.
 """
 
@@ -41,7 +41,7 @@ FILES = (
 SEALED_FOLDERS = (CHECKPOINTS, EVIDENCE, PROOFS)
 LEFT_OUT = (CHECKPOINTS, WEIGHTS_FILE, BEST, MASKS_FILE, ITEM_OF_FILE)
 """What an export may do without: vectors, and checkpoints, which hold the last record with a simulation's figures."""
-_VERSION = 1
+_VERSION = 2
 
 
 def seal_run(folder: RunFolder, summary: Summary, coordinator: Identity) -> None:
@@ -53,6 +53,7 @@ def seal_run(folder: RunFolder, summary: Summary, coordinator: Identity) -> None
         "last": folder.last_record(),
         "result": result_of(summary),
         "files": files,
+        "facts": facts_digest(folder),
     }
     folder.write_manifest(plain | {"signature": coordinator.sign(_statement(plain)).hex()})
 
@@ -64,10 +65,25 @@ def result_of(summary: Summary) -> dict[str, Any]:
         "rounds": summary.rounds,
         "sums": summary.sums,
         "released": summary.metrics.get("released", {}),
+        "public": summary.metrics.get("public", {}),
         "epsilon": summary.epsilon,
         "aggregation": summary.aggregation,
         "private": summary.private,
+        "notes": list(summary.notes),
+        "error": [summary.error, summary.hint, summary.exit_code],
     }
+
+
+def facts_digest(folder: RunFolder) -> str:
+    """SHA-256 (hex) of what a simulation wrote before round 1, its counts of the data left out; empty if it wrote nothing.
+
+    Raises: BadInputError.
+    """
+    facts = folder.facts()
+    if facts is None:
+        return ""
+    plain = facts.to_json() | {"data": {}, "out": ""}
+    return hashlib.sha256(b"fedcart/facts/1\0" + one_line(plain).encode()).hexdigest()
 
 
 def check_manifest(manifest: Mapping[str, Any], public_key: bytes) -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import cbor2
 import pytest
 
+import client.session as client_session
 import simulations.engines as engines
 from cli.main import main
+from client.site import Site
+from common import wire
 from common.audit.verify import verify_path
+from common.contribution import MAX_QUERY_BYTES, Query
 from common.run.files import RunFolder
 from common.secagg.messages import Session
 from simulations.grid import InProcessGrid
@@ -125,3 +132,70 @@ def test_two_proven_faults_end_the_invitations_also_over_a_resume(
     assert any("merchant-1 stopped: two proven faults" in note for note in watcher.notes)
     assert records[-1].epsilon["merchant-1"] == records[1].epsilon["merchant-1"]
     assert verify_path(out).ok
+
+
+def broken_down(_reply: dict[str, Any]) -> dict[str, Any]:
+    raise RuntimeError("a fault of the hostile site's own")
+
+
+Change = Callable[[dict[str, Any]], dict[str, Any]]
+# Each by another site, or the same one later; nobody's word on it is a proof, so nobody is excluded.
+TEN_MESSAGES: list[tuple[str, str, Change]] = [
+    ("merchant-1", "advertise", lambda reply: reply | {"attestation": "[" * 200_000}),
+    ("merchant-2", "advertise", lambda reply: {"message": reply["message"]}),
+    ("merchant-3", "advertise", lambda reply: reply | {"message": bytes(10_000_000)}),
+    ("merchant-4", "share", lambda _: {"message": cbor2.dumps([10**5_000, "ShareBundle", []])}),
+    ("merchant-5", "share", lambda _: {}),
+    ("merchant-6", "accept", lambda _: {"message": 5}),
+    ("merchant-7", "mask", lambda reply: {"message": reply["message"][:-4]}),
+    ("merchant-1", "mask", broken_down),
+    ("merchant-2", "confirm", lambda _: {"message": b"\x81" * 5_000}),
+    ("merchant-3", "unmask", lambda _: {"error": "\x1b[2J=1+1"}),
+]
+
+
+def send_other_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of ``TEN_MESSAGES`` in the round of its number."""
+
+    def lying(phase: str, true: Callable[..., Any]) -> Callable[..., Any]:
+        def step(site: Site, request: dict[str, Any], memory: Any) -> Any:
+            if phase == "advertise":
+                number = wire.decode(Query, request["query"], MAX_QUERY_BYTES).round
+            else:
+                number = client_session._machine(site, memory).params.session.round
+            reply, after = true(site, request, memory)
+            liar, when, change = TEN_MESSAGES[number - 1] if number <= 10 else ("", "", dict)
+            return (change(reply) if (liar, when) == (site.name, phase) else reply), after
+
+        return step
+
+    for phase in {phase for _, phase, _ in TEN_MESSAGES}:
+        monkeypatch.setattr(client_session, phase, lying(phase, getattr(client_session, phase)))
+
+
+def test_ten_rounds_with_one_malformed_message_each_cost_nobody_else_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_this_process: None
+) -> None:
+    honest, watcher = Recorder(), Recorder()
+    assert simulate(tiny(*EIGHT, "training.rounds=10"), tmp_path / "honest", honest).status == "completed"
+    send_other_messages(monkeypatch)
+    assert simulate(tiny(*EIGHT, "training.rounds=10"), tmp_path / "run", watcher).status == "completed"
+    trained = [record for record in watcher.records if record.kind == "train"]
+    assert [(record.aborted, record.faults) for record in trained] == [("", ())] * 10
+    for record, (liar, phase, _) in zip(trained, TEN_MESSAGES, strict=True):
+        others = set(SITES) - {liar}
+        assert {site for site in others if record.sites[site].status == "ok"} == others
+        if phase in ("confirm", "unmask"):  # its vector is in the sum already
+            assert record.sites[liar].status == "ok"
+            assert record.attestations.keys() == set(SITES)
+            continue
+        assert (record.sites[liar].status, record.sites[liar].phase) == ("lost", phase)
+        assert record.attestations.keys() >= others
+        if phase != "mask" or liar != "merchant-1":  # one breaks down, and says so itself
+            assert any(f"round {record.round}: site {liar} is lost" in note for note in watcher.notes)
+    never_lied = "merchant-8"
+    charged = [record.epsilon[never_lied] for record in watcher.records]
+    assert charged == [record.epsilon[never_lied] for record in honest.records]
+    assert max(watcher.records[-1].epsilon.values()) == charged[-1]
+    assert verify_path(tmp_path / "run").ok
+    assert not any("\x1b" in text for text in (*watcher.notes, *map(str, watcher.records)))

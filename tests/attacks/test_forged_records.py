@@ -16,6 +16,7 @@ from common.deployment import Kits
 from common.run.files import RunFolder
 from common.run.manifest import seal_run
 from common.run.records import RoundRecord
+from common.strict_json import one_line
 from common.trust.identity import Identity, Roster
 from tests.tiny_federation import run_tiny
 
@@ -43,7 +44,7 @@ def lines(run: Path) -> list[dict[str, Any]]:
 
 
 def put(run: Path, records: list[dict[str, Any]]) -> None:
-    (run / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (run / "metrics.jsonl").write_text("".join(one_line(record) + "\n" for record in records))
 
 
 def on_every_line(change: Callable[[dict[str, Any]], Any]) -> Edit:

@@ -85,6 +85,8 @@ STRANGE = {
     "libgomp.so.1": "libgomp.so.1",
     "events.py": "events.py",
     ".north.keys.json": ".north.keys.json",
+    "south.keys.json": "south.keys.json",
+    "North.keys.json": "North.keys.json",
     "state/client/__init__.py": "state/client/__init__.py",
     "state/x.so": "state/x.so",
     "state/.x.py.json": "state/.x.py.json",
@@ -103,6 +105,14 @@ def test_whatever_else_lies_in_a_kit_is_named(kit, name, said):
     row = {row.name: row for row in check_site(kit, timeout_s=0.1)}["files"]
     assert row.status == FAILED
     assert said in row.found
+
+
+@pytest.mark.parametrize(
+    "name", ["\x1b[2J.keys.json", "state/\x1b[2J.json", "state/x\u202e.json", "state/a b.json"]
+)
+def test_no_name_that_acts_on_whoever_lists_it_is_one_of_a_kit(kit, name):
+    write(kit.path / name)
+    assert strange_files(kit) == [name]
 
 
 def test_nothing_is_followed(kit, tmp_path):

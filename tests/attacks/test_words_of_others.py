@@ -91,3 +91,13 @@ def test_the_error_of_a_command_is_one_plain_line(capsys):
 
     _explain(BadInputError("no run \x1b[2J\nerror: all well", hint="see \u202ex"))
     assert capsys.readouterr().err == "error: no run \\x1b[2J\\nerror: all well\nhint: see \\u202ex\n"
+
+
+def test_a_page_spells_out_what_acts_also_where_a_filter_or_a_drawing_brings_it():
+    from markupsafe import Markup
+
+    from common.pages.rendering import templates
+
+    page = templates().from_string("<p>{{ value|upper }}</p>\n{{ drawing }}")
+    text = page.render(value="\u202e<b>\x9b31m", drawing=Markup("<svg>\x1b[2J\u2028</svg>"))
+    assert text == "<p>\\u202e&lt;B&gt;\\x9b31M</p>\n<svg>\\x1b[2J\\u2028</svg>"

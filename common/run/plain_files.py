@@ -1,0 +1,36 @@
+"""What lies in a run folder where files belong, and is none: asked before anything in it is opened.
+
+A folder that comes from somebody else may hold a pipe, which keeps its reader for ever, a device, which has no end, or a link,
+which shows another file's content.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from common.run.paths import BEST, CHECKPOINTS, EVIDENCE, LEDGERS, PROOFS
+
+FOLDERS = (CHECKPOINTS, EVIDENCE, PROOFS, LEDGERS, BEST)
+_KINDS = {stat.S_IFLNK: "a link", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
+
+
+def no_files(run: Path) -> list[tuple[str, str]]:
+    """(path in the run, what it is) of all that lies where files of a run belong and is none."""
+    found = list(_no_files_in(run, inner=set(FOLDERS)))
+    for name in FOLDERS:
+        part = run / name
+        if part.is_dir() and not part.is_symlink():
+            found += [(f"{name}/{path}", kind) for path, kind in _no_files_in(part, inner=set())]
+    return sorted(found)
+
+
+def _no_files_in(folder: Path, inner: set[str]) -> Iterator[tuple[str, str]]:
+    """Folders of other names are nobody's concern as long as they have no ending, as the names of all files have."""
+    for path in folder.iterdir():
+        kind = stat.S_IFMT(path.lstat().st_mode)
+        is_folder = kind == stat.S_IFDIR
+        if kind == stat.S_IFREG or (is_folder and (path.name in inner or not path.suffix)):
+            continue
+        yield path.name, _KINDS.get(kind, "a device")

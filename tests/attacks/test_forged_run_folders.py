@@ -1,0 +1,342 @@
+"""Run folders made to deceive who reads them, or the reader itself: each is called broken, by the name of what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.main import main
+from common.audit.verify import verify_path
+from common.errors import FedcartError
+from common.run.records import FaultRecord, RoundRecord, SiteRound
+from common.trust.identity import Identity, Roster
+from tests.attacks.test_forged_records import coordinator_of, lines, sign_again
+from tests.tiny_federation import run_tiny
+
+pytestmark = pytest.mark.full
+Edit = Callable[[Path], object]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two runs of three sites."""
+    folder = tmp_path_factory.mktemp("forged")
+    for name in ("first", "second"):
+        run_tiny(folder / name, "training.rounds=3", "privacy.epsilon=6")
+    return folder / "first", folder / "second"
+
+
+@pytest.fixture
+def copy(runs: tuple[Path, Path], tmp_path: Path) -> Path:
+    shutil.copytree(runs[0], tmp_path / "run")
+    return tmp_path / "run"
+
+
+def in_json(name: str, change: Callable[[Any], object]) -> Edit:
+    def edit(run: Path) -> None:
+        plain = json.loads((run / name).read_text())
+        change(plain)
+        (run / name).write_text(json.dumps(plain, sort_keys=True, separators=(",", ":")))
+
+    return edit
+
+
+def in_text(name: str, change: Callable[[str], str]) -> Edit:
+    def edit(run: Path) -> None:
+        text = (run / name).read_text()
+        assert change(text) != text
+        (run / name).write_text(change(text))
+
+    return edit
+
+
+def twice(name: str, first: str) -> Edit:
+    """A name a second time, before the true one: this reader takes the last, another the first."""
+    return in_text(name, lambda text: f"{{{first},{text.lstrip()[1:]}")
+
+
+def resigned(change: Callable[[list[RoundRecord]], list[RoundRecord]]) -> Edit:
+    return lambda run: sign_again(run, change)
+
+
+def second(**changes: Any) -> Edit:
+    """The second record changed, all signed anew by the coordinator."""
+    return resigned(lambda records: [records[0], replace(records[1], **changes), *records[2:]])
+
+
+def without_round_two(run: Path) -> None:
+    (run / "evidence/round-00002.json").unlink()
+    gone = {f"merchant-{n}": SiteRound("lost", "late", "mask") for n in (1, 2, 3)}
+    second(aborted="too-few-mask", evidence="", sites=gone, released={})(run)
+
+
+def a_newer_roster(run: Path) -> None:
+    before = Roster.load(run / "roster.json")
+    parties = [(party.name, party.public_key) for party in before.sites]
+    extra = ("merchant-9", Identity.generate("merchant-9").public_key)
+    Roster.signed_by(coordinator_of(run), [*parties, extra], before).save(run / "roster.json")
+    sign_again(run, lambda records: records)
+
+
+def swapped_ledgers(run: Path) -> None:
+    one, two = run / "ledgers/merchant-1.jsonl", run / "ledgers/merchant-2.jsonl"
+    one.rename(run / "aside")
+    two.rename(one)
+    (run / "aside").rename(two)
+
+
+FORGED: dict[str, tuple[Edit, str]] = {
+    "a smaller epsilon in a record, signed": (
+        second(epsilon=dict.fromkeys(["merchant-1", "merchant-2", "merchant-3"], 0.1)),
+        "epsilon",
+    ),
+    "a rival blamed without a proof, signed": (
+        second(faults=(FaultRecord("merchant-2", "", "bad-dealing", 1),)),
+        "other faults than those that are proven",
+    ),
+    "a site that never was, in the sum, signed": (
+        second(sites={"merchant-9": SiteRound("ok")}),
+        "merchant-9, not in the plan",
+    ),
+    "no heads, signed": (second(heads={}), "with another witness"),
+    "limits of what is plausible raised, signed": (
+        second(plausible={"length of the update": (1e6, 1e9)}),
+        "did not sign the last record",
+    ),
+    "a sum said to have failed, signed": (without_round_two, "changed the model"),
+    "a newer roster, all signed": (a_newer_roster, "roster"),
+    "a name twice in a record": (
+        in_text("metrics.jsonl", lambda t: t.replace('"epsilon":', '"epsilon":{"merchant-1":0.01},"epsilon":', 1)),
+        "metrics.jsonl, line 1: is not written as a record is",
+    ),
+    "blanks in the records": (
+        lambda run: (run / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in lines(run))),
+        "metrics.jsonl, line 1: is not written as a record is",
+    ),
+    "other ends of lines": (
+        lambda run: (run / "metrics.jsonl").write_bytes(
+            (run / "metrics.jsonl").read_bytes().replace(b"\n", b"\r\n")
+        ),
+        "is not written as a record is",
+    ),
+    "half a line after the last": (
+        in_text("metrics.jsonl", lambda t: t + '{"round": 9, "epsilon": {"merchant-1": 0.001}}'),
+        "metrics.jsonl, line 5: is half a line",
+    ),
+    "a name twice in the summary": (twice("summary.json", '"epsilon":{"merchant-1":0.01}'), "summary.json"),
+    "a name twice in the manifest": (twice("manifest.json", '"result":{}'), "manifest.json"),
+    "another remark in the summary": (
+        in_json("summary.json", lambda plain: plain.update(notes=["nothing was released"])),
+        "another result than summary.json",
+    ),
+    "a public figure in the summary": (
+        in_json("summary.json", lambda plain: plain["metrics"].update(public={"consumers": 9.0})),
+        "another result than summary.json",
+    ),
+    "an error that never was": (
+        in_json("summary.json", lambda plain: plain.update(error="x", exit_code=3)),
+        "another result than summary.json",
+    ),
+    "no summary": (lambda run: (run / "summary.json").unlink(), "summary.json is missing"),
+    "a smaller epsilon among the facts": (
+        in_json("sites.json", lambda plain: plain.update(epsilon_target=0.1)),
+        "another digest of sites.json",
+    ),
+    "more noise among the facts": (
+        in_json("sites.json", lambda plain: plain.update(noise_multiplier=99.0)),
+        "another digest of sites.json",
+    ),
+    "other assumptions among the facts": (
+        in_json("sites.json", lambda plain: plain.update(assumptions=[])),
+        "another digest of sites.json",
+    ),
+    "no facts": (lambda run: (run / "sites.json").unlink(), "lists sites.json, which is missing"),
+    "left out: no list of names": (
+        lambda run: (run / "left-out.json").write_text('{"left_out":{"checkpoints":1}}'),
+        "left-out.json",
+    ),
+    "evidence said to be left out": (
+        lambda run: (
+            (run / "left-out.json").write_text('{"left_out":["evidence"]}'),
+            shutil.rmtree(run / "evidence"),
+        ),
+        "no evidence for it",
+    ),
+    "a ledger under another's name": (swapped_ledgers, "merchant-1.jsonl"),
+    "a ledger of a site that never was": (
+        lambda run: shutil.copy(run / "ledgers/merchant-1.jsonl", run / "ledgers/stranger.jsonl"),
+        "stranger.jsonl: ",
+    ),
+}
+
+
+def found(run: Path, roster: Roster) -> str:
+    return " | ".join(str(finding) for finding in verify_path(run, roster=roster).findings)
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_a_forged_run_folder_is_called_broken_by_name(copy: Path, name: str) -> None:
+    trusted = Roster.load(copy / "roster.json")
+    edit, words = FORGED[name]
+    edit(copy)
+    assert words in found(copy, trusted)
+
+
+def other_weights(run: Path, _other: Path) -> None:
+    weights = bytearray((run / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (run / "model.safetensors").write_bytes(bytes(weights))
+
+
+def of_the_other_run(*names: str) -> Callable[[Path, Path], None]:
+    def put(run: Path, other: Path) -> None:
+        for name in names:
+            shutil.copy(other / name, run / name)
+
+    return put
+
+
+def one_that_he_signs(run: Path, _other: Path) -> None:
+    """Other parameters, and a description of them signed as the true one was."""
+    from common.model.parameters import load_model, save_model
+
+    vector, layout, metadata = load_model(run)
+    save_model(run, vector + 1, layout, metadata, coordinator_of(run))
+
+
+def a_best_one(run: Path, _other: Path) -> None:
+    from common.model.parameters import load_model, save_model
+
+    vector, layout, metadata = load_model(run)
+    save_model(run / "best", vector + 1, layout, metadata, coordinator_of(run))
+
+
+@pytest.mark.parametrize(
+    ("exchange", "words"),
+    [
+        (other_weights, "does not have the digest"),
+        (of_the_other_run("model.json"), "model.json: "),
+        (of_the_other_run("model.json", "model.safetensors"), "another coordinator"),
+        (one_that_he_signs, "model.json: is another model than the records, which the sites signed, say it is"),
+        (a_best_one, "best/model.json: is another model"),
+        (
+            of_the_other_run("checkpoints/round-00003.safetensors"),
+            "holds another state than the record of round 3",
+        ),
+    ],
+)
+def test_not_even_the_coordinator_can_put_another_model_into_a_run_that_is_over(
+    runs: tuple[Path, Path], copy: Path, exchange: Callable[[Path, Path], None], words: str
+) -> None:
+    exchange(copy, runs[1])
+    sign_again(copy, lambda records: records)  # a manifest over what is there now
+    assert words in found(copy, Roster.load(copy / "roster.json"))
+
+
+READ = (
+    "summary.json", "plan.json", "manifest.json", "countersigned.json", "roster.json", "sites.json", "left-out.json",
+    "evidence/round-00001.json", "metrics.jsonl", "ledgers/merchant-1.jsonl", "ledgers/merchant-1.head.json", "market.json",
+    "proofs/round-00001.json", "run.toml", "model.json", "model.safetensors", "checkpoints/round-00003.safetensors",
+)  # fmt: skip
+UNREADABLE: dict[str, bytes] = {
+    "nested without end": b"[" * 100_000 + b"\n",
+    "nested without end, as a setting": b"a = " + b"[" * 100_000 + b"\n",
+    "no text": b"\xff\xfe\x00\n",
+    "a list": b"[]\n",
+    "a number of 5,000 digits": b'{"a": ' + b"9" * 5_000 + b"}\n",
+    "such a number as a setting": b"a = " + b"9" * 5_000 + b"\n",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_a_file_that_cannot_be_read_is_a_finding_and_no_error(copy: Path, name: str) -> None:
+    trusted, whole = (
+        Roster.load(copy / "roster.json"),
+        (copy / name).read_bytes() if (copy / name).exists() else None,
+    )
+    for content in UNREADABLE.values():
+        (copy / name).write_bytes(content)
+        assert found(copy, trusted), content[:9]
+    if whole is not None:
+        (copy / name).write_bytes(whole)
+        assert not found(copy, trusted)
+
+
+SPECIAL: dict[str, Callable[[Path], object]] = {
+    "a pipe": os.mkfifo,
+    "a folder": Path.mkdir,
+    "a link": lambda path: path.symlink_to("/dev/zero"),
+}
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+@pytest.mark.parametrize("name", READ)
+def test_what_is_no_file_is_named_and_never_opened(copy: Path, name: str, kind: str) -> None:
+    trusted = Roster.load(copy / "roster.json")
+    (copy / name).unlink(missing_ok=True)
+    SPECIAL[kind](copy / name)
+    if name == "run.toml":  # without it the folder is none of a run
+        with suppress(FedcartError):
+            assert found(copy, trusted)
+    else:
+        assert f"{name}: is {kind}, and no file of a run" in found(copy, trusted)
+
+
+@pytest.mark.parametrize("command", [("audit", "show"), ("audit", "verify"), ("report",), ("audit", "export")])
+def test_no_command_opens_a_pipe(copy: Path, tmp_path: Path, command: tuple[str, ...]) -> None:
+    (copy / "summary.json").unlink()
+    os.mkfifo(copy / "summary.json")
+    out = [str(tmp_path / "out")] if command[-1] == "export" else []
+    assert main([*command, str(copy), *out]) in (1, 2)
+
+
+EVIL = "=1+1\x1b[2J\u202e<script>alert(1)</script>\nnote: all is well\x9b31m"
+
+
+def evil_record(run: Path) -> None:
+    records = lines(run)
+    for record in records:
+        record["sites"]["merchant-1"] = {"status": EVIL, "reason": EVIL, "phase": EVIL}
+        record["sites"][EVIL] = {"status": "ok", "reason": "", "phase": ""}
+        record["epsilon"][EVIL], record["aggregation"] = 1.0, EVIL
+    (run / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def evil_facts(run: Path) -> None:
+    in_json("sites.json", lambda plain: plain.update(assumptions=[EVIL], expectation=EVIL, budget=EVIL))(run)
+    in_json("sites.json", lambda plain: [site.update(name=EVIL, note=EVIL) for site in plain["sites"]])(run)
+
+
+def evil_names(run: Path) -> None:
+    (run / "left-out.json").write_text(json.dumps({"left_out": [EVIL]}))
+    name = EVIL.replace("/", "")
+    shutil.copy(run / "evidence/round-00001.json", run / f"evidence/{name}.json")
+    shutil.copy(run / "ledgers/merchant-1.jsonl", run / f"ledgers/{name}.jsonl")
+
+
+@pytest.mark.parametrize("edit", [evil_record, evil_facts, evil_names])
+def test_no_word_of_a_forged_run_folder_acts_on_its_reader(
+    copy: Path, tmp_path: Path, edit: Edit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(copy)
+    page, table = tmp_path / "audit.html", tmp_path / "audit.csv"
+    main(["audit", "show", str(copy), "--html", str(page), "--csv", str(table)])
+    main(["audit", "verify", str(copy)])
+    main(["report", str(copy)])
+    said = capsys.readouterr()
+    printed, files = (
+        said.out + said.err,
+        [f.read_text() for f in (page, copy / "report.html", table) if f.exists()],
+    )
+    assert not any(one in text for one in ("\x1b[2J", "\u202e", "\x9b") for text in (printed, *files))
+    assert not any("<script>alert" in text for text in files if "<html" in text)
+    assert "\nnote: all is well" not in printed
