@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 import simulations.fitting as fitting
 from client.guard.policy import SitePolicy
 from common.atomic import write_atomic
-from common.config import RunConfig
+from common.config import DataSettings, RunConfig
 from common.data.sharing import require_shared_items
 from common.deployment import Kits, SiteKit
+from common.errors import ConfigError
 from common.plain_text import shown
 from common.plan import RunPlan
 from common.run import RunFolder, SiteFacts
@@ -58,6 +59,23 @@ def deal_data(config: RunConfig) -> DealtData:
 
     Raises: BadInputError for an unusable file, too few sites or consumers; ConfigError.
     """
+    source = config.data.source
+    if not source:
+        return _dealt(config)
+    if config.data.events:
+        raise ConfigError("data.events and data.source are both given", hint="give one of them")
+    from common.data.store.source_log import spooled
+
+    with spooled(Path(source)) as path:
+        world = _dealt(config.model_copy(update={"data": _with(config.data, events=str(path))}))
+    return replace(world, config=world.config.model_copy(update={"data": _with(world.config.data, events="")}))
+
+
+def _with(data: DataSettings, events: str) -> DataSettings:
+    return data.model_copy(update={"events": events})
+
+
+def _dealt(config: RunConfig) -> DealtData:
     from common.data import feature_spec
     from simulations.pseudonyms import with_random_pseudonyms
 

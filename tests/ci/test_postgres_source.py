@@ -21,8 +21,8 @@ pytestmark = pytest.mark.ci
 SECRET = b"s" * 32
 MILLION = 1_000_000
 EVENTS = """
-INSERT INTO events SELECT n, 'c' || (n * 7919 % 50000), '2024-01-01 00:00+00'::timestamptz + n * interval '7 s',
-  (array['view','cart','purchase'])[1 + n % 3], n * 31 % 3000, 1 + (n % 400) / 4.0, 1 + n % 2, 's' || n % 5
+INSERT INTO events SELECT n, 'c' || (n::bigint * 7919 % 50000), '2024-01-01 00:00+00'::timestamptz + n * interval '7 s',
+  (array['view','cart','purchase'])[1 + n % 3], n::bigint * 31 % 3000, 1 + (n % 400) / 4.0, 1 + n % 2, 's' || n % 5
 FROM generate_series({first}, {last}) AS n
 """
 

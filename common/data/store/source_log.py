@@ -25,6 +25,7 @@ from common.data.events import EventLog, mappings_of, refuse_auto
 from common.data.formats import Mapping, missing_columns
 from common.data.presets import OPTIONAL_COLUMNS
 from common.data.reading import LINE, Lines
+from common.data.sources.opening import open_source, source_settings
 from common.data.sources.source import Mark, Since, Source, marks_of
 from common.data.store.intake import Taken, take_in
 from common.data.store.logs import Tally, settled_frames
@@ -232,3 +233,16 @@ def sample(source: Source, path: Path, limit: int = 0) -> int:
     if not lines:
         raise BadInputError(f"{source.name} gives no line", hint="try its query in the database's own client")
     return lines
+
+
+@contextmanager
+def spooled(settings_file: Path, limit: int = 0) -> Iterator[Path]:
+    """What the ``[source]`` of a TOML file gives, as a private Parquet file for the life of the block.
+
+    Raises: BadInputError, WorkFailedError.
+    """
+    settings = source_settings(settings_file)
+    with tempfile.TemporaryDirectory(prefix="fedcart-") as name:  # readable by its owner only
+        path = Path(name) / f"{settings_file.stem}.parquet"
+        sample(open_source(settings, settings_file.resolve().parent, Path(name)), path, limit)
+        yield path
