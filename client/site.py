@@ -132,10 +132,11 @@ class Site:
         mapping = load_mapping(self.kit.resolve(facts.mapping)) if facts.mapping else None
         scratch = private_folder(self.kit.state)
         if self.file.source is not None:
-            return self._source_log(self.file.source, mapping).pieces()
+            return self.source_log(self.file.source, mapping).pieces()
         return FileLog(self.kit.resolve(facts.events), facts.format, mapping, self.secret(), scratch).pieces()
 
-    def _source_log(self, settings: SourceSettings, mapping: Mapping | None) -> SourceLog:
+    def source_log(self, settings: SourceSettings, mapping: Mapping | None) -> SourceLog:
+        """The events of ``[source]``; what was read is kept in the state folder. Raises: BadInputError (its password)."""
         from common.data.sources.opening import open_source
         from common.data.store.source_log import SourceLog
 
