@@ -300,8 +300,19 @@ def _print_description(description: Description) -> None:
     total = f"{description.consumers:,} consumers, {description.events:,} events, {description.items:,} items"
     typer.echo(f"\nin all: {total}, {description.categories:,} categories")
     typer.echo("events: " + ", ".join(f"{name} {count:,}" for name, count in description.event_types.items()))
+    low, middle, high = description.per_consumer
+    typer.echo(f"events of a consumer: {low:,} at 10 %, {middle:,} at 50 %, {high:,} at 90 %; "
+               f"{description.learnable:.1%} have two or more")  # fmt: skip
+    time = description.time
+    typer.echo(f"time: {time.first} to {time.last}, {time.days:,} days, {time.empty:,} of them without an event")
+    for before, after, days in time.gaps:
+        typer.echo(f"  nothing for {days:,} days between {before} and {after}")
     if len(description.sites) > 1:
-        typer.echo(f"consumers seen at more than one site: {description.overlap:.1%}")
+        typer.echo(f"consumers seen at more than one site: {description.overlap:.1%}; items at three or more: "
+                   f"{description.shared_items:,}")  # fmt: skip
+    typer.echo("this log can serve:")
+    for task, why_not in description.tasks:
+        typer.echo(f"  {task:<16} {'no: ' + why_not if why_not else 'yes'}")
     if description.advice:
         typer.echo(description.advice)
     show.note("true counts of your own data, for your eyes: they are not released")

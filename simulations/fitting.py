@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 BUCKETS = 1_000
 """Hashed buckets where sites share no items: a public constant, no count of a log."""
 
+MANY = 0.01
+"""Share of consumers at several sites from which a run says so."""
+
 _OTHER_SPLITS = ("consumers", "items")
 
 
@@ -93,6 +96,22 @@ def _parted(config: RunConfig, log: EventLog, by: str, min_population: int) -> P
         if min_population == 1 or "min_population" in config.data.model_fields_set:
             raise
         return None
+
+
+def overlap_note(config: RunConfig, parts: Partition) -> tuple[str, ...]:
+    """A word where many consumers are at several sites: each of these answers for them, and epsilons add up."""
+    import numpy as np
+
+    if not config.data.events:
+        return ()
+    homes = np.unique(np.concatenate([part.log.consumers for part in parts.sites]), return_counts=True)[1]
+    share = float(np.mean(homes > 1))
+    if share < MANY:
+        return ()
+    return (
+        f"{share:.1%} of the consumers are at more than one site: epsilon is per consumer at each site, and theirs adds up "
+        "over sites",
+    )
 
 
 def without_items(config: RunConfig, log: EventLog) -> tuple[RunConfig, tuple[str, ...]]:

@@ -82,6 +82,7 @@ def _dealt(config: RunConfig) -> DealtData:
     log, known, data = _events(config)
     config, itemless = fitting.without_items(config, log)
     parts, said = fitting.dealt(config, log)
+    said = (*said, *fitting.overlap_note(config, parts))
     parts, called = with_plain_names(parts)
     if config.data.events:  # real people: what is stored must not be found again from the public seed
         keys = {name: holdout_key(config.seed, kit_name(name)) for name in parts.names}

@@ -80,3 +80,9 @@ def test_the_screen_says_what_the_log_was_taken_for(tmp_path: Path) -> None:
     words = " ".join(text for _, text in rows)
     assert rows[0][0] == "log" and "3,000 of 3,000 lines" in words
     assert "format fedcart" in words and "no column of the log names a site" in words
+
+
+def test_consumers_at_several_sites_are_said(tmp_path: Path) -> None:
+    world = dealt(shop(tmp_path, site=[f"s{i // 150 % 4}" for i in LINES]))
+    assert "100.0% of the consumers are at more than one site" in said(world)
+    assert "more than one site" not in said(dealt(shop(tmp_path)))
