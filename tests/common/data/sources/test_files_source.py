@@ -90,7 +90,7 @@ def test_a_query_reaches_nothing_but_the_named_files(tmp_path: Path, query: str)
     ga4_export(tmp_path)
     secret, out = tmp_path / "secret.txt", tmp_path / "out"
     secret.write_text("consumer,timestamp\nhidden,2024-01-01\n")
-    with pytest.raises(BadInputError, match="DuckDB refuses|not one SELECT") as caught:
+    with pytest.raises(BadInputError, match=r"DuckDB refuses|not one SELECT") as caught:
         read(tmp_path, settings(query=query.format(secret=secret, out=out, folder=tmp_path)))
     assert "hidden" not in caught.value.message and caught.value.hint
     assert not out.exists()
