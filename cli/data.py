@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,16 +26,22 @@ app = typer.Typer(
 
 _SHOWN_SITES = 40
 
-Events = Annotated[
-    list[str],
-    typer.Argument(metavar="FILE...", help="event log: files, folders or patterns; - for standard input"),
-]
+_EVENTS = typer.Argument(
+    metavar="FILE...", help="event log: files, folders or patterns; - for standard input", show_default=False
+)
+Events = Annotated[list[str], _EVENTS]
+NoEvents = Annotated[list[str] | None, _EVENTS]
 Map = Annotated[
     list[str] | None,
     typer.Option(
         "--map", metavar="A=B", help="what a column is, as in consumer=user_id; or a setting of a mapping"
     ),
 ]
+Source = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="TOML file with a table [source]: a database, or SQL over files"),
+]
+Limit = Annotated[int, typer.Option(metavar="N", help="lines that are read of a source; 0: all", min=0)]
 Format = Annotated[
     str, typer.Option(metavar="NAME", help="preset or TOML mapping; left out: recognised by the columns")
 ]
@@ -43,7 +51,9 @@ Json = Annotated[bool, typer.Option("--json", help="print one JSON value")]
 
 @app.command(epilog="Example: fedcart data check online_retail.csv.gz --format online-retail")
 def check(
-    file: Events,
+    file: NoEvents = None,
+    source: Source = None,
+    limit: Limit = 10_000,
     format: Format = "",
     map_: Map = None,
     write_mapping: Annotated[
@@ -58,15 +68,30 @@ def check(
 
         check_writable(write_mapping, (".toml",))
         _refuse_to_replace((write_mapping,), force)
-    _, report = _load(file, format, "", map_)
-    if write_mapping is not None:
-        _write_mapping(file, format, map_, write_mapping)
+    with _files(file, source, limit) as files:
+        _, report = _load(files, format, "", map_)
+        if write_mapping is not None:
+            _write_mapping(files, format, map_, write_mapping)
     if json:
         show.print_json(report.to_json())
         return
     _print_report(report)
     if write_mapping is not None:
         typer.echo(f"the mapping: {write_mapping}")
+
+
+@contextmanager
+def _files(named: list[str] | None, source: Path | None, limit: int = 0) -> Iterator[list[str]]:
+    """The files that are named, or what a source gives. Raises: BadInputError unless there is one of both."""
+    if bool(named) == (source is not None):
+        raise BadInputError("name either files or --source", hint="fedcart data check FILE, or --source shop.toml")
+    if source is None:
+        yield named or []
+        return
+    from common.data.store.source_log import spooled
+
+    with spooled(source, limit) as path:
+        yield [str(path)]
 
 
 def _write_mapping(file: list[str], format_name: str, known: list[str] | None, path: Path) -> None:
@@ -80,12 +105,18 @@ def _write_mapping(file: list[str], format_name: str, known: list[str] | None, p
 
 @app.command(epilog="Example: fedcart data describe online_retail.csv.gz --split-by country")
 def describe(
-    file: Events, format: Format = "", map_: Map = None, split_by: SplitBy = "", json: Json = False
+    file: NoEvents = None,
+    source: Source = None,
+    format: Format = "",
+    map_: Map = None,
+    split_by: SplitBy = "",
+    json: Json = False,
 ) -> None:
     """Statistics per site. True counts of your own data: for your eyes, never part of a release."""
     from common.data.describe import describe as statistics
 
-    log, report = _load(file, format, split_by, map_)
+    with _files(file, source) as files:
+        log, report = _load(files, format, split_by, map_)
     description = statistics(log)
     if json:
         show.print_json(description.to_json())
@@ -269,8 +300,19 @@ def _print_description(description: Description) -> None:
     total = f"{description.consumers:,} consumers, {description.events:,} events, {description.items:,} items"
     typer.echo(f"\nin all: {total}, {description.categories:,} categories")
     typer.echo("events: " + ", ".join(f"{name} {count:,}" for name, count in description.event_types.items()))
+    low, middle, high = description.per_consumer
+    typer.echo(f"events of a consumer: {low:,} at 10 %, {middle:,} at 50 %, {high:,} at 90 %; "
+               f"{description.learnable:.1%} have two or more")  # fmt: skip
+    time = description.time
+    typer.echo(f"time: {time.first} to {time.last}, {time.days:,} days, {time.empty:,} of them without an event")
+    for before, after, days in time.gaps:
+        typer.echo(f"  nothing for {days:,} days between {before} and {after}")
     if len(description.sites) > 1:
-        typer.echo(f"consumers seen at more than one site: {description.overlap:.1%}")
+        typer.echo(f"consumers seen at more than one site: {description.overlap:.1%}; items at three or more: "
+                   f"{description.shared_items:,}")  # fmt: skip
+    typer.echo("this log can serve:")
+    for task, why_not in description.tasks:
+        typer.echo(f"  {task:<16} {'no: ' + why_not if why_not else 'yes'}")
     if description.advice:
         typer.echo(description.advice)
     show.note("true counts of your own data, for your eyes: they are not released")

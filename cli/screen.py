@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
@@ -17,6 +17,7 @@ from cli.verdict import Standing, standings
 from common.atomic import link_atomic
 from common.config import RunConfig
 from common.contribution import STATISTICS
+from common.plain_text import shown
 from common.run import (
     ENDED,
     FAILED,
@@ -290,7 +291,8 @@ def _group_line(shown: list[Column], groups: list[str]) -> str:
 def facts_lines(facts: RunFacts) -> list[str]:
     """What a run is about to do, as lines of markup."""
     people = sum(site.population for site in facts.sites)
-    rows = [("sites", f"{len(facts.sites)}, {people:,} consumers declared, {facts.parameters:,} parameters")]
+    rows = log_rows(facts.data)
+    rows.append(("sites", f"{len(facts.sites)}, {people:,} consumers declared, {facts.parameters:,} parameters"))
     width = max((len(site.name) for site in facts.sites[:SITES_SHOWN]), default=0)
     for site in facts.sites[:SITES_SHOWN]:
         text = f"{site.name:<{width}} {site.population:>8,} consumers {site.items:>7,} items  {site.note}"
@@ -310,6 +312,17 @@ def facts_lines(facts: RunFacts) -> list[str]:
     else:
         rows.append(("privacy", "[bold yellow]none: this run is NOT PRIVATE[/]"))
     return [f"[dim]{name:<12}[/] {text}" for name, text in rows]
+
+
+def log_rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the event log was taken for, what was left out, and what its data made of the settings."""
+    rows, read = [], data.get("cleaning")
+    if read:
+        doubt = "" if read["status"] == "ok" else "; `fedcart data check` says what was dropped or changed"
+        taken = "".join(f"; {shown(note, 300)}" for note in read["notes"])
+        rows.append(("log", escape(f"{read['kept']:,} of {read['lines']:,} lines usable{taken}{doubt}")))
+    rows += [("", f"[yellow]note:[/] {escape(shown(words, 300))}") for words in data.get("fitted", ())]
+    return rows
 
 
 def closing_lines(summary: Summary, config: RunConfig) -> list[str]:

@@ -31,6 +31,10 @@ Events = Annotated[
 Map = Annotated[
     list[str] | None, typer.Option("--map", help="what a column is, as in consumer=user_id", metavar="A=B")
 ]
+Source = Annotated[
+    Path | None,
+    typer.Option(help="TOML file with a table [source]: a database, or SQL over files", metavar="FILE"),
+]
 Format = Annotated[str | None, typer.Option(help="preset or mapping of the event log", metavar="NAME")]
 Catalogue = Annotated[Path | None, typer.Option(help="public catalogue of items", metavar="FILE")]
 Sites = Annotated[int | None, typer.Option(help="number of sites to deal the consumers to", metavar="N")]
@@ -80,6 +84,7 @@ class DataOptions:
     sites: int | None = None
     split_by: str | None = None
     map: tuple[str, ...] | None = None
+    source: str | None = None
 
     def settings(self) -> dict[str, Any]:
         """By key, None where nothing was chosen. Raises: ConfigError."""
@@ -139,6 +144,7 @@ class SpeedOptions:
 def simulate(
     scenario: Scenario = None,
     events: Events = None,
+    source: Source = None,
     format: Format = None,
     map_: Map = None,
     catalogue: Catalogue = None,
@@ -164,9 +170,10 @@ def simulate(
 
     Without a scenario: the synthetic marketplace; with --events: your own log.
     """
-    source, mapped = os.pathsep.join(events) if events else None, tuple(map_) if map_ else None
+    files, mapped = os.pathsep.join(events) if events else None, tuple(map_) if map_ else None
+    base = str(source) if source else None
     chosen = chosen_settings(
-        DataOptions(source, format, catalogue, sites, split_by, mapped),
+        DataOptions(files, format, catalogue, sites, split_by, mapped, base),
         RunOptions(recipe, rounds, epsilon, no_privacy, aggregation, drop, baselines, seed),
         SpeedOptions(engine, workers, trainer),
     )

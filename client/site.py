@@ -33,6 +33,9 @@ from common.trust import CONSUMERS_KEY, Identity, Roster, require_private
 
 if TYPE_CHECKING:
     from common.data import ConsumerSequences, EventLog
+    from common.data.formats import Mapping
+    from common.data.store.source_log import SourceLog
+    from common.source_settings import SourceSettings
 
 SECRET_BYTES = 32
 # Guards of simulated sites, for the next message in this process. Nothing in one is state: the ledger's file is.
@@ -128,13 +131,36 @@ class Site:
         facts = self.file.site
         mapping = load_mapping(self.kit.resolve(facts.mapping)) if facts.mapping else None
         scratch = private_folder(self.kit.state)
+        if self.file.source is not None:
+            return self.source_log(self.file.source, mapping).pieces()
         return FileLog(self.kit.resolve(facts.events), facts.format, mapping, self.secret(), scratch).pieces()
+
+    def source_log(self, settings: SourceSettings, mapping: Mapping | None) -> SourceLog:
+        """The events of ``[source]``; what was read is kept in the state folder. Raises: BadInputError (its password)."""
+        from common.data.sources.opening import open_source
+        from common.data.store.source_log import SourceLog
+
+        folder = private_folder(self.kit.state / "events")
+        source = open_source(settings, self.kit.path, folder)
+        return SourceLog(
+            source,
+            self.file.site.format,
+            mapping,
+            self.secret(),
+            folder,
+            settings.identity(self.kit.path),
+            settings.watermark,
+            settings.late,
+        )
 
     def source_stamp(self) -> str:
         """Changes with the event log, and with the key of the pseudonyms; empty where there is no log (a simulation).
 
-        Rows kept under an older key would be split by the new one: their consumers could change sides.
+        Rows kept under an older key would be split by the new one: their consumers could change sides. A ``[source]`` is read
+        once for a plan: its stamp is what it asks for.
         """
+        if self.file.source is not None:
+            return f"{self.file.source.identity(self.kit.path)}/{self.split_key()}"
         try:
             status = self.kit.resolve(self.file.site.events).stat()
         except OSError:

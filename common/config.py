@@ -35,6 +35,7 @@ class DataSettings(Section):
     """Where a simulation's events come from and how they are dealt to sites (public in a simulation)."""
 
     events: str = Field("", description="event log: file, folder or pattern; empty: the synthetic marketplace")
+    source: str = Field("", description="TOML file with a table [source]: a database, or SQL over files")
     format: str = Field("auto", description="preset or mapping of the file, or 'auto', see `fedcart data check`")
     map: tuple[str, ...] = Field((), description="what is known of its columns, as in 'consumer=user_id'")
     catalogue: str = Field("", description="public catalogue file; empty: synthetic or built from the log")

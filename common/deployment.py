@@ -32,6 +32,7 @@ from common.config import read_toml
 from common.errors import BadInputError, ConfigError
 from common.processes import child_environment
 from common.run import CATALOGUE_FILE
+from common.source_settings import SourceSettings
 from common.trust import CONSUMERS_KEY, IDENTITY_KEY, NODE_KEY, ROSTER_FILE
 
 SITE_VARIABLE = "FEDCART_SITE"
@@ -137,7 +138,7 @@ class SiteSection(_Section):
     name: Name
     scope: Name
     population: int = Field(ge=1)
-    events: str
+    events: str = Field("", description="event log; empty where a table [source] says where the events are")
     format: str = "fedcart"
     mapping: str = ""
     catalogue: str = ""
@@ -153,11 +154,18 @@ class ServerAddress(_Section):
 
 
 class SiteFile(_Section):
-    """``site.toml``."""
+    """``site.toml``. The events are in ``site.events``, or where ``[source]`` says."""
 
     federation: FederationPins
     site: SiteSection
     server: ServerAddress
+    source: SourceSettings | None = None
+
+    @model_validator(mode="after")
+    def _events_are_somewhere(self) -> SiteFile:
+        if bool(self.site.events) == (self.source is not None):
+            raise ValueError("give either site.events or a table [source]")
+        return self
 
 
 class CoordinatorFacts(_Section):

@@ -6,15 +6,18 @@ is as strange as a file that nobody knows.
 
 from __future__ import annotations
 
+import glob
 import importlib.machinery
 import os
 import re
 import stat
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 from common.deployment import SiteFile, SiteKit
 from common.errors import BadInputError, FedcartError
+from common.source_settings import sqlite_name
 from common.trust.keyfiles import PUBLIC_SUFFIX
 
 README_FILE = "README.txt"
@@ -86,9 +89,28 @@ def _named_data(kit: SiteKit) -> set[Path]:
         facts: SiteFile = kit.read()
     except FedcartError:
         return set()  # whoever opens the site says what is wrong with site.toml
-    named = [facts.site.events, facts.site.mapping, facts.site.catalogue]
+    named = [facts.site.events, facts.site.mapping, facts.site.catalogue, *_of_source(facts)]
     paths = {Path(os.path.normpath(kit.path / name)) for name in named if name and "\0" not in name}
     return {path for path in paths if kit.path in path.parents}
+
+
+def _fixed_part(pattern: str) -> str:
+    """The folder in which a pattern begins to look; empty for the kit itself."""
+    parts = Path(pattern).parts
+    return os.path.join(*takewhile(lambda part: not glob.has_magic(part), parts), "")
+
+
+def _of_source(facts: SiteFile) -> list[str]:
+    """Files that ``[source]`` names: its query, its password, a database of SQLite, files without a pattern."""
+    source = facts.source
+    if source is None:
+        return []
+    files = [
+        name for places in source.files.values() for name in ([places] if isinstance(places, str) else places)
+    ]
+    database = sqlite_name(source.uri) if source.driver == "sqlite" else ""
+    whole = [name if not glob.has_magic(name) else _fixed_part(name) for name in files]
+    return [source.query_file, source.password_file, database, *whole]
 
 
 def _strange_data(kit: Path, path: Path, data: set[Path]) -> Iterator[str]:

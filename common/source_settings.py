@@ -7,6 +7,7 @@ another secret of the machine, a key of ssh for example, to a server of its choi
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Literal
@@ -22,6 +23,11 @@ _VIEW = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _DRIVER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _URI_PASSWORD = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/@?#]*:[^@/?#]*@|[?&\s](?:password|sslpassword|passfile)\s*=|^(?:password|passfile)\s*=", re.I)  # fmt: skip
+
+
+def sqlite_name(uri: str) -> str:
+    """The file that a URI of SQLite names."""
+    return uri.removeprefix("sqlite:///").removeprefix("sqlite:").removeprefix("file:").partition("?")[0]
 
 
 class SourceSettings(BaseModel):
@@ -102,6 +108,11 @@ class SourceSettings(BaseModel):
         elif self.uri or self.password_env or self.password_file:
             raise ValueError("uri and password belong to a source of kind sql")
         return self
+
+    def identity(self, folder: Path) -> str:
+        """Changes with what is asked of whom: a digest of the settings and of the query's text. Raises: BadInputError."""
+        asked = self.model_dump_json(exclude={"password_env", "password_file", "late"})
+        return hashlib.sha256(f"{asked}\0{self.sql(folder)}".encode()).hexdigest()[:32]
 
     def sql(self, folder: Path) -> str:
         """The query, its last semicolon taken off. Raises: BadInputError if its file cannot be read."""

@@ -32,6 +32,8 @@ format = {_quote(site.format)}
 mapping = {_quote(site.mapping)}
 catalogue = {_quote(site.catalogue or (CATALOGUE_FILE if federation.catalogue else ""))}
 
+# Events in a database instead: set events = "" above and add a table [source], see docs/data.md.
+
 [server]
 address = {_quote(federation.coordinator.address)}
 

@@ -77,7 +77,11 @@ def assumptions(config: RunConfig) -> tuple[str, ...]:
         "declared populations are the true ones rounded up to a power of two; a real site declares its own",
         "consumers of different sites are different people unless stated otherwise",
     ]
-    if config.data.events and not config.data.catalogue and not config.features.item_buckets:
+    if (
+        (config.data.events or config.data.source)
+        and not config.data.catalogue
+        and not config.features.item_buckets
+    ):
         stated.append(
             "the catalogue was built from the event log: an uncharged release, declare one in a deployment"
         )

@@ -41,9 +41,11 @@ def coherent(chosen: Mapping[str, Any]) -> dict[str, Any]:
         )
     if "data.events" in wanted:
         wanted["data.events"] = _event_source(os.fspath(wanted["data.events"]))
+    if "data.source" in wanted:
+        wanted["data.source"] = _existing(Path(wanted["data.source"]))
     if "data.catalogue" in wanted:
         wanted["data.catalogue"] = _existing(Path(wanted["data.catalogue"]))
-    if "data.sites" in wanted and "data.events" in wanted:
+    if "data.sites" in wanted and ("data.events" in wanted or "data.source" in wanted):
         wanted.setdefault("data.split_by", "consumers")
     return wanted
 
@@ -73,8 +75,9 @@ def new_job(
 
     Raises: BadInputError, ConfigError.
     """
-    if scenario is None and "data.events" in chosen:
-        tree: dict[str, Any] = {"name": _name_of(Path(chosen["data.events"]))}
+    log = chosen.get("data.events") or chosen.get("data.source")
+    if scenario is None and log:
+        tree: dict[str, Any] = {"name": _name_of(Path(log))}
     else:
         tree = read_toml(scenario_path(scenario or DEFAULT_SCENARIO))
     for key, value in chosen.items():

@@ -15,31 +15,37 @@ import numpy as np
 import tomli_w
 from numpy.typing import NDArray
 
+import simulations.fitting as fitting
 from client.guard.policy import SitePolicy
 from common.atomic import write_atomic
-from common.config import RunConfig
+from common.config import DataSettings, RunConfig
+from common.data.sharing import require_shared_items
 from common.deployment import Kits, SiteKit
-from common.errors import BadInputError
+from common.errors import ConfigError
 from common.plain_text import shown
 from common.plan import RunPlan
 from common.run import RunFolder, SiteFacts
+from common.tasks.registry import task_named
 from common.trust import Identity, Roster
 from simulations.carried import begin_ledger, carried_from
 from simulations.tasks.half import oracle_of
 
 if TYPE_CHECKING:
-    from common.data import Catalogue, ConsumerSequences, EventLog, FeatureSpec
+    from common.data import Catalogue, ConsumerSequences, FeatureSpec
     from simulations.partition import Partition
 
 COORDINATOR_NAME = "coordinator"
 NO_PIN = "0" * 64  # a simulation has no app bundle to pin
-_OTHER_SPLITS = ("consumers", "items")
 
 
 @dataclass(frozen=True)
 class DealtData:
-    """The data of a simulation, dealt to sites. Everything in it but names and populations is private."""
+    """The data of a simulation, dealt to sites. Everything in it but settings, names and populations is private.
 
+    ``config``: the settings with what the log made of those that were left open, see ``fitting``.
+    """
+
+    config: RunConfig
     partition: Partition
     catalogue: Catalogue | None
     spec: FeatureSpec
@@ -53,37 +59,56 @@ def deal_data(config: RunConfig) -> DealtData:
 
     Raises: BadInputError for an unusable file, too few sites or consumers; ConfigError.
     """
+    source = config.data.source
+    if not source:
+        return _dealt(config)
+    if config.data.events:
+        raise ConfigError("data.events and data.source are both given", hint="give one of them")
+    from common.data.store.source_log import spooled
+
+    with spooled(Path(source)) as path:
+        world = _dealt(config.model_copy(update={"data": _with(config.data, events=str(path))}))
+    return replace(world, config=world.config.model_copy(update={"data": _with(world.config.data, events="")}))
+
+
+def _with(data: DataSettings, events: str) -> DataSettings:
+    return data.model_copy(update={"events": events})
+
+
+def _dealt(config: RunConfig) -> DealtData:
     from common.data import feature_spec
-    from common.data.sharing import require_shared_items, shared_item_masks
-    from common.tasks.registry import task_named
-    from simulations.partition import partition
     from simulations.pseudonyms import with_random_pseudonyms
 
-    log, catalogue, data = _events(config)
-    by, said = _split_of(config, log)
-    dealt = partition(
-        log,
-        by=by,  # type: ignore[arg-type]
-        column="site",
-        sites=config.data.sites,
-        seed=config.seed,
-        min_population=config.data.min_population,
-        small=config.data.small_sites,
-    )
-    _check_sites(len(dealt.sites), config)
-    dealt, called = with_plain_names(dealt)
+    log, known, data = _events(config)
+    config, itemless = fitting.without_items(config, log)
+    parts, said = fitting.dealt(config, log)
+    said = (*said, *fitting.overlap_note(config, parts))
+    parts, called = with_plain_names(parts)
     if config.data.events:  # real people: what is stored must not be found again from the public seed
-        keys = {name: holdout_key(config.seed, kit_name(name)) for name in dealt.names}
-        dealt = with_random_pseudonyms(dealt, keys, config.privacy.holdout)
-    catalogue = _renamed(_catalogue(config, catalogue, dealt), called)
+        keys = {name: holdout_key(config.seed, kit_name(name)) for name in parts.names}
+        parts = with_random_pseudonyms(parts, keys, config.privacy.holdout)
+    catalogue = _renamed(_catalogue(config, known, parts), called)
     spec = feature_spec(catalogue, item_buckets=config.features.item_buckets)
-    masks = shared_item_masks(spec, catalogue, dealt.names, config.aggregation.min_stockists)
+    masks = _masks(config, spec, catalogue, parts)
+    hashed = fitting.with_hashed_items(config, masks) if task_named(config.task).looks_up_items else None
+    if hashed is not None:
+        config, catalogue = hashed[0], None
+        spec = feature_spec(None, item_buckets=config.features.item_buckets)
+        masks = _masks(config, spec, None, parts)
     if task_named(config.task).looks_up_items:
         require_shared_items(masks, config.aggregation.min_stockists)
-    rows = oracle_of(config.task).encoded(config, dealt, spec, catalogue)
-    return DealtData(
-        dealt, catalogue, spec, masks, data | {"notes": [*said, *dealt.notes, *map(_called, called.items())]}, rows
-    )
+    rows = oracle_of(config.task).encoded(config, parts, spec, catalogue)
+    fitted = [*itemless, *said, *(hashed[1] if hashed else ()), *map(_called, called.items())]
+    told = {"fitted": fitted, "notes": [*fitted, *parts.notes]}
+    return DealtData(config, parts, catalogue, spec, masks, data | told, rows)
+
+
+def _masks(
+    config: RunConfig, spec: FeatureSpec, catalogue: Catalogue | None, parts: Partition
+) -> dict[str, NDArray[np.bool_]]:
+    from common.data.sharing import shared_item_masks
+
+    return shared_item_masks(spec, catalogue, parts.names, config.aggregation.min_stockists)
 
 
 def _events(config: RunConfig) -> tuple[Any, Catalogue | None, dict[str, Any]]:
@@ -91,7 +116,7 @@ def _events(config: RunConfig) -> tuple[Any, Catalogue | None, dict[str, Any]]:
 
     settings = config.data
     if settings.events:
-        column = "" if settings.split_by in (*_OTHER_SPLITS, "site") else settings.split_by
+        column = "" if settings.split_by in ("consumers", "items", "site") else settings.split_by
         secret = hashlib.sha256(f"fedcart/simulation/{config.seed}".encode()).digest()
         log, report = load_events(
             settings.events, settings.format, secret=secret, site_column=column, said=said_of(settings.map)
@@ -118,28 +143,6 @@ def _events(config: RunConfig) -> tuple[Any, Catalogue | None, dict[str, Any]]:
         market.catalogue,
         {"source": "synthetic marketplace", "events": len(market.log), **asdict(spec)},
     )
-
-
-def _split_of(config: RunConfig, log: EventLog) -> tuple[str, tuple[str, ...]]:
-    """How the consumers are dealt to sites, in a word of ``partition``; and what must be said about it."""
-    wanted = config.data.split_by
-    if wanted in _OTHER_SPLITS:
-        return wanted, ()
-    if config.data.events and "site" not in log.frame.columns:
-        return "consumers", (
-            f"no column of the log names a site: consumers are dealt to {config.data.sites} equal sites; "
-            "--split-by COLUMN makes natural ones",
-        )
-    return "column", ()
-
-
-def _check_sites(sites: int, config: RunConfig) -> None:
-    needed = max(config.aggregation.min_sites, 3 if config.aggregation.mode == "secure" else 1)
-    if sites < needed:
-        raise BadInputError(
-            f"{sites} sites are left after the split, {needed} are needed",
-            hint="lower data.min_population, split by another column, or use --sites N --split-by consumers",
-        )
 
 
 def _catalogue(config: RunConfig, known: Catalogue | None, dealt: Partition) -> Catalogue | None:

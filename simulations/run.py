@@ -76,7 +76,7 @@ def _prepare(config: RunConfig, out: Path, pool: WorkerPool, observer: Observer)
     RunFolder.require_free(out)
     observer.progress(0, "events", 0, 3)
     world = deal_data(config)
-    config = oracle_of(config.task).fill_in(config, world.partition, world.catalogue)
+    config = oracle_of(config.task).fill_in(world.config, world.partition, world.catalogue)
     noise_of(config)  # make_plan finds it done: there is time, the workers are still importing
     observer.progress(0, "model", 1, 3)
     names = world.catalogue.names if world.catalogue else ()

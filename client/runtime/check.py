@@ -6,20 +6,24 @@ import datetime
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from client.guard.policy import SitePolicy
 from client.runtime.reach import Reached, reach_server
 from client.site import Site, load_site
 from common.deployment import SiteKit
-from common.errors import FedcartError, VerificationError
+from common.errors import BadInputError, FedcartError, VerificationError
 from common.kit_files import require_known_files
 from common.supervisor import running_pid
 from common.trust import IDENTITY_KEY, NODE_KEY, is_private
 from common.trust.certificates import certificate_facts, load_node_key, verify_issued
+
+if TYPE_CHECKING:
+    from common.data.formats import Mapping
+    from common.source_settings import SourceSettings
 
 OK, WARNING, FAILED = "ok", "warning", "failed"
 WARN_DAYS = 30.0
@@ -264,7 +268,12 @@ def _data_rows(subject: Subject) -> Iterator[Row]:
     try:
         log, report = _load(subject)
     except FedcartError as error:
-        yield Row("data", FAILED, error.message, f"{error.hint}; [site] of site.toml names file and format")
+        yield Row(
+            "data",
+            FAILED,
+            error.message,
+            f"{error.hint}; [site] of site.toml names file and format, [source] a database",
+        )
         return
     summary = f"{report.kept:,} of {report.lines:,} lines usable, {report.items:,} items"
     dropped = ", ".join(f"{r.rule} {r.dropped:,}" for r in report.rules if r.dropped)
@@ -281,7 +290,24 @@ def _load(subject: Subject) -> tuple[Any, Any]:
     facts = subject.site.file.site
     mapping = load_mapping(subject.kit.resolve(facts.mapping)) if facts.mapping else None
     refuse_auto(facts.format, mapping)
+    if subject.site.file.source is not None:
+        return _load_source(subject, subject.site.file.source, mapping)
     return load_events(subject.kit.resolve(facts.events), facts.format, mapping, secret=subject.site.secret())
+
+
+def _load_source(subject: Subject, settings: SourceSettings, mapping: Mapping | None) -> tuple[Any, Any]:
+    """Everything that the source has, whatever was read of it before."""
+    from common.data import joined
+    from common.data.store.logs import Tally
+
+    tally, log = Tally(), subject.site.source_log(settings, mapping)
+    events = joined(replace(log, watermark="").pieces(tally))
+    report = tally.report(log.source.name, log.format)
+    if not report.kept:
+        raise BadInputError(
+            f"{log.source.name}: none of {report.lines} lines is usable", hint="see fedcart data check --source"
+        )
+    return events, report
 
 
 def _consumers(subject: Subject, count: int) -> Row:

@@ -26,7 +26,8 @@ def systemd_unit(kit: SiteKit, user: str = "") -> str:
     site = load_site(kit.path)
     shared = site.shared_ledger()
     written = [kit.state, *([shared.folder] if shared else [])]
-    read = [kit.path, kit.resolve(site.file.site.events), Path(sys.executable), *written]
+    events = [kit.resolve(site.file.site.events)] if site.file.site.events else []
+    read = [kit.path, *events, Path(sys.executable), *written]
     command = " ".join(_word(part) for part in python_command("cli.main", "site", "start", str(kit.path)))
     home = "read-only" if _any_below(read, HIDDEN) else "yes"
     return f"""\

@@ -10,9 +10,13 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from common.data.events import EventLog
 
+GAP_DAYS, SHOWN_GAPS = 3, 5
+SALES_DAYS = 91
+"""A window of 28 days, a horizon of 7 and a test of 28, as the task of sales wants them."""
 STOCKISTS = 3
 """Item rows with fewer sites stay local (the default of ``aggregation.min_stockists``)."""
 
@@ -33,11 +37,24 @@ class SiteStatistics:
 
 
 @dataclass(frozen=True)
+class TimeRange:
+    """Days from the first event to the last, and stretches without any: (last day before, first day after, empty days)."""
+
+    first: str = ""
+    last: str = ""
+    days: int = 0
+    empty: int = 0
+    gaps: tuple[tuple[str, str, int], ...] = ()
+
+
+@dataclass(frozen=True)
 class Description:
     """True counts of a log.
 
     ``shared_events`` is the share of item events that concern items which at least three sites have;
-    ``overlap`` the share of consumers seen at more than one site.
+    ``overlap`` the share of consumers seen at more than one site; ``shared_items``: at three sites or more;
+    ``per_consumer``: events of the consumer at 10, 50 and 90 % of all; ``learnable``: consumers with two events or more;
+    ``tasks``: (task, "" or why this log cannot serve it).
     """
 
     consumers: int
@@ -48,6 +65,11 @@ class Description:
     sites: tuple[SiteStatistics, ...]
     shared_events: float
     overlap: float
+    shared_items: int = 0
+    per_consumer: tuple[int, int, int] = (0, 0, 0)
+    learnable: float = 0.0
+    time: TimeRange = TimeRange()
+    tasks: tuple[tuple[str, str], ...] = ()
 
     @property
     def advice(self) -> str:
@@ -84,6 +106,8 @@ def describe(log: EventLog) -> Description:
     counts = frame["event"].value_counts()
     of_type = dict(zip(counts["event"].cast(pl.String), counts["count"], strict=True))
     items = frame["item"].drop_nulls()
+    lengths = np.diff(log.offsets)
+    middle = np.quantile(lengths, (0.1, 0.5, 0.9), method="nearest") if len(lengths) else np.zeros(3)
     homes = frame.select("consumer", "site").unique()["consumer"].value_counts()["count"].to_numpy()
     return Description(
         consumers=len(homes),
@@ -94,6 +118,45 @@ def describe(log: EventLog) -> Description:
         sites=sites,
         shared_events=int(items.is_in(shared.implode()).sum()) / max(1, len(items)),
         overlap=float(np.mean(homes > 1)) if len(homes) else 0.0,
+        shared_items=len(shared),
+        per_consumer=(int(middle[0]), int(middle[1]), int(middle[2])),
+        learnable=float(np.mean(lengths > 1)) if len(lengths) else 0.0,
+        time=_time_range(frame["timestamp"]),
+        tasks=_tasks(frame, lengths),
+    )
+
+
+def _time_range(times: pl.Series) -> TimeRange:
+    days = times.dt.date().unique().sort()
+    if not len(days):
+        return TimeRange()
+    steps = days.diff().dt.total_days().fill_null(1)
+    usual = max(1, int(np.quantile(steps.to_numpy(), 0.95)))
+    wide = (steps > max(GAP_DAYS, 2 * usual)).arg_true().to_list()
+    longest = sorted(wide, key=lambda place: -int(steps[place]))[:SHOWN_GAPS]
+    gaps = tuple((str(days[place - 1]), str(days[place]), int(steps[place]) - 1) for place in sorted(longest))
+    whole = (days[-1] - days[0]).days + 1
+    return TimeRange(str(days[0]), str(days[-1]), whole, whole - len(days), gaps)
+
+
+def _tasks(frame: pl.DataFrame, lengths: NDArray[np.int64]) -> tuple[tuple[str, str], ...]:
+    """What each task of the program needs of a log, and what of it is not there."""
+    has_items = bool(frame["item"].count())
+    purchases = frame.filter(pl.col("event") == "purchase")
+    others = frame.filter(~pl.col("event").is_in(["purchase", "cancel"]))
+    days = (purchases["timestamp"].max() - purchases["timestamp"].min()).days + 1 if purchases.height else 0  # type: ignore[operator, union-attr]
+    nothing_follows = "" if (lengths > 1).any() else "no consumer has two events: nothing follows anything"
+    one_type = "every event is of one type" if frame["event"].n_unique() < 2 else ""
+    only_purchases = "" if purchases.height and others.height else "needs purchases, and events before them"
+    too_short = (
+        "" if days >= SALES_DAYS else f"purchases of {days} days, {SALES_DAYS} are needed with the usual settings"
+    )
+    return (
+        ("next item", nothing_follows or ("" if has_items else "no line names an item")),
+        ("next event", nothing_follows or one_type),
+        ("purchase intent", nothing_follows or only_purchases),
+        ("sales", "no purchase" if not purchases.height else too_short),
+        ("anomalies", nothing_follows),
     )
 
 

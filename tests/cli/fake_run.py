@@ -76,7 +76,7 @@ def make_facts(path: Path, config: RunConfig, sites: int) -> RunFacts:
         data={
             "source": "synthetic marketplace",
             "events": 336_000,
-            "cleaning": {"rows": 340_000, "kept": 336_000, "dropped": {"duplicate": 3_200, "no consumer": 800}},
+            "cleaning": {"lines": 340_000, "kept": 336_000, "status": "warn", "notes": ["format fedcart"]},
         },
         assumptions=(
             "declared populations are true counts rounded up to a power of two",

@@ -32,11 +32,20 @@ def settings(shop: Path, **sections: dict[str, object]) -> dict[str, object]:
     return {"data": {"events": str(shop), "format": "fedcart", "split_by": "country"}, **sections}
 
 
-def test_sites_that_share_no_item_are_named_with_what_to_do(shop: Path) -> None:
+def test_items_are_hashed_where_sites_share_none_and_it_is_said(shop: Path) -> None:
+    dealt = deal_data(build_config(settings(shop)))
+    assert dealt.config.features.item_buckets == 1_000 and dealt.catalogue is None
+    assert all(mask.any() for mask in dealt.masks.values())
+    assert any(
+        "no item of DE, FR, IT is sold at 3 sites" in note and "hashed" in note for note in dealt.data["fitted"]
+    )
+
+
+def test_a_limit_that_was_chosen_is_kept_and_refused_with_what_to_do(shop: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"no item of DE, FR, IT is sold at 3 sites or more.*min_stockists"
     ) as error:
-        deal_data(build_config(settings(shop)))
+        deal_data(build_config(settings(shop, aggregation={"min_stockists": 3})))
     assert "features.item_buckets=1000" in str(error.value.hint)
 
 

@@ -94,12 +94,13 @@ def plain_columns(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def required(module: str, what: str) -> Any:
-    """Import a library of the extra ``sql``. Raises: ConfigError that says how to install it."""
+    """Import a library of the extras ``sql`` and ``files``. Raises: ConfigError that says how to install it."""
     try:
         return importlib.import_module(module)
     except ImportError:
         raise ConfigError(
-            f"{what} needs {module}, which is not installed", hint="pip install 'fedcart[sql]'"
+            f"{what} needs {module}, which is not installed",
+            hint=f"pip install 'fedcart[{'files' if module == 'duckdb' else 'sql'}]'",
         ) from None
 
 

@@ -6,6 +6,7 @@ installed; nothing here makes its transactions read-only, so give it a user that
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from common.errors import BadInputError
 from common.source_settings import SourceSettings
 
 _BATCH_BYTES = 16 << 20
+_PUT_ASIDE = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/""", re.S)
+"""Strings, quoted names and comments of SQL."""
 _HINT = "try the query in the database's own client, as the same user; docs/data.md has examples"
 
 
@@ -90,12 +93,26 @@ class SqlSource:
 
 def wrapped(query: str, *, limit: int = 0, since: Since | None = None) -> str:
     """The query as a table of another one: a statement that is not a single SELECT is then no SQL at all."""
+    _require_one_table(query)
     words = f"SELECT * FROM (\n{query}\n) AS fedcart_events"  # noqa: S608 - the operator's own query, on their own database
     if since is not None:
         words += f" WHERE {quoted(since.column)} >= {since.mark.literal()}"
     if limit:
         words += f" LIMIT {int(limit)}"
     return words
+
+
+def _require_one_table(query: str) -> None:
+    """Return if a query stays within the brackets that are put around it. Raises: BadInputError."""
+    depth = 0
+    for mark in _PUT_ASIDE.sub(" ", query):
+        depth += (mark == "(") - (mark == ")")
+        if depth < 0 or mark == ";":
+            break
+    else:
+        if depth == 0:
+            return
+    raise BadInputError("[source] refuses the query: it is not one SELECT", hint=_HINT)
 
 
 def quoted(name: str) -> str:

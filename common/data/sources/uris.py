@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from common.data.sources.secret import Password
 from common.errors import BadInputError
+from common.source_settings import sqlite_name
 
 PARAMETERS = (
     "sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl", "require_auth", "connect_timeout", "host", "port", "user",
@@ -90,8 +91,7 @@ class PostgresAddress:
 
 def sqlite_address(uri: str, folder: Path) -> tuple[Path, str]:
     """The file, and the URI that opens it for reading only. Raises: BadInputError if there is no such file."""
-    name = uri.removeprefix("sqlite:///").removeprefix("sqlite:").removeprefix("file:").partition("?")[0]
-    path = (folder / name).resolve()
+    path = (folder / sqlite_name(uri)).resolve()
     if not path.is_file():
         raise BadInputError(f"no such database file: {path}", hint='uri of [source], as in uri = "shop.db"')
     return path, f"file:{quote(str(path))}?mode=ro"

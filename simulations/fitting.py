@@ -1,0 +1,164 @@
+"""What a log needs that the settings leave open: how many sites it makes, and how its items are written down.
+
+Only defaults are changed, each with a word about it: what a user has chosen stays, and is refused where it cannot be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from common.config import RunConfig
+from common.errors import BadInputError
+from common.tasks.heads import STEP_HEADS
+from common.tasks.registry import task_named
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from common.data import EventLog
+    from simulations.partition import Partition
+
+BUCKETS = 1_000
+"""Hashed buckets where sites share no items: a public constant, no count of a log."""
+
+MANY = 0.01
+"""Share of consumers at several sites from which a run says so."""
+
+_OTHER_SPLITS = ("consumers", "items")
+
+
+def needed_sites(config: RunConfig) -> int:
+    """How many sites a run of these settings needs at least."""
+    return max(config.aggregation.min_sites, 3 if config.aggregation.mode == "secure" else 1)
+
+
+def dealt(config: RunConfig, log: EventLog) -> tuple[Partition, tuple[str, ...]]:
+    """The log at its sites, and what must be said about them.
+
+    Where the settings leave it open and too few sites would be left, small sites stay as they are, and a log of one or two
+    sites is dealt by consumer.
+    Raises: BadInputError if there are too few sites or consumers.
+    """
+    by, said = _split_of(config, log)
+    whole = _parted(config, log, by, config.data.min_population)
+    if whole is not None and len(whole.sites) >= needed_sites(config):
+        return whole, said
+    if "min_population" not in config.data.model_fields_set:
+        small = _parted(config, log, by, 1)
+        if small is not None and len(small.sites) >= needed_sites(config):
+            return small, (*said, f"sites of fewer than {config.data.min_population} consumers stay as they are, or "
+                           f"fewer than {needed_sites(config)} sites would be left: expect little of so few")  # fmt: skip
+        if by == "column" and "split_by" not in config.data.model_fields_set:
+            mixed = _parted(config, log, "consumers", 1)
+            if mixed is not None and len(mixed.sites) >= needed_sites(config):
+                found = len(small.sites) if small else 0
+                return mixed, (
+                    *said,
+                    f"the log has {found} sites, {needed_sites(config)} are needed: consumers are dealt to "
+                    f"{config.data.sites} equal sites instead",
+                )
+    raise BadInputError(
+        f"{len(whole.sites) if whole else 0} sites are left after the split, {needed_sites(config)} are needed",
+        hint="lower data.min_population, split by another column, or use --sites N --split-by consumers",
+    )
+
+
+def _split_of(config: RunConfig, log: EventLog) -> tuple[str, tuple[str, ...]]:
+    """How the consumers are dealt to sites, in a word of ``partition``; and what must be said about it."""
+    wanted = config.data.split_by
+    if wanted in _OTHER_SPLITS:
+        return wanted, ()
+    if config.data.events and "site" not in log.frame.columns:
+        return "consumers", (
+            f"no column of the log names a site: consumers are dealt to {config.data.sites} equal sites; "
+            "--split-by COLUMN makes natural ones",
+        )
+    return "column", ()
+
+
+def _parted(config: RunConfig, log: EventLog, by: str, min_population: int) -> Partition | None:
+    """None where a smaller limit may help. Raises: BadInputError."""
+    from simulations.partition import partition
+
+    try:
+        return partition(
+            log,
+            by=by,  # type: ignore[arg-type]
+            column="site",
+            sites=config.data.sites,
+            seed=config.seed,
+            min_population=min_population,
+            small=config.data.small_sites,
+        )
+    except BadInputError:
+        if min_population == 1 or "min_population" in config.data.model_fields_set:
+            raise
+        return None
+
+
+def overlap_note(config: RunConfig, parts: Partition) -> tuple[str, ...]:
+    """A word where many consumers are at several sites: each of these answers for them, and epsilons add up."""
+    import numpy as np
+
+    if not config.data.events:
+        return ()
+    homes = np.unique(np.concatenate([part.log.consumers for part in parts.sites]), return_counts=True)[1]
+    share = float(np.mean(homes > 1))
+    if share < MANY:
+        return ()
+    return (
+        f"{share:.1%} of the consumers are at more than one site: epsilon is per consumer at each site, and theirs adds up "
+        "over sites",
+    )
+
+
+def without_items(config: RunConfig, log: EventLog) -> tuple[RunConfig, tuple[str, ...]]:
+    """The settings for a log that names no item: nothing about items is learnt. Raises: BadInputError."""
+    if log.frame["item"].count() or not config.data.events:
+        return config, ()
+    said = "no column of the log names an item"
+    features = _changed(config.features, {"item_buckets": 1})
+    if not task_named(config.task).looks_up_items:
+        return _changed(config, {"features": features}), (f"{said}: sales need none",)
+    heads = _heads_without_items(config, log)
+    if not any(head in STEP_HEADS for head in heads):
+        raise BadInputError(
+            f"{said}, and model.heads asks for nothing else",
+            hint="fedcart simulate sales forecasts sales without items; or --map item=COLUMN",
+        )
+    changed = {"features": features, "model": _changed(config.model, {"heads": heads})}
+    return _changed(config, changed), (
+        f"{said}: the model learns {' and '.join(heads)} only; sales can be forecast, and anomalies found, all the same",
+    )
+
+
+def _heads_without_items(config: RunConfig, log: EventLog) -> dict[str, float]:
+    heads = {name: weight for name, weight in config.model.heads.items() if name != "next-item"}
+    if "next-event" in heads and "next-item" in config.model.heads:
+        heads["next-event"] = 1.0
+    if not log.frame["category"].count():
+        heads.pop("next-category", None)
+    return heads
+
+
+def with_hashed_items(
+    config: RunConfig, masks: Mapping[str, NDArray[np.bool_]]
+) -> tuple[RunConfig, tuple[str, ...]] | None:
+    """Settings under which sites that share no item can learn together; None where they can, or where a user has chosen."""
+    without = [site for site, mask in masks.items() if not mask.any()]
+    chosen = config.data.catalogue or "min_stockists" in config.aggregation.model_fields_set
+    if not without or chosen or "item_buckets" in config.features.model_fields_set:
+        return None
+    few = ", ".join(without[:5]) + (f" and {len(without) - 5} more" if len(without) > 5 else "")
+    needed = min(config.aggregation.min_stockists, len(masks))
+    changed = {"features": _changed(config.features, {"item_buckets": BUCKETS})}
+    return _changed(config, changed), (
+        f"no item of {few} is sold at {needed} sites or more: items are hashed into {BUCKETS:,} buckets that all sites share; "
+        "expect little gain on items from federating (or --set aggregation.min_stockists=1: each site trains its own)",
+    )
+
+
+def _changed(section: Any, values: dict[str, Any]) -> Any:
+    return section.model_copy(update=values)
