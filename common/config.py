@@ -86,6 +86,10 @@ class ModelSettings(Section):
         0.5, gt=0, le=1, description="public factor on them: at 1 they take half of what a consumer may say"
     )
     tied: bool = Field(True, description="output item embedding = input item embedding")
+    item_bias: bool = Field(
+        True,
+        description="a popularity of each item beside its vector; it takes a tenth of what a consumer may say",
+    )
     name_scale: float = Field(
         2.0,
         ge=0,
