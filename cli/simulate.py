@@ -43,7 +43,9 @@ SplitBy = Annotated[
 ]
 RecipeName = Annotated[
     Recipe | None,
-    typer.Option("--recipe", help="quick: ten rounds [default]; quality: four times as many, larger batches"),
+    typer.Option(
+        "--recipe", help="quick: ten rounds [default]; quality: two hundred of one private step, larger batches"
+    ),
 ]
 Rounds = Annotated[int | None, typer.Option(help="number of rounds", metavar="R")]
 Epsilon = Annotated[float | None, typer.Option(help="target of the whole run, per consumer and site", metavar="E")]
@@ -211,6 +213,8 @@ def run_job(job: Job, *, as_json: bool) -> int:
     screen = Screen(job.config, job.out, to_stderr=as_json, latest=job.latest)
     with screen:
         screen.opening(resume=job.resume)
+        for note in job.notes:
+            screen.note(note)
         from simulations.run import simulate as run_simulation  # flwr, polars: after the first line is out
 
         try:

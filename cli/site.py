@@ -238,6 +238,7 @@ def _show_status(found: SiteStatus) -> None:
         f"ledger        {show.count(budget.committed, 'release')}, {budget.open} open, {budget.forfeit} failed, "
         f"{budget.void} given back"
     )
+    show.line(f"model         {found.model}")
     for run in budget.paused:
         show.line(f"paused        {run}: an answer failed here after it was charged; put right what the log says. The site "
                    "takes part in the next run, or in this one again if failures_max in policy.toml allows it")  # fmt: skip

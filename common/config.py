@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,7 +21,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from common.errors import ConfigError
 from common.extensions import OWN_ENCODERS, require_encoder, require_head
 from common.recipes import Recipe, with_recipe
-from common.tasks.heads import ROW_HEADS
+from common.tasks.heads import ROW_HEADS, STEP_HEADS
 from common.tasks.registry import DEFAULT_TASK, TASKS
 from common.tasks.settings import Count, IntentSettings, Positive, SalesSettings, Section
 
@@ -63,6 +63,14 @@ class FeatureSettings(Section):
     max_events: int = Field(50, ge=2, le=2_000, description="last events of a consumer that are read")
     item_buckets: int = Field(0, ge=0, le=1_000_000, description="0: public catalogue; else hashed buckets")
     max_items: int = Field(5_000, ge=10, description="largest catalogue; the rest become hashed buckets")
+    constant: tuple[str, ...] = Field(
+        (), description="features that are declared to be the same in every event: neither read nor predicted"
+    )
+
+    @field_validator("constant")
+    @classmethod
+    def _known_features(cls, constant: tuple[str, ...]) -> tuple[str, ...]:
+        return in_one_order(constant)
 
 
 class ModelSettings(Section):
@@ -87,6 +95,10 @@ class ModelSettings(Section):
         0.5, gt=0, le=1, description="public factor on them: at 1 they take half of what a consumer may say"
     )
     tied: bool = Field(True, description="output item embedding = input item embedding")
+    item_bias: bool = Field(
+        True,
+        description="a popularity of each item beside its vector; it takes a tenth of what a consumer may say",
+    )
     name_scale: float = Field(
         2.0,
         ge=0,
@@ -106,10 +118,7 @@ class ModelSettings(Section):
     @classmethod
     def _known_features(cls, context: tuple[str, ...]) -> tuple[str, ...]:
         """In one order, as the heads."""
-        unknown = sorted(set(context) - set(CONTEXT))
-        if unknown:
-            raise ValueError(f"no feature named {unknown[0]}, known are {', '.join(CONTEXT)}")
-        return tuple(name for name in CONTEXT if name in context)
+        return in_one_order(context)
 
     @field_validator("encoder")
     @classmethod
@@ -230,7 +239,8 @@ class RunConfig(Section):
     name: str = Field("marketplace", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     task: str = Field(DEFAULT_TASK, description="what is learnt: " + ", ".join(TASKS))
     recipe: Recipe = Field(
-        "quick", description="defaults of rounds, local_steps and sampling_rate: 10, 10, .1, or 40, 10, .25"
+        "quick",
+        description="defaults of rounds, local_steps and sampling_rate: 10, 10, .1, or 200, 1, .25 with fedavgm, no item bias",
     )
     seed: int = Field(1, ge=0, lt=2**63, description="data, initialisation and order only; never noise")
     drop: float = Field(0.0, ge=0, lt=1, description="simulation: share of sites lost per round at a random phase")
@@ -260,6 +270,26 @@ class RunConfig(Section):
             raise ValueError(f"no such task, there are: {', '.join(TASKS)}")
         return name
 
+    def without(self, constant: Iterable[str]) -> RunConfig:
+        """The same run with more features declared constant; heads and context that were named stay as they are."""
+        declared = in_one_order((*self.features.constant, *constant))
+        tree = self.model_dump(mode="json")
+        tree["features"]["constant"] = list(declared)
+        if self.model.heads == _usual_heads(self.task, self.features.constant):
+            del tree["model"]["heads"]
+        if self.model.context == _usual_context(self.features.constant):
+            del tree["model"]["context"]
+        return RunConfig.model_validate(tree)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _context_without_constants(cls, tree: Any) -> Any:
+        """What is the same in every event says nothing and would take a part of the clip: left out unless it is named."""
+        constant = _constant_in(tree)
+        if not constant or "context" in tree.get("model", {}):
+            return tree
+        return {**tree, "model": {**tree.get("model", {}), "context": list(_usual_context(constant))}}
+
     @model_validator(mode="before")
     @classmethod
     def _heads_of_the_task(cls, tree: Any) -> Any:
@@ -269,8 +299,8 @@ class RunConfig(Section):
         task = TASKS.get(str(tree.get("task", DEFAULT_TASK)))
         if "heads" in tree.get("model", {}) or task is None:
             return tree
-        heads = task.heads
-        return {**tree, "model": {**tree.get("model", {}), "heads": dict(heads)}}
+        heads = _usual_heads(task.name, _constant_in(tree))
+        return {**tree, "model": {**tree.get("model", {}), "heads": heads}}
 
     @model_validator(mode="after")
     def _coherent(self) -> RunConfig:
@@ -304,6 +334,35 @@ class RunConfig(Section):
     def to_toml(self) -> str:
         """All settings as TOML, ready to be run again."""
         return tomli_w.dumps(self.model_dump(mode="json"))
+
+
+def in_one_order(features: Iterable[str]) -> tuple[str, ...]:
+    """Context features, each once. Raises: ValueError for one that does not exist."""
+    wanted = set(features)
+    unknown = sorted(wanted - set(CONTEXT))
+    if unknown:
+        raise ValueError(f"no feature named {unknown[0]}, known are {', '.join(CONTEXT)}")
+    return tuple(name for name in CONTEXT if name in wanted)
+
+
+def _constant_in(tree: Any) -> tuple[str, ...]:
+    """Declared constants of raw settings; nothing where the shape is wrong, which validation says."""
+    if not isinstance(tree, dict) or not isinstance(tree.get("model", {}), dict):
+        return ()
+    features = tree.get("features", {})
+    named = features.get("constant", ()) if isinstance(features, dict) else getattr(features, "constant", ())
+    return tuple(name for name in named if isinstance(name, str)) if isinstance(named, (list, tuple)) else ()
+
+
+def _usual_context(constant: Iterable[str]) -> tuple[str, ...]:
+    return tuple(name for name in CONTEXT if name not in set(constant))
+
+
+def _usual_heads(task: str, constant: Iterable[str]) -> dict[str, float]:
+    """A task's heads; one whose answer is always the same is no question, unless it is the only one."""
+    heads = dict(sorted(TASKS[task].heads.items()))
+    asked = {name: weight for name, weight in heads.items() if STEP_HEADS.get(name) not in set(constant)}
+    return asked or heads
 
 
 def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:

@@ -16,7 +16,12 @@ RECIPES: tuple[Recipe, ...] = get_args(Recipe)
 
 _DEFAULTS: Mapping[Recipe, Mapping[str, Mapping[str, Any]]] = {
     "quick": {"training": {"rounds": 10, "local_steps": 10}, "privacy": {"sampling_rate": 0.1}},
-    "quality": {"training": {"rounds": 40, "local_steps": 10}, "privacy": {"sampling_rate": 0.25}},
+    "quality": {  # one private step a round: no site's noise is trained on before the others' cancel it
+        "training": {"rounds": 200, "local_steps": 1},
+        "privacy": {"sampling_rate": 0.25},
+        "strategy": {"name": "fedavgm", "learning_rate": 0.1},  # with momentum .9: the mean of the last ten steps
+        "model": {"item_bias": False},
+    },
 }
 
 
@@ -34,3 +39,23 @@ def with_recipe(tree: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(given, Mapping):
             filled[section] = {**defaults, **given}
     return filled
+
+
+def named_before(tree: Mapping[str, Any]) -> list[str]:
+    """The keys that settings name themselves although their recipe has a value for them, as ``section.key``."""
+    given = with_recipe(tree)
+    defaults = _DEFAULTS[tree.get("recipe", "quick")].items()
+    return [
+        f"{part}.{key}" for part, keys in defaults for key, usual in keys.items() if given[part].get(key) != usual
+    ]
+
+
+def without_schedule(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without what their recipe has a value for."""
+    defaults = _DEFAULTS[tree.get("recipe", "quick")]
+    return {
+        part: {key: value for key, value in known.items() if key not in defaults[part]}
+        if part in defaults
+        else known
+        for part, known in tree.items()
+    }

@@ -14,6 +14,7 @@ from typing import Any
 
 from common.config import RunConfig, build_config, read_toml
 from common.errors import BadInputError, ConfigError
+from common.recipes import RECIPES, named_before, without_schedule
 from common.run import RunFolder
 
 DEFAULT_SCENARIO = "marketplace"
@@ -29,6 +30,7 @@ class Job:
     out: Path
     resume: bool = False
     latest: Path | None = None  # link to make to the run folder
+    notes: tuple[str, ...] = ()  # to be said before it begins
 
 
 def coherent(chosen: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,6 +75,8 @@ def new_job(
 ) -> Job:
     """A new run of a scenario, or of the event log that ``chosen`` names, in a folder of its own.
 
+    A recipe that somebody chose comes before the schedule of the scenario that nobody did; where a scenario was named too,
+    its keys come first and a note says so.
     Raises: BadInputError, ConfigError.
     """
     log = chosen.get("data.events") or chosen.get("data.source")
@@ -80,13 +84,24 @@ def new_job(
         tree: dict[str, Any] = {"name": _name_of(Path(log))}
     else:
         tree = read_toml(scenario_path(scenario or DEFAULT_SCENARIO))
+    recipe = chosen.get("recipe")
+    notes: tuple[str, ...] = ()
+    if recipe in RECIPES:
+        tree = (tree if scenario else without_schedule(tree | {"recipe": recipe})) | {"recipe": recipe}
+        notes = _notes_of(recipe, named_before(tree))
     for key, value in chosen.items():
         _put(tree, key, value)
     config = build_config(tree, overrides)
     if out is not None:
-        return Job(config, out)
+        return Job(config, out, notes=notes)
     folder = free_folder(RUNS / f"{config.name}-{datetime.now():%Y%m%d-%H%M%S}")
-    return Job(config, folder, latest=RUNS / "latest")
+    return Job(config, folder, latest=RUNS / "latest", notes=notes)
+
+
+def _notes_of(recipe: str, kept: Sequence[str]) -> tuple[str, ...]:
+    if not kept:
+        return ()
+    return (f"the scenario names {', '.join(kept)} itself: that comes before the recipe {recipe}",)
 
 
 def resumed_job(folder: Path, chosen: Mapping[str, Any], overrides: Sequence[str] = ()) -> Job:

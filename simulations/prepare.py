@@ -203,6 +203,13 @@ def holdout_key(seed: int, site: str) -> bytes:
     return hashlib.sha256(f"fedcart/hold-out/{seed}/{site}".encode()).digest()
 
 
+def constant_features(world: DealtData) -> tuple[str, ...]:
+    """What the format of the log, never a line of it, says is the same in every event; a catalogue may know categories."""
+    told = world.data.get("cleaning", {}).get("constant", ())
+    known = bool(world.catalogue and len(world.catalogue.categories))
+    return tuple(name for name in told if not (name == "category" and known))
+
+
 def declared(world: DealtData) -> tuple[tuple[str, int], ...]:
     """Name and declared population of every site."""
     return tuple((kit_name(site.name), site.population) for site in world.partition.sites)

@@ -33,7 +33,7 @@ from server.rounds import Outcome
 from server.run_setup import make_plan, noise_of, remark_on
 from server.state import ServerState, latest_checkpoint, save_checkpoint
 from simulations.engines import run_apps
-from simulations.prepare import deal_data, declared, make_federation
+from simulations.prepare import constant_features, deal_data, declared, make_federation
 from simulations.reference_runs import reference_runs
 from simulations.tasks.half import oracle_of
 from simulations.workers import Shared, WorkerPool
@@ -76,7 +76,8 @@ def _prepare(config: RunConfig, out: Path, pool: WorkerPool, observer: Observer)
     RunFolder.require_free(out)
     observer.progress(0, "events", 0, 3)
     world = deal_data(config)
-    config = oracle_of(config.task).fill_in(world.config, world.partition, world.catalogue)
+    config = world.config.without(constant_features(world))
+    config = oracle_of(config.task).fill_in(config, world.partition, world.catalogue)
     noise_of(config)  # make_plan finds it done: there is time, the workers are still importing
     observer.progress(0, "model", 1, 3)
     names = world.catalogue.names if world.catalogue else ()

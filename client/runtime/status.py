@@ -7,9 +7,11 @@ from collections import deque
 from dataclasses import dataclass
 
 from client.guard.guard import GuardStatus
+from client.library import model_in_use
 from client.runtime.approval import Request, requests
 from client.site import load_site
 from common.deployment import SiteKit
+from common.errors import BadInputError
 from common.plain_text import shown
 from common.supervisor import running_pid
 
@@ -20,13 +22,14 @@ _EMPTY = re.compile(r"(INFO|WARNING|ERROR|DEBUG) ?:")
 
 @dataclass(frozen=True)
 class SiteStatus:
-    """Where a site stands; nothing of it leaves the machine."""
+    """Where a site stands; nothing of it leaves the machine. ``model``: the one in use, or why there is none."""
 
     site: str
     roster: str
     server: str
     pid: int | None
     budget: GuardStatus
+    model: str
     requests: tuple[Request, ...]
     log: tuple[str, ...]
 
@@ -40,9 +43,18 @@ def site_status(kit: SiteKit) -> SiteStatus:
         site.file.server.address,
         running_pid(kit),
         site.guard().status(),
+        _model_in_use(kit),
         tuple(requests(kit)),
         tuple(_last_lines(kit)),
     )
+
+
+def _model_in_use(kit: SiteKit) -> str:
+    try:
+        used = model_in_use(kit)
+    except BadInputError as error:
+        return f"none: {error.message}"
+    return f"{used.name}, {used.which}, behind {used.rounds} rounds"
 
 
 def _last_lines(kit: SiteKit) -> list[str]:

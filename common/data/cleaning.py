@@ -34,7 +34,7 @@ class CleaningReport:
     """What cleaning did with a file: every line is kept or dropped for a stated reason.
 
     ``sites_lost`` names the sites that appear in the file but have no usable line. ``notes`` say what the file was taken
-    for. Of text: ``physical`` lines = header lines + ``blank`` + ``spanned`` (further lines of records that go over several)
+    for, ``constant`` the features that its format has the same value of in every line. Of text: ``physical`` lines = header lines + ``blank`` + ``spanned`` (further lines of records that go over several)
     + ``lines``.
     """
 
@@ -53,6 +53,7 @@ class CleaningReport:
     blank: int = 0
     spanned: int = 0
     notes: tuple[str, ...] = ()
+    constant: tuple[str, ...] = ()
 
     @property
     def dropped(self) -> int:

@@ -182,7 +182,7 @@ def load_events(
         kept.append(usable)
     settled = cleaning.settle(pl.concat(kept), chosen)
     report = cleaning.report_of(settled.frame, counted + settled.counted, chosen, source, sites)
-    report = replace(report, notes=notes)
+    report = replace(report, notes=notes, constant=chosen.constant_features)
     if not tolerant:
         cleaning.refuse_unusable(report)
     return EventLog(cleaning.add_product_categories(settled.frame, chosen, path)), report

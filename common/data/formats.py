@@ -131,6 +131,17 @@ class Mapping(_Strict):
         """Whether the file says what its events are about."""
         return "item" in self.columns
 
+    @property
+    def constant_features(self) -> tuple[str, ...]:
+        """Features of an event that are the same in every line of such a file, by what the mapping says of it."""
+        categories = "category" in self.columns or self.products is not None
+        told = {
+            "event": "event" in self.columns or self.cancel is not None,
+            "category": categories,
+            "price": "price" in self.columns or self.orders is not None,
+        }
+        return tuple(name for name, varies in told.items() if not varies)
+
     def with_site_column(self, column: str) -> Mapping:
         """The same mapping with the site read from another column of the file."""
         return self.model_copy(update={"columns": {**self.columns, "site": column}})

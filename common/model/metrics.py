@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from common.errors import ConfigError
 from common.model.batch import Batch
-from common.model.heads import ClassHead, ItemHead, RowHead
+from common.model.heads import ClassHead, ItemHead, RowHead, shifted_exp_
 from common.model.network import SequenceModel
 from common.model.targets import STEP_HEADS
 from common.tasks.metric_sums import INTENT_BINS, LOSS_BOUND, TOP_K, metric_names
@@ -111,7 +111,7 @@ def _cross_entropy_of(logits: Tensor, target: Tensor) -> Tensor:
     """Loss of each row, 0 where the target is unknown; the logits are overwritten. Shapes: ``[P, C], [P] -> [P]``."""
     wanted = logits.gather(1, target[:, None])
     most = logits.amax(1, keepdim=True)
-    total = logits.sub_(most).exp_() @ logits.new_ones(logits.shape[1])
+    total = shifted_exp_(logits, most) @ logits.new_ones(logits.shape[1])
     loss = total.log_() + (most - wanted)[:, 0]
     return torch.where(target > 0, loss, torch.zeros_like(loss))
 

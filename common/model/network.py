@@ -66,7 +66,8 @@ class SequenceModel(nn.Module):
         if name == "next-item":
             count = self.settings.sampled_negatives
             negatives = public_negatives(sizes["item"], count, _NEGATIVES_SEED) if count else None
-            head = ItemHead(d, sizes["item"], self.settings.copy_bonus, negatives)
+            bias = self.settings.item_bias
+            head = ItemHead(d, sizes["item"], self.settings.copy_bonus, negatives, bias=bias)
             if self.settings.tied:
                 head.linear.weight = self.item.weight
             return head

@@ -81,6 +81,16 @@ def mark_took_part(folder) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"took_part": True}))
 
 
+def test_the_status_of_a_site_names_the_model_in_use_or_says_why_there_is_none(federation, capsys):
+    kit = federation.site().kit
+    assert front.main(["site", "status", str(kit.path)]) == 0
+    assert "has no model yet" in capsys.readouterr().out
+    [name] = take(federation, federation.run())
+    use_model(kit, name)
+    assert front.main(["site", "status", str(kit.path)]) == 0
+    assert f"model         {name}, " in capsys.readouterr().out
+
+
 def test_a_model_that_was_cut_off_is_named_and_never_used(federation):
     kit = federation.kits.site(SITES[0])
     old, new = take(federation, federation.run(finished=10), federation.run(finished=20))

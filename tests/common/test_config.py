@@ -74,3 +74,24 @@ def test_missing_and_malformed_files_are_config_errors(tmp_path: Path) -> None:
 def test_settings_cannot_be_changed_after_the_start() -> None:
     with pytest.raises(ValueError, match="frozen"):
         RunConfig().seed = 5  # type: ignore[misc]
+
+
+def test_what_is_declared_constant_is_neither_read_nor_predicted_unless_it_is_named() -> None:
+    config = build_config({}, ['features.constant=["price", "event"]'])
+    assert config.features.constant == ("event", "price")
+    assert not {"event", "price"} & set(config.model.context)
+    assert config.model.heads == {"next-item": 1.0}
+    named = build_config({"model": {"context": ["price"]}}, ['features.constant=["price"]'])
+    assert named.model.context == ("price",)
+    assert build_config(config.model_dump(mode="json")) == config
+
+
+def test_a_declaration_that_comes_later_changes_defaults_only() -> None:
+    assert build_config({}).without(("price",)) == build_config({}, ['features.constant=["price"]'])
+    own = build_config({"model": {"context": ["price", "gap"], "heads": {"next-item": 1.0, "next-event": 1.0}}})
+    assert own.without(("price", "event")).model == own.model
+
+
+def test_a_feature_that_does_not_exist_cannot_be_declared_constant() -> None:
+    with pytest.raises(ConfigError, match="no feature named colour"):
+        build_config({}, ['features.constant=["colour"]'])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from common.config import build_config
 from common.errors import ConfigError
 from common.recipes import RECIPES
+from simulations.jobs import new_job
 
 
 def schedule(*overrides: str, **tree: object) -> tuple[int, int, float]:
@@ -21,9 +23,9 @@ def test_without_a_word_a_run_is_quick() -> None:
 
 
 def test_what_the_settings_name_comes_before_the_recipe_and_an_override_before_both() -> None:
-    assert schedule(recipe="quality") == schedule("recipe=quality") == (40, 10, 0.25)
-    assert schedule(recipe="quality", training={"rounds": 3}) == (3, 10, 0.25)
-    assert schedule("training.rounds=5", recipe="quality", training={"rounds": 3}) == (5, 10, 0.25)
+    assert schedule(recipe="quality") == schedule("recipe=quality") == (200, 1, 0.25)
+    assert schedule(recipe="quality", training={"rounds": 3}) == (3, 1, 0.25)
+    assert schedule("training.rounds=5", recipe="quality", training={"rounds": 3}) == (5, 1, 0.25)
 
 
 def test_the_word_is_signed_by_nobody_and_its_numbers_are() -> None:
@@ -31,7 +33,14 @@ def test_the_word_is_signed_by_nobody_and_its_numbers_are() -> None:
         build_config({}, overrides).public_json()
         for overrides in (
             ["recipe=quality"],
-            ["training.rounds=40", "training.local_steps=10", "privacy.sampling_rate=0.25"],
+            [
+                "training.rounds=200",
+                "training.local_steps=1",
+                "privacy.sampling_rate=0.25",
+                "strategy.name=fedavgm",
+                "strategy.learning_rate=0.1",
+                "model.item_bias=false",
+            ],
         )
     )
     assert by_word == by_number
@@ -48,3 +57,16 @@ def test_an_unknown_recipe_is_refused_with_those_that_there_are(name: object) ->
     with pytest.raises(ConfigError, match="no recipe is called") as caught:
         build_config({"recipe": name})
     assert all(known in caught.value.hint for known in RECIPES)
+
+
+def test_a_recipe_that_somebody_chose_comes_before_the_schedule_of_a_scenario_that_nobody_did() -> None:
+    job = new_job(None, {"recipe": "quality"}, out=Path("x"))
+    assert job.config.training.rounds == 200
+    assert job.notes == ()
+    assert new_job(None, {}, out=Path("x")).config.training.rounds == 6
+
+
+def test_a_named_scenario_comes_before_the_recipe_and_the_run_says_so() -> None:
+    job = new_job("marketplace", {"recipe": "quality"}, out=Path("x"))
+    assert job.config.training.rounds == 6
+    assert "training.rounds, training.local_steps" in job.notes[0]

@@ -32,6 +32,7 @@ ARCHITECTURES = {
     "sampled_negatives": st.sampled_from([0, 0, 7]),
     "heads": st.sets(st.sampled_from(sorted(HEADS)), min_size=1),
     "copy_bonus": st.sampled_from([0.0, 3.0]),
+    "item_bias": st.booleans(),
     "targets": st.sampled_from(["every", "last"]),
     "clip": st.sampled_from([0.01, 0.5, 3.0, 1e4]),
     "seed": st.integers(0, 99),

@@ -17,6 +17,7 @@ from client.training.dpsgd.leaves import TapedLeaf
 from client.training.dpsgd.records import Outer, Picked
 from client.training.dpsgd.rows import RowMap
 from common.model import Batch, ItemHead
+from common.model.heads import shifted_exp_
 
 _CHUNK_NUMBERS = 1 << 20  # logits of one chunk: 4 MB
 
@@ -135,7 +136,8 @@ def _to_gradient(logits: Tensor, target: Tensor, loss: Tensor, total: Tensor) ->
     place = target[:, None]
     wanted = logits.gather(1, place)[:, 0]
     top = logits.amax(1)
-    logits.sub_(top[:, None]).exp_()
+    shifted_exp_(logits, top[:, None])
+    logits[:, 0] = 0  # no item: its row of the table is never read
     torch.sum(logits, 1, out=total)
     loss.copy_(total.log() + top - wanted)
     logits.scatter_add_(1, place, -total[:, None])
@@ -221,7 +223,7 @@ def _to_sampled_gradient(
     place = column[:, None]
     wanted = torch.where(inside, grads.gather(1, place)[:, 0], own)
     top = torch.maximum(grads.amax(1), own)
-    grads.sub_(top[:, None]).exp_()
+    shifted_exp_(grads, top[:, None])
     own = (own - top).exp_()
     total = grads.sum(1) + own
     one = torch.where(inside, total, torch.zeros_like(total))

@@ -160,3 +160,15 @@ def test_intent_labels_look_only_behind_the_cut():
 def test_an_unknown_head_has_no_metric():
     with pytest.raises(ConfigError, match="next-thing"):
         metric_names(["next-thing"])
+
+
+def test_a_loss_of_logits_that_lie_far_apart_is_that_of_double_precision_without_denormal_numbers():
+    generator = torch.Generator().manual_seed(3)
+    logits = 60 * torch.randn(40, 300, generator=generator)
+    logits[:, 0] = float("-inf")
+    target = torch.randint(1, 300, (40,), generator=generator)
+    exact = torch.nn.functional.cross_entropy(logits.double(), target, reduction="none")
+    powers = heads.shifted_exp_(logits.clone(), logits.amax(1, keepdim=True))
+    assert float(powers.min()) >= torch.finfo(torch.float32).tiny
+    found = metrics._cross_entropy_of(logits.clone(), target)
+    assert torch.allclose(found.double(), exact, rtol=1e-6, atol=1e-6)
