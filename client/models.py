@@ -19,7 +19,7 @@ from client.site import Site
 from client.tasks.half import half_of
 from common.config import PerformanceSettings, RunConfig
 from common.errors import ConfigError
-from common.plan import RunPlan
+from common.run import RunPlan
 
 if TYPE_CHECKING:
     from client.training.gradients import GradientEngine

@@ -27,7 +27,7 @@ from common.config import PerformanceSettings
 from common.contribution import Query
 from common.deployment import SiteFile, SiteKit, open_site_kit
 from common.errors import BadInputError, ConfigError, VerificationError
-from common.plan import RunPlan
+from common.run import RunPlan
 from common.strict_json import one_line
 from common.trust import CONSUMERS_KEY, Identity, Roster, require_private
 

@@ -55,7 +55,7 @@ _PLACES = {
     ),
     "common.extensions": ("register_encoder", "register_head"),
     "common.model.encoders": ("on_rows",),
-    "common.plan": ("RunPlan",),
+    "common.run": ("RunPlan",),
     "common.privacy.accountant": ("epsilon_of",),
     "common.privacy.calibration": ("calibrate_noise",),
     "common.privacy.mechanism": ("PrivacyEvent",),

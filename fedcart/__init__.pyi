@@ -21,10 +21,10 @@ from common.errors import (
 )
 from common.extensions import register_encoder as register_encoder, register_head as register_head
 from common.model.encoders import on_rows as on_rows
-from common.plan import RunPlan as RunPlan
 from common.privacy.accountant import epsilon_of as epsilon_of
 from common.privacy.calibration import calibrate_noise as calibrate_noise
 from common.privacy.mechanism import PrivacyEvent as PrivacyEvent
+from common.run import RunPlan as RunPlan
 from common.run.observer import Observer as Observer
 from common.run.records import (
     RoundRecord as RoundRecord,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from common.config import RunConfig
-from common.plan import RunPlan
 from common.privacy import calibrate_noise, delta_remark
+from common.run import RunPlan
 from common.tasks.registry import task_named
 
 if TYPE_CHECKING:

@@ -10,9 +10,8 @@ from pathlib import Path
 from client.guard.ledger import Ledger
 from common.config import RunConfig
 from common.errors import BadInputError, VerificationError
-from common.plan import RunPlan
 from common.privacy import Charge, Losses, Replay, choose_order, epsilon_of, replay_lines, round_up, split_lines
-from common.run import RunFolder
+from common.run import RunFolder, RunPlan
 from common.trust import Identity
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from common.plan import RunPlan
+from common.run import RunPlan
 from common.trust import COORDINATOR, Identity
 from simulations.tasks.half import oracle_of
 

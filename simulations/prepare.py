@@ -21,8 +21,7 @@ from common.config import RunConfig
 from common.deployment import Kits, SiteKit
 from common.errors import BadInputError
 from common.plain_text import shown
-from common.plan import RunPlan
-from common.run import RunFolder, SiteFacts
+from common.run import RunFolder, RunPlan, SiteFacts
 from common.trust import Identity, Roster
 from simulations.carried import begin_ledger, carried_from
 from simulations.tasks.half import oracle_of

@@ -25,8 +25,7 @@ from common.config import RunConfig
 from common.contribution import TRAIN
 from common.deployment import Kits, SiteKit
 from common.errors import BadInputError
-from common.plan import RunPlan
-from common.run import FAILED, INTERRUPTED, Observer, RoundRecord, RunFacts, RunFolder, Summary, seal_run
+from common.run import FAILED, INTERRUPTED, Observer, RoundRecord, RunFacts, RunFolder, RunPlan, Summary, seal_run
 from server.app import make_app
 from server.result import result_of_run, summarise_run
 from server.rounds import Outcome

@@ -17,8 +17,7 @@ from common.data import write_catalogue
 from common.data.writing import write_frame
 from common.deployment import CoordinatorKit, Kits
 from common.model_files import METADATA_FILE, WEIGHTS_FILE
-from common.plan import DELIVERY, Delivery, RunPlan
-from common.run import BEST, RunFolder
+from common.run import BEST, DELIVERY, Delivery, RunFolder, RunPlan
 from common.trust import Identity, Roster
 from server.delivery import Courier
 from server.planning import deployed_settings, prepare_run

@@ -19,7 +19,7 @@ from common.model.batch import Batcher
 from common.model.network import ModelShape, build_model
 from common.model.parameters import FlatParameters
 from common.model.targets import row_targets
-from common.plan import RunPlan
+from common.run import RunPlan
 from server.result import write_model
 from simulations.synthetic import SyntheticMarket, SyntheticSpec, generate
 from tests.guard_samples import COORDINATOR

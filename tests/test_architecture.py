@@ -38,7 +38,6 @@ FLOORS = (  # inside common: a file imports from its own line and from those abo
     ("extensions", "model_files", "recipes"),
     ("config",),
     ("model",),
-    ("plan",),
     ("run",),
     ("deployment", "flower", "local_log"),
     ("supervisor", "kit_files"),

@@ -36,8 +36,7 @@ from common.model import (
     make_windows,
     own_part,
 )
-from common.plan import RunPlan
-from common.run import METADATA_FILE, WEIGHTS_FILE, RunFolder
+from common.run import METADATA_FILE, WEIGHTS_FILE, RunFolder, RunPlan
 from common.tasks.sales_accuracy import MEAN_OF_FOUR, MODEL, NO_SCALE, SEASONAL_NAIVE
 from common.tasks.sales_series import CHANNELS, Floats, SalesSpec, mean_of_four, seasonal_naive, shortest, trend
 

@@ -23,7 +23,7 @@ from common.config import RunConfig, build_config
 from common.data import DECLARED, EVENT_TYPES, Catalogue, ConsumerSequences, EventLog, FeatureSpec, feature_spec
 from common.deployment import SiteKit
 from common.model import ModelShape, SequenceModel, build_model, on_rows
-from common.plan import RunPlan
+from common.run import RunPlan
 
 __all__ = [
     "ALONE", "CLIP", "ITEMS", "MODELS", "ConsumerSequences", "EventLog", "RunConfig", "RunPlan", "Scratch", "Site", "batches",

@@ -1,4 +1,4 @@
-"""A run's room: its files, its records, its summary, and who watches it."""
+"""A run's room: its plan, its files, its records, its summary, and who watches it."""
 
 from common.run.files import Progress, RunFolder
 from common.run.hold import ask_to_stop, hold_run, holder, run_is_held, stop_is_asked
@@ -30,6 +30,17 @@ from common.run.paths import (
     round_file,
     round_files,
 )
+from common.run.plan import (
+    COUNTERSIGNED,
+    DELIVERY,
+    FAREWELL,
+    PROPOSAL,
+    Closing,
+    Delivery,
+    RunPlan,
+    model_bytes,
+    model_digest,
+)
 from common.run.records import (
     COMPLETED,
     ENDED,
@@ -53,10 +64,13 @@ __all__ = [
     "BEST",
     "CATALOGUE_FILE",
     "COMPLETED",
+    "COUNTERSIGNED",
     "COUNTERSIGNED_FILE",
+    "DELIVERY",
     "ENDED",
     "EVIDENCE",
     "FAILED",
+    "FAREWELL",
     "HEADS_FILE",
     "IMPLAUSIBLE",
     "INTERRUPTED",
@@ -67,17 +81,21 @@ __all__ = [
     "METADATA_FILE",
     "METRICS_FILE",
     "PROOFS",
+    "PROPOSAL",
     "REPORT_FILE",
     "RUNNING",
     "SETTINGS_FILE",
     "STOPPED",
     "WEIGHTS_FILE",
+    "Closing",
+    "Delivery",
     "FaultRecord",
     "Observer",
     "Progress",
     "RoundRecord",
     "RunFacts",
     "RunFolder",
+    "RunPlan",
     "SiteFacts",
     "SiteRound",
     "Summary",
@@ -88,6 +106,8 @@ __all__ = [
     "hold_run",
     "holder",
     "is_sealed_name",
+    "model_bytes",
+    "model_digest",
     "result_of",
     "round_file",
     "round_files",

@@ -24,7 +24,6 @@ from common.atomic import disk_errors, write_atomic
 from common.config import RunConfig, load_config, read_toml
 from common.errors import BadInputError
 from common.plain_text import shown
-from common.plan import RunPlan
 from common.run.paths import (
     COUNTERSIGNED_FILE,
     DELIVERED_FILE,
@@ -51,6 +50,7 @@ from common.run.paths import (
     RunPaths,
     round_file,
 )
+from common.run.plan import RunPlan
 from common.run.records import RUNNING, RoundRecord, RunFacts, Summary
 from common.strict_json import one_line, readable
 from common.trust import ROSTER_FILE, Roster

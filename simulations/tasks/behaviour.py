@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from common.errors import BadInputError
-from common.plan import RunPlan
-from common.run import RoundRecord, RunFolder
+from common.run import RoundRecord, RunFolder, RunPlan
 
 if TYPE_CHECKING:
     from common.config import RunConfig

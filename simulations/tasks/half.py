@@ -14,8 +14,7 @@ from common.tasks.registry import task_named
 if TYPE_CHECKING:
     from common.config import RunConfig
     from common.data import Catalogue
-    from common.plan import RunPlan
-    from common.run import RoundRecord
+    from common.run import RoundRecord, RunPlan
 
 Figures = dict[str, float]
 

@@ -12,8 +12,7 @@ import polars as pl
 
 from common.config import RunConfig
 from common.errors import BadInputError
-from common.plan import RunPlan
-from common.run import RoundRecord
+from common.run import RoundRecord, RunPlan
 from common.tasks.sales_series import ALL, Floats, SalesSpec, catalogue_categories
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from common.errors import (
     RemoteProtocolError,
     VerificationError,
 )
-from common.plan import PROPOSAL, RunPlan, model_bytes, model_digest
+from common.run import PROPOSAL, RunPlan, model_bytes, model_digest
 from common.secagg import messages
 from common.secagg.messages import Member, Params, PlainParams, Session, default_threshold
 from common.trust.identity import Identity, Roster

@@ -215,7 +215,7 @@ def test_two_kits_make_one_key(kits: list[SiteKit], tmp_path: Path) -> None:
 def test_rows_that_were_encoded_before_the_move_are_encoded_anew(kits: list[SiteKit], tmp_path: Path) -> None:
     """Kept under the old key, they would be split by the new one: held out by one kit, trained on by the other."""
     from common.data.features import feature_spec
-    from common.plan import RunPlan
+    from common.run import RunPlan
 
     config = build_config({"features": {"item_buckets": 40}})
     populations = (("shop-one", 200), ("shop-two", 200), ("south", 200), ("east", 200))

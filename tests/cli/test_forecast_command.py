@@ -18,7 +18,7 @@ from common.data.events import load_events
 from common.data.features import feature_spec
 from common.model.parameters import FlatParameters, layout_of, save_model
 from common.model.sales_network import build_sales_model
-from common.plan import RunPlan
+from common.run import RunPlan
 from tests.guard_samples import COORDINATOR
 
 START = datetime(2024, 1, 1)

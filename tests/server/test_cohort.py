@@ -7,7 +7,7 @@ import pytest
 
 from common.config import build_config
 from common.errors import ConfigError
-from common.plan import RunPlan
+from common.run import RunPlan
 from server.cohort import ItemCoordinates, choose_cohort, mean_update
 
 

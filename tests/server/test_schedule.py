@@ -23,7 +23,7 @@ from client.runtime.approval import ApprovalPendingError
 from client.site import load_site
 from common.config import RunConfig, ScheduleSettings
 from common.errors import ConfigError
-from common.plan import RunPlan
+from common.run import RunPlan
 from common.run.files import RunFolder
 from common.run.records import COMPLETED, FAILED, INTERRUPTED, STOPPED, Summary
 from common.supervisor import only_one

@@ -25,9 +25,9 @@ from common.audit import verify
 from common.config import PerformanceSettings, RunConfig, build_config
 from common.contribution import EVALUATE, STATISTICS, TRAIN, Query
 from common.errors import BadInputError, ConfigError, FedcartError, RemoteProtocolError, VerificationError
-from common.plan import RunPlan, model_bytes, model_digest
 from common.privacy.accountant import epsilon_of
 from common.privacy.mechanism import HOLDOUT_SIDE, TRAIN_SIDE
+from common.run import RunPlan, model_bytes, model_digest
 from common.run.files import RunFolder
 from common.tasks.sales_series import SalesSpec
 from common.trust.identity import Identity

@@ -52,7 +52,7 @@ def test_settings_layout_costs_and_metrics_know_it(program):
         program,
         "import json\n"
         "from common.config import build_config\n"
-        "from common.plan import RunPlan\n"
+        "from common.run import RunPlan\n"
         "from common.tasks.metrics import metric_named\n"
         "config = build_config({'task': 'basket-size'})\n"
         "plan = RunPlan('r', config.public_json(), (('a', 512), ('b', 256), ('c', 128)), '{}', 100, 1.5, 3.0)\n"
