@@ -15,7 +15,6 @@ from rich.markup import escape
 import cli.show as show
 from cli.verdict import Standing, standings
 from common.atomic import link_atomic
-from common.config import RunConfig
 from common.contribution import STATISTICS
 from common.run import (
     ENDED,
@@ -24,6 +23,7 @@ from common.run import (
     WEIGHTS_FILE,
     Observer,
     RoundRecord,
+    RunConfig,
     RunFacts,
     RunFolder,
     Summary,

@@ -8,10 +8,9 @@ from operator import or_
 from pathlib import Path
 
 from client.guard.ledger import Ledger
-from common.config import RunConfig
 from common.errors import BadInputError, VerificationError
 from common.privacy import Charge, Losses, Replay, choose_order, epsilon_of, replay_lines, round_up, split_lines
-from common.run import RunFolder, RunPlan
+from common.run import RunConfig, RunFolder, RunPlan
 from common.trust import Identity
 
 

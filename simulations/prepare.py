@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 
 from client.guard.policy import SitePolicy
 from common.atomic import write_atomic
-from common.config import RunConfig
 from common.deployment import Kits, SiteKit
 from common.errors import BadInputError
 from common.plain_text import shown
-from common.run import RunFolder, RunPlan, SiteFacts
+from common.run import RunConfig, RunFolder, RunPlan, SiteFacts
 from common.trust import Identity, Roster
 from simulations.carried import begin_ledger, carried_from
 from simulations.tasks.half import oracle_of

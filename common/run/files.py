@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.atomic import disk_errors, write_atomic
-from common.config import RunConfig, load_config, read_toml
 from common.errors import BadInputError
 from common.plain_text import shown
+from common.run.config import RunConfig, load_config, read_toml
 from common.run.paths import (
     COUNTERSIGNED_FILE,
     DELIVERED_FILE,

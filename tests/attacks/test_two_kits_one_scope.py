@@ -15,12 +15,12 @@ from client.runtime.check import check_site
 from client.runtime.ledgers import move
 from client.site import Site, load_site
 from common.audit.verify import verify_path
-from common.config import build_config
 from common.deployment import SiteKit
 from common.errors import BadInputError, BudgetExhaustedError, PolicyRefusedError, RollbackError, VerificationError
 from common.privacy.accountant import RdpAccountant
 from common.privacy.entries import make_line, parse_line
 from common.privacy.mechanism import HOLDOUT_SIDE, TRAIN_SIDE, PrivacyEvent
+from common.run import build_config
 from common.trust.identity import Identity
 from server.provision import provision
 from tests.guard_samples import proposal

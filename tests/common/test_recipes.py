@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from common.config import build_config
 from common.errors import ConfigError
 from common.recipes import RECIPES
+from common.run import build_config
 
 
 def schedule(*overrides: str, **tree: object) -> tuple[int, int, float]:
