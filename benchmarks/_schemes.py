@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common.config import build_config
 from common.deployment import Kits
-from common.run import RunFolder
+from common.run import RunFolder, build_config
 from simulations.reference_runs import CENTRAL, LOCAL_ONLY, reference_runs
 from simulations.run import simulate
 from simulations.workers import WorkerPool

@@ -16,8 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common.config import load_config
-from common.run import RunFolder
+from common.run import RunFolder, load_config
 from server.planning import prepare_run
 from server.runtime.control import open_control, submit
 from simulations.demo import site_names, write_demo

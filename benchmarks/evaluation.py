@@ -20,12 +20,12 @@ import torch
 from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
 from torch.nn import functional
 
-from common.config import ModelSettings
 from common.data import ConsumerSequences
 from common.model import Batcher, ModelShape, SequenceModel, build_model
 from common.model.metrics import consumer_metrics, expected_ranks
 from common.privacy.divergence import pld_epsilon
 from common.privacy.sampled_loss import losses_of_step
+from common.run import ModelSettings
 
 
 def main(*, smoke: bool) -> None:

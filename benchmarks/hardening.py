@@ -31,9 +31,8 @@ import server.asking as asking
 import server.rounds as rounds
 import simulations.run
 from benchmarks.simulation import _InThisProcess
-from common.config import build_config
 from common.flower import Parts, payload_bytes
-from common.run import Observer, RoundRecord, RunFolder
+from common.run import Observer, RoundRecord, RunFolder, build_config
 from common.secagg import messages
 from common.secagg.client import ClientProtocol
 from common.trust import Identity

@@ -24,9 +24,8 @@ import numpy as np
 from client.personal.make import made_of
 from client.personal.start import OwnConsumers, SharedStart
 from client.site import load_site
-from common.config import build_config
 from common.model import load_model
-from common.run import RunFolder
+from common.run import RunFolder, build_config
 from simulations.run import simulate
 
 

@@ -16,8 +16,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from common.config import build_config
-from common.run import IMPLAUSIBLE, RunFolder
+from common.run import IMPLAUSIBLE, RunFolder, build_config
 from simulations.run import simulate
 
 SMALL = [

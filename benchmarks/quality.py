@@ -21,9 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._schemes import WITHOUT_PRIVACY
-from common.config import build_config
 from common.deployment import Kits
-from common.run import RunFolder
+from common.run import RunFolder, build_config
 from simulations.reference_runs import CENTRAL, CENTRAL_DP, LOCAL_ONLY, reference_runs
 from simulations.run import simulate
 from simulations.workers import WorkerPool

@@ -23,8 +23,8 @@ from client.anomalies.likelihood import surprise
 from client.scoring.export import export, onnx_available
 from client.scoring.model import SharedModel, open_model
 from client.scoring.stream import StreamEvent, StreamScorer
-from common.config import RunConfig, build_config
 from common.data import EventLog
+from common.run import RunConfig, build_config
 from simulations.run import simulate
 from simulations.synthetic import SyntheticSpec, generate
 

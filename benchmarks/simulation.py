@@ -22,9 +22,8 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 import simulations.run
-from common.config import RunConfig, build_config, read_toml
 from common.deployment import Kits
-from common.run import Observer, RunFolder
+from common.run import Observer, RunConfig, RunFolder, build_config, read_toml
 from common.trust import Roster
 from server.app import greet
 from server.exchange import Exchange

@@ -27,8 +27,8 @@ from benchmarks._quality_table import write_table
 from benchmarks._schemes import EPSILON, WITHOUT_PRIVACY, trained_schemes
 from client.anomalies.detection import KindQuality, Thresholding, detect, evaluate
 from client.scoring.model import open_model
-from common.config import RunConfig, build_config
 from common.data import EventLog, load_events
+from common.run import RunConfig, build_config
 from simulations.anomalies import inject
 from simulations.run import simulate
 from simulations.synthetic import SyntheticSpec, generate

@@ -46,7 +46,7 @@ def demo(
 
 def _run(folder: Path, sites: int, rounds: int, *, as_json: bool) -> int:
     from cli.attend import Manner, submit_and_follow
-    from common.config import load_config
+    from common.run import load_config
     from server.planning import prepare_run
     from simulations.demo import site_names, write_demo
     from simulations.processes import LocalFederation

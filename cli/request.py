@@ -11,7 +11,7 @@ from common.errors import FedcartError
 if TYPE_CHECKING:
     from client.runtime.approval import Request
     from common.deployment import SiteKit
-    from common.plan import RunPlan
+    from common.run import RunPlan
 
 
 def show_request(kit: SiteKit, request: Request) -> None:

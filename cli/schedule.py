@@ -17,8 +17,8 @@ import cli.show as show
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from common.config import RunConfig
     from common.deployment import CoordinatorKit
+    from common.run import RunConfig
     from server.affordable import AfterRuns
     from server.schedule import Turn
 

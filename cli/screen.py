@@ -15,7 +15,6 @@ from rich.markup import escape
 import cli.show as show
 from cli.verdict import Standing, standings
 from common.atomic import link_atomic
-from common.config import RunConfig
 from common.contribution import STATISTICS
 from common.plain_text import shown
 from common.run import (
@@ -25,6 +24,7 @@ from common.run import (
     WEIGHTS_FILE,
     Observer,
     RoundRecord,
+    RunConfig,
     RunFacts,
     RunFolder,
     Summary,

@@ -27,10 +27,10 @@ from client.site import Site, load_site
 from client.verification import part
 from common import VERSION
 from common.bounds import check_run
-from common.config import PerformanceSettings
 from common.deployment import SITE_VARIABLE
 from common.errors import BadInputError, FedcartError, PolicyRefusedError
 from common.local_log import local_log
+from common.run import PerformanceSettings
 
 app = ClientApp()
 MEMORY = "round"

@@ -27,8 +27,7 @@ from client.verification import check_plan
 from common.atomic import disk_errors, sync_directory, write_atomic
 from common.errors import BadInputError, FedcartError, VerificationError
 from common.model_files import MAX_HEADER_BYTES, read_document, signer_of, verify_document
-from common.plan import Delivery, RunPlan
-from common.run import CATALOGUE_FILE, MASKS_FILE, METADATA_FILE, WEIGHTS_FILE
+from common.run import CATALOGUE_FILE, MASKS_FILE, METADATA_FILE, WEIGHTS_FILE, Delivery, RunPlan
 from common.strict_json import one_line
 from common.trust import ROSTER_FILE, Roster
 

@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from client.prepared import PreparedConsumers
 from client.site import Site
 from client.tasks.half import half_of
-from common.config import PerformanceSettings, RunConfig
 from common.errors import ConfigError
-from common.plan import RunPlan
+from common.run import PerformanceSettings, RunConfig, RunPlan
 
 if TYPE_CHECKING:
     from client.training.gradients import GradientEngine

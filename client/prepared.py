@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from common.deployment import SiteKit
 from common.errors import WorkFailedError
-from common.plan import RunPlan
+from common.run import RunPlan
 
 if TYPE_CHECKING:
     from common.data import ConsumerSequences

@@ -39,11 +39,10 @@ from client.verification import (
     proposal_of,
     verified_question,
 )
-from common.config import PerformanceSettings
 from common.contribution import DIGEST_BYTES, TRAIN, Query
 from common.errors import LocalProtocolError, PolicyRefusedError, RemoteProtocolError, VerificationError
-from common.plan import COUNTERSIGNED, DELIVERY, FAREWELL, PROPOSAL, Closing, Delivery, RunPlan
 from common.privacy import PrivacyEvent, SignedAttestation
+from common.run import COUNTERSIGNED, DELIVERY, FAREWELL, PROPOSAL, Closing, Delivery, PerformanceSettings, RunPlan
 from common.secagg.client import ClientProtocol, CohortPolicy, LocalSite
 from common.secagg.messages import Params, PlainParams, default_threshold
 from common.trust import sha256, uniform_words

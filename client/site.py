@@ -23,11 +23,10 @@ from client.guard.shared_ledger import SharedLedger, shared_ledger
 from client.prepared import PreparedConsumers, load_prepared, prepared_path, private_folder, store_sequences
 from common import VERSION
 from common.atomic import create_atomic, write_atomic
-from common.config import PerformanceSettings
 from common.contribution import Query
 from common.deployment import SiteFile, SiteKit, open_site_kit
 from common.errors import BadInputError, ConfigError, VerificationError
-from common.plan import RunPlan
+from common.run import PerformanceSettings, RunPlan
 from common.strict_json import one_line
 from common.trust import CONSUMERS_KEY, Identity, Roster, require_private
 

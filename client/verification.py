@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 import common.wire as wire
 from client.guard.policy import Proposal
 from client.site import Question, Site
-from common.config import PerformanceSettings
 from common.contribution import MAX_QUERY_BYTES, Query
 from common.errors import PolicyRefusedError, RemoteProtocolError, VerificationError
-from common.plan import RunPlan, model_digest
+from common.run import PerformanceSettings, RunPlan, model_digest
 from common.secagg.messages import Params, PlainParams, invitation
 
 T = TypeVar("T")

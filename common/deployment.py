@@ -28,10 +28,9 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from common.config import read_toml
 from common.errors import BadInputError, ConfigError
 from common.processes import child_environment
-from common.run import CATALOGUE_FILE
+from common.run import CATALOGUE_FILE, read_toml
 from common.source_settings import SourceSettings
 from common.trust import CONSUMERS_KEY, IDENTITY_KEY, NODE_KEY, ROSTER_FILE
 

@@ -38,7 +38,7 @@ __version__ = common.VERSION
 _PLACES = {
     "common.audit.verdict": ("Finding", "LedgerReport", "VerifyReport"),
     "common.audit.verify": ("verify_path",),
-    "common.config": ("RunConfig", "build_config", "load_config"),
+    "common.run": ("RunConfig", "RunPlan", "build_config", "load_config"),
     "common.data.cleaning": ("CleaningReport",),
     "common.data.events": ("EventLog",),
     "common.errors": (
@@ -55,7 +55,6 @@ _PLACES = {
     ),
     "common.extensions": ("register_encoder", "register_head"),
     "common.model.encoders": ("on_rows",),
-    "common.plan": ("RunPlan",),
     "common.privacy.accountant": ("epsilon_of",),
     "common.privacy.calibration": ("calibrate_noise",),
     "common.privacy.mechanism": ("PrivacyEvent",),

@@ -4,7 +4,6 @@ from common.audit.verdict import (
     VerifyReport as VerifyReport,
 )
 from common.audit.verify import verify_path as verify_path
-from common.config import RunConfig as RunConfig, build_config as build_config, load_config as load_config
 from common.data.cleaning import CleaningReport as CleaningReport
 from common.data.events import EventLog as EventLog
 from common.errors import (
@@ -21,10 +20,15 @@ from common.errors import (
 )
 from common.extensions import register_encoder as register_encoder, register_head as register_head
 from common.model.encoders import on_rows as on_rows
-from common.plan import RunPlan as RunPlan
 from common.privacy.accountant import epsilon_of as epsilon_of
 from common.privacy.calibration import calibrate_noise as calibrate_noise
 from common.privacy.mechanism import PrivacyEvent as PrivacyEvent
+from common.run import (
+    RunConfig as RunConfig,
+    RunPlan as RunPlan,
+    build_config as build_config,
+    load_config as load_config,
+)
 from common.run.observer import Observer as Observer
 from common.run.records import (
     RoundRecord as RoundRecord,

@@ -187,7 +187,7 @@ def open_model(
 def _forecasts(folder: Path) -> bool:
     """Whether a model's own metadata say that it forecasts sales; what is wrong with them is said on opening it."""
     from common.model import load_model
-    from common.plan import RunPlan
+    from common.run import RunPlan
     from common.strict_json import one_line
 
     try:

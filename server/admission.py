@@ -16,8 +16,8 @@ from typing import Any
 from common.atomic import write_atomic
 from common.contribution import Query
 from common.errors import BadInputError, FedcartError, VerificationError
-from common.plan import RunPlan
 from common.privacy import AttestedHeads, SignedAttestation
+from common.run import RunPlan
 from common.trust import Roster
 
 

@@ -7,12 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.config import RunConfig
 from common.deployment import CoordinatorKit
 from common.errors import ConfigError, RefusedError
-from common.plan import RunPlan
 from common.privacy import choose_order, epsilon_of, round_up
-from common.run import HEADS_FILE
+from common.run import HEADS_FILE, RunConfig, RunPlan
 from server.admission import HeadsBook
 from server.planning import plan_of_run
 

@@ -18,8 +18,7 @@ from common import VERSION
 from common.errors import FedcartError, WorkFailedError
 from common.flower import Parts
 from common.plain_text import word_or
-from common.plan import COUNTERSIGNED, FAREWELL, Closing, RunPlan
-from common.run import Observer, RunFolder
+from common.run import COUNTERSIGNED, FAREWELL, Closing, Observer, RunFolder, RunPlan
 from common.trust import Identity, Roster
 from server.admission import HeadsBook
 from server.asking import Measure, Run

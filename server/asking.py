@@ -13,14 +13,16 @@ from numpy.typing import NDArray
 import common.wire as wire
 from common.contribution import Query
 from common.flower import Parts
-from common.plan import RunPlan, model_bytes, model_digest
 from common.privacy import Witnessed, witness_of
 from common.run import (
     IMPLAUSIBLE,
     Observer,
     RoundRecord,
     RunFolder,
+    RunPlan,
     SiteRound,
+    model_bytes,
+    model_digest,
 )
 from common.secagg.messages import (
     MIN_SITES,

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.atomic import write_atomic
-from common.plan import RunPlan
-from common.run import RoundRecord, RunFolder
+from common.run import RoundRecord, RunFolder, RunPlan
 from common.tasks.metric_sums import COUNT, LOSS_BOUND, metric_sensitivity
 from common.tasks.metrics import metric_named
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from common.plan import RunPlan
+from common.run import RunPlan
 
 
 def choose_cohort(sites: Sequence[str], round_number: int, plan: RunPlan) -> tuple[str, ...]:

@@ -14,8 +14,7 @@ from common.errors import BadInputError
 from common.flower import Parts
 from common.model_files import read_document, refuse_personal
 from common.plain_text import word_or
-from common.plan import DELIVERY, Delivery
-from common.run import METADATA_FILE, WEIGHTS_FILE, RunFolder
+from common.run import DELIVERY, METADATA_FILE, WEIGHTS_FILE, Delivery, RunFolder
 from common.trust import Identity, Roster
 from server.exchange import Exchange
 

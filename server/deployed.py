@@ -19,12 +19,12 @@ from common.deployment import COORDINATOR_VARIABLE, CoordinatorKit, open_coordin
 from common.errors import FedcartError, RefusedError, WorkFailedError
 from common.flower import Parts, retry_pulls_quickly, transport_errors
 from common.plain_text import word_or
-from common.plan import PROPOSAL
 from common.run import (
     FAILED,
     HEADS_FILE,
     INTERRUPTED,
     METADATA_FILE,
+    PROPOSAL,
     RUNNING,
     Observer,
     Progress,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.plan import RunPlan
+from common.run import RunPlan
 from common.tasks.sales_series import CHANNELS, SEASONS, SalesSpec, trend
 
 _LOUDER = 10.0  # then a shown trend is off by about a seventh at most, two times in three

@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from common.config import RunConfig, build_config, read_toml
 from common.deployment import CoordinatorKit
 from common.errors import BadInputError, ConfigError
-from common.plan import RunPlan
 from common.privacy import delta_for
-from common.run import RunFolder
+from common.run import RunConfig, RunFolder, RunPlan, build_config, read_toml
 from common.tasks.registry import task_named
 from common.tasks.sales_series import catalogue_categories
 from common.trust import Roster

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.contribution import UPDATE
-from common.plan import RunPlan
+from common.run import RunPlan
 from common.tasks.task import TAIL, Legal
 from server.cohort import ItemCoordinates
 

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.contribution import TRAIN
-from common.plan import RunPlan
-from common.run import BEST, FAILED, RoundRecord, RunFolder, Summary, sums_in, without_sum
+from common.run import BEST, FAILED, RoundRecord, RunFolder, RunPlan, Summary, sums_in, without_sum
 from common.trust import Identity
 from server.best import better_than_last, deciding_metric
 from server.rounds import Outcome

@@ -16,7 +16,6 @@ from typing import Any
 import server.strategy as strategy
 from common.contribution import EVALUATE, METRICS, SERIES, STATISTICS, TRAIN, UPDATE
 from common.errors import BadInputError, WorkFailedError
-from common.plan import model_digest
 from common.privacy import SignedAttestation
 from common.run import (
     COMPLETED,
@@ -29,6 +28,7 @@ from common.run import (
     RoundRecord,
     SiteRound,
     checked_status,
+    model_digest,
     round_files,
 )
 from server.asking import Asked, Run, ask, gathered, willing

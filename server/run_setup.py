@@ -6,9 +6,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from common.config import RunConfig
-from common.plan import RunPlan
 from common.privacy import calibrate_noise, delta_remark
+from common.run import RunConfig, RunPlan
 from common.tasks.registry import task_named
 
 if TYPE_CHECKING:

@@ -14,10 +14,9 @@ from datetime import date, timedelta
 from itertools import pairwise
 from pathlib import Path
 
-from common.config import RunConfig, ScheduleSettings
 from common.deployment import CoordinatorKit
 from common.errors import ConfigError
-from common.run import COMPLETED, FAILED, STOPPED, RunFolder, Summary, run_is_held
+from common.run import COMPLETED, FAILED, STOPPED, RunConfig, RunFolder, ScheduleSettings, Summary, run_is_held
 from common.tasks.registry import task_named
 from server.planning import deployed_settings
 

@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 import common.secagg.fixedpoint as fixedpoint
 import common.secagg.messages as messages
 import common.wire as wire
-from common.config import AggregationSettings
 from common.contribution import Block
 from common.errors import FedcartError, RemoteProtocolError, RoundAbortedError, VerificationError
 from common.flower import Parts
 from common.plain_text import word_or
-from common.run import SiteRound
+from common.run import AggregationSettings, SiteRound
 from common.secagg.blame import BAD_BOX, BAD_DEALING, FALSE_COMPLAINT, WRONG_SHARE, Fault, Proofs
 from common.secagg.messages import Params, PlainParams
 from common.secagg.server import ACCEPT, ADVERTISE, MASK, SHARE, UNMASK, ServerProtocol

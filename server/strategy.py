@@ -13,8 +13,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from common.config import StrategySettings
 from common.errors import ConfigError
+from common.run import StrategySettings
 from server.state import ServerState
 
 Vector = NDArray[np.float32]

@@ -8,11 +8,9 @@ from operator import or_
 from pathlib import Path
 
 from client.guard.ledger import Ledger
-from common.config import RunConfig
 from common.errors import BadInputError, VerificationError
-from common.plan import RunPlan
 from common.privacy import Charge, Losses, Replay, choose_order, epsilon_of, replay_lines, round_up, split_lines
-from common.run import RunFolder
+from common.run import RunConfig, RunFolder, RunPlan
 from common.trust import Identity
 
 _DEALT_BY = ("events", "format", "map", "catalogue", "split_by", "min_population", "small_sites")

@@ -9,7 +9,7 @@ from typing import Any
 from flwr.serverapp import ServerApp
 
 import common.flower as flower
-from common.config import RunConfig
+from common.run import RunConfig
 from simulations.grid import InProcessGrid, LossPlan, Node, nothing_lost
 from simulations.workers import WorkerPool
 

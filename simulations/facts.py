@@ -8,10 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from common.config import RunConfig
-from common.plan import RunPlan
 from common.privacy import show_epsilon
-from common.run import RunFacts, SiteFacts
+from common.run import RunConfig, RunFacts, RunPlan, SiteFacts
 from server.affordable import epsilon_of_runs
 from simulations.tasks.half import oracle_of
 

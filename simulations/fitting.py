@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from common.config import RunConfig
 from common.errors import BadInputError
+from common.run import RunConfig
 from common.tasks.heads import STEP_HEADS
 from common.tasks.registry import task_named
 

@@ -12,10 +12,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from common.config import RunConfig, build_config, read_toml
 from common.errors import BadInputError, ConfigError
 from common.recipes import RECIPES, named_before, without_schedule
-from common.run import RunFolder
+from common.run import RunConfig, RunFolder, build_config, read_toml
 
 DEFAULT_SCENARIO = "marketplace"
 RUNS = Path("runs")  # where run folders go that nobody has named

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from common.plan import RunPlan
+from common.run import RunPlan
 from common.trust import COORDINATOR, Identity
 from simulations.tasks.half import oracle_of
 
@@ -23,12 +23,12 @@ def initial_model(settings: str, features: str, start_from: str = "", names: Seq
 
     Shapes: ``vector: float32[d]`` bytes; ``item_of: int32[d]`` bytes, the catalogue row of a coordinate or -1.
     """
-    from common.config import build_config
     from common.data import FeatureSpec
     from common.model import FlatParameters, SequenceModel
     from common.model.item_names import begin_with_names
     from common.model.run_model import item_rows_of, run_model
     from common.model.transfer import adopt
+    from common.run import build_config
 
     model = run_model(build_config(json.loads(settings)), features)
     if isinstance(model, SequenceModel):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from common.errors import BadInputError
-from common.plan import RunPlan
+from common.run import RunPlan
 from simulations.workers import Done, WorkerPool
 
 if TYPE_CHECKING:

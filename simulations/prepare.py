@@ -18,13 +18,12 @@ from numpy.typing import NDArray
 import simulations.fitting as fitting
 from client.guard.policy import SitePolicy
 from common.atomic import write_atomic
-from common.config import DataSettings, RunConfig
 from common.data.sharing import require_shared_items
 from common.deployment import Kits, SiteKit
 from common.errors import ConfigError
 from common.plain_text import shown
-from common.plan import RunPlan
-from common.run import RunFolder, SiteFacts
+from common.run import RunConfig, RunFolder, RunPlan, SiteFacts
+from common.run.config import DataSettings
 from common.tasks.registry import task_named
 from common.trust import Identity, Roster
 from simulations.carried import begin_ledger, carried_from

@@ -18,10 +18,10 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from common.config import RunConfig
 from common.errors import ConfigError
 from common.extensions import Registered, registered
 from common.processes import SAFE_PATH
+from common.run import RunConfig
 from simulations.grid import LossPlan, Node
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from common.plan import RunPlan
+from common.run import RunPlan
 from simulations.oracle import train_alone
 from simulations.tasks.half import oracle_of
 from simulations.workers import Done, WorkerPool

@@ -21,12 +21,21 @@ import simulations.facts as facts_of
 import simulations.oracle as oracle
 import simulations.own_data as own_data
 from client.site import load_site
-from common.config import RunConfig
 from common.contribution import TRAIN
 from common.deployment import Kits, SiteKit
 from common.errors import BadInputError
-from common.plan import RunPlan
-from common.run import FAILED, INTERRUPTED, Observer, RoundRecord, RunFacts, RunFolder, Summary, seal_run
+from common.run import (
+    FAILED,
+    INTERRUPTED,
+    Observer,
+    RoundRecord,
+    RunConfig,
+    RunFacts,
+    RunFolder,
+    RunPlan,
+    Summary,
+    seal_run,
+)
 from server.app import make_app
 from server.result import result_of_run, summarise_run
 from server.rounds import Outcome

@@ -12,13 +12,11 @@ import tomli_w
 
 from client.site import Site, load_site
 from common import wire
-from common.config import build_config
 from common.data import write_catalogue
 from common.data.writing import write_frame
 from common.deployment import CoordinatorKit, Kits
 from common.model_files import METADATA_FILE, WEIGHTS_FILE
-from common.plan import DELIVERY, Delivery, RunPlan
-from common.run import BEST, RunFolder
+from common.run import BEST, DELIVERY, Delivery, RunFolder, RunPlan, build_config
 from common.trust import Identity, Roster
 from server.delivery import Courier
 from server.planning import deployed_settings, prepare_run

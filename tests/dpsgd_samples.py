@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from client.training.dpsgd.clipping import ClippedGradient, gradient_views
-from common.config import ModelSettings
 from common.model.batch import Batcher
 from common.model.network import ModelShape, SequenceModel, build_model
+from common.run import ModelSettings
 from tests.intent_samples import asked_rows
 
 SIZES = {"item": 15, "event": 4, "category": 6}

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from common.config import RunConfig, build_config
 from common.data.catalogue import Catalogue, write_catalogue
 from common.data.events import EventLog
 from common.data.features import feature_spec
@@ -19,7 +18,7 @@ from common.model.batch import Batcher
 from common.model.network import ModelShape, build_model
 from common.model.parameters import FlatParameters
 from common.model.targets import row_targets
-from common.plan import RunPlan
+from common.run import RunConfig, RunPlan, build_config
 from server.result import write_model
 from simulations.synthetic import SyntheticMarket, SyntheticSpec, generate
 from tests.guard_samples import COORDINATOR

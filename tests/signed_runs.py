@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from client.guard.policy import Proposal
-from common.config import build_config
 from common.contribution import TRAIN, Query
-from common.plan import RunPlan
 from common.privacy.attestation import SignedAttestation, witness_of
+from common.run import RunPlan, build_config
 from common.run.files import RunFolder
 from common.run.records import RoundRecord, SiteRound
 from common.trust.identity import Identity, Roster

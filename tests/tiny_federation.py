@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common.config import RunConfig, build_config
+from common.run import RunConfig, build_config
 from common.run.observer import Observer
 from common.run.records import RoundRecord, RunFacts, Summary
 from simulations.run import simulate

@@ -13,10 +13,10 @@ from client.personal.behaviour import Made
 from client.personal.start import OwnConsumers
 from client.personal.trees import Table, Trees
 from client.personal.verdict import ALONE, PERSONAL, SHARED, Figure, Verdict, is_clear
-from common.config import RunConfig
 from common.data import ConsumerSequences
 from common.model import INTENT, Batcher, RowTargets, SequenceModel, row_targets
 from common.model.intent_baselines import fitted_trees, intent_table
+from common.run import RunConfig
 
 NETWORK, TREES, BOTH = "network", "trees", "trees that read the shared network"
 _KINDS = {ALONE: (NETWORK, TREES), PERSONAL: (NETWORK, BOTH)}

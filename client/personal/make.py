@@ -29,7 +29,7 @@ from client.scoring.place import ModelPlace
 from common.data import EventLog, build_sequences
 from common.errors import ConfigError
 from common.model import INTENT, STEP_HEADS, load_model
-from common.plan import RunPlan
+from common.run import RunPlan
 from common.strict_json import one_line
 
 HOLDOUT = 0.1  # where the run had none

@@ -21,7 +21,7 @@ from common.model import (
     item_rows,
     layout_of,
 )
-from common.plan import RunPlan
+from common.run import RunPlan
 
 FEWEST = 20  # consumers with an answer, on each side, below which nothing can be said
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from common.atomic import write_atomic
 from common.deployment import SiteKit
 from common.errors import BadInputError, FedcartError, RefusedError, VerificationError
-from common.plan import RunPlan
+from common.run import RunPlan
 from common.trust import Identity, verify_signature
 
 WAITING = "waiting"

@@ -18,7 +18,6 @@ import polars as pl
 from numpy.typing import NDArray
 
 from client.tasks.purchases import purchases_of
-from common.config import RunConfig
 from common.data import EventLog
 from common.errors import BadInputError, ConfigError
 from common.model import (
@@ -36,8 +35,7 @@ from common.model import (
     make_windows,
     own_part,
 )
-from common.plan import RunPlan
-from common.run import METADATA_FILE, WEIGHTS_FILE, RunFolder
+from common.run import METADATA_FILE, WEIGHTS_FILE, RunConfig, RunFolder, RunPlan
 from common.tasks.sales_accuracy import MEAN_OF_FOUR, MODEL, NO_SCALE, SEASONAL_NAIVE
 from common.tasks.sales_series import CHANNELS, Floats, SalesSpec, mean_of_four, seasonal_naive, shortest, trend
 

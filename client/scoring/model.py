@@ -28,8 +28,7 @@ from common.model import (
     layout_of,
     load_model,
 )
-from common.plan import RunPlan
-from common.run import METADATA_FILE, WEIGHTS_FILE, RunFolder
+from common.run import METADATA_FILE, WEIGHTS_FILE, RunFolder, RunPlan
 
 
 @dataclass(frozen=True)

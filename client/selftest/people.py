@@ -19,11 +19,10 @@ from client.models import make_batcher
 from client.prepared import prepared_path, private_folder, store_sequences
 from client.site import Site, load_site
 from common.atomic import write_atomic
-from common.config import RunConfig, build_config
 from common.data import DECLARED, EVENT_TYPES, Catalogue, ConsumerSequences, EventLog, FeatureSpec, feature_spec
 from common.deployment import SiteKit
 from common.model import ModelShape, SequenceModel, build_model, on_rows
-from common.plan import RunPlan
+from common.run import RunConfig, RunPlan, build_config
 
 __all__ = [
     "ALONE", "CLIP", "ITEMS", "MODELS", "ConsumerSequences", "EventLog", "RunConfig", "RunPlan", "Scratch", "Site", "batches",

@@ -16,10 +16,9 @@ import client.session as session
 from client.models import engine_of, holdout_of
 from client.selftest.report import Check, Vector
 from client.site import Question
-from common.config import PerformanceSettings
 from common.contribution import METRICS, TRAIN, UPDATE, Query
-from common.plan import model_digest
 from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE
+from common.run import PerformanceSettings, model_digest
 from common.secagg import fixedpoint
 from common.secagg.messages import PlainParams, Session
 

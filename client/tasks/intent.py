@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import client.tasks.behaviour as behaviour
 
 if TYPE_CHECKING:
-    from common.config import RunConfig
     from common.data import ConsumerSequences
     from common.model import RowTargets
+    from common.run import RunConfig
 
 ANSWERS = behaviour.ANSWERS
 

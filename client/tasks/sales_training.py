@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from client.training.optimizer import make_optimizer
-from common.config import RunConfig
 from common.model import (
     FlatParameters,
     SalesModel,
@@ -29,6 +28,7 @@ from common.model import (
     own_bias,
     own_part,
 )
+from common.run import RunConfig
 from common.tasks.sales import LEARNING_RATES
 from common.tasks.sales_accuracy import LOSS_BOUND, accuracy_sums
 from common.tasks.sales_series import Floats, SalesSpec, mean_of_four, seasonal_naive

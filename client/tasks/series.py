@@ -22,8 +22,8 @@ from client.training.gaussian import GaussianMechanism, Noise
 from common.atomic import write_atomic
 from common.contribution import SERIES, STATISTICS, Release
 from common.errors import BadInputError, ConfigError, VerificationError
-from common.plan import RunPlan
 from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE
+from common.run import RunPlan
 from common.tasks.sales_series import Floats, SalesSpec
 from common.trust.randomness import RandomStream
 

@@ -19,10 +19,10 @@ from torch import Tensor
 from client.training.gaussian import GaussianMechanism, Noise
 from client.training.gradients import GradientDiagnostics, GradientEngine
 from client.training.optimizer import make_optimizer
-from common.config import RunConfig
 from common.errors import ConfigError
 from common.model import Vector
 from common.privacy import TRAIN_SIDE, PrivacyEvent
+from common.run import RunConfig
 from common.tasks.local_steps import LocalConstants, local_constants, rounding_slack as rounding_slack
 from common.trust.randomness import Floats, RandomStream, SeededStream
 

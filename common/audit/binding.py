@@ -12,17 +12,19 @@ from dataclasses import dataclass, field
 
 from common.contribution import EVALUATE, TRAIN, Query
 from common.errors import FedcartError, VerificationError
-from common.plan import COUNTERSIGNED, Closing, RunPlan
 from common.privacy import Attestation, Replay, SignedAttestation, witness_of
 from common.run import (
     COMPLETED,
+    COUNTERSIGNED,
     FACTS_FILE,
     FAILED,
     LEFT_OUT,
     STOPPED,
+    Closing,
     FaultRecord,
     RoundRecord,
     RunFolder,
+    RunPlan,
     Summary,
     check_manifest,
     digest_of,

@@ -18,8 +18,7 @@ from safetensors.numpy import load as load_tensors
 from common.contribution import TRAIN
 from common.errors import FedcartError
 from common.model_files import METADATA_FILE, WEIGHTS_FILE, read_document, verify_document
-from common.plan import RunPlan, model_digest
-from common.run import CHECKPOINTS, RoundRecord, RunFolder, round_files
+from common.run import CHECKPOINTS, RoundRecord, RunFolder, RunPlan, model_digest, round_files
 from common.trust import Roster
 
 _UNREADABLE = (FedcartError, OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError)

@@ -17,11 +17,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from common.config import read_toml
 from common.deployment import LEDGER_FILE, USER_LEDGER, Kits, SiteKit, user_ledgers
 from common.errors import BadInputError, FedcartError
 from common.privacy import Replay, SignedAttestation, replay_lines, split_lines
-from common.run import LEDGERS, RoundRecord, RunFolder
+from common.run import LEDGERS, RoundRecord, RunFolder, read_toml
 from common.trust import ROSTER_FILE, Roster
 
 _HINT = "name a run folder, a ledger, a folder of ledgers, or a kit"

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from common.config import ModelSettings
 from common.errors import ConfigError
 from common.extensions import OWN_ENCODERS, custom_encoder
+from common.run import ModelSettings
 
 _LENGTHS = (4, 3, 2)  # of the consumers on which an encoder is tried
 

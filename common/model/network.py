@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from common.config import ModelSettings
 from common.errors import ConfigError
 from common.model.batch import Batch
 from common.model.encoders import build_encoder, stacked
 from common.model.heads import CategoryHead, ClassHead, ItemHead, RowHead, public_negatives
 from common.model.history import history_width
+from common.run import ModelSettings
 from common.tasks.heads import INTENT, ROW_HEADS, STEP_HEADS
 
 _NEGATIVES_SEED = 1  # public and the same in every run

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from common.config import RunConfig
 from common.data import FeatureSpec
 from common.model.network import ModelShape, SequenceModel, build_model
 from common.model.parameters import item_index, layout_of
 from common.model.sales_network import SalesModel, build_sales_model
+from common.run import RunConfig
 from common.tasks.registry import task_named
 
 

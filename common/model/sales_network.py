@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.config import ModelSettings, RunConfig
 from common.errors import BadInputError
+from common.run import ModelSettings, RunConfig
 from common.tasks.sales_series import (
     CALENDAR_FEATURES,
     CHANNELS,

@@ -13,8 +13,8 @@ from common.model.history import Moments, history
 from common.tasks.heads import INTENT, ROW_HEADS, STEP_HEADS
 
 if TYPE_CHECKING:
-    from common.config import RunConfig
     from common.data import ConsumerSequences
+    from common.run import RunConfig
 
 __all__ = ["INTENT", "ROW_HEADS", "STEP_HEADS", "Asks", "RowTargets", "row_targets"]
 

@@ -1,6 +1,17 @@
-"""A run's room: its files, its records, its summary, and who watches it."""
+"""A run's room: its settings, its plan, its files, its records, its summary, and who watches it."""
 
 from common.run.as_written import strange_lines
+from common.run.config import (
+    AggregationSettings,
+    ModelSettings,
+    PerformanceSettings,
+    RunConfig,
+    ScheduleSettings,
+    StrategySettings,
+    build_config,
+    load_config,
+    read_toml,
+)
 from common.run.files import Progress, RunFolder
 from common.run.hold import ask_to_stop, hold_run, holder, run_is_held, stop_is_asked
 from common.run.manifest import (
@@ -38,6 +49,17 @@ from common.run.paths import (
     round_files,
 )
 from common.run.plain_files import no_files
+from common.run.plan import (
+    COUNTERSIGNED,
+    DELIVERY,
+    FAREWELL,
+    PROPOSAL,
+    Closing,
+    Delivery,
+    RunPlan,
+    model_bytes,
+    model_digest,
+)
 from common.run.records import (
     COMPLETED,
     ENDED,
@@ -62,12 +84,15 @@ __all__ = [
     "CATALOGUE_FILE",
     "CHECKPOINTS",
     "COMPLETED",
+    "COUNTERSIGNED",
     "COUNTERSIGNED_FILE",
     "DELIVERED_FILE",
+    "DELIVERY",
     "ENDED",
     "EVIDENCE",
     "FACTS_FILE",
     "FAILED",
+    "FAREWELL",
     "HEADS_FILE",
     "IMPLAUSIBLE",
     "INTERRUPTED",
@@ -79,22 +104,33 @@ __all__ = [
     "METRICS_FILE",
     "NOTES_FILE",
     "PROOFS",
+    "PROPOSAL",
     "REPORT_FILE",
     "RUNNING",
     "SETTINGS_FILE",
     "STOPPED",
     "SUMMARY_FILE",
     "WEIGHTS_FILE",
+    "AggregationSettings",
+    "Closing",
+    "Delivery",
     "FaultRecord",
+    "ModelSettings",
     "Observer",
+    "PerformanceSettings",
     "Progress",
     "RoundRecord",
+    "RunConfig",
     "RunFacts",
     "RunFolder",
+    "RunPlan",
+    "ScheduleSettings",
     "SiteFacts",
     "SiteRound",
+    "StrategySettings",
     "Summary",
     "ask_to_stop",
+    "build_config",
     "check_manifest",
     "checked_status",
     "digest_of",
@@ -102,7 +138,11 @@ __all__ = [
     "hold_run",
     "holder",
     "is_sealed_name",
+    "load_config",
+    "model_bytes",
+    "model_digest",
     "no_files",
+    "read_toml",
     "result_of",
     "round_file",
     "round_files",

@@ -21,10 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.atomic import disk_errors, write_atomic
-from common.config import RunConfig, load_config, read_toml
 from common.errors import BadInputError
 from common.plain_text import shown
-from common.plan import RunPlan
+from common.run.config import RunConfig, load_config, read_toml
 from common.run.paths import (
     COUNTERSIGNED_FILE,
     DELIVERED_FILE,
@@ -52,6 +51,7 @@ from common.run.paths import (
     round_file,
 )
 from common.run.plain_files import no_files
+from common.run.plan import RunPlan
 from common.run.records import RUNNING, RoundRecord, RunFacts, Summary
 from common.strict_json import one_line, read, readable
 from common.trust import ROSTER_FILE, Roster

@@ -1,6 +1,6 @@
 """What the tasks are asked: the settings of purchase intent and of sales forecasting.
 
-Public, and the same at every site. They are sections of ``common.config.RunConfig``.
+Public, and the same at every site. They are sections of ``common.run.RunConfig``.
 """
 
 from __future__ import annotations

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from common.errors import BadInputError
-from common.plan import RunPlan
-from common.run import RoundRecord, RunFolder
+from common.run import RoundRecord, RunFolder, RunPlan
 
 if TYPE_CHECKING:
-    from common.config import RunConfig
     from common.data import Catalogue, ConsumerSequences, FeatureSpec
     from common.model import SequenceModel
+    from common.run import RunConfig
     from simulations.partition import Partition
 
 NOISED_REFERENCE = True

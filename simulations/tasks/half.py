@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 from common.tasks.registry import task_named
 
 if TYPE_CHECKING:
-    from common.config import RunConfig
     from common.data import Catalogue
-    from common.plan import RunPlan
-    from common.run import RoundRecord
+    from common.run import RoundRecord, RunConfig, RunPlan
 
 Figures = dict[str, float]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import simulations.tasks.behaviour as behaviour
 from client.tasks.intent import row_targets
-from common.plan import RunPlan
+from common.run import RunPlan
 from common.tasks.heads import INTENT
 from simulations.tasks.behaviour import (
     NOISED_REFERENCE,

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from common.config import RunConfig
 from common.errors import BadInputError
-from common.plan import RunPlan
-from common.run import RoundRecord
+from common.run import RoundRecord, RunConfig, RunPlan
 from common.tasks.sales_series import ALL, Floats, SalesSpec, catalogue_categories
 
 if TYPE_CHECKING:

@@ -18,9 +18,8 @@ from client.site import load_site
 from common import wire
 from common.deployment import CoordinatorKit, SiteKit
 from common.errors import BudgetExhaustedError, RefusedError
-from common.plan import PROPOSAL, RunPlan
 from common.privacy.accountant import ScopeAccountant
-from common.run import HEADS_FILE
+from common.run import HEADS_FILE, PROPOSAL, RunPlan
 from common.trust.identity import Identity, Roster
 from server.admission import HeadsBook
 from server.affordable import horizon, largest_that_fits, require_payers, shares

@@ -12,10 +12,10 @@ from cli.main import main
 from client.guard.policy import SitePolicy
 from client.training.dpsgd.engine import TapeEngine
 from common.audit.statement import SiteBudget, make_statement
-from common.config import build_config
 from common.errors import ConfigError, PolicyRefusedError
 from common.privacy.delta import delta_for, delta_remark
 from common.privacy.mechanism import PrivacyEvent
+from common.run import build_config
 from server.kit_files import policy_toml
 from tests.dpsgd_samples import batcher_of, model_of
 from tests.guard_samples import proposal

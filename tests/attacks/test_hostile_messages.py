@@ -19,13 +19,12 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from client import session
 from common import wire
-from common.config import AggregationSettings, PerformanceSettings
 from common.contribution import MAX_QUERY_BYTES, TRAIN, Query
 from common.errors import ConfigError, FedcartError, RefusedError, RemoteProtocolError
-from common.plan import FAREWELL, PROPOSAL, Closing, RunPlan
 from common.privacy.accountant import epsilon_of, round_up
 from common.privacy.attestation import Attestation, AttestedHeads, SignedAttestation, witness_of
 from common.privacy.mechanism import PrivacyEvent
+from common.run import FAREWELL, PROPOSAL, AggregationSettings, Closing, PerformanceSettings, RunPlan
 from common.run.files import RunFolder
 from common.secagg import messages
 from common.secagg.messages import Params, largest_bytes

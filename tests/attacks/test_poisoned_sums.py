@@ -14,8 +14,7 @@ import common.secagg.client as secagg_client
 import simulations.engines as engines
 from common.audit.verify import verify_path
 from common.contribution import EVALUATE, METRICS, TRAIN, UPDATE
-from common.plan import RunPlan
-from common.run import COMPLETED, FAILED, IMPLAUSIBLE, RunFolder
+from common.run import COMPLETED, FAILED, IMPLAUSIBLE, RunFolder, RunPlan
 from common.secagg.fixedpoint import slices
 from server.plausible import judge
 from simulations.grid import InProcessGrid

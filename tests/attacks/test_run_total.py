@@ -13,12 +13,11 @@ from typer.testing import CliRunner
 from cli.site import app
 from client.guard.guard import Guard
 from client.runtime.approval import WAITING, Request
-from common.config import build_config
 from common.deployment import SiteKit
 from common.errors import PolicyRefusedError
-from common.plan import RunPlan
 from common.privacy.accountant import ScopeAccountant
 from common.privacy.mechanism import HOLDOUT_SIDE, PrivacyEvent
+from common.run import RunPlan, build_config
 from tests.guard_samples import guard_in, proposal
 
 TRAINING = PrivacyEvent(2.0, 0.1, 4)

@@ -12,7 +12,6 @@ from client import session
 from client.runtime.approval import ApprovalPendingError, RunRejectedError, decide, requests
 from client.site import load_site
 from common import wire
-from common.config import PerformanceSettings, load_config
 from common.contribution import TRAIN, Query
 from common.deployment import CoordinatorKit
 from common.errors import (
@@ -22,7 +21,7 @@ from common.errors import (
     RemoteProtocolError,
     VerificationError,
 )
-from common.plan import PROPOSAL, RunPlan, model_bytes, model_digest
+from common.run import PROPOSAL, PerformanceSettings, RunPlan, load_config, model_bytes, model_digest
 from common.secagg import messages
 from common.secagg.messages import Member, Params, PlainParams, Session, default_threshold
 from common.trust.identity import Identity, Roster

@@ -15,12 +15,12 @@ from client.runtime.check import check_site
 from client.runtime.ledgers import move
 from client.site import Site, load_site
 from common.audit.verify import verify_path
-from common.config import build_config
 from common.deployment import SiteKit
 from common.errors import BadInputError, BudgetExhaustedError, PolicyRefusedError, RollbackError, VerificationError
 from common.privacy.accountant import RdpAccountant
 from common.privacy.entries import make_line, parse_line
 from common.privacy.mechanism import HOLDOUT_SIDE, TRAIN_SIDE, PrivacyEvent
+from common.run import build_config
 from common.trust.identity import Identity
 from server.provision import provision
 from tests.guard_samples import proposal
@@ -215,7 +215,7 @@ def test_two_kits_make_one_key(kits: list[SiteKit], tmp_path: Path) -> None:
 def test_rows_that_were_encoded_before_the_move_are_encoded_anew(kits: list[SiteKit], tmp_path: Path) -> None:
     """Kept under the old key, they would be split by the new one: held out by one kit, trained on by the other."""
     from common.data.features import feature_spec
-    from common.plan import RunPlan
+    from common.run import RunPlan
 
     config = build_config({"features": {"item_buckets": 40}})
     populations = (("shop-one", 200), ("shop-two", 200), ("south", 200), ("east", 200))

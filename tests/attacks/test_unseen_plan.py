@@ -27,7 +27,7 @@ from client.runtime.approval import (
 )
 from common.deployment import SiteKit
 from common.errors import BadInputError, BudgetExhaustedError, FedcartError, PolicyRefusedError
-from common.plan import PROPOSAL, RunPlan
+from common.run import PROPOSAL, RunPlan
 from common.trust.identity import Identity
 from tests.attacks.test_site_under_a_hostile_server import SPEED, World
 

@@ -7,7 +7,7 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
-from common.config import RunConfig
+from common.run import RunConfig
 from common.run.files import RunFolder
 from common.run.records import COMPLETED, RoundRecord, RunFacts, SiteFacts, SiteRound, Summary
 

@@ -11,7 +11,7 @@ import pytest
 from cli.main import main
 from cli.screen import columns, fitting, header
 from common.atomic import write_atomic
-from common.config import RunConfig, load_config
+from common.run import RunConfig, load_config
 from common.run.files import RunFolder
 from common.run.records import RoundRecord, SiteRound
 from simulations.jobs import scenario_names

@@ -19,10 +19,9 @@ from client.guard.policy import SitePolicy
 from client.guard.reservation import ChargedError
 from client.site import Site, load_site
 from common import flower, wire
-from common.config import PerformanceSettings, build_config
 from common.contribution import TRAIN, Query
 from common.errors import FedcartError, PolicyRefusedError, RefusedError, VerificationError, WorkFailedError
-from common.plan import FAREWELL, Closing, RunPlan, model_bytes, model_digest
+from common.run import FAREWELL, Closing, PerformanceSettings, RunPlan, build_config, model_bytes, model_digest
 from common.run.files import RunFolder
 from common.secagg import messages
 from common.secagg.messages import Member, Params, Session, default_threshold

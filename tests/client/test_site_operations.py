@@ -31,12 +31,11 @@ from client.runtime.ledgers import recover_site
 from client.runtime.reach import Reached, reach_server
 from client.runtime.status import site_status
 from client.site import load_site
-from common.config import build_config
 from common.deployment import SiteKit
 from common.errors import BadInputError, VerificationError, WorkFailedError
-from common.plan import RunPlan
 from common.privacy.attestation import SignedAttestation
 from common.privacy.mechanism import PrivacyEvent
+from common.run import RunPlan, build_config
 from common.supervisor import only_one, running_pid
 from common.trust.certificates import Authority, issue_server_certificate, make_authority
 from common.trust.identity import Identity, Roster

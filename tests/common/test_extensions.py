@@ -6,9 +6,9 @@ import torch
 
 from client.training.dpsgd.engine import TapeEngine
 from common import extensions
-from common.config import build_config
 from common.errors import BadInputError, ConfigError
 from common.extensions import Registered, register_encoder, register_head, registered, take_over
+from common.run import build_config
 from common.tasks.heads import STEP_HEADS
 from common.tasks.metric_sums import metric_names
 from tests.dpsgd_samples import HEADS, SIZES, batcher_of, brute_force, model_of

@@ -13,7 +13,7 @@ from common.errors import BadInputError, ConfigError
 from common.local_log import local_log
 from common.pages.rendering import templates
 from common.plain_text import cell, is_word, require_word, shown, word_or
-from common.plan import RunPlan
+from common.run import RunPlan
 from common.run.files import RunFolder
 
 HOSTILE = (

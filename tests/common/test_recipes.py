@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from common.config import build_config
 from common.errors import ConfigError
 from common.recipes import RECIPES
+from common.run import build_config
 from simulations.jobs import new_job
 
 

@@ -11,9 +11,9 @@ import pytest
 import tomli_w
 
 from common.audit.verify import verify_path
-from common.config import build_config
 from common.data.catalogue import write_catalogue
 from common.data.writing import write_frame
+from common.run import build_config
 from common.run.files import RunFolder
 from common.trust.identity import Roster
 from simulations.processes import LocalFederation

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from common.config import build_config
 from common.deployment import SITE_VARIABLE, flower_environment
+from common.run import build_config
 from server.runtime.control import open_control, submit
 from simulations.processes import LocalFederation
 from simulations.run import simulate

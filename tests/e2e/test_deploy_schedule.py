@@ -10,9 +10,8 @@ import tomli_w
 import cli.schedule
 from cli.main import main
 from common.audit.verify import verify_path
-from common.config import read_toml
 from common.model.parameters import load_model
-from common.plan import model_digest
+from common.run import model_digest, read_toml
 from common.run.files import RunFolder
 from common.trust.identity import Roster
 from simulations.demo import site_names, write_demo

@@ -14,9 +14,9 @@ import polars as pl
 import pytest
 
 import fedcart
-from common.config import StrategySettings
 from common.errors import BadInputError, ConfigError
 from common.house import require_own_packages
+from common.run import StrategySettings
 from common.run.files import RunFolder
 from fedcart.events import as_frame, file_of
 from server.state import ServerState

@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from common.config import build_config
-from common.plan import RunPlan
-from common.run import RoundRecord, RunFolder, SiteRound
+from common.run import RoundRecord, RunFolder, RunPlan, SiteRound, build_config
 from server.best import better_than_last, deciding_metric, kept, noise_bar, note_measured
 from tests.tiny_federation import run_tiny
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from common.config import build_config
 from common.errors import ConfigError
-from common.plan import RunPlan
+from common.run import RunPlan, build_config
 from server.cohort import ItemCoordinates, choose_cohort, mean_update
 
 

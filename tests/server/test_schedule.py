@@ -21,9 +21,8 @@ import server.runtime.control
 from cli.main import main
 from client.runtime.approval import ApprovalPendingError
 from client.site import load_site
-from common.config import RunConfig, ScheduleSettings
 from common.errors import ConfigError
-from common.plan import RunPlan
+from common.run import RunConfig, RunPlan, ScheduleSettings
 from common.run.files import RunFolder
 from common.run.records import COMPLETED, FAILED, INTERRUPTED, STOPPED, Summary
 from common.supervisor import only_one

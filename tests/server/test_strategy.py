@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from common.config import StrategySettings
+from common.run import StrategySettings
 from server import strategy
 from server.state import ServerState
 

@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 
 from cli.screen import log_rows
-from common.config import build_config
 from common.errors import BadInputError
+from common.run import build_config
 from simulations.prepare import DealtData, deal_data
 
 LINES = range(3_000)

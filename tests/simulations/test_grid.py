@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from common import flower
-from common.config import build_config
+from common.run import build_config
 from simulations import grid as grids
 from simulations.engines import random_losses
 from simulations.grid import InProcessGrid, Node

@@ -8,9 +8,7 @@ import json
 import pytest
 
 from cli.report.page import render_report
-from common.config import build_config
-from common.plan import RunPlan
-from common.run import RunFolder
+from common.run import RunFolder, RunPlan, build_config
 from simulations.own_data import MOST_SITES, remarks_on, spread_over_sizes
 from tests.tiny_federation import run_tiny
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.config import RunConfig, load_config
 from common.errors import ConfigError
 from common.model.network import ModelShape, build_model
 from common.privacy.accountant import RdpAccountant, ScopeAccountant
+from common.run import RunConfig, load_config
 from server.run_setup import make_plan, noise_of
 from simulations.plain_rows import RowsSpec, generate_rows
 from simulations.prepare import deal_data, declared

@@ -22,12 +22,11 @@ from client.tasks.series import (
 )
 from common import wire
 from common.audit import verify
-from common.config import PerformanceSettings, RunConfig, build_config
 from common.contribution import EVALUATE, STATISTICS, TRAIN, Query
 from common.errors import BadInputError, ConfigError, FedcartError, RemoteProtocolError, VerificationError
-from common.plan import RunPlan, model_bytes, model_digest
 from common.privacy.accountant import epsilon_of
 from common.privacy.mechanism import HOLDOUT_SIDE, TRAIN_SIDE
+from common.run import PerformanceSettings, RunConfig, RunPlan, build_config, model_bytes, model_digest
 from common.run.files import RunFolder
 from common.tasks.sales_series import SalesSpec
 from common.trust.identity import Identity
@@ -209,7 +208,7 @@ def test_an_impossible_run_is_refused_before_anything_is_written(
 def test_the_shipped_scenario_completes_and_beats_the_trivial_forecasts_without_noise(tmp_path: Path) -> None:
     from importlib import resources
 
-    from common.config import load_config
+    from common.run import load_config
 
     scenario = Path(str(resources.files("simulations") / "scenarios" / "sales.toml"))
     found: dict[str, Any] = {}

@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from common.config import build_config
 from common.data.sharing import require_shared_items
 from common.errors import ConfigError
+from common.run import build_config
 from simulations.prepare import deal_data
 
 

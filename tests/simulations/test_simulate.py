@@ -12,9 +12,9 @@ import pytest
 from client.guard.policy import SitePolicy
 from client.site import load_site
 from common.audit import verify
-from common.config import build_config, load_config
 from common.errors import BadInputError, FedcartError, WorkFailedError
 from common.privacy.accountant import epsilon_of
+from common.run import build_config, load_config
 from common.run.files import RunFolder
 from common.run.observer import Observer
 from server.state import latest_checkpoint

@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 
 from cli import main as front
-from common.config import load_config
 from common.data.writing import write_frame
+from common.run import load_config
 from simulations.run import simulate
 from simulations.synthetic import SyntheticSpec, generate
 

@@ -6,10 +6,10 @@ import numpy as np
 from common.tasks.basket import BUCKETS, HEAD
 
 from client.tasks import behaviour
-from common.config import RunConfig
 from common.data.formats import EVENT_TYPES
 from common.data.sequences import ConsumerSequences
 from common.model.targets import RowTargets
+from common.run import RunConfig
 
 ANSWERS = behaviour.ANSWERS
 

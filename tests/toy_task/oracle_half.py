@@ -6,7 +6,7 @@ import numpy as np
 from client.tasks.basket import row_targets
 from common.tasks.basket import BUCKETS, HEAD
 
-from common.plan import RunPlan
+from common.run import RunPlan
 from simulations.tasks import behaviour
 from simulations.tasks.behaviour import (  # noqa: F401 - the rest is as there
     NOISED_REFERENCE,

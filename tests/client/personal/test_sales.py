@@ -13,10 +13,10 @@ from client.personal.sales import personalize_sales
 from client.personal.verdict import ALONE, PERSONAL, SHARED, clearly_better
 from client.scoring.forecast import SharedSalesModel, forecast
 from client.tasks.sales_training import SalesData, flat_model, train_sales
-from common.config import build_config
 from common.errors import BadInputError
 from common.model import first_origin
 from common.model_files import is_personal
+from common.run import build_config
 from common.tasks.sales_accuracy import MEAN_OF_FOUR, MODEL, SEASONAL_NAIVE
 from common.tasks.sales_series import SalesSpec
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from client.tasks.purchases import purchases_of
-from common.config import build_config
 from common.data.events import EventLog
+from common.run import build_config
 from common.tasks.sales_series import SalesSpec
 
 START = datetime(2024, 1, 1)

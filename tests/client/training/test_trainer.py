@@ -17,13 +17,13 @@ from client.training.trainer import (
     torch_turn,
     train_locally,
 )
-from common.config import RunConfig
 from common.errors import ConfigError
 from common.model.batch import Batcher
 from common.model.network import ModelShape, build_model
 from common.model.parameters import FlatParameters, item_rows, layout_of
 from common.model.targets import RowTargets
 from common.privacy.mechanism import TRAIN_SIDE
+from common.run import RunConfig
 from common.trust.randomness import PrivateStream, SeededStream
 from tests.common.model.tiny_market import SHAPE, SIZES, random_sequences, small_model
 from tests.intent_samples import asked_rows

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from common.config import build_config
 from common.data import load_events
 from common.data.formats import Mapping
+from common.run import build_config
 from simulations.prepare import constant_features, deal_data
 
 COLUMNS = {"consumer": "who", "timestamp": "at", "item": "what"}

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from common.config import build_config
 from common.data.formats import EVENT_TYPES
 from common.errors import ConfigError
 from common.model.batch import Batcher
 from common.model.history import Moments, history, history_width
 from common.model.network import ModelShape, build_model
 from common.model.targets import INTENT, asked_now, row_targets
+from common.run import build_config
 from tests.common.model.tiny_market import SIZES, random_sequences
 
 TYPES, MINUTE, DAY = len(EVENT_TYPES), 60_000_000, 86_400_000_000

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from common.config import build_config
 from common.data.formats import EVENT_TYPES
 from common.errors import ConfigError
 from common.model.intent_baselines import boosted_trees, evaluate_intent_baselines, histogram_metrics, intent_table
 from common.model.targets import INTENT, dated_intent, row_targets, session_intent
+from common.run import build_config
 from common.tasks.metric_sums import INTENT_BINS, intent_metrics
 from tests.common.model.tiny_market import sequences_of
 

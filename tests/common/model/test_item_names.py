@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from common.config import ModelSettings
 from common.errors import ConfigError
 from common.model.item_names import begin_with_names, name_rows
 from common.model.network import ModelShape, SequenceModel, build_model
+from common.run import ModelSettings
 
 NAMES = ("RED RETROSPOT CAKE STAND", "Pink retrospot cake stand", "WOODEN FRAME", "", "frame, wooden!")
 

@@ -9,12 +9,12 @@ import torch
 from pydantic import ValidationError
 
 from client.models import make_batcher
-from common.config import ModelSettings, RunConfig, build_config
 from common.data.sequences import ConsumerSequences
 from common.model.batch import Batch, Batcher
 from common.model.heads import ItemHead
 from common.model.metrics import consumer_metrics, mean_over_steps
 from common.model.network import ModelShape, build_model
+from common.run import ModelSettings, RunConfig, build_config
 from common.tasks.metric_sums import metric_names
 from tests.common.model.tiny_market import sequences_of
 from tests.dpsgd_samples import batcher_of, model_of

@@ -7,9 +7,9 @@ from datetime import date
 import numpy as np
 import pytest
 
-from common.config import RunConfig, build_config
 from common.errors import ConfigError
 from common.model.sales_network import build_sales_model, corrections, forecasts, make_windows, own_part
+from common.run import RunConfig, build_config
 from common.tasks.sales_accuracy import SALES_SUMS, accuracy_sums, sales_figures, trivial_figures
 from common.tasks.sales_series import SalesSpec, calendar, deviations, mean_of_four, seasonal_naive, trend
 

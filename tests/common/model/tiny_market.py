@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from common.config import ModelSettings
 from common.data.sequences import ConsumerSequences
 from common.model.network import ModelShape, SequenceModel, build_model
+from common.run import ModelSettings
 
 NAMES = ("event", "item", "category", "price", "gap", "hour", "weekday", "month")
 SIZES = dict(zip(NAMES, (5, 13, 4, 6, 7, 25, 8, 13), strict=True))

@@ -51,8 +51,8 @@ def test_settings_layout_costs_and_metrics_know_it(program):
     facts = run(
         program,
         "import json\n"
-        "from common.config import build_config\n"
-        "from common.plan import RunPlan\n"
+        "from common.run import build_config\n"
+        "from common.run import RunPlan\n"
         "from common.tasks.metrics import metric_named\n"
         "config = build_config({'task': 'basket-size'})\n"
         "plan = RunPlan('r', config.public_json(), (('a', 512), ('b', 256), ('c', 128)), '{}', 100, 1.5, 3.0)\n"
@@ -92,7 +92,7 @@ def test_its_gradients_are_clipped_whole(program):
         "import numpy as np, torch\n"
         "import common.tasks.registry\n"
         "from client.training.dpsgd.engine import TapeEngine\n"
-        "from common.config import ModelSettings\n"
+        "from common.run import ModelSettings\n"
         "from common.model.batch import Batcher\n"
         "from common.model.network import ModelShape, build_model\n"
         "from common.model.targets import RowTargets\n"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from cli.main import main
-from common.config import build_config
 from common.errors import BadInputError
+from common.run import build_config
 from simulations.prepare import deal_data
 
 pytest.importorskip("adbc_driver_sqlite", reason="the extra sql is not installed")

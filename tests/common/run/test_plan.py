@@ -7,11 +7,10 @@ import dataclasses
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from common.config import build_config
 from common.contribution import EVALUATE, METRICS, TRAIN, UPDATE
 from common.errors import ConfigError
-from common.plan import RunPlan
 from common.privacy.mechanism import HOLDOUT_SIDE, TRAIN_SIDE
+from common.run import RunPlan, build_config
 from common.tasks.local_steps import default_learning_rate
 
 

@@ -24,11 +24,11 @@ from common.bounds import (
     check_run,
     check_whole,
 )
-from common.config import RunConfig, build_config
 from common.contribution import MAX_PLAN_LENGTH, Block
 from common.errors import BadInputError, ConfigError
 from common.plain_text import require_word
 from common.privacy import MAX_NOISE, MIN_NOISE, PrivacyEvent
+from common.run.config import RunConfig, build_config
 from common.secagg.params import MAX_SITES
 from common.strict_json import fields_of, read
 from common.tasks.registry import task_named

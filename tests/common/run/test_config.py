@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from common.config import RunConfig, build_config, load_config
 from common.errors import ConfigError
+from common.run import RunConfig, build_config, load_config
 
 
 def test_settings_survive_their_own_toml() -> None:
