@@ -3,7 +3,7 @@
     python -m benchmarks.poisoning [--smoke] [--rounds N]
 
 One line per kind of run: rounds, refused ones (target: 0), and for length, row and coordinate the largest part of the limit
-that an honest sum took; ``room``: the largest push of each that would have passed beside it, in units of the mean update.
+that an honest sum took; ``room``: the largest push of each that would have passed beside it, of the mean update, which is what is judged.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ SMALL = [
     "model.dim=16",
     "model.hidden=16",
 ]
+TINY = ["data.consumers=120", "data.sites=3", "data.items=20", "model.dim=4", "model.hidden=4"]
 KINDS = {
     "default": [],
     "adam": ["training.optimizer=adam"],
@@ -39,6 +40,10 @@ KINDS = {
     "intent": ["task=purchase-intent"],
     "items of three sites": ["data.split_by=items", "aggregation.min_stockists=1"],
     "epsilon 1": ["privacy.epsilon=1"],
+    "next event": ['model.heads={"next-event"=1}'],
+    "next event, a tiny model": ['model.heads={"next-event"=1}', *TINY],
+    "next event, a tiny model, no privacy": ['model.heads={"next-event"=1}', *TINY, "privacy.enabled=false"],
+    "next event, many steps": ['model.heads={"next-event"=1}', "training.local_steps=20", "privacy.epsilon=50"],
     "sites fall out": ["drop=0.2"],
 }
 FIGURES = ("length of the update", "longest row of an item", "largest coordinate")
@@ -68,14 +73,13 @@ def one_kind(settings: list[str], rounds: int) -> dict[str, object]:
         config = build_config({}, [*SMALL, f"training.rounds={rounds}", "oracle_every=1000000", *settings])
         simulate(config, Path(folder) / "run")
         run = RunFolder.open(Path(folder) / "run")
-        records, plan = [record for record in run.metrics() if record.kind == "train"], run.plan()
+        records = [record for record in run.metrics() if record.kind == "train"]
     line: dict[str, object] = {"rounds": len(records), "refused": sum(r.aborted == IMPLAUSIBLE for r in records)}
     for figure in FIGURES:
         judged = [record.plausible[figure] for record in records if figure in record.plausible]
         if judged:
-            whole = sum(plan.weight(site) for site in plan.sites)
             line[figure] = round(max(found / limit for found, limit in judged), 3)
-            line[f"room: {figure}"] = round(max(limit - found for found, limit in judged) / whole, 2)
+            line[f"room: {figure}"] = round(max(limit - found for found, limit in judged), 2)
     return line
 
 

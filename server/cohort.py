@@ -48,10 +48,24 @@ def mean_update(
     Shapes: ``total: float64[d]`` -> ``float32[d]``.
     """
     weights = {site: plan.weight(site) for site in survivors}
-    divisor = np.full(total.shape, sum(weights.values()))
+    return np.asarray(divided(total, added_up(weights, len(total), rows)), dtype=np.float32)
+
+
+def added_up(
+    values: Mapping[str, float], size: int, rows: ItemCoordinates | None, power: float = 1.0
+) -> NDArray[np.float64]:
+    """For each of ``size`` coordinates the sum of ``values ** power`` over the sites that have it: all, or an item's stockists.
+
+    Shape: ``float64[d]``.
+    """
+    whole = np.full(size, sum(value**power for value in values.values()))
     if rows is not None and rows.masks:
-        stocked = sum((weights[s] * rows.masks[s].astype(np.float64) for s in survivors), np.zeros(1))
+        stocked = sum((values[s] ** power * rows.masks[s].astype(np.float64) for s in values), np.zeros(1))
         belongs = rows.item_of >= 0
-        divisor[belongs] = np.asarray(stocked)[rows.item_of[belongs]]
-    mean = np.divide(total, divisor, out=np.zeros_like(total), where=divisor > 0)
-    return np.asarray(mean, dtype=np.float32)
+        whole[belongs] = np.asarray(stocked)[rows.item_of[belongs]]
+    return whole
+
+
+def divided(total: NDArray[np.float64], divisor: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``total / divisor: float64[d]``; 0 where nobody has the coordinate."""
+    return np.divide(total, divisor, out=np.zeros_like(total), where=divisor > 0)

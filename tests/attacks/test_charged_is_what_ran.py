@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.common.test_plan import make_plan
+from tests.common.run.test_plan import make_plan
 
 from client import answers, session
 from client.guard.reservation import ChargedError

@@ -27,7 +27,7 @@ WHOLE = slice(None)
 
 LIES: dict[str, Push] = {
     "a little everywhere": {UPDATE: (WHOLE, 1.5)},
-    "as much as the ring holds, in one coordinate": {UPDATE: (slice(5, 6), 11.0)},
+    "as much as the ring holds, in one coordinate": {UPDATE: (slice(9, 10), 11.0)},
     "the row of one item": {UPDATE: (slice(8, 16), 5.0)},
     "nothing but hits": {METRICS: (slice(2, 3), 150.0)},
     "a loss below zero": {METRICS: (slice(1, 2), -150.0)},
