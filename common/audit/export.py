@@ -43,6 +43,10 @@ def export_records(run: Path, out: Path) -> Exported:
         _copy(path, target.ledgers / path.name)
     for record in rounds:
         target.append_round(replace(record, oracle={}))
+    summary = source.summary()
+    if summary is not None:
+        figures = {kind: values for kind, values in summary.metrics.items() if kind != "oracle"}
+        target.write_summary(replace(summary, metrics=figures, baselines={}, paths={}))
     target.write_settings(settings.model_copy(update={"data": type(settings.data)(), "start_from": ""}))
     files = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
     return Exported(out, tuple(files), sum(len(record.oracle) for record in rounds))

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.common.run.test_plan import make_plan
 
 from client import answers, session
 from client.guard.reservation import ChargedError
@@ -30,6 +29,7 @@ from common.privacy.mechanism import TRAIN_SIDE
 from common.trust import randomness
 from common.trust.randomness import PrivateStream, RandomStream, SeededStream
 from tests.client.test_session import SPEED, Coordinator, coordinator, site  # noqa: F401 - fixtures
+from tests.common.run.test_plan import make_plan
 from tests.dpsgd_samples import batcher_of, model_of
 
 Plant = Callable[[pytest.MonkeyPatch], None]

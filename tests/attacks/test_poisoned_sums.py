@@ -16,6 +16,7 @@ from common.audit.verify import verify_path
 from common.contribution import EVALUATE, METRICS, TRAIN, UPDATE
 from common.run import COMPLETED, FAILED, IMPLAUSIBLE, RunFolder, RunPlan
 from common.secagg.fixedpoint import slices
+from server.cohort import ItemCoordinates
 from server.plausible import judge
 from simulations.grid import InProcessGrid
 from simulations.run import simulate
@@ -105,6 +106,17 @@ def test_two_in_a_row_end_the_run_and_say_so(
     assert verify_path(out).ok
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("privacy", ["true", "false"])
+def test_a_tiny_model_whose_consumers_all_move_one_bias_is_not_refused(tmp_path: Path, privacy: str) -> None:
+    settings = ("data.consumers=120", "data.items=20", "model.dim=4", "model.hidden=4", "training.local_steps=5")
+    out = tmp_path / "run"
+    summary = simulate(
+        tiny(*settings, 'model.heads={"next-event"=1}', f"privacy.enabled={privacy}", "training.rounds=3"), out
+    )
+    assert (summary.status, summary.sums) == (COMPLETED, 3)
+
+
 # --- what is judged, without a run
 
 
@@ -160,3 +172,24 @@ def test_an_evaluation_is_judged_by_its_counts() -> None:
     assert judge(plan(), EVALUATE, sums, plan().sites, None).why_not == ""
     sums[METRICS][2] += 500.0
     assert "largest number" in judge(plan(), EVALUATE, sums, plan().sites, None).why_not
+
+
+def test_the_mean_is_judged_where_few_sites_stock_an_item() -> None:
+    """Eight deviations of the noise of all sites, in a row that only the smallest one answers for, is eight times its own."""
+    public, sums = plan(), honest()
+    item = np.full(public.parameters, -1, dtype=np.int32)
+    item[:8] = 0
+    everybody, one = (
+        {s: np.ones(1, dtype=np.bool_) for s in public.sites},
+        dict.fromkeys(public.sites, np.zeros(1, dtype=np.bool_)),
+    )
+    one["c"] = np.ones(1, dtype=np.bool_)
+    shared, rare = ItemCoordinates(item, everybody), ItemCoordinates(item, one)
+    sums[UPDATE][:8] = 0.0
+    row = "longest row of an item"
+    limit = judge(public, TRAIN, sums, public.sites, shared).figures[row][1] * sum(
+        map(public.weight, public.sites)
+    )
+    sums[UPDATE][0] = 0.95 * limit  # as a sum it would pass
+    assert row not in judge(public, TRAIN, sums, public.sites, shared).why_not
+    assert row in judge(public, TRAIN, sums, public.sites, rare).why_not
