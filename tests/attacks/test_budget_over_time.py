@@ -89,7 +89,7 @@ def test_a_run_states_the_delta_that_its_largest_site_was_given(federation: Any,
     kit, _, settings = federation
     assert planned(kit, settings).config.privacy.delta == 1e-5
     text = kit.settings.read_text()
-    kit.settings.write_text(text.replace("300", "50000", 1))
+    kit.settings.write_text(text.replace("= 300", "= 50000", 1))
     plan = planned(kit, settings)
     assert plan.config.privacy.delta == pytest.approx(1e-6)
     policy = tmp_path / "policy.toml"
