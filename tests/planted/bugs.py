@@ -139,7 +139,7 @@ def second_micro_batch_unclipped(patch: Patch) -> None:
 
     def only_the_first(squares: torch.Tensor, clip: float) -> torch.Tensor:
         count[0] += 1
-        return true(squares, clip) if count[0] != 2 else torch.ones_like(squares)
+        return true(squares, clip) if count[0] % 2 else torch.ones_like(squares)
 
     patch.setattr(engine.TapeEngine, "clipped_sum", begun)
     patch.setattr(clipping, "clip_factors", only_the_first)
@@ -364,7 +364,7 @@ BUGS = {
         Bug(gate_off_by_one_round, GUARD, "ledger"),
         Bug(forfeit_gives_back, GUARD, "ledger"),
         Bug(voids_without_end, GUARD, "ledger"),
-        Bug(evaluation_charged_to_the_training_side, "tests/common/test_plan.py", "whole answer"),
+        Bug(evaluation_charged_to_the_training_side, "tests/common/run/test_plan.py", "whole answer"),
         Bug(totals_before_instead_of_after, GUARD, "ledger"),
         *draw_bugs.BUGS,
         *sum_bugs.BUGS,
