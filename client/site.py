@@ -31,8 +31,7 @@ from common.strict_json import one_line
 from common.trust import CONSUMERS_KEY, Identity, Roster, require_private
 
 if TYPE_CHECKING:
-    from common.data import ConsumerSequences, EventLog
-    from common.data.formats import Mapping
+    from common.data import ConsumerSequences, EventLog, Mapping
     from common.data.store.source_log import SourceLog
     from common.source_settings import SourceSettings
 

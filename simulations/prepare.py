@@ -18,12 +18,10 @@ from numpy.typing import NDArray
 import simulations.fitting as fitting
 from client.guard.policy import SitePolicy
 from common.atomic import write_atomic
-from common.data.sharing import require_shared_items
 from common.deployment import Kits, SiteKit
 from common.errors import ConfigError
 from common.plain_text import shown
-from common.run import RunConfig, RunFolder, RunPlan, SiteFacts
-from common.run.config import DataSettings
+from common.run import DataSettings, RunConfig, RunFolder, RunPlan, SiteFacts
 from common.tasks.registry import task_named
 from common.trust import Identity, Roster
 from simulations.carried import begin_ledger, carried_from
@@ -95,6 +93,8 @@ def _dealt(config: RunConfig) -> DealtData:
         spec = feature_spec(None, item_buckets=config.features.item_buckets)
         masks = _masks(config, spec, None, parts)
     if task_named(config.task).looks_up_items:
+        from common.data.sharing import require_shared_items
+
         require_shared_items(masks, config.aggregation.min_stockists)
     rows = oracle_of(config.task).encoded(config, parts, spec, catalogue)
     fitted = [*itemless, *said, *(hashed[1] if hashed else ()), *map(_called, called.items())]

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common.model import Batcher, FlatParameters, SequenceModel, Vector
-from common.model.metrics import consumer_metrics
+from common.model import Batcher, FlatParameters, SequenceModel, Vector, consumer_metrics
 
 Scores = NDArray[np.float64]
 Say = Callable[[str, int, int], None]  # what is done, steps done, in all

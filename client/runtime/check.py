@@ -22,7 +22,7 @@ from common.trust import IDENTITY_KEY, NODE_KEY, is_private
 from common.trust.certificates import certificate_facts, load_node_key, verify_issued
 
 if TYPE_CHECKING:
-    from common.data.formats import Mapping
+    from common.data import Mapping
     from common.source_settings import SourceSettings
 
 OK, WARNING, FAILED = "ok", "warning", "failed"

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from client.training.gaussian import GaussianMechanism, Noise
 from common.contribution import METRICS, Release
 from common.errors import ConfigError
-from common.model import Batcher, SequenceModel
-from common.model.metrics import consumer_metrics
+from common.model import Batcher, SequenceModel, consumer_metrics
 from common.privacy import HOLDOUT_SIDE
 from common.tasks.metric_sums import metric_names, metric_sensitivity
 from common.trust.randomness import RandomStream

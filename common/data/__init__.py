@@ -15,7 +15,7 @@ from common.data.events import (
     schema,
 )
 from common.data.features import FeatureSpec, feature_spec, hashed_bucket
-from common.data.formats import MAX_PRICE, load_mapping
+from common.data.formats import MAX_PRICE, Mapping, load_mapping
 from common.data.recognising import said_of
 from common.data.rules import EARLIEST, LATEST
 from common.data.sequences import ConsumerSequences, build_sequences, holdout_mask
@@ -33,6 +33,7 @@ __all__ = [
     "ConsumerSequences",
     "EventLog",
     "FeatureSpec",
+    "Mapping",
     "build_sequences",
     "catalogue_from_events",
     "concatenate",

@@ -2,7 +2,8 @@
 
 from common.model.batch import RECENT, Batch, Batcher
 from common.model.encoders import on_rows
-from common.model.heads import ClassHead, ItemHead, RowHead
+from common.model.heads import ClassHead, ItemHead, RowHead, shifted_exp_
+from common.model.metrics import consumer_metrics
 from common.model.network import ModelShape, SequenceModel, build_model
 from common.model.parameters import (
     FlatParameters,
@@ -51,6 +52,7 @@ __all__ = [
     "build_model",
     "build_sales_model",
     "check_layout",
+    "consumer_metrics",
     "corrections",
     "first_origin",
     "forecasts",
@@ -65,5 +67,6 @@ __all__ = [
     "own_part",
     "row_targets",
     "save_model",
+    "shifted_exp_",
     "whole_rows",
 ]

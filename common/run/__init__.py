@@ -3,6 +3,7 @@
 from common.run.as_written import strange_lines
 from common.run.config import (
     AggregationSettings,
+    DataSettings,
     ModelSettings,
     PerformanceSettings,
     RunConfig,
@@ -113,6 +114,7 @@ __all__ = [
     "WEIGHTS_FILE",
     "AggregationSettings",
     "Closing",
+    "DataSettings",
     "Delivery",
     "FaultRecord",
     "ModelSettings",

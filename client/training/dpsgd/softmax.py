@@ -16,8 +16,7 @@ from torch.autograd.function import once_differentiable
 from client.training.dpsgd.leaves import TapedLeaf
 from client.training.dpsgd.records import Outer, Picked
 from client.training.dpsgd.rows import RowMap
-from common.model import Batch, ItemHead
-from common.model.heads import shifted_exp_
+from common.model import Batch, ItemHead, shifted_exp_
 
 _CHUNK_NUMBERS = 1 << 20  # logits of one chunk: 4 MB
 
