@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from common.deployment import CoordinatorKit
     from common.run import RunFolder, Summary
     from server.runtime.link_server import Control
+
+SUBMIT_POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -39,25 +42,46 @@ def submit_and_follow(kit: CoordinatorKit, folder: RunFolder, manner: Manner, *,
     ``again``: it has run before, what it did then is not shown again.
     Raises: KeyboardInterrupt when the run was stopped so; FedcartError as the server app said.
     """
+    from common.run import hold_submission
     from server.runtime.control import open_control, submit
 
-    follower = _follower(folder, to_stderr=manner.to_stderr)
-    if again:
-        follower.skip_past()
-    folder.begin()
-    with open_control(kit) as control:
+    with hold_submission(folder), open_control(kit) as control:
+        follower = _follower(folder, to_stderr=manner.to_stderr)
+        if again:
+            follower.skip_past()
+        folder.begin()
         number = submit(kit, control, folder.path.name)
         folder.begin(number)
         return _attend(Attended(kit, folder, control, number), follower, manner)
+
+
+def is_under_way(folder: RunFolder) -> bool:
+    """Whether a run is at work, or submitted and about to be."""
+    from common.run import run_is_held, run_is_submitted
+
+    return run_is_held(folder) or run_is_submitted(folder)
 
 
 def attach(kit: CoordinatorKit, folder: RunFolder, manner: Manner) -> int:
     """Show a run that is under way to its end, as ``submit_and_follow`` does."""
     from server.runtime.control import open_control
 
+    show.note(f"{folder.path.name} is under way: showing it")
     follower = _follower(folder, to_stderr=manner.to_stderr)
     with open_control(kit) as control:
-        return _attend(Attended(kit, folder, control, folder.submitted()), follower, manner)
+        return _attend(Attended(kit, folder, control, _number(folder)), follower, manner)
+
+
+def _number(folder: RunFolder) -> int:
+    """Flower's number for a run, which another screen may be about to learn. Raises: WorkFailedError."""
+    from common.errors import WorkFailedError
+    from common.run import run_is_submitted
+
+    while (number := folder.submitted()) is None:
+        if not run_is_submitted(folder):
+            raise WorkFailedError("the run was not submitted after all", hint="fedcart server resume")
+        time.sleep(SUBMIT_POLL_S)
+    return number
 
 
 def _follower(folder: RunFolder, *, to_stderr: bool) -> Follower:

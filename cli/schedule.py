@@ -112,16 +112,14 @@ def _keep(scheduled: Scheduled, *, once: bool) -> int:
 
 def _take(scheduled: Scheduled, turn: Turn, turns: Sequence[Turn]) -> int:
     """Attend to a run that is under way, go on with one that was interrupted, or begin the one that is due."""
-    from cli.attend import Manner, attach, submit_and_follow
-    from common.run import run_is_held
+    from cli.attend import Manner, attach, is_under_way, submit_and_follow
     from server.runtime.control import must_be_up
 
     must_be_up(scheduled.kit)
     manner = Manner(aside=scheduled.as_json)
     if turn.folder is None:
         return _begin(scheduled, turn, turns, manner)
-    if run_is_held(turn.folder):
-        show.note(f"{turn.folder.path.name} is under way: showing it")
+    if is_under_way(turn.folder):
         return attach(scheduled.kit, turn.folder, manner)
     show.note(f"going on with {turn.folder.path.name}")
     return submit_and_follow(scheduled.kit, turn.folder, manner, again=True)

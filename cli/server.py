@@ -162,18 +162,17 @@ def resume(
     json: JsonOption = False,
 ) -> None:
     """Go on with an interrupted run from its last finished round, or show again one that is under way."""
-    from cli.attend import Manner, attach, submit_and_follow
+    from cli.attend import Manner, attach, is_under_way, submit_and_follow
     from common.deployment import open_coordinator_kit
     from common.errors import BadInputError
-    from common.run import COMPLETED, run_is_held
+    from common.run import COMPLETED
     from server.planning import open_run
     from server.runtime.control import must_be_up
 
     opened = open_coordinator_kit(kit)
     folder = open_run(opened, run)
     must_be_up(opened)
-    if run_is_held(folder):
-        show.note(f"{folder.path.name} is under way: showing it")
+    if is_under_way(folder):
         raise typer.Exit(attach(opened, folder, Manner(json)))
     if _status_of(folder) == COMPLETED:
         raise BadInputError(

@@ -14,7 +14,15 @@ from common.run.config import (
     read_toml,
 )
 from common.run.files import Progress, RunFolder
-from common.run.hold import ask_to_stop, hold_run, holder, run_is_held, stop_is_asked
+from common.run.hold import (
+    ask_to_stop,
+    hold_run,
+    hold_submission,
+    holder,
+    run_is_held,
+    run_is_submitted,
+    stop_is_asked,
+)
 from common.run.manifest import (
     LEFT_OUT,
     check_manifest,
@@ -138,6 +146,7 @@ __all__ = [
     "digest_of",
     "facts_digest",
     "hold_run",
+    "hold_submission",
     "holder",
     "is_sealed_name",
     "load_config",
@@ -149,6 +158,7 @@ __all__ = [
     "round_file",
     "round_files",
     "run_is_held",
+    "run_is_submitted",
     "seal_run",
     "sealed_paths",
     "stop_is_asked",

@@ -350,12 +350,14 @@ class RunFolder(RunPaths):
         if submitted is not None:
             self._write(SUBMITTED_FILE, {"flower_run": submitted})
             return
-        for name in (PROGRESS_FILE, MANIFEST_FILE):  # of an earlier life
+        for name in (PROGRESS_FILE, MANIFEST_FILE, SUBMITTED_FILE):  # of an earlier life
             (self.path / name).unlink(missing_ok=True)
         self.write_summary(Summary(RUNNING))
 
-    def submitted(self) -> int:
-        """Flower's number for a deployed run. Raises: BadInputError."""
+    def submitted(self) -> int | None:
+        """Flower's number for a deployed run, None before it is submitted. Raises: BadInputError."""
+        if not (self.path / SUBMITTED_FILE).exists():
+            return None
         return int(self._read(SUBMITTED_FILE)["flower_run"])
 
     def write_summary(self, summary: Summary) -> None:

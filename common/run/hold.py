@@ -4,30 +4,57 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
 
 from common.atomic import write_atomic
 from common.errors import BadInputError
 from common.run.files import RunFolder
 
 LOCK_FILE = "running.lock"
+SUBMIT_LOCK_FILE = "submit.lock"
 STOP_FILE = "stop.asked"
+GLANCE_S = 2.0  # ``run_is_held`` shares the lock while it looks, which must not turn the holder away
 
 
 @contextmanager
 def hold_run(folder: RunFolder) -> Iterator[None]:
     """Hold a run folder: two server apps on one run would ask sites twice. Raises: BadInputError."""
-    with open(folder.path / LOCK_FILE, "a", encoding="ascii") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BadInputError("this run is already under way", hint="wait for it, or stop it first") from None
+    with _locked(folder.path / LOCK_FILE) as file:
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         (folder.path / STOP_FILE).unlink(missing_ok=True)
         yield
+
+
+@contextmanager
+def hold_submission(folder: RunFolder) -> Iterator[None]:
+    """Keep others from submitting a run, from before it is submitted until its screen ends. Raises: BadInputError."""
+    with _locked(folder.path / SUBMIT_LOCK_FILE):
+        yield
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[IO[str]]:
+    end = time.monotonic() + GLANCE_S
+    with open(path, "a", encoding="ascii") as file:
+        while not _lock(file, fcntl.LOCK_EX):
+            if time.monotonic() > end:
+                raise BadInputError("this run is already under way", hint="wait for it, or stop it first")
+            time.sleep(0.05)
+        yield file
+
+
+def _lock(file: IO[str], kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def holder(folder: RunFolder) -> int | None:
@@ -50,11 +77,17 @@ def stop_is_asked(folder: RunFolder) -> bool:
 
 def run_is_held(folder: RunFolder) -> bool:
     """Whether a server app is at work on a run folder of this machine."""
+    return _is_locked(folder.path / LOCK_FILE)
+
+
+def run_is_submitted(folder: RunFolder) -> bool:
+    """Whether a screen on this machine has submitted a run, or is about to, and still watches it."""
+    return _is_locked(folder.path / SUBMIT_LOCK_FILE)
+
+
+def _is_locked(path: Path) -> bool:
     try:
-        with open(folder.path / LOCK_FILE, encoding="ascii") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        with open(path, encoding="ascii") as file:
+            return not _lock(file, fcntl.LOCK_SH)
     except OSError:
         return False
-    return False

@@ -16,7 +16,7 @@ from client.runtime.approval import WAITING, requests
 from client.runtime.check import FAILED, check_site
 from common.audit.verify import verify_path
 from common.run.files import RunFolder
-from common.run.hold import run_is_held
+from common.run.hold import run_is_submitted
 from common.trust.identity import Roster
 from simulations.demo import site_names, write_demo
 from simulations.processes import LocalFederation
@@ -227,8 +227,8 @@ def test_ctrl_c_lets_the_round_come_to_its_end_a_second_one_does_not_and_both_ru
     federation.wait_online(names, 1)
 
     program = resume(federation)
-    wait_until(lambda: run_is_held(newest(federation)), "it does not begin")
-    second_screen = resume(federation)  # shows what is under way, and starts nothing
+    wait_until(lambda: run_is_submitted(newest(federation)), "it does not begin")
+    second_screen = resume(federation)  # shows what is submitted or under way, and starts nothing
     out, err = program.communicate(timeout=300)
     assert program.returncode == 0, err + last_words(federation)
     assert (json.loads(out)["status"], json.loads(out)["rounds"]) == ("completed", 4)

@@ -1,12 +1,24 @@
 """Who is at work on a run folder, and how it is told to stop."""
 
+import fcntl
 import os
+import threading
+import time
 
 import pytest
 
 from common.errors import BadInputError
 from common.run.files import RunFolder
-from common.run.hold import ask_to_stop, hold_run, holder, run_is_held, stop_is_asked
+from common.run.hold import (
+    LOCK_FILE,
+    ask_to_stop,
+    hold_run,
+    hold_submission,
+    holder,
+    run_is_held,
+    run_is_submitted,
+    stop_is_asked,
+)
 
 
 @pytest.fixture
@@ -21,6 +33,34 @@ def test_a_run_is_held_by_one_process_whose_id_others_can_read(folder):
         with pytest.raises(BadInputError, match="under way"), hold_run(folder):
             pass
     assert (run_is_held(folder), holder(folder)) == (False, None)
+
+
+def test_somebody_who_looks_does_not_turn_the_holder_away(folder):
+    looked = threading.Event()
+
+    def look() -> None:
+        with open(folder.path / LOCK_FILE, "a", encoding="ascii") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            looked.set()
+            time.sleep(0.2)
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    looked.wait()
+    with hold_run(folder):
+        looker.join()
+        assert holder(folder) == os.getpid()
+
+
+def test_a_run_is_submitted_by_one_screen_at_a_time(folder):
+    assert not run_is_submitted(folder)
+    with hold_submission(folder):
+        assert (run_is_submitted(folder), run_is_held(folder)) == (True, False)
+        with hold_run(folder):
+            assert run_is_held(folder)
+        with pytest.raises(BadInputError, match="under way"), hold_submission(folder):
+            pass
+    assert not run_is_submitted(folder)
 
 
 def test_the_word_to_stop_is_for_one_life_of_a_run(folder):
