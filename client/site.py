@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from client.guard.guard import Guard, open_guard
-from client.guard.policy import SitePolicy
+from client.guard import Guard, SitePolicy, open_guard
 from client.guard.shared_ledger import SharedLedger, shared_ledger
 from client.prepared import PreparedConsumers, load_prepared, prepared_path, private_folder, store_sequences
 from common import VERSION

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from common.contribution import UPDATE
 from common.run import RunPlan
-from common.tasks.task import TAIL, Legal
+from common.tasks import TAIL, Legal
 from server.cohort import ItemCoordinates, added_up, divided
 
 REFUSED_IN_A_ROW = 2  # then the run stops: somebody does it on purpose

@@ -131,7 +131,15 @@ ROOMS = {
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    for package in ("common.data", "common.model", "common.privacy", "common.run", "common.trust")
+    for package in (
+        "client.guard",
+        "common.data",
+        "common.model",
+        "common.privacy",
+        "common.run",
+        "common.tasks",
+        "common.trust",
+    )
 }
 """Packages that offer names themselves."""
 

@@ -2,3 +2,22 @@
 
 Start at ``client.guard.guard``: ``open_guard`` returns the ``Guard`` that everything goes through.
 """
+
+from client.guard.guard import Guard, GuardStatus, open_guard
+from client.guard.journal import FileJournal
+from client.guard.outbox import outbox_digest
+from client.guard.policy import Proposal, SitePolicy
+from client.guard.reservation import ChargedError, Grant, ReservationKey
+
+__all__ = [
+    "ChargedError",
+    "FileJournal",
+    "Grant",
+    "Guard",
+    "GuardStatus",
+    "Proposal",
+    "ReservationKey",
+    "SitePolicy",
+    "open_guard",
+    "outbox_digest",
+]

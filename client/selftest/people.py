@@ -195,7 +195,7 @@ def scratch_site(
 
     ``secret``: the site's own key for consumers; left out: a new one.
     """
-    from client.guard.policy import SitePolicy
+    from client.guard import SitePolicy
     from common.trust import Identity, Roster
 
     config = config_of(settings)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from client.guard.outbox import outbox_digest
+from client.guard import outbox_digest
 from client.prepared import private_folder
 from client.site import Site
 from client.tasks.purchases import Purchases, joined_purchases, purchases_of

@@ -21,8 +21,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from common.errors import ConfigError
 from common.extensions import OWN_ENCODERS, require_encoder, require_head
 from common.recipes import Recipe, with_recipe
-from common.tasks.heads import ROW_HEADS, STEP_HEADS
-from common.tasks.registry import DEFAULT_TASK, TASKS
+from common.tasks import DEFAULT_TASK, ROW_HEADS, STEP_HEADS, TASKS
 from common.tasks.settings import Count, IntentSettings, Positive, SalesSettings, Section
 
 Rate = Annotated[float, Field(gt=0, le=1)]

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from client import answers, session
-from client.guard.reservation import ChargedError
+from client.guard import ChargedError
 from client.site import Site
 from client.tasks import series
 from client.tasks.purchases import Purchases

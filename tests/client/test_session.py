@@ -14,9 +14,8 @@ import pytest
 
 from client import app as client_app, session
 from client.app import advertise as handle_advertise
+from client.guard import ChargedError, SitePolicy
 from client.guard.ledger import Ledger
-from client.guard.policy import SitePolicy
-from client.guard.reservation import ChargedError
 from client.site import Site, load_site
 from common import flower, wire
 from common.contribution import TRAIN, Query
