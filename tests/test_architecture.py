@@ -203,7 +203,7 @@ KIT_FILES = {
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in SOURCES if n not in ("common/deployment.py", "common/trust/identity.py")]
+    "name", [n for n in SOURCES if n not in ("common/deployment/kit.py", "common/trust/identity.py")]
 )
 def test_only_one_place_names_the_files_of_a_kit(name):
     named = {
