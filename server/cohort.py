@@ -39,16 +39,16 @@ class ItemCoordinates:
 
 def mean_update(
     total: NDArray[np.float64], survivors: Sequence[str], plan: RunPlan, rows: ItemCoordinates | None
-) -> NDArray[np.float32]:
+) -> NDArray[np.float64]:
     """Weighted mean of the survivors' updates from their weighted sum.
 
     An item's row is divided by the weights of the survivors that stock it: dividing by all of them
     would shrink what few sites know, while every site's noise stays.
 
-    Shapes: ``total: float64[d]`` -> ``float32[d]``.
+    Shapes: ``total: float64[d]`` -> ``float64[d]``.
     """
     weights = {site: plan.weight(site) for site in survivors}
-    return np.asarray(divided(total, added_up(weights, len(total), rows)), dtype=np.float32)
+    return divided(total, added_up(weights, len(total), rows))
 
 
 def added_up(

@@ -34,9 +34,8 @@ from common.run import (
 from server.asking import Asked, Run, ask, gathered, willing
 from server.best import counted, note_measured
 from server.blame import excluded
-from server.cohort import mean_update
 from server.market import market_series
-from server.plausible import REFUSED_IN_A_ROW
+from server.plausible import REFUSED_IN_A_ROW, usual_update
 from server.secure_sum import SumOutcome
 from server.state import ServerState, latest_checkpoint, save_checkpoint
 
@@ -131,7 +130,8 @@ def run_round(run: Run, state: ServerState) -> tuple[ServerState, RoundRecord]:
     outcome = asked.outcome
     after = replace(state, round=number)
     if not outcome.aborted:
-        update = mean_update(outcome.blocks[UPDATE], outcome.survivors, run.plan, run.rows)
+        update = usual_update(run.plan, outcome.blocks[UPDATE], outcome.survivors, run.rows)
+        _say_what_is_unusual(run, asked)
         steps = run.plan.config.training.local_steps
         after = strategy.apply(state, update, run.plan.config.strategy, steps)
     released = _released(run, outcome)
@@ -152,6 +152,17 @@ def run_round(run: Run, state: ServerState) -> tuple[ServerState, RoundRecord]:
     for site in sorted(after.stopped.keys() - state.stopped.keys()):
         run.observer.note(f"site {site} stopped: {after.stopped[site]}; the federation goes on without it")
     return after, record
+
+
+def _say_what_is_unusual(run: Run, asked: Asked) -> None:
+    """Say once in a run that an update was shortened; the records say it of every round."""
+    if not asked.judged.unusual or any(record.shortened for record in run.folder.metrics()):
+        return
+    told = "; ".join(f"{name}: {seen:.4g} -> {limit:.4g}" for name, (seen, limit) in asked.judged.unusual.items())
+    run.observer.note(
+        f"round {asked.query.round}: the update is longer than usual logs make it, and is shortened ({told}): "
+        "consumers who act much alike learn a little slower, a site that pushes gains no more than that"
+    )
 
 
 def release_series(run: Run, state: ServerState) -> RoundRecord:
@@ -303,6 +314,7 @@ def _record(run: Run, asked: Asked, released: dict[str, float], seconds: float) 
         heads=dict(asked.heads),
         evidence=evidence,
         plausible=dict(asked.judged.figures),
+        shortened=dict(asked.judged.unusual),
         faults=tuple(asked.blamed.faults),
         proofs=asked.blamed.write(run.folder, number),
     )

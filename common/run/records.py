@@ -118,7 +118,8 @@ class RoundRecord:
 
     ``model``, ``state`` and ``average``: digests (hex) of the parameters that were asked about, and of the two vectors after
     the round. ``heads``: ends of all ledgers that the sites were shown. ``evidence``: SHA-256 of the round's evidence.
-    ``plausible``: what the sum was judged by, name -> (seen, largest that honest sites reach); released, as it is made of it.
+    ``plausible``: what the sum was judged by, name -> (seen, largest that honest sites reach); ``shortened``: of an update
+    that is longer than usual logs make it, name -> (seen, what it became). Released, as they are made of the sum.
     ``faults``: what sites provably did wrong, in every attempt; ``proofs``: SHA-256 of the file that proves it.
     ``previous``: digest of the record before, of the plan for the first one. ``signature``: the coordinator's, over all
     but ``oracle``, which no server sees and which an auditor is not given.
@@ -146,6 +147,7 @@ class RoundRecord:
     heads: dict[str, tuple[int, str]] = field(default_factory=dict)
     evidence: str = ""
     plausible: dict[str, tuple[float, float]] = field(default_factory=dict)
+    shortened: dict[str, tuple[float, float]] = field(default_factory=dict)
     faults: tuple[FaultRecord, ...] = ()
     proofs: str = ""
     previous: str = ""
@@ -189,10 +191,11 @@ class RoundRecord:
         for group in ("released", "public", "oracle"):
             plain[group] = {name: math.nan if value is None else value for name, value in plain[group].items()}
         plain["heads"] = {site: (int(sequence), str(head)) for site, (sequence, head) in plain["heads"].items()}
-        plain["plausible"] = {
-            name: (math.nan if seen is None else float(seen), math.inf if limit is None else float(limit))
-            for name, (seen, limit) in plain["plausible"].items()
-        }
+        for group in ("plausible", "shortened"):
+            plain[group] = {
+                name: (math.nan if seen is None else float(seen), math.inf if limit is None else float(limit))
+                for name, (seen, limit) in plain[group].items()
+            }
         plain["faults"] = tuple(FaultRecord(**fault) for fault in plain["faults"])
         return RoundRecord(**plain)
 

@@ -23,6 +23,7 @@ from common.tasks.metric_sums import (
     summarise,
 )
 from common.tasks.metrics import IN_ROUNDS, METRICS, in_order, metric_named
+from common.tasks.reach import Reach
 from common.tasks.task import TAIL, Legal, Task
 
 # isort: split
@@ -48,6 +49,7 @@ __all__ = [
     "TOP_K",
     "Legal",
     "LocalConstants",
+    "Reach",
     "Task",
     "default_learning_rate",
     "histogram_auc",

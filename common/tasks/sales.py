@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from common.contribution import EVALUATE, METRICS, SERIES, STATISTICS, TRAIN, Block
 from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE, PrivacyEvent
-from common.tasks.local_steps import UNEVEN, Reach, most_consumers
+from common.tasks.reach import UNLIMITED, Reach, adam_reach, most_consumers
 from common.tasks.sales_accuracy import SALES_SUMS, released_figures
 from common.tasks.sales_series import SalesSpec
 from common.tasks.task import TAIL, Calibrate, Legal, Task, bits, cohort_and_largest
@@ -89,10 +89,9 @@ class SalesTask(Task):
         """Steps on windows of a released series: no clip bounds their gradients, Adam's own lengths do."""
         training = plan.config.training
         if training.optimizer not in ("scalar-adam", "adam"):
-            return Reach(math.inf, math.inf, 0.0)
+            return UNLIMITED
         rate = training.learning_rate or LEARNING_RATES[training.optimizer]
-        steps = training.local_steps
-        return Reach.of(rate * steps, steps, UNEVEN * math.sqrt(plan.parameters), 0.0)
+        return adam_reach(rate, training.local_steps, plan.parameters)
 
     def legal(self, plan: Any, kind: str, sites: Sequence[str]) -> dict[str, Legal]:
         """One for every site, and errors that are not negative; of the series what so many consumers can buy."""

@@ -22,8 +22,9 @@ from common.contribution import EVALUATE, METRICS, TRAIN, UPDATE, Block
 from common.errors import ConfigError
 from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE, PrivacyEvent
 from common.tasks.heads import STEP_HEADS
-from common.tasks.local_steps import Reach, local_constants, most_consumers, reach
+from common.tasks.local_steps import local_constants
 from common.tasks.metric_sums import metric_names, metric_sensitivity, summarise
+from common.tasks.reach import Reach, most_consumers, reach
 
 Calibrate = Callable[[float, float, float, int], float]
 """(epsilon, delta, sampling rate, steps) -> noise multiplier."""
