@@ -29,7 +29,7 @@ from common.run import (
     RunFolder,
     Summary,
 )
-from common.tasks.metrics import IN_ROUNDS, in_order, metric_named
+from common.tasks import IN_ROUNDS, in_order, metric_named
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from common.atomic import write_atomic
 from common.run import RoundRecord, RunFolder, RunPlan
-from common.tasks.metric_sums import COUNT, LOSS_BOUND, metric_sensitivity
-from common.tasks.metrics import metric_named
+from common.tasks import COUNT, LOSS_BOUND, metric_named, metric_sensitivity
 
 Vector = NDArray[np.float32]
 HELD_OUT = "held_out"

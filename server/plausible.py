@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from common.contribution import UPDATE
 from common.run import RunPlan
-from common.tasks.reach import Reach
-from common.tasks.task import TAIL, Legal
+from common.tasks import TAIL, Legal, Reach
 from server.cohort import ItemCoordinates, added_up, divided, mean_update
 
 REFUSED_IN_A_ROW = 2  # then the run stops: somebody does it on purpose

@@ -16,8 +16,7 @@ from common.atomic import write_atomic
 from common.pages.charts import Axis, Series, column_chart, line_chart, participation
 from common.pages.rendering import templates
 from common.run import ENDED, RoundRecord, RunFolder
-from common.tasks.metrics import METRICS, in_order, metric_named
-from common.tasks.registry import primary_metric
+from common.tasks import METRICS, in_order, metric_named, primary_metric
 
 GRID_SITES = 60
 BELOW = "trivial baseline"  # marks the remark that belongs beside the bars

@@ -14,7 +14,6 @@ on disk before the act it allows, and a RESERVE is voided only after its contrib
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from client.guard.budget import (
@@ -38,14 +37,14 @@ from client.guard.reservation import (
     reserve_body,
     source_of,
 )
+from client.guard.status import FAILED_HERE, GuardStatus, refuse_paused, status_of
 from common.deployment import LEDGER_FILE
-from common.errors import LocalProtocolError, PausedError, PolicyRefusedError
+from common.errors import LocalProtocolError, PolicyRefusedError
 from common.privacy import (
     Attestation,
     Commit,
     Forfeit,
     PrivacyEvent,
-    Reading,
     Replay,
     Reservation,
     ScopeAccountant,
@@ -56,30 +55,6 @@ from common.privacy import (
     rounds_left,
 )
 from common.trust import Identity
-
-FAILED_HERE = "failed here"
-
-
-@dataclass(frozen=True)
-class GuardStatus:
-    """Where a scope stands. ``epsilon`` counts open reservations; ``left`` is limit minus epsilon, at least 0.
-
-    ``paused``: runs in which this site takes no further part after failures of its own.
-    """
-
-    site: str
-    scope: str
-    epsilon: float
-    limit: float
-    left: float
-    delta: float
-    reading: Reading
-    entries: int
-    committed: int
-    open: int
-    void: int
-    forfeit: int = 0
-    paused: tuple[str, ...] = ()
 
 
 class Guard:
@@ -167,22 +142,11 @@ class Guard:
     def _check(self, state: Replay, proposal: Proposal) -> None:
         self._policy.check_proposal(proposal)
         check_split(state, proposal)
-        self._refuse_paused(state, proposal.run)
+        refuse_paused(state, proposal.run, self._policy.failures_max)
 
     def _mine(self, reservations: Iterable[Reservation]) -> list[Reservation]:
         """Those of this kit: other kits of a shared ledger close their own."""
         return [r for r in reservations if r.body.by == self._by]
-
-    def _refuse_paused(self, state: Replay, run: str) -> None:
-        """After failures of its own a site would be asked again every round, and be charged for nothing."""
-        failed = state.count(run, "forfeit", FAILED_HERE)
-        if failed >= self._policy.failures_max:
-            raise PausedError(
-                f"{failed} answer{'s' if failed > 1 else ''} of run {run} failed here and {'were' if failed > 1 else 'was'} "
-                f"charged; failures_max is {self._policy.failures_max}",
-                hint="see the log and put the cause right; the site takes part in the next run, or in this one "
-                "again if failures_max in policy.toml allows it and the run is resumed",
-            )
 
     def _refuse_repeated(self, state: Replay, proposal: Proposal, unsent: Reservation | None) -> None:
         """(round, attempt) of a run only rises, and a round is over once an answer to it has left."""
@@ -338,29 +302,7 @@ class Guard:
     def status(self) -> GuardStatus:
         """What is spent and what is left. Reads the ledger anew."""
         with self._ledger.transaction() as state:
-            header = state.header
-            assert header is not None
-            spent, states = state.spent, [r.state for r in state.reservations.values()]
-            order = state.adaptive_order
-            paused = [r for r in state.runs if state.count(r, "forfeit", FAILED_HERE) >= self._policy.failures_max]
-            count = len(state.hashes)
-        epsilon = round_up(epsilon_of(spent, header.delta, order))
-        limit = self._policy.epsilon_max
-        return GuardStatus(
-            site=self._identity.name,
-            scope=header.scope,
-            epsilon=epsilon,
-            limit=limit,
-            left=max(0.0, limit - epsilon),
-            delta=header.delta,
-            reading=ScopeAccountant(spent, order).reading(header.delta),
-            entries=count,
-            committed=states.count("committed"),
-            open=states.count("open"),
-            void=states.count("void"),
-            forfeit=states.count("forfeit"),
-            paused=tuple(paused),
-        )
+            return status_of(state, self._identity.name, self._policy)
 
     def rounds_left(self, events: Sequence[PrivacyEvent]) -> int:
         """How many more rounds with these events fit into the budget."""

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from client.guard.policy import SitePolicy
+from client.guard import SitePolicy
 from client.runtime.reach import Reached, reach_server
 from client.site import Site, load_site
 from common.deployment import SiteKit

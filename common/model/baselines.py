@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from common.model.batch import Batch, Batcher, Sequences
 from common.model.metrics import mean_over_steps, rank_metrics
-from common.tasks.heads import STEP_HEADS
-from common.tasks.metric_sums import TOP_K
+from common.tasks import STEP_HEADS, TOP_K
 
 if TYPE_CHECKING:
     from scipy import sparse

@@ -9,9 +9,6 @@ from common.run.config import (
     RunConfig,
     ScheduleSettings,
     StrategySettings,
-    build_config,
-    load_config,
-    read_toml,
 )
 from common.run.files import Progress, RunFolder
 from common.run.hold import (
@@ -23,6 +20,7 @@ from common.run.hold import (
     run_is_submitted,
     stop_is_asked,
 )
+from common.run.loading import build_config, load_config, read_toml
 from common.run.manifest import (
     LEFT_OUT,
     check_manifest,

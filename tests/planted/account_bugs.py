@@ -8,9 +8,8 @@ from typing import Any
 import common.privacy.accountant as accounting
 import common.privacy.divergence as divergence
 import common.privacy.replay as replay
-from client.guard import budget, guard
+from client.guard import SitePolicy, budget, guard
 from client.guard.ledger import Ledger
-from client.guard.policy import SitePolicy
 from common.errors import BudgetExhaustedError
 from common.privacy.mechanism import TRAIN_SIDE, Losses
 from tests.planted.bug import CHARGED, GUARD, KNOWN, Bug, Patch

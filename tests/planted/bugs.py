@@ -27,7 +27,7 @@ from client.tasks.purchases import Purchases
 from client.training.dpsgd.records import Outer, Picked, Summed
 from client.training.gaussian import GaussianMechanism
 from common.privacy.mechanism import TRAIN_SIDE
-from common.tasks.task import Task
+from common.tasks import Task
 from tests.planted import account_bugs, draw_bugs, more_bugs, sum_bugs
 from tests.planted.bug import CHARGED, CLIPPED, DRAWS, EXACT, GUARD, KNOWN, LATER, Bug, Patch, change_noise
 
