@@ -33,6 +33,7 @@ from common.run.manifest import (
 )
 from common.run.observer import Observer
 from common.run.paths import (
+    ASKED_FILE,
     BEST,
     CATALOGUE_FILE,
     CHECKPOINTS,
@@ -82,11 +83,15 @@ from common.run.records import (
     SiteRound,
     Summary,
     checked_status,
+    never_attested,
     sums_in,
+    unattested,
+    unattested_words,
     without_sum,
 )
 
 __all__ = [
+    "ASKED_FILE",
     "BEST",
     "CATALOGUE_FILE",
     "CHECKPOINTS",
@@ -150,6 +155,7 @@ __all__ = [
     "load_config",
     "model_bytes",
     "model_digest",
+    "never_attested",
     "no_files",
     "read_toml",
     "result_of",
@@ -162,5 +168,7 @@ __all__ = [
     "stop_is_asked",
     "strange_lines",
     "sums_in",
+    "unattested",
+    "unattested_words",
     "without_sum",
 ]

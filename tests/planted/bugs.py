@@ -289,14 +289,12 @@ def forfeit_gives_back(patch: Patch) -> None:
 
 
 def voids_without_end(patch: Patch) -> None:
-    true = guard.Guard._void
+    true = guard.closing
 
-    def free(self: Any, reservations: Any, reason: str) -> None:
-        kept, self._policy = self._policy, self._policy.model_copy(update={"voids_max": 10_000})
-        true(self, reservations, reason)
-        self._policy = kept
+    def free(state: Any, reservation: Any, _voids_max: int, **rest: Any) -> Any:
+        return true(state, reservation, 10_000, **rest)
 
-    patch.setattr(guard.Guard, "_void", free)
+    patch.setattr(guard, "closing", free)
 
 
 def evaluation_charged_to_the_training_side(patch: Patch) -> None:
