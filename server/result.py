@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.contribution import TRAIN
-from common.run import BEST, FAILED, RoundRecord, RunFolder, RunPlan, Summary, sums_in, without_sum
+from common.run import BEST, FAILED, RoundRecord, RunFolder, RunPlan, Summary, sums_in, with_shortened, without_sum
 from common.trust import Identity
 from server.best import better_than_last, deciding_metric
 from server.rounds import Outcome
@@ -28,7 +28,7 @@ def summarise_run(
     records = folder.metrics()
     last = records[-1] if records else RoundRecord(0)
     rounds, sums = sums_in(records)
-    own = [outcome.reason, without_sum(records)]
+    own = [outcome.reason, without_sum(records), with_shortened(records)]
     own += [f"site {site} stopped: {reason}" for site, reason in sorted(outcome.state.stopped.items())]
     return Summary(
         status=outcome.status,

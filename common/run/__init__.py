@@ -77,6 +77,7 @@ from common.run.records import (
     INTERRUPTED,
     RUNNING,
     STOPPED,
+    WHY_SHORTENED,
     FaultRecord,
     RoundRecord,
     RunFacts,
@@ -85,6 +86,7 @@ from common.run.records import (
     Summary,
     checked_status,
     sums_in,
+    with_shortened,
     without_sum,
 )
 
@@ -120,6 +122,7 @@ __all__ = [
     "STOPPED",
     "SUMMARY_FILE",
     "WEIGHTS_FILE",
+    "WHY_SHORTENED",
     "AggregationSettings",
     "Closing",
     "DataSettings",
@@ -164,5 +167,6 @@ __all__ = [
     "stop_is_asked",
     "strange_lines",
     "sums_in",
+    "with_shortened",
     "without_sum",
 ]
