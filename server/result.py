@@ -22,6 +22,7 @@ from common.run import (
     Summary,
     sums_in,
     unattested_words,
+    with_shortened,
     without_sum,
 )
 from common.trust import Identity
@@ -38,7 +39,7 @@ def summarise_run(
     records = folder.metrics()
     last = records[-1] if records else RoundRecord(0)
     rounds, sums = sums_in(records)
-    own = [outcome.reason, without_sum(records)]
+    own = [outcome.reason, without_sum(records), with_shortened(records)]
     own += [f"site {site} stopped: {reason}" for site, reason in sorted(outcome.state.stopped.items())]
     own += unattested_words(records)
     return Summary(

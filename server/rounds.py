@@ -14,7 +14,7 @@ from itertools import takewhile
 from typing import Any
 
 import server.strategy as strategy
-from common.contribution import EVALUATE, METRICS, SERIES, STATISTICS, TRAIN, UPDATE
+from common.contribution import EVALUATE, METRICS, SERIES, STATISTICS, TRAIN
 from common.errors import BadInputError, WorkFailedError
 from common.privacy import SignedAttestation
 from common.run import (
@@ -25,6 +25,7 @@ from common.run import (
     INTERRUPTED,
     PROOFS,
     STOPPED,
+    WHY_SHORTENED,
     RoundRecord,
     SiteRound,
     checked_status,
@@ -36,7 +37,7 @@ from server.asking import Asked, Run, ask, gathered, willing
 from server.best import counted, note_measured
 from server.blame import excluded
 from server.market import market_series
-from server.plausible import REFUSED_IN_A_ROW, usual_update
+from server.plausible import REFUSED_IN_A_ROW
 from server.secure_sum import SumOutcome
 from server.state import ServerState, latest_checkpoint, save_checkpoint
 
@@ -131,10 +132,9 @@ def run_round(run: Run, state: ServerState) -> tuple[ServerState, RoundRecord]:
     outcome = asked.outcome
     after = replace(state, round=number)
     if not outcome.aborted:
-        update = usual_update(run.plan, outcome.blocks[UPDATE], outcome.survivors, run.rows)
         _say_what_is_unusual(run, asked)
         steps = run.plan.config.training.local_steps
-        after = strategy.apply(state, update, run.plan.config.strategy, steps)
+        after = strategy.apply(state, asked.judged.update, run.plan.config.strategy, steps)
     released = _released(run, outcome)
     after = replace(
         after,
@@ -157,13 +157,10 @@ def run_round(run: Run, state: ServerState) -> tuple[ServerState, RoundRecord]:
 
 def _say_what_is_unusual(run: Run, asked: Asked) -> None:
     """Say once in a run that an update was shortened; the records say it of every round."""
-    if not asked.judged.unusual or any(record.shortened for record in run.folder.metrics()):
-        return
-    told = "; ".join(f"{name}: {seen:.4g} -> {limit:.4g}" for name, (seen, limit) in asked.judged.unusual.items())
-    run.observer.note(
-        f"round {asked.query.round}: the update is longer than usual logs make it, and is shortened ({told}): "
-        "consumers who act much alike learn a little slower, a site that pushes gains no more than that"
-    )
+    if asked.judged.unusual and not any(record.shortened for record in run.folder.metrics()):
+        run.observer.note(
+            f"round {asked.query.round}: {asked.judged.shortened}: {WHY_SHORTENED}; further ones are in the records"
+        )
 
 
 def release_series(run: Run, state: ServerState) -> RoundRecord:

@@ -76,6 +76,7 @@ from common.run.records import (
     INTERRUPTED,
     RUNNING,
     STOPPED,
+    WHY_SHORTENED,
     FaultRecord,
     RoundRecord,
     RunFacts,
@@ -87,6 +88,7 @@ from common.run.records import (
     sums_in,
     unattested,
     unattested_words,
+    with_shortened,
     without_sum,
 )
 
@@ -123,6 +125,7 @@ __all__ = [
     "STOPPED",
     "SUMMARY_FILE",
     "WEIGHTS_FILE",
+    "WHY_SHORTENED",
     "AggregationSettings",
     "Closing",
     "DataSettings",
@@ -170,5 +173,6 @@ __all__ = [
     "sums_in",
     "unattested",
     "unattested_words",
+    "with_shortened",
     "without_sum",
 ]

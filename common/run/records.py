@@ -17,6 +17,7 @@ INTERRUPTED = "interrupted"
 COMPLETED = "completed"
 FAILED = "failed"  # all planned rounds were run, and none gave a sum: there is no model
 IMPLAUSIBLE = "implausible"  # why a round was aborted: no honest sites can have made such a sum
+WHY_SHORTENED = "one item or one habit dominates the logs, or a site pushes it"
 STOPPED = "stopped"  # gracefully, before the planned rounds: budget, policy, or too few sites
 
 
@@ -156,7 +157,7 @@ class RoundRecord:
     @property
     def digest(self) -> str:
         """SHA-256 of what is signed, hex: the next record names it."""
-        plain = fields_of(replace(self, oracle={}, signature=""))
+        plain = self._as_json(replace(self, oracle={}, signature=""))
         return sha256(b"fedcart/round-record/1\0" + one_line(plain).encode()).hexdigest()
 
     @property
@@ -181,12 +182,18 @@ class RoundRecord:
 
     def to_json(self) -> str:
         """One line of canonical JSON."""
-        return one_line(fields_of(self))
+        return one_line(self._as_json(self))
+
+    @staticmethod
+    def _as_json(record: RoundRecord) -> dict[str, Any]:
+        """Its fields; ``shortened`` only where something was, as records of before that was done are signed without it."""
+        plain = fields_of(record)
+        return plain if record.shortened else {name: value for name, value in plain.items() if name != "shortened"}
 
     @staticmethod
     def from_json(text: str) -> RoundRecord:
         """Inverse of ``to_json``. Raises: ValueError, TypeError on foreign text."""
-        plain = json.loads(text)
+        plain = {"shortened": {}} | json.loads(text)
         plain["sites"] = {name: SiteRound(**site) for name, site in plain["sites"].items()}
         for group in ("released", "public", "oracle"):
             plain[group] = {name: math.nan if value is None else value for name, value in plain[group].items()}
@@ -299,6 +306,22 @@ def without_sum(records: Sequence[RoundRecord]) -> str:
         sorted({record.aborted for record in records if record.kind == "train" and record.aborted})
     )
     return f"{rounds - sums} of {rounds} rounds gave no sum ({reasons})"
+
+
+def with_shortened(records: Sequence[RoundRecord]) -> str:
+    """A sentence on the updates that were shortened, with the worst of each kind; empty if none was."""
+    rounds = [record for record in records if record.shortened]
+    worst: dict[str, tuple[float, float, int]] = {}
+    for record in rounds:
+        for name, (seen, became) in record.shortened.items():
+            if name not in worst or seen * worst[name][1] > worst[name][0] * became:
+                worst[name] = (seen, became, record.round)
+    if not rounds:
+        return ""
+    told = "; ".join(
+        f"{name} from {seen:.4g} to {to:.4g} in round {number}" for name, (seen, to, number) in worst.items()
+    )
+    return f"{len(rounds)} of {sums_in(records)[1]} updates were shortened ({told}): {WHY_SHORTENED}"
 
 
 def checked_status(status: str, records: Sequence[RoundRecord]) -> str:

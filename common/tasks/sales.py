@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from common.contribution import EVALUATE, METRICS, SERIES, STATISTICS, TRAIN, Block
 from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE, PrivacyEvent
-from common.tasks.reach import UNLIMITED, Reach, adam_reach, most_consumers
+from common.tasks.reach import Reach, adam_reach, most_consumers, unlimited
 from common.tasks.sales_accuracy import SALES_SUMS, released_figures
 from common.tasks.sales_series import SalesSpec
 from common.tasks.task import TAIL, Calibrate, Legal, Task, bits, cohort_and_largest
@@ -85,13 +85,13 @@ class SalesTask(Task):
         bound = plan.config.privacy.clip * (2 * largest + _NOISE_TAIL * plan.noise_multiplier)
         return (Block(SERIES, SalesSpec.of(plan.config).cells, bound, bits(cohort, bound)),)
 
-    def reach(self, plan: Any, site: str) -> Reach:  # noqa: ARG002 - the same everywhere
+    def reach(self, plan: Any, site: str, parameters: int) -> Reach:  # noqa: ARG002 - the same everywhere
         """Steps on windows of a released series: no clip bounds their gradients, Adam's own lengths do."""
         training = plan.config.training
         if training.optimizer not in ("scalar-adam", "adam"):
-            return UNLIMITED
+            return Reach(unlimited, math.inf, math.inf)
         rate = training.learning_rate or LEARNING_RATES[training.optimizer]
-        return adam_reach(rate, training.local_steps, plan.parameters)
+        return adam_reach(rate, training.local_steps, parameters, training.optimizer)
 
     def legal(self, plan: Any, kind: str, sites: Sequence[str]) -> dict[str, Legal]:
         """One for every site, and errors that are not negative; of the series what so many consumers can buy."""

@@ -24,14 +24,13 @@ from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE, PrivacyEvent
 from common.tasks.heads import STEP_HEADS
 from common.tasks.local_steps import local_constants
 from common.tasks.metric_sums import metric_names, metric_sensitivity, summarise
-from common.tasks.reach import Reach, most_consumers, reach
+from common.tasks.reach import TAIL as TAIL, Reach, most_consumers, reach
 
 Calibrate = Callable[[float, float, float, int], float]
 """(epsilon, delta, sampling rate, steps) -> noise multiplier."""
 
 _RING = 2**31
 _UPDATE_CLIP = 4.0
-TAIL = 8.0  # standard deviations that noise never has
 
 
 @dataclass(frozen=True)
@@ -150,12 +149,12 @@ class Task:
         metrics = Block(METRICS, len(self.metrics(plan.config)), bound, bits(cohort, bound))
         return tuple(block for block in (update, metrics) if block.length)
 
-    def reach(self, plan: Any, site: str) -> Reach:
-        """How far an honest update of a site can go, by public constants."""
+    def reach(self, plan: Any, site: str, parameters: int) -> Reach:
+        """How far an honest update of a site can go whose own model has so many ``parameters``, by public constants."""
         constants = local_constants(
             plan.config, plan.population(site), plan.cohort, plan.noise_multiplier, plan.signal
         )
-        return reach(constants, plan.parameters)
+        return reach(constants, parameters)
 
     def legal(self, plan: Any, kind: str, sites: Sequence[str]) -> dict[str, Legal]:  # noqa: ARG002
         """Bounds of every coordinate of each block beside the update, in a sum over these sites."""
