@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 import client.selftest.people as people
 import client.selftest.report as report
 import client.session as session
-from client.models import engine_of, holdout_of
+from client.models import engine_of, measured_of
 from client.selftest.report import Check, Vector
 from client.site import Question
-from common.contribution import METRICS, TRAIN, UPDATE, Query
-from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE
+from common.contribution import EVALUATE, METRICS, TRAIN, UPDATE, Query
+from common.data import parts_of
+from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE, VALIDATION_SIDE
 from common.run import PerformanceSettings, model_digest
 from common.secagg import fixedpoint
 from common.secagg.messages import PlainParams, Session
@@ -96,7 +97,7 @@ def _residuals(scratch: people.Scratch, number: int) -> tuple[Vector, Vector]:
     local = rows.expand((-total / divisor).float().numpy()).astype(np.float64) * plan.weight(site.name)
     deviation = NOISE[0] * people.CLIP * (1 + rounding_slack(constants.expected_batch)) / divisor
     there = rows.expand(np.ones(len(total), dtype=np.float32)) > 0
-    exact = metric_sums(*holdout_of(site, plan, model))
+    exact = metric_sums(*measured_of(site, plan, model, TRAIN))
     from common.tasks.metric_sums import metric_sensitivity
 
     scale = NOISE[1] * metric_sensitivity(list(plan.config.model.heads))
@@ -110,41 +111,45 @@ def _parts() -> list[Check]:
     log = people.people(300, seed=300)
     with people.scratch_site(log, SETTINGS, NOISE) as scratch:
         site, plan = scratch.site, scratch.plan
-        both = site.prepared(plan)
-        everybody = np.sort(np.append(both.train.consumers, both.holdout.consumers))
-        held = holdout_mask(everybody, site.secret(), 0.2)
+        parts = site.prepared(plan).sides
+        everybody = np.sort(np.concatenate([part.consumers for part in parts_of(parts)]))
+        secret = site.secret()
+        held = holdout_mask(everybody, secret, 0.2)
         _, engine = engine_of(site, plan, PerformanceSettings())
         events = {kind: {e.sub_scope for e in plan.events(kind)} for kind in ("train", "evaluate")}
-        secret = site.secret()
-        trained, looked = (
-            engine.consumers,
-            len(holdout_of(site, plan, np.zeros(plan.parameters, dtype=np.float32))[1]),
-        )
+        trained, nothing = engine.consumers, np.zeros(plan.parameters, dtype=np.float32)
+        looked = {kind: len(measured_of(site, plan, nothing, kind)[1]) for kind in (TRAIN, EVALUATE)}
+        chooses = holdout_mask(everybody, secret, 0.1)
     other = holdout_mask(everybody, bytes(32), 0.2)
     many = holdout_mask(np.arange(10_000, dtype=np.uint64), secret, 0.2).sum()
     share = abs(many - 2_000) / np.sqrt(10_000 * 0.2 * 0.8)
     with people.scratch_site(people.without(log, 7), SETTINGS, NOISE, secret) as scratch:
-        fewer = scratch.site.prepared(scratch.plan)
-    sides = set(both.holdout.consumers.tolist()) - {7} == set(fewer.holdout.consumers.tolist())
+        fewer = scratch.site.prepared(scratch.plan).sides
+    sides = all(
+        set(before.consumers.tolist()) - {7} == set(after.consumers.tolist())
+        for before, after in zip(parts_of(parts), parts_of(fewer), strict=True)
+    )
     return [
         report.holds(
             "held out by key",
-            set(both.holdout.consumers.tolist()) == _held(both, held),
+            set(parts.holdout.consumers.tolist()) == set(everybody[held & ~chooses].tolist()),
             "keyed hash of the consumer",
         ),
         report.at_most("share held out", share, 5.0, "a fifth, in deviations"),
         report.holds("a secret choice", bool((other != held).any()), "another key holds out others"),
         report.holds("nobody changes sides", sides, "when somebody else leaves"),
         report.holds("trained on", trained == len(held) - held.sum(), "the training part, nobody else"),
-        report.holds("evaluated on", looked == held.sum(), "the hold-out, nobody else"),
+        report.holds(
+            "chosen by", looked[TRAIN] == chooses.sum(), "the validation part in every round, nobody else"
+        ),
+        report.holds(
+            "reported on",
+            looked[EVALUATE] == held.sum() - chooses.sum(),
+            "the other held-out consumers, nobody else",
+        ),
         report.holds(
             "charged where it is read",
-            events == {"train": {TRAIN_SIDE, HOLDOUT_SIDE}, "evaluate": {HOLDOUT_SIDE}},
+            events == {"train": {TRAIN_SIDE, VALIDATION_SIDE}, "evaluate": {HOLDOUT_SIDE}},
             "training, and the hold-out for metrics",
         ),
     ]
-
-
-def _held(both: object, mask: np.ndarray) -> set[int]:
-    everybody = np.sort(np.append(both.train.consumers, both.holdout.consumers))  # type: ignore[attr-defined]
-    return set(everybody[mask].tolist())

@@ -161,7 +161,7 @@ def _file() -> list[Check]:
 
 def _carried() -> Check:
     """What is charged for an earlier ledger counts, and on both sides where it is not known who was held out."""
-    charged = Losses.of((EVENT,)).on_both_sides()
+    charged = Losses.of((EVENT,)).on_every_side()
     with account.scratch_ledger() as (open_again, asked):
         guard = open_again()
         with guard.ledger.transaction():
