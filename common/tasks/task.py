@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from common.contribution import EVALUATE, METRICS, TRAIN, UPDATE, Block
 from common.errors import ConfigError
-from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE, VALIDATION_SIDE, Losses, PrivacyEvent
+from common.privacy import HOLDOUT_SIDE, SUB_SCOPES, TRAIN_SIDE, VALIDATION_SIDE, Losses, PrivacyEvent
 from common.tasks.heads import STEP_HEADS
 from common.tasks.local_steps import Reach, local_constants, most_consumers, reach
 from common.tasks.metric_sums import metric_names, metric_sensitivity, summarise
@@ -56,12 +56,19 @@ class Task:
     """Whether the model has a row for every item, of which a site needs at least one."""
     goes_on = True
     """Whether a run can begin from an earlier run's model."""
-    cut_in_time = ""
-    """Why the task takes no ``training.split = time``; empty: it does."""
     opening = ""
     """Kind of a question that is asked once before round 1; empty: none."""
 
     # settings
+
+    @property
+    def cut_in_time(self) -> str:
+        """Why the task takes no ``training.split = time``; empty: it does."""
+        return (
+            "asks for whole rows, and has a date of its own: intent.ask = days with intent.cut"
+            if self.row_heads
+            else ""
+        )
 
     def check_heads(self, heads: Mapping[str, float], known_rows: Mapping[str, int]) -> None:
         """Return if these heads fit the task. Raises: ValueError."""
@@ -132,7 +139,8 @@ class Task:
         """All that a whole run may cost a site: every round, and the evaluation that closes it."""
         rounds = plan.config.training.rounds
         trained = (replace(event, steps=rounds * event.steps) for event in plan.events(TRAIN))
-        return Losses.of((*trained, *plan.events(EVALUATE))).events
+        total = Losses.of((*trained, *plan.events(EVALUATE)))
+        return tuple(sorted(total, key=lambda event: SUB_SCOPES.index(event.sub_scope)))
 
     def training_event(self, plan: Any) -> PrivacyEvent:
         """What one training contribution costs."""

@@ -67,17 +67,17 @@ def clip_of_the_opacus_path_loose(patch: Patch) -> None:
 
 
 def measured_on_the_training_part(patch: Patch) -> None:
-    true = models.holdout_of
+    true = models.measured_of
 
-    def trained(site: Any, plan: Any, parameters: Any) -> Any:
-        model, _ = true(site, plan, parameters)
+    def trained(site: Any, plan: Any, parameters: Any, kind: str = "evaluate") -> Any:
+        model, _ = true(site, plan, parameters, kind)
         rows, _, _ = models.site_model(site, plan)
-        return model, models.make_batcher(models.localize(site.prepared(plan).train, rows), plan.config)
+        return model, models.make_batcher(models.localize(site.prepared(plan).sides.train, rows), plan.config)
 
     import client.selftest.ring as ring
 
     for module in (models, behaviour, ring):
-        patch.setattr(module, "holdout_of", trained)
+        patch.setattr(module, "measured_of", trained)
 
 
 def events_counted_instead_of_consumers(patch: Patch) -> None:
