@@ -164,6 +164,13 @@ class RunPlan:
         """What one training contribution costs."""
         return self.task.training_event(self)
 
+    def is_of(self, settings: RunConfig) -> bool:
+        """Whether it was made from these settings: noise of the closing evaluation that they leave open is its own."""
+        if not settings.privacy.closing_noise:
+            own = {"closing_noise": self.config.privacy.closing_noise}
+            settings = settings.model_copy(update={"privacy": settings.privacy.model_copy(update=own)})
+        return settings.public_json() == self.settings
+
     @property
     def closing_noise(self) -> float:
         """Noise multiplier of the closing evaluation."""
