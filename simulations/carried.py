@@ -56,7 +56,7 @@ def carried_from(config: RunConfig, plan: RunPlan) -> dict[str, Carried]:
         _require_unspent(folder)
         return {}
     same_sites = set(plan.sites) <= set(known) and _dealt_alike(before, config, {*plan.sites, *earlier.sites})
-    same_split = (before.seed, *_shares(earlier)) == (config.seed, *_shares(plan)) and same_sites
+    same_split = (before.seed, *_shares(earlier.config)) == (config.seed, *_shares(config)) and same_sites
     worst = reduce(or_, (state.spent for state in known.values()))
     limit, delta = config.privacy.epsilon, config.privacy.delta
     late = any(state.adaptive_order is not None for state in known.values())
@@ -70,9 +70,9 @@ def carried_from(config: RunConfig, plan: RunPlan) -> dict[str, Carried]:
     return owed
 
 
-def _shares(plan: RunPlan) -> tuple[float, float]:
-    """Of its plan, not of its settings: those of an older program say nothing of a validation part, and had none."""
-    return plan.config.privacy.holdout, plan.config.privacy.validation
+def _shares(config: RunConfig) -> tuple[float, float]:
+    """An earlier run's are those of its plan: the settings of an older program name no validation part, and there was none."""
+    return config.privacy.holdout, config.privacy.validation
 
 
 def _run_behind(start: Path) -> RunFolder | None:
