@@ -6,7 +6,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import cli.show as show
-from common.contribution import EVALUATE, TRAIN
 from common.errors import FedcartError
 from common.privacy import HOLDOUT_SIDE, SUB_SCOPES, TRAIN_SIDE, VALIDATION_SIDE, round_up, show_epsilon
 
@@ -43,6 +42,8 @@ def show_request(kit: SiteKit, request: Request) -> None:
 
 def _split_rows(plan: RunPlan) -> list[tuple[str, str]]:
     """Who is held out, and what for; with dates, what is read of whom."""
+    from common.contribution import EVALUATE, TRAIN
+
     privacy, training = plan.config.privacy, plan.config.training
     rounds, closing = plan.measured(TRAIN).share, plan.measured(EVALUATE).share
     what = f"{privacy.holdout:g} of the consumers, for evaluation"

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from client.prepared import PreparedConsumers
 from client.site import Site
 from client.tasks.half import half_of
-from common.contribution import EVALUATE
 from common.errors import ConfigError
 from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE
 from common.run import PerformanceSettings, RunConfig, RunPlan
@@ -49,9 +48,7 @@ def engine_of(site: Site, plan: RunPlan, speed: PerformanceSettings) -> tuple[St
     return rows, _engines[key]
 
 
-def measured_of(
-    site: Site, plan: RunPlan, parameters: Vector, kind: str = EVALUATE
-) -> tuple[SequenceModel, Batcher]:
+def measured_of(site: Site, plan: RunPlan, parameters: Vector, kind: str) -> tuple[SequenceModel, Batcher]:
     """The site's model with these global parameters ``float32[d]``, and the consumers on whom such a query measures it."""
     rows, model, flat = site_model(site, plan)
     flat.load(rows.restrict(parameters))

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 import simulations.fitting as fitting
 from client.guard.policy import SitePolicy
-from client.prepared import split_of
 from common.atomic import write_atomic
 from common.deployment import Kits, SiteKit
 from common.errors import ConfigError
@@ -84,6 +83,8 @@ def _dealt(config: RunConfig) -> DealtData:
     said = (*said, *dates, *fitting.overlap_note(config, parts))
     parts, called = with_plain_names(parts)
     if config.data.events:  # real people: what is stored must not be found again from the public seed
+        from client.prepared import split_of
+
         keys = {name: holdout_key(config.seed, kit_name(name)) for name in parts.names}
         parts = with_random_pseudonyms(parts, {name: split_of(config, key) for name, key in keys.items()})
     catalogue = _renamed(_catalogue(config, known, parts), called)

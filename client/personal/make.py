@@ -23,7 +23,6 @@ from client.personal.intent import PersonalIntent, personalize_intent
 from client.personal.start import OwnConsumers, SharedStart
 from client.personal.tuning import Say
 from client.personal.verdict import Verdict, Verdicts
-from client.prepared import split_of
 from client.scoring.consumers import LocalLog
 from client.scoring.model import SharedModel, open_model, open_start, with_own
 from client.scoring.place import ModelPlace
@@ -57,6 +56,7 @@ def personalize(
 
     Raises: BadInputError for a log that is too small, or that the model knows next to nothing of.
     """
+    from client.prepared import split_of
     from client.scoring.coverage import require_known
 
     shared = open_model(place.folder, catalogue=catalogue, site=place.site)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from common.errors import BadInputError
-from common.privacy import HOLDOUT_SIDE
 from common.run import RoundRecord, RunFolder, RunPlan
 
 if TYPE_CHECKING:
@@ -60,8 +59,9 @@ def hold_out_sums(kit: str, plan: RunPlan, vector: np.ndarray[Any, np.dtype[np.f
     from client.models import measured_of
     from client.site import load_site
     from client.training.evaluation import metric_sums
+    from common.contribution import EVALUATE
 
-    sums = metric_sums(*measured_of(load_site(Path(kit), simulated=True), plan, vector))
+    sums = metric_sums(*measured_of(load_site(Path(kit), simulated=True), plan, vector, EVALUATE))
     return [float(value) for value in sums]
 
 
@@ -70,6 +70,7 @@ def baselines(kits: list[str], plan: RunPlan) -> dict[str, dict[str, float]]:
     from client.models import make_batcher
     from common.data import FeatureSpec
     from common.model.baselines import evaluate_baselines, fit
+    from common.privacy import HOLDOUT_SIDE
 
     if "next-item" not in plan.config.model.heads:
         return {}

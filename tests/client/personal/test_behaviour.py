@@ -17,6 +17,7 @@ from client.personal.start import OwnConsumers, SharedStart
 from client.personal.verdict import ALONE, PERSONAL, SHARED, clearly_better, figure_of
 from client.site import load_site
 from client.training.evaluation import metric_sums
+from common.contribution import EVALUATE
 from common.data import Sides
 from common.errors import BadInputError
 from common.model import Batcher, load_model
@@ -63,7 +64,7 @@ def test_shared_is_measured_as_the_run_measures_it(made, done):
     start, _own, site, known = made
     from client.models import measured_of
 
-    sums = metric_sums(*measured_of(site, start.plan, start.vector))
+    sums = metric_sums(*measured_of(site, start.plan, start.vector, EVALUATE))
     stocked = known.sides.holdout.column("item")
     outside = (stocked > 0) & ~known.mask[stocked]
     recall = start.plan.summarise(sums)["recall@20"]
