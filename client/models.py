@@ -18,7 +18,6 @@ from client.prepared import PreparedConsumers
 from client.site import Site
 from client.tasks.half import half_of
 from common.errors import ConfigError
-from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE
 from common.run import PerformanceSettings, RunConfig, RunPlan
 
 if TYPE_CHECKING:
@@ -70,16 +69,18 @@ def site_model(site: Site, plan: RunPlan) -> SiteModel:
     return _cached_model(plan, site.prepared(plan).mask.tobytes())
 
 
-def make_batcher(sequences: ConsumerSequences, config: RunConfig, side: str = TRAIN_SIDE) -> Batcher:
+def make_batcher(sequences: ConsumerSequences, config: RunConfig, side: str = "") -> Batcher:
     """Batches of rows with every target that the run's task asks for.
 
-    ``side``: the part that the rows are of; where a run is cut in time, the other two are asked from their dates on.
+    ``side``: the part that the rows are of, empty for training; where a run is cut in time, the other two are asked from their
+    dates on.
     """
     from common.model import Batcher
+    from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE
 
     targets, dates = half_of(config.task).row_targets(config, sequences), config.training.dates_us
     asked = None
-    if dates is not None and side != TRAIN_SIDE:
+    if dates is not None and side not in ("", TRAIN_SIDE):
         asked = sequences.timestamps >= dates[side == HOLDOUT_SIDE]
     return Batcher(sequences, list(config.model.heads), targets, config.model.targets, asked)
 

@@ -26,7 +26,6 @@ from client.personal.tuning import Say, Scores, measured
 from client.personal.verdict import ALONE, PERSONAL, SHARED, Verdict, clearly_better, compare
 from common.data import ConsumerSequences
 from common.model import STEP_HEADS, Batcher, FlatParameters, SequenceModel, StockedModel, Vector
-from common.privacy import HOLDOUT_SIDE
 from common.tasks.metric_sums import metric_names
 
 TUNED = "tuned"
@@ -78,13 +77,15 @@ class Workshop:
     """One site's work: rows in the item ids of its personal model, and candidates measured on the same consumers."""
 
     def __init__(self, start: SharedStart, own: OwnConsumers, say: Say) -> None:
+        from common.privacy import TRAIN_SIDE, VALIDATION_SIDE
+
         self.start, self.say, self.config = start, say, start.plan.config
         self.mask = start.rows_with(_joined(*own.train))
         self.rows, self.model = start.network(self.mask, start.vector)
         self.fit, self.choose, self.holdout = (
             localize(part, self.rows) for part in (own.fit, own.choose, own.holdout)
         )
-        self.chosen_by = own.chosen_by
+        self.chosen_by = VALIDATION_SIDE if own.validation else TRAIN_SIDE
         self.steps = [head for head in self.config.model.heads if head in STEP_HEADS]
         self.names = metric_names(list(self.config.model.heads))
         known = np.zeros(len(self.rows.rows), dtype=np.bool_)
@@ -166,6 +167,8 @@ class Workshop:
 
     def holdout_table(self, model: SequenceModel) -> Scores:
         """Metrics of each held-out consumer."""
+        from common.privacy import HOLDOUT_SIDE
+
         return measured(model, self.batcher(self.holdout, HOLDOUT_SIDE))
 
 

@@ -21,7 +21,6 @@ from common.model import (
     item_rows,
     layout_of,
 )
-from common.privacy import TRAIN_SIDE, VALIDATION_SIDE
 from common.run import RunPlan
 
 FEWEST = 20  # consumers with an answer, on each side, below which nothing can be said
@@ -63,13 +62,13 @@ class SharedStart:
 class OwnConsumers:
     """A site's rows with the catalogue's item ids: to learn from (``fit``), to choose by, and to report on, each apart.
 
-    ``chosen_by``: the part of the run's split that ``choose`` is of.
+    ``validation``: those to choose by are the run's validation part, no slice of its training rows.
     """
 
     fit: ConsumerSequences
     choose: ConsumerSequences
     holdout: ConsumerSequences
-    chosen_by: str = TRAIN_SIDE
+    validation: bool = False
 
     @staticmethod
     def of(sides: Sides, key: bytes) -> OwnConsumers:
@@ -85,7 +84,7 @@ class OwnConsumers:
                 hint=f"{4 * FEWEST} and {FEWEST} are needed; the shared model as it is serves a site of any size",
             )
         if len(sides.validation) >= wanted:
-            return OwnConsumers(train, sides.validation, holdout, VALIDATION_SIDE)
+            return OwnConsumers(train, sides.validation, holdout, validation=True)
         apart = hashlib.sha256(b"fedcart/choosing-slice/1\0" + key).digest()
         chosen = holdout_mask(train.consumers, apart, wanted / count)
         return OwnConsumers(train.take(~chosen), train.take(chosen), holdout)
