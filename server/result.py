@@ -98,6 +98,6 @@ def result_of_run(folder: RunFolder, plan: RunPlan, outcome: Outcome) -> Result:
     chosen = {"rounds": best.rounds, "which": BEST, "chosen_by": metric, "value": best.value, "bar": best.bar}
     remark = (
         f"the model after round {best.rounds} is better than the last by more than chance: {metric} "
-        f"{best.value:.3f} ± {best.bar:.3f}; it lies in {folder.best_model.name}/"
+        f"{best.value:.3f} ± {best.bar:.3f} where the run chooses; it lies in {folder.best_model.name}/"
     )
     return Result(last, facts, best.vector, facts | chosen, remark)

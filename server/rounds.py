@@ -179,7 +179,7 @@ def release_series(run: Run, state: ServerState) -> RoundRecord:
 
 
 def evaluate(run: Run, state: ServerState) -> RoundRecord | None:
-    """Ask for metric sums of the averaged model on the hold-outs: the released result of the run."""
+    """Ask for metric sums of the averaged model on those held-out consumers by whom nothing was chosen: the released result."""
     if not run.plan.evaluates:
         return None
     started, number = time.monotonic(), state.round + 1

@@ -115,7 +115,7 @@ def a_run_may_pass_its_plan(patch: Patch) -> None:
 
 def consumers_may_change_sides(patch: Patch) -> None:
     patch.setattr(guard, "check_split", lambda _state, _proposal: None)
-    patch.setattr(replay.Replay, "_bind_split", lambda _self, _holdout, _key: None)
+    patch.setattr(replay.Replay, "_bind_split", lambda _self, _holdout, _key, _validation: None)
 
 
 def what_ran_is_not_compared(patch: Patch) -> None:
