@@ -120,7 +120,8 @@ def measure(job: tuple[str, str, str, float], passing: Path, *, smoke: bool) -> 
     chosen = WITHOUT_NOISE if kind == "bounds" else SCHEDULES[schedule]
     privacy = {**chosen.get("privacy", {}), **({"epsilon": epsilon} if kind == "run" else {})}
     settings = {**tree, **{k: v for k, v in chosen.items() if k != "privacy"}, "privacy": privacy}
-    small = ["training.rounds=1", "training.local_steps=2"] if smoke else []
+    quarter = max(1, build_config(settings).training.rounds // 4)
+    small = ["training.rounds=1", "training.local_steps=2"] if smoke else [f"oracle_every={quarter}"]
     with tempfile.TemporaryDirectory(dir=passing) as name:
         out = Path(name) / "run"
         summary = simulate(
