@@ -46,6 +46,11 @@ def deciding_metric(plan: RunPlan) -> str:
     return plan.task.primary if plan.task.primary in names else "loss"
 
 
+def has_bar(plan: RunPlan, metric: str) -> bool:
+    """Whether a released figure is a mean over held-out consumers, whose bar follows from the public noise."""
+    return metric in plan.metrics and COUNT in plan.metrics and not plan.derived("train")
+
+
 def counted(plan: RunPlan, sums: NDArray[np.float64] | None) -> dict[str, float]:
     """The released, noised number of held-out consumers of whom a round's figures are means; empty where none are."""
     if sums is None or plan.metrics[:1] != (COUNT,):

@@ -120,6 +120,16 @@ class SalesTask(Task):
         """WAPE, MASE and RMSE of the model and of the trivial forecasts."""
         return released_figures(sums, config.sales.quantity_bound)
 
+    def forecast(self, plan: Any, own: str = "") -> list[str]:  # noqa: ARG002 - the same for every site
+        """How loud the noise of a release is."""
+        if not plan.noise_multiplier:
+            return ["no noise: quality is bounded by the data only"]
+        sales, scale = plan.config.sales, plan.noise_multiplier * plan.config.privacy.clip
+        return [
+            f"noise of ±{scale * sales.quantity_bound:,.0f} pieces and ±{scale * sales.revenue_bound:,.0f} revenue on every "
+            f"{sales.granularity} of a category at each site: what sells much more than that is learnt from"
+        ]
+
     def approval_rows(self, config: Any) -> list[tuple[str, str]]:
         """What is summed over all consumers, held-out ones included, and released once, in round 0."""
         sales = config.sales

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from common.contribution import EVALUATE, METRICS, TRAIN, UPDATE, Block
 from common.errors import ConfigError
 from common.privacy import HOLDOUT_SIDE, SUB_SCOPES, TRAIN_SIDE, VALIDATION_SIDE, Losses, PrivacyEvent
+from common.tasks.forecast import forecast_lines
 from common.tasks.heads import STEP_HEADS
 from common.tasks.local_steps import local_constants
 from common.tasks.metric_sums import metric_names, metric_sensitivity, summarise
@@ -205,6 +206,10 @@ class Task:
         return summarise(list(config.model.heads), sums)
 
     # words for people
+
+    def forecast(self, plan: Any, own: str = "") -> list[str]:
+        """What to expect of a run, from public numbers, before anything is released; ``own``: the site that reads it."""
+        return forecast_lines(plan, own)
 
     def approval_rows(self, config: Any) -> list[tuple[str, str]]:  # noqa: ARG002
         """What an operator must see before saying yes, beside what holds for every task: (name, text)."""
