@@ -14,8 +14,8 @@ from typing import Any
 
 from common.errors import FedcartError
 from common.run import RunPlan
+from common.tasks import metric_named
 from common.tasks.forecast import LOGS, METRIC as FORECAST, Forecast
-from common.tasks.metrics import metric_named
 
 WORTH = 0.01  # of what training without noise gains: below it a change is not named
 MORE_SITES, LARGER_EPSILON = 4, 2.0
