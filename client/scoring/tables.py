@@ -21,7 +21,7 @@ Columns = dict[str, list[Any]]
 
 @dataclass(frozen=True)
 class NextQuestion:
-    """What is to be predicted next: ``kinds`` of item, category, event (none: all the model has), ``top`` of each."""
+    """What is to be predicted: ``kinds`` of item, category, event, other heads (none: all the model has), ``top`` of each."""
 
     kinds: tuple[str, ...] = ()
     top: int = 20
@@ -78,8 +78,11 @@ def intent_table(
 
 
 def _kinds(shared: SharedModel, wanted: tuple[str, ...]) -> tuple[str, ...]:
-    possible = scoring.available(shared)
-    kinds = wanted or tuple(possible)
+    possible = scoring.answerable(shared)
+    meant: dict[str, tuple[str, ...]] = {head: (what,) for what, head in scoring.WHAT.items()}
+    if shared.plan.task.name not in possible:
+        meant[shared.plan.task.name] = possible
+    kinds = tuple(kind for word in wanted for kind in meant.get(word, (word,))) or possible
     for kind in kinds:
         if kind not in possible:
             raise BadInputError(
