@@ -12,6 +12,12 @@ import cli.show as show
 
 app = typer.Typer(add_completion=False)
 INTENT_WORDS = ("intent", "purchase-intent")
+Task = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", help="next (behaviour), intent (of purchase), or another head that the model has"
+    ),
+]
 _SHOWN_CONSUMERS, _SHOWN_CHOICES = 10, 5
 
 
@@ -21,12 +27,7 @@ _SHOWN_CONSUMERS, _SHOWN_CHOICES = 10, 5
 def predict(
     model: options.Model,
     events: options.Events,
-    task: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME", help="next (behaviour), intent (of purchase), or another head that the model has"
-        ),
-    ] = "next",
+    task: Task = "next",
     top: Annotated[int, typer.Option(metavar="K", help="choices per consumer", min=1, max=1000)] = 20,
     what: Annotated[
         str, typer.Option(metavar="LIST", help="next: of item, category, event; left out: all the model has")

@@ -12,7 +12,7 @@ import client.scoring.predict as scoring
 from client.scoring.consumers import LocalLog
 from client.scoring.model import SharedModel
 from common.data import ConsumerSequences
-from common.errors import BadInputError
+from common.errors import BadInputError, ConfigError
 from common.model import asked_now, row_targets
 from common.tasks import INTENT
 
@@ -27,6 +27,10 @@ class NextQuestion:
     top: int = 20
     exclude_known: bool = False
     consumer: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.top, int) or self.top < 1:
+            raise ConfigError(f"the top {self.top!r} of the choices cannot be shown", hint="1 or more")
 
 
 def next_table(shared: SharedModel, log: LocalLog, asked: NextQuestion) -> tuple[Columns, dict[str, Any]]:
