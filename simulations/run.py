@@ -35,6 +35,7 @@ from common.run import (
     RunFolder,
     RunPlan,
     Summary,
+    require_free,
     seal_run,
 )
 from server.app import make_app
@@ -83,7 +84,7 @@ def simulate(config: RunConfig, out: Path, observer: Observer | None = None, *, 
 
 
 def _prepare(config: RunConfig, out: Path, pool: WorkerPool, observer: Observer) -> _Simulation:
-    RunFolder.require_free(out)
+    require_free(out)
     observer.progress(0, "events", 0, 3)
     world = deal_data(config)
     config = world.config.without(constant_features(world))
