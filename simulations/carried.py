@@ -102,7 +102,7 @@ def _of_model_alone(folder: Path, config: RunConfig, plan: RunPlan) -> dict[str,
     and what its header says was spent before, counts for everybody."""
     try:
         header = json.loads((folder / METADATA_FILE).read_text())["metadata"]
-        made = RunPlan.from_json(json.dumps(header["plan"]))
+        made = RunPlan.from_json(json.dumps(header["plan"], allow_nan=False))
         before = Losses.of(PrivacyEvent(**event) for event in header.get(SPENT_BEFORE, ()))
     except (OSError, ValueError, KeyError, TypeError, FedcartError) as error:
         raise BadInputError(
