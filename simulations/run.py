@@ -43,6 +43,7 @@ from server.result import result_of_run, summarise_run
 from server.rounds import Outcome
 from server.run_setup import make_plan, noise_of, remark_on
 from server.state import ServerState, latest_checkpoint, save_checkpoint
+from simulations.carried import spent_before
 from simulations.engines import run_apps
 from simulations.prepare import constant_features, deal_data, declared, make_federation
 from simulations.reference_runs import reference_runs
@@ -183,10 +184,17 @@ def _finish(run: _Simulation, outcome: Outcome, seconds: float) -> Summary:
     baselines: dict[str, dict[str, float]] = {}
     remarks: list[str] = []
     if outcome.status != FAILED:
-        made = result_of_run(folder, plan, outcome)
-        _job(run.pool, oracle.write_model, str(folder.path), plan.to_json(), made.last.tobytes(), made.facts)
+        made, before = result_of_run(folder, plan, outcome), spent_before(folder, plan)
+        _job(
+            run.pool,
+            oracle.write_model,
+            str(folder.path),
+            plan.to_json(),
+            made.last.tobytes(),
+            made.facts | before,
+        )
         if made.best is not None:
-            told = str(folder.best_model), plan.to_json(), made.best.tobytes(), made.best_facts
+            told = str(folder.best_model), plan.to_json(), made.best.tobytes(), made.best_facts | before
             _job(run.pool, oracle.write_model, *told, str(folder.path))
             remarks.append(made.remark)
         if plan.evaluates:
