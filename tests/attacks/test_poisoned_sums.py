@@ -14,9 +14,9 @@ import common.secagg.client as secagg_client
 import simulations.engines as engines
 from common.audit.verify import verify_path
 from common.contribution import EVALUATE, METRICS, TRAIN, UPDATE
+from common.item_coordinates import ItemCoordinates
 from common.run import COMPLETED, FAILED, IMPLAUSIBLE, RunFolder, RunPlan
 from common.secagg.fixedpoint import slices
-from server.cohort import ItemCoordinates
 from server.plausible import judge
 from simulations.grid import InProcessGrid
 from simulations.run import simulate
