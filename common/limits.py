@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from common.contribution import UPDATE
 from common.item_coordinates import ItemCoordinates, Vector, added_up, divided
 from common.run import RunPlan
-from common.tasks.reach import TAIL, Reach
+from common.tasks import TAIL, Reach
 
 LENGTH, COORDINATE, ROW = "length of the update", "largest coordinate", "longest row of an item"
 SINGLE = 1.001  # what single precision rounds at most, over all steps of a site

@@ -30,6 +30,7 @@ from common.run import (
     SiteRound,
     checked_status,
     model_digest,
+    round_file,
     round_files,
 )
 from server.asking import Asked, Run, ask, gathered, willing
@@ -177,7 +178,7 @@ def release_series(run: Run, state: ServerState) -> RoundRecord:
 
 
 def evaluate(run: Run, state: ServerState) -> RoundRecord | None:
-    """Ask for metric sums of the averaged model on the hold-outs: the released result of the run."""
+    """Ask for metric sums of the averaged model on those held-out consumers by whom nothing was chosen: the released result."""
     if not run.plan.evaluates:
         return None
     started, number = time.monotonic(), state.round + 1
@@ -233,6 +234,8 @@ def _after_cut_off(run: Run, state: ServerState) -> ServerState:
     if not mark or not _was_cut_off(run, state, mark):
         return state
     number = int(mark["round"])
+    for part in (run.folder.evidence, run.folder.proofs):  # of a sum that was made and is in no record
+        round_file(part, number, "json").unlink(missing_ok=True)
     latest = {site: run.book.heads.latest(site) for site in mark["sites"]}
     record = RoundRecord(
         round=number,
@@ -269,7 +272,7 @@ def _is_of(head: SignedAttestation, run: Run, number: int) -> bool:
 
 
 def _epsilon(run: Run) -> dict[str, float]:
-    return {site: epsilon for site, epsilon in run.book.heads.epsilon().items() if site in run.plan.sites}
+    return {site: epsilon for site, epsilon in run.book.epsilon().items() if site in run.plan.sites}
 
 
 def _closing_evaluation(run: Run, state: ServerState) -> RoundRecord | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from client.guard.policy import Proposal
+from client.guard import Proposal
 from common.contribution import TRAIN, Query
 from common.privacy.attestation import SignedAttestation, witness_of
 from common.run import RunPlan, build_config

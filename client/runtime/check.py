@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from client.guard.policy import SitePolicy
+from client.guard import SitePolicy
 from client.runtime.reach import Reached, reach_server
 from client.site import Site, load_site
 from common.deployment import SiteKit
@@ -311,7 +311,7 @@ def _load_source(subject: Subject, settings: SourceSettings, mapping: Mapping | 
 
 
 def _consumers(subject: Subject, count: int) -> Row:
-    from common.tasks.reach import GROWN
+    from common.tasks import GROWN
 
     declared, least = subject.site.file.site.population, subject.policy.min_consumers
     summary = f"{count:,} consumers (this number stays here), declared {declared:,}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -221,6 +221,43 @@ class RoundRecord:
         return RoundRecord(**plain)
 
 
+NEVER_ATTESTED = "never attested"
+
+
+def unattested(records: Iterable[RoundRecord]) -> list[tuple[int, str]]:
+    """(round, site) where a site was asked and did not attest what it cost: it counts as charged. One that refused was not."""
+    return [
+        (record.round, site)
+        for record in records
+        for site, did in record.sites.items()
+        if record.private and site not in record.attestations and did.status not in ENDED
+    ]
+
+
+def never_attested(records: Sequence[RoundRecord]) -> tuple[str, ...]:
+    """Sites that were asked and of which no epsilon is known at all."""
+    known = {site for record in records for site in record.epsilon}
+    return tuple(sorted({site for _, site in unattested(records)} - known))
+
+
+def unattested_words(records: Sequence[RoundRecord]) -> list[str]:
+    """For people: which sites' figures hold more or less than their own words; empty if all attested to the end."""
+    words = []
+    asked: dict[str, list[int]] = {}
+    for number, site in unattested(records):
+        asked.setdefault(site, []).append(number)
+    for site, rounds in sorted(asked.items()):
+        if site in never_attested(records):
+            words.append(
+                f"site {site} was asked and {NEVER_ATTESTED}: what it spent is not known, and in no figure here"
+            )
+            continue
+        last = max((record.round for record in records if site in record.attestations), default=-1)
+        if later := [str(number) for number in rounds if number > last]:
+            words.append(f"site {site} did not attest round {', '.join(later[:6])}: counted as charged")
+    return words
+
+
 Values = dict[str, float]
 
 
@@ -247,6 +284,11 @@ class Summary:
     error: str = ""
     hint: str = ""
     exit_code: int = 0
+
+    @property
+    def all_attested(self) -> bool:
+        """Whether there is an epsilon of every site that was asked."""
+        return not any(NEVER_ATTESTED in note for note in self.notes)
 
     @property
     def completed(self) -> bool:
