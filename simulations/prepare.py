@@ -74,6 +74,7 @@ def _with(data: DataSettings, events: str) -> DataSettings:
 
 def _dealt(config: RunConfig) -> DealtData:
     from common.data import feature_spec
+    from common.data.sharing import require_shared_items, with_hashed_items
     from simulations.pseudonyms import with_random_pseudonyms
 
     log, known, data = _events(config)
@@ -90,17 +91,15 @@ def _dealt(config: RunConfig) -> DealtData:
     catalogue = _renamed(_catalogue(config, known, parts), called)
     spec = feature_spec(catalogue, item_buckets=config.features.item_buckets)
     masks = _masks(config, spec, catalogue, parts)
-    hashed = fitting.with_hashed_items(config, masks) if task_named(config.task).looks_up_items else None
+    hashed = with_hashed_items(config, masks) if task_named(config.task).looks_up_items else None
     if hashed is not None:
         config, catalogue = hashed[0], None
         spec = feature_spec(None, item_buckets=config.features.item_buckets)
         masks = _masks(config, spec, None, parts)
     if task_named(config.task).looks_up_items:
-        from common.data.sharing import require_shared_items
-
         require_shared_items(masks, config.aggregation.min_stockists)
     rows = oracle_of(config.task).encoded(config, parts, spec, catalogue)
-    fitted = [*itemless, *said, *(hashed[1] if hashed else ()), *map(_called, called.items())]
+    fitted = [*itemless, *said, *(hashed[1:] if hashed else ()), *map(_called, called.items())]
     told = {"fitted": fitted, "notes": [*fitted, *parts.notes]}
     return DealtData(config, parts, catalogue, spec, masks, data | told, rows)
 
