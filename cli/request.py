@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ def show_request(kit: SiteKit, request: Request) -> None:
         ("features", _features(plan)),
         *_split_rows(plan),
         *plan.task.approval_rows(config),
+        *_forecast_rows(kit, plan),
         *_privacy_rows(plan),
         *_budget_rows(kit, plan),
     ]
@@ -69,8 +71,20 @@ def plain_request(kit: SiteKit, request: Request) -> dict[str, object]:
         "epsilon_said": plan.config.privacy.epsilon,
         "exceeds": _exceeds(plan),
         "parameters": plan.parameters,
+        "forecast": [text for _, text in _forecast_rows(kit, plan)],
         "budget": _budget(kit, plan),
     }
+
+
+def _forecast_rows(kit: SiteKit, plan: RunPlan) -> list[tuple[str, str]]:
+    """What the run may bring, and what this site has without it, computed here from the plan and this program's own table."""
+    from common.errors import FedcartError
+
+    own = ""
+    with suppress(FedcartError):  # a kit that cannot be read is told of by what needs it
+        own = kit.read().site.name
+    lines = plan.task.forecast(plan, own)
+    return [("expect" if not place else "", line) for place, line in enumerate(lines)]
 
 
 def _budget(kit: SiteKit, plan: RunPlan) -> dict[str, Any] | None:

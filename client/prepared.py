@@ -6,7 +6,6 @@ In a deployment every message is a new process: it maps the file, and reads no m
 from __future__ import annotations
 
 import hashlib
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from common.atomic import private_folder
 from common.deployment import SiteKit
-from common.errors import WorkFailedError
 from common.run import RunConfig, RunPlan
 
 if TYPE_CHECKING:
@@ -91,14 +90,3 @@ def _load(path: Path, _file: int, _changed: int) -> PreparedConsumers:
 
     stored = open_rows(path)
     return PreparedConsumers(stored.sides, stored.mask)
-
-
-def private_folder(path: Path) -> Path:
-    """The folder, made if it is missing, and closed to everybody but its owner. Raises: WorkFailedError."""
-    try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if stat.S_IMODE(path.stat().st_mode) != 0o700:
-            path.chmod(0o700)
-    except OSError as error:
-        raise WorkFailedError(f"cannot keep {path} to its owner: {error.strerror}") from None
-    return path

@@ -17,19 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from client.guard.guard import Guard, open_guard
-from client.guard.policy import SitePolicy
+from client.guard import Guard, SitePolicy, open_guard
 from client.guard.shared_ledger import SharedLedger, shared_ledger
-from client.prepared import (
-    PreparedConsumers,
-    load_prepared,
-    prepared_path,
-    private_folder,
-    split_of,
-    store_sequences,
-)
+from client.prepared import PreparedConsumers, load_prepared, prepared_path, split_of, store_sequences
 from common import VERSION
-from common.atomic import create_atomic, write_atomic
+from common.atomic import create_atomic, private_folder, write_atomic
 from common.contribution import Query
 from common.deployment import SiteFile, SiteKit, open_site_kit
 from common.errors import BadInputError, ConfigError, VerificationError

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import common.wire as wire
-from client.guard.policy import Proposal
+from client.guard import Proposal
 from client.site import Question, Site
 from common.contribution import MAX_QUERY_BYTES, Query
 from common.errors import PolicyRefusedError, RemoteProtocolError, VerificationError

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from common.atomic import write_atomic
 from common.run import RoundRecord, RunFolder, RunPlan
-from common.tasks.metric_sums import COUNT, LOSS_BOUND, metric_sensitivity
-from common.tasks.metrics import metric_named
+from common.tasks import COUNT, LOSS_BOUND, metric_named, metric_sensitivity
 
 Vector = NDArray[np.float32]
 HELD_OUT = "held_out"
@@ -45,6 +44,11 @@ def deciding_metric(plan: RunPlan) -> str:
     if COUNT not in names or plan.derived("train"):
         return ""
     return plan.task.primary if plan.task.primary in names else "loss"
+
+
+def has_bar(plan: RunPlan, metric: str) -> bool:
+    """Whether a released figure is a mean over held-out consumers, whose bar follows from the public noise."""
+    return metric in plan.metrics and COUNT in plan.metrics and not plan.derived("train")
 
 
 def counted(plan: RunPlan, sums: NDArray[np.float64] | None) -> dict[str, float]:

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from common.privacy import calibrate_noise, delta_remark
 from common.run import RunConfig, RunPlan
-from common.tasks.registry import task_named
+from common.tasks import task_named
 
 if TYPE_CHECKING:
     from common.data import FeatureSpec

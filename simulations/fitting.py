@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.errors import BadInputError
 from common.run import RunConfig
-from common.tasks.heads import STEP_HEADS
-from common.tasks.registry import task_named
+from common.tasks import STEP_HEADS, task_named
 
 if TYPE_CHECKING:
     from common.data import EventLog

@@ -16,13 +16,13 @@ import tomli_w
 from numpy.typing import NDArray
 
 import simulations.fitting as fitting
-from client.guard.policy import SitePolicy
+from client.guard import SitePolicy
 from common.atomic import write_atomic
 from common.deployment import Kits, SiteKit
 from common.errors import ConfigError
 from common.plain_text import shown
 from common.run import DataSettings, RunConfig, RunFolder, RunPlan, SiteFacts
-from common.tasks.registry import task_named
+from common.tasks import task_named
 from common.trust import Identity, Roster
 from simulations.carried import begin_ledger, carried_from
 from simulations.tasks.half import oracle_of

@@ -36,7 +36,7 @@ from common.privacy import (
     round_up,
     rounds_left,
 )
-from common.run import ENDED, RoundRecord, RunFolder
+from common.run import RoundRecord, RunFolder, unattested
 
 ATTESTED = "attested"
 POST_PROCESSING = "post-processing of the release"
@@ -124,9 +124,10 @@ def _with_population(site: SiteAudit, where: Records) -> SiteAudit:
 def _not_attested(records: Iterable[RoundRecord], known: Collection[str]) -> Iterable[NotAttested]:
     """Invited sites without an attestation and without a ledger here. One that refused was not charged."""
     for record in records:
-        for name, did in record.sites.items():
-            if record.private and name not in (*record.attestations, *known) and did.status not in ENDED:
-                yield NotAttested(name, record.round, f"{did.status} {did.reason}".strip())
+        for number, name in unattested([record]):
+            if name not in known:
+                did = record.sites[name]
+                yield NotAttested(name, number, f"{did.status} {did.reason}".strip())
 
 
 _SIDE_WORDS = {TRAIN_SIDE: "", VALIDATION_SIDE: "validation ", HOLDOUT_SIDE: "hold-out "}

@@ -15,7 +15,7 @@ from common.atomic import write_atomic
 from common.contribution import EVALUATE, STATISTICS
 from common.errors import ConfigError, PolicyRefusedError
 from common.privacy import TRAIN_SIDE, PrivacyEvent
-from common.tasks.registry import TASKS
+from common.tasks import TASKS
 
 # In which direction a rule allows more. A test asks that every rule is in one of the three.
 ALLOWS_MORE_ABOVE = frozenset({

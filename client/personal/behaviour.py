@@ -26,7 +26,7 @@ from client.personal.tuning import Say, Scores, measured
 from client.personal.verdict import ALONE, PERSONAL, SHARED, Verdict, clearly_better, compare
 from common.data import ConsumerSequences
 from common.model import STEP_HEADS, Batcher, FlatParameters, SequenceModel, StockedModel, Vector
-from common.tasks.metric_sums import metric_names
+from common.tasks import metric_names
 
 TUNED = "tuned"
 COMPARED = ("recall@20", "mrr@20", "event_accuracy", "category_accuracy")

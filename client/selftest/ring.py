@@ -102,7 +102,7 @@ def _residuals(scratch: people.Scratch, number: int) -> tuple[Vector, Vector]:
     deviation = NOISE[0] * people.CLIP * (1 + rounding_slack(constants.expected_batch)) / divisor
     there = rows.expand(np.ones(len(total), dtype=np.float32)) > 0
     exact = metric_sums(*measured_of(site, plan, model, TRAIN))
-    from common.tasks.metric_sums import metric_sensitivity
+    from common.tasks import metric_sensitivity
 
     scale = NOISE[1] * metric_sensitivity(list(plan.config.model.heads))
     return ((parts[UPDATE] - local) / deviation)[there], (parts[METRICS] - exact) / scale

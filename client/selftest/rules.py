@@ -11,8 +11,7 @@ from typing import Any
 import client.selftest.account as account
 import client.selftest.report as report
 import common.privacy.accountant as accounting
-from client.guard.guard import Guard
-from client.guard.policy import Proposal
+from client.guard import Guard, Proposal
 from client.selftest.report import Check
 from common.errors import FedcartError
 from common.privacy import HOLDOUT_SIDE, SUB_SCOPES, TRAIN_SIDE, Charge, Losses, PrivacyEvent

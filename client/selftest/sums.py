@@ -15,7 +15,7 @@ import client.training.evaluation as evaluation
 import client.training.trainer as trainers
 from client.selftest.report import Check, Vector
 from common.privacy import SUB_SCOPES
-from common.tasks.metric_sums import LOSS_BOUND, metric_sensitivity
+from common.tasks import LOSS_BOUND, metric_sensitivity
 from common.trust.randomness import PrivateStream
 
 SIGMA = 2.0

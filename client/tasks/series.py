@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from client.guard.outbox import outbox_digest
-from client.prepared import private_folder
+from client.guard import outbox_digest
 from client.site import Site
 from client.tasks.purchases import Purchases, joined_purchases, purchases_of
 from client.training.gaussian import GaussianMechanism, Noise
-from common.atomic import write_atomic
+from common.atomic import private_folder, write_atomic
 from common.contribution import SERIES, STATISTICS, Release
 from common.errors import BadInputError, ConfigError, VerificationError
 from common.privacy import sides_of

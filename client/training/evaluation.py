@@ -15,7 +15,7 @@ from common.contribution import METRICS, Release
 from common.errors import ConfigError
 from common.model import Batcher, SequenceModel, consumer_metrics
 from common.privacy import HOLDOUT_SIDE
-from common.tasks.metric_sums import metric_names, metric_sensitivity
+from common.tasks import metric_names, metric_sensitivity
 from common.trust.randomness import RandomStream
 
 _last_sums: WeakKeyDictionary[Batcher, tuple[bytes, NDArray[np.float64]]] = WeakKeyDictionary()

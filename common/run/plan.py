@@ -28,11 +28,11 @@ from common.contribution import MAX_PLAN_LENGTH, TRAIN, Block
 from common.errors import BadInputError, ConfigError
 from common.plain_text import require_word
 from common.privacy import MAX_NOISE, MIN_NOISE, PrivacyEvent
-from common.run.config import RunConfig, build_config
+from common.run.config import RunConfig
+from common.run.loading import build_config
 from common.secagg.params import MAX_SITES
 from common.strict_json import fields_of, read
-from common.tasks.registry import task_named
-from common.tasks.task import Measured, Task
+from common.tasks import Measured, Task, task_named
 from common.trust import check_name
 
 PROPOSAL = b"fedcart/proposal/1\0"  # before the digest of a plan, in what the coordinator signs

@@ -21,16 +21,17 @@ from numpy.typing import NDArray
 from common.contribution import EVALUATE, METRICS, TRAIN, UPDATE, Block
 from common.errors import ConfigError
 from common.privacy import HOLDOUT_SIDE, SUB_SCOPES, TRAIN_SIDE, VALIDATION_SIDE, Losses, PrivacyEvent
+from common.tasks.forecast import forecast_lines
 from common.tasks.heads import STEP_HEADS
-from common.tasks.local_steps import Reach, local_constants, most_consumers, reach
+from common.tasks.local_steps import local_constants
 from common.tasks.metric_sums import metric_names, metric_sensitivity, summarise
+from common.tasks.reach import TAIL as TAIL, Reach, most_consumers, reach
 
 Calibrate = Callable[[float, float, float, int], float]
 """(epsilon, delta, sampling rate, steps) -> noise multiplier."""
 
 _RING = 2**31
 _UPDATE_CLIP = 4.0
-TAIL = 8.0  # standard deviations that noise never has
 _LEAST_CLOSING_NOISE = 1.0  # what sites ask for unless they say otherwise: policy.toml, evaluation_noise_min
 
 
@@ -181,12 +182,12 @@ class Task:
         metrics = Block(METRICS, len(self.metrics(plan.config)), bound, bits(cohort, bound))
         return tuple(block for block in (update, metrics) if block.length)
 
-    def reach(self, plan: Any, site: str) -> Reach:
-        """How far an honest update of a site can go, by public constants."""
+    def reach(self, plan: Any, site: str, parameters: int) -> Reach:
+        """How far an honest update of a site can go whose own model has so many ``parameters``, by public constants."""
         constants = local_constants(
             plan.config, plan.population(site), plan.cohort, plan.noise_multiplier, plan.signal
         )
-        return reach(constants, plan.parameters)
+        return reach(constants, parameters)
 
     def legal(self, plan: Any, kind: str, sites: Sequence[str]) -> dict[str, Legal]:
         """Bounds of every coordinate of each block beside the update, in a sum over these sites."""
@@ -205,6 +206,10 @@ class Task:
         return summarise(list(config.model.heads), sums)
 
     # words for people
+
+    def forecast(self, plan: Any, own: str = "") -> list[str]:
+        """What to expect of a run, from public numbers, before anything is released; ``own``: the site that reads it."""
+        return forecast_lines(plan, own)
 
     def approval_rows(self, config: Any) -> list[tuple[str, str]]:  # noqa: ARG002
         """What an operator must see before saying yes, beside what holds for every task: (name, text)."""

@@ -105,9 +105,9 @@ def train_alone(kits: list[str], plan: RunPlan, noise_multiplier: float) -> list
     return [float(value) for value in sums]
 
 
-def expectation(_plan: RunPlan, signal: float, steps: int) -> str:
-    """What to expect of a run at this signal, see ``words_of_signal``."""
-    return words_of_signal(signal, steps)
+def expectation(plan: RunPlan, _signal: float = 0.0, _steps: int = 0) -> str:
+    """The task's forecast, a line each."""
+    return "\n".join(plan.task.forecast(plan))
 
 
 def assumptions(_config: RunConfig) -> list[str]:
@@ -122,31 +122,7 @@ def remarks(record: RoundRecord, others: dict[str, dict[str, float]]) -> list[st
     if not better:
         return []
     best = max(better, key=better.__getitem__)
-    return [
-        f"the model ({_NEXT_ITEM} {model:.3f}) is below the trivial baseline {best} ({better[best]:.3f}): "
-        "more consumers, a larger epsilon or more rounds are needed"
-    ]
-
-
-def words_of_signal(signal: float, steps: int) -> str:
-    """What to expect of a run at this signal.
-
-    A rule of thumb, not a measurement: the steps follow the design's figures for the next item of eight sites
-    with 100 private steps in all, and other data will differ.
-    """
-    if math.isinf(signal):
-        return "no noise: quality is bounded by the data only"
-    scaled = signal * math.sqrt(steps / 100)
-    for limit, verdict in (
-        (200, "very weak: little more than the model gives untrained, through its copy path"),
-        (430, "weak: a small part of what training without noise would gain"),
-        (1_000, "fair: about half of what training without noise would gain"),
-        (2_000, "useful: most of what training without noise would gain"),
-        (5_000, "good: close to training without noise"),
-    ):
-        if scaled < limit:
-            return verdict
-    return "very good: hardly to be told from training without noise"
+    return [f"the model ({_NEXT_ITEM} {model:.3f}) is below the trivial baseline {best} ({better[best]:.3f})"]
 
 
 def whole_model(plan: RunPlan) -> SequenceModel:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.guard.policy import Proposal
+from client.guard import Proposal
 from common.errors import BudgetExhaustedError
 from common.privacy.accountant import ScopeAccountant
 from common.privacy.attestation import Attestation

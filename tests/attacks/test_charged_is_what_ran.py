@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from client import answers, session
-from client.guard.reservation import ChargedError
+from client.guard import ChargedError
 from client.site import Site
 from client.tasks import series
 from client.tasks.purchases import Purchases
@@ -28,9 +28,10 @@ from common.model.heads import public_negatives
 from common.privacy.mechanism import TRAIN_SIDE
 from common.trust import randomness
 from common.trust.randomness import PrivateStream, RandomStream, SeededStream
-from tests.client.test_session import SPEED, Coordinator, coordinator, site  # noqa: F401 - fixtures
+from tests.client.test_session import SPEED, coordinator, site  # noqa: F401 - fixtures
 from tests.common.run.test_plan import make_plan
 from tests.dpsgd_samples import batcher_of, model_of
+from tests.scripted_coordinator import Coordinator
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 

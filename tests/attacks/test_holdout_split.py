@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from client.guard.guard import Guard
+from client.guard import Guard
 from client.guard.recovery import recover_guard
 from common.audit.verify import verify_path
 from common.errors import PolicyRefusedError

@@ -13,7 +13,7 @@ import pytest
 from cli.main import main
 from cli.report.audit_page import render_audit
 from cli.report.audit_view import Audit, read_audit
-from client.guard.guard import open_guard
+from client.guard import open_guard
 from common.privacy.mechanism import PrivacyEvent
 from common.run.files import RunFolder
 from common.trust.identity import Identity

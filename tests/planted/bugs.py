@@ -28,7 +28,7 @@ from client.tasks.purchases import Purchases
 from client.training.dpsgd.records import Outer, Picked, Summed
 from client.training.gaussian import GaussianMechanism
 from common.privacy.mechanism import TRAIN_SIDE
-from common.tasks.task import Task
+from common.tasks import Task
 from tests.planted import account_bugs, draw_bugs, more_bugs, sum_bugs
 from tests.planted.bug import CHARGED, CLIPPED, DRAWS, EXACT, GUARD, KNOWN, LATER, Bug, Patch, change_noise
 
@@ -289,14 +289,12 @@ def forfeit_gives_back(patch: Patch) -> None:
 
 
 def voids_without_end(patch: Patch) -> None:
-    true = guard.Guard._void
+    true = guard.closing
 
-    def free(self: Any, reservations: Any, reason: str) -> None:
-        kept, self._policy = self._policy, self._policy.model_copy(update={"voids_max": 10_000})
-        true(self, reservations, reason)
-        self._policy = kept
+    def free(state: Any, reservation: Any, _voids_max: int, **rest: Any) -> Any:
+        return true(state, reservation, 10_000, **rest)
 
-    patch.setattr(guard.Guard, "_void", free)
+    patch.setattr(guard, "closing", free)
 
 
 def evaluation_charged_to_the_training_side(patch: Patch) -> None:

@@ -17,7 +17,7 @@ from common.model.metrics import consumer_metrics, expected_ranks
 from common.model.parameters import FlatParameters
 from common.model.targets import purchase_intent
 from common.privacy.mechanism import HOLDOUT_SIDE
-from common.tasks.metric_sums import histogram_auc, metric_names, metric_sensitivity, summarise
+from common.tasks import histogram_auc, metric_names, metric_sensitivity, summarise
 from common.trust.randomness import PrivateStream, SeededStream
 from tests.common.model.tiny_market import SIZES, random_sequences, sequences_of, small_model
 from tests.intent_samples import asked_rows

@@ -12,7 +12,7 @@ from common.contribution import EVALUATE, METRICS, TRAIN, UPDATE
 from common.errors import ConfigError
 from common.privacy.mechanism import HOLDOUT_SIDE, TRAIN_SIDE, VALIDATION_SIDE
 from common.run import RunPlan, build_config
-from common.tasks.local_steps import default_learning_rate
+from common.tasks import default_learning_rate
 
 
 def make_plan(populations: tuple[tuple[str, int], ...] = (("a", 1024), ("b", 256)), **settings: object) -> RunPlan:
