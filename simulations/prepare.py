@@ -28,7 +28,7 @@ from simulations.carried import begin_ledger, carried_from
 from simulations.tasks.half import oracle_of
 
 if TYPE_CHECKING:
-    from common.data import Catalogue, ConsumerSequences, FeatureSpec
+    from common.data import Catalogue, CleaningReport, ConsumerSequences, EventLog, FeatureSpec
     from simulations.partition import Partition
 
 COORDINATOR_NAME = "coordinator"
@@ -113,15 +113,11 @@ def _masks(
 
 
 def _events(config: RunConfig) -> tuple[Any, Catalogue | None, dict[str, Any]]:
-    from common.data import load_events, said_of
-
     settings = config.data
     if settings.events:
         column = "" if settings.split_by in ("consumers", "items", "site") else settings.split_by
         secret = hashlib.sha256(f"fedcart/simulation/{config.seed}".encode()).digest()
-        log, report = load_events(
-            settings.events, settings.format, secret=secret, site_column=column, said=said_of(settings.map)
-        )
+        log, report = _read(settings, column, secret)
         return log, None, {"source": Path(settings.events).name, "events": len(log), "cleaning": report.to_json()}
     if settings.synthetic == "rows":
         from simulations.plain_rows import RowsSpec, generate_rows
@@ -144,6 +140,16 @@ def _events(config: RunConfig) -> tuple[Any, Catalogue | None, dict[str, Any]]:
         market.catalogue,
         {"source": "synthetic marketplace", "events": len(market.log), **asdict(spec)},
     )
+
+
+def _read(settings: DataSettings, site_column: str, secret: bytes) -> tuple[EventLog, CleaningReport]:
+    """The log of a file, its lines on disk until they are in order: what is in memory is the log once, not thrice."""
+    from common.data import joined, said_of
+    from common.data.store.logs import OpenedLog, Tally
+
+    tally = Tally()
+    opened = OpenedLog.of(settings.events, settings.format, site_column=site_column, said=said_of(settings.map))
+    return joined(opened.pieces(secret, tally)), opened.report(tally)
 
 
 def _catalogue(config: RunConfig, known: Catalogue | None, dealt: Partition) -> Catalogue | None:
