@@ -18,6 +18,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,9 +187,10 @@ def _alone(folder: RunFolder, *, smoke: bool) -> Iterator[Cell]:
     name = max(plan.populations, key=lambda pair: pair[1])[0]
     site = load_site(folder.path / "sites" / name, simulated=True)
     known = site.prepared(plan)
-    sizes = sorted({min(size, len(known.train)) for size in ((200,) if smoke else SIZES)})
+    train = known.sides.train
+    sizes = sorted({min(size, len(train)) for size in ((200,) if smoke else SIZES)})
     for size in sizes:
-        own = OwnConsumers.of(known.train.take(np.arange(size)), known.holdout, site.secret())
+        own = OwnConsumers.of(replace(known.sides, train=train.take(np.arange(size))), site.secret())
         with one_thread():
             shop = Workshop(SharedStart(plan, folder.initial(), known.mask), own, lambda *_: None)
             model = shop.served(shop.finished(shop.candidate(ALONE, shop.trained(ALONE))))
