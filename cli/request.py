@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,10 @@ def plain_request(kit: SiteKit, request: Request) -> dict[str, object]:
 
 def _forecast_rows(kit: SiteKit, plan: RunPlan) -> list[tuple[str, str]]:
     """What the run may bring, and what this site has without it, computed here from the plan and this program's own table."""
-    lines = plan.task.forecast(plan, kit.read().site.name)
+    own = ""
+    with suppress(FedcartError):  # a site.toml that cannot be read is told of where the budget stands
+        own = kit.read().site.name
+    lines = plan.task.forecast(plan, own)
     return [("expect" if not place else "", line) for place, line in enumerate(lines)]
 
 
