@@ -172,6 +172,10 @@ def test_trees_of_every_ask_learn_from_each_moment_and_read_nothing_behind_it():
     assert len(table) == 4
     np.testing.assert_array_equal(found[0][0], found[1][0])  # the last event of the first is behind all moments
     assert sorted(found[1][1].tolist()) == [0.0, 1.0, 1.0, 1.0]
+    third = sequences_of([[1, 2, 9, 4], [4, 5]], event=[[VIEW, VIEW, VIEW, VIEW], [VIEW, BUY]])
+    earlier = every_ask(third, row_targets(asked, third))[0]
+    np.testing.assert_array_equal(earlier[:2], table[:2])  # asked before the third event
+    assert not np.array_equal(earlier, table)
 
 
 def test_the_last_of_the_moments_is_the_one_that_is_judged():
