@@ -30,7 +30,7 @@ from common.run import (
     RunFolder,
     Summary,
 )
-from common.tasks.metrics import IN_ROUNDS, in_order, metric_named
+from common.tasks import IN_ROUNDS, in_order, metric_named
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -349,7 +349,10 @@ def closing_lines(summary: Summary, config: RunConfig) -> list[str]:
         target = f"target {config.privacy.epsilon:g} at δ = {config.privacy.delta:g}"
         if worst > config.privacy.epsilon * (1 + 1e-3):
             target = f"this run's own {target}, the rest was spent before it"
-        where = "at every site" if min(summary.epsilon.values()) == worst else f"at {escape(site)}, the most"
+        every = (
+            "at every site" if summary.all_attested else f"at each of {len(summary.epsilon)} sites that attested"
+        )
+        where = every if min(summary.epsilon.values()) == worst else f"at {escape(site)}, the most"
         lines.append(f"ε spent      {show.epsilon(worst)} {where}; {target} [dim](public, from signed ledgers)[/]")
     if not summary.private:
         lines.append("[bold yellow]NOT PRIVATE[/]  no differential privacy in this run")

@@ -21,10 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from client.prepared import private_folder
 from client.site import Site
 from client.verification import check_plan
-from common.atomic import disk_errors, sync_directory, write_atomic
+from common.atomic import disk_errors, private_folder, sync_directory, write_atomic
 from common.errors import BadInputError, FedcartError, VerificationError
 from common.model_files import MAX_HEADER_BYTES, read_document, signer_of, verify_document
 from common.run import CATALOGUE_FILE, MASKS_FILE, METADATA_FILE, WEIGHTS_FILE, Delivery, RunPlan

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import common.wire as wire
-from client.guard.policy import Proposal
+from client.guard import Proposal
 from client.site import Question, Site
 from common.contribution import MAX_QUERY_BYTES, Query
 from common.errors import PolicyRefusedError, RemoteProtocolError, VerificationError
@@ -112,6 +112,7 @@ def proposal_of(site: Site, question: Question, params: Params | PlainParams | N
         secure=secure is not None,
         holdout=config.privacy.holdout,
         split_key=site.split_key(),
+        validation=config.privacy.validation,
         run_events=plan.total_events(),
         learning_rate=config.training.learning_rate or RECIPE_RATE,
         weight_ratio=max(declared for _, declared in plan.populations) / plan.population(site.name),

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.errors import ConfigError
-from common.tasks.heads import STEP_HEADS
-from common.tasks.registry import TASKS
+from common.tasks import STEP_HEADS, TASKS
 
 ENCODERS_GROUP, HEADS_GROUP = "fedcart.encoders", "fedcart.heads"
 OWN_ENCODERS = ("lstm", "gru")

@@ -36,19 +36,27 @@ class ItemCoordinates:
     item_of: NDArray[np.int32]
     masks: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
+    def coordinates_of(self, site: str) -> int:
+        """How many coordinates the site's own model has: those of no item, the rows of its mask, and row 0 in any case."""
+        if not self.masks:
+            return len(self.item_of)
+        kept = self.masks[site].copy()
+        kept[0] = True
+        return int(np.count_nonzero((self.item_of < 0) | kept[self.item_of]))
+
 
 def mean_update(
     total: NDArray[np.float64], survivors: Sequence[str], plan: RunPlan, rows: ItemCoordinates | None
-) -> NDArray[np.float32]:
+) -> NDArray[np.float64]:
     """Weighted mean of the survivors' updates from their weighted sum.
 
     An item's row is divided by the weights of the survivors that stock it: dividing by all of them
     would shrink what few sites know, while every site's noise stays.
 
-    Shapes: ``total: float64[d]`` -> ``float32[d]``.
+    Shapes: ``total: float64[d]`` -> ``float64[d]``.
     """
     weights = {site: plan.weight(site) for site in survivors}
-    return np.asarray(divided(total, added_up(weights, len(total), rows)), dtype=np.float32)
+    return divided(total, added_up(weights, len(total), rows))
 
 
 def added_up(

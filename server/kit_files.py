@@ -9,7 +9,7 @@ import tomli_w
 from common.deployment import Federation, FederationPins, SiteEntry
 from common.privacy import USUAL_DELTA, delta_for
 from common.run import CATALOGUE_FILE
-from common.tasks.registry import TASKS
+from common.tasks import TASKS
 
 
 def site_toml(site: SiteEntry, federation: Federation, pins: FederationPins) -> str:

@@ -15,7 +15,7 @@ from common.deployment import CoordinatorKit
 from common.errors import BadInputError, ConfigError
 from common.privacy import delta_for
 from common.run import RunConfig, RunFolder, RunPlan, build_config, read_toml
-from common.tasks.registry import task_named
+from common.tasks import task_named
 from common.tasks.sales_series import catalogue_categories
 from common.trust import Roster
 from server.run_setup import make_plan

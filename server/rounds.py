@@ -14,7 +14,7 @@ from itertools import takewhile
 from typing import Any
 
 import server.strategy as strategy
-from common.contribution import EVALUATE, METRICS, SERIES, STATISTICS, TRAIN, UPDATE
+from common.contribution import EVALUATE, METRICS, SERIES, STATISTICS, TRAIN
 from common.errors import BadInputError, WorkFailedError
 from common.privacy import SignedAttestation
 from common.run import (
@@ -25,16 +25,17 @@ from common.run import (
     INTERRUPTED,
     PROOFS,
     STOPPED,
+    WHY_SHORTENED,
     RoundRecord,
     SiteRound,
     checked_status,
     model_digest,
+    round_file,
     round_files,
 )
 from server.asking import Asked, Run, ask, gathered, willing
 from server.best import counted, note_measured
 from server.blame import excluded
-from server.cohort import mean_update
 from server.market import market_series
 from server.plausible import REFUSED_IN_A_ROW
 from server.secure_sum import SumOutcome
@@ -131,9 +132,9 @@ def run_round(run: Run, state: ServerState) -> tuple[ServerState, RoundRecord]:
     outcome = asked.outcome
     after = replace(state, round=number)
     if not outcome.aborted:
-        update = mean_update(outcome.blocks[UPDATE], outcome.survivors, run.plan, run.rows)
+        _say_what_is_unusual(run, asked)
         steps = run.plan.config.training.local_steps
-        after = strategy.apply(state, update, run.plan.config.strategy, steps)
+        after = strategy.apply(state, asked.judged.update, run.plan.config.strategy, steps)
     released = _released(run, outcome)
     after = replace(
         after,
@@ -154,6 +155,14 @@ def run_round(run: Run, state: ServerState) -> tuple[ServerState, RoundRecord]:
     return after, record
 
 
+def _say_what_is_unusual(run: Run, asked: Asked) -> None:
+    """Say once in a run that an update was shortened; the records say it of every round."""
+    if asked.judged.unusual and not any(record.shortened for record in run.folder.metrics()):
+        run.observer.note(
+            f"round {asked.query.round}: {asked.judged.shortened}: {WHY_SHORTENED}; further ones are in the records"
+        )
+
+
 def release_series(run: Run, state: ServerState) -> RoundRecord:
     """Round 0 of a sales run: every site releases its noised series once; the sum is the market's series.
 
@@ -170,7 +179,7 @@ def release_series(run: Run, state: ServerState) -> RoundRecord:
 
 
 def evaluate(run: Run, state: ServerState) -> RoundRecord | None:
-    """Ask for metric sums of the averaged model on the hold-outs: the released result of the run."""
+    """Ask for metric sums of the averaged model on those held-out consumers by whom nothing was chosen: the released result."""
     if not run.plan.evaluates:
         return None
     started, number = time.monotonic(), state.round + 1
@@ -226,6 +235,8 @@ def _after_cut_off(run: Run, state: ServerState) -> ServerState:
     if not mark or not _was_cut_off(run, state, mark):
         return state
     number = int(mark["round"])
+    for part in (run.folder.evidence, run.folder.proofs):  # of a sum that was made and is in no record
+        round_file(part, number, "json").unlink(missing_ok=True)
     latest = {site: run.book.heads.latest(site) for site in mark["sites"]}
     record = RoundRecord(
         round=number,
@@ -262,7 +273,7 @@ def _is_of(head: SignedAttestation, run: Run, number: int) -> bool:
 
 
 def _epsilon(run: Run) -> dict[str, float]:
-    return {site: epsilon for site, epsilon in run.book.heads.epsilon().items() if site in run.plan.sites}
+    return {site: epsilon for site, epsilon in run.book.epsilon().items() if site in run.plan.sites}
 
 
 def _closing_evaluation(run: Run, state: ServerState) -> RoundRecord | None:
@@ -303,6 +314,7 @@ def _record(run: Run, asked: Asked, released: dict[str, float], seconds: float) 
         heads=dict(asked.heads),
         evidence=evidence,
         plausible=dict(asked.judged.figures),
+        shortened=dict(asked.judged.unusual),
         faults=tuple(asked.blamed.faults),
         proofs=asked.blamed.write(run.folder, number),
     )

@@ -15,8 +15,8 @@ from typing import Any
 import common.tasks.forecast as forecasts
 from common.errors import FedcartError
 from common.run import RunPlan
+from common.tasks import metric_named
 from common.tasks.forecast import LOGS, Forecast
-from common.tasks.metrics import metric_named
 
 WORTH = 0.5  # points on some log: a change that brings less is not named
 MORE_SITES, LARGER_EPSILON = 4, 2.0

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.errors import BadInputError
 from common.run import RunConfig
-from common.tasks.heads import STEP_HEADS
-from common.tasks.registry import task_named
+from common.tasks import STEP_HEADS, task_named
 
 if TYPE_CHECKING:
     import numpy as np
@@ -157,6 +156,32 @@ def with_hashed_items(
     return _changed(config, changed), (
         f"no item of {few} is sold at {needed} sites or more: items are hashed into {BUCKETS:,} buckets that all sites share; "
         "expect little gain on items from federating (or --set aggregation.min_stockists=1: each site trains its own)",
+    )
+
+
+def with_dates(config: RunConfig, parts: Partition) -> tuple[RunConfig, tuple[str, ...]]:
+    """The settings with the dates of a split in time that they leave open: days behind four fifths and nine tenths of the events.
+
+    A deployment declares them. Raises: BadInputError for a log of less than three days.
+    """
+    import numpy as np
+
+    if config.training.split != "time" or config.training.dates_us is not None:
+        return config, ()
+    times = np.sort(np.concatenate([part.log.frame["timestamp"].to_physical().to_numpy() for part in parts.sites]))
+    first, then = (
+        np.datetime64(int(np.quantile(times, share)), "us").astype("datetime64[D]") + 1 for share in (0.8, 0.9)
+    )
+    then = max(then, first + 1)
+    if not np.datetime64(int(times[0]), "us") < first or not then <= np.datetime64(int(times[-1]), "us"):
+        raise BadInputError(
+            "the log is too short to be cut in time: nothing is left to learn from, or to report on",
+            hint="name training.validation_from and training.test_from, or leave training.split = consumer",
+        )
+    dates = {"validation_from": str(first), "test_from": str(then)}
+    return _changed(config, {"training": _changed(config.training, dates)}), (
+        f"cut in time: learnt is what comes before {first}, the run chooses by what comes from then to {then} and reports on what "
+        "comes from then on, each of other consumers",
     )
 
 

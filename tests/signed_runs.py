@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from client.guard.policy import Proposal
+from client.guard import Proposal
 from common.contribution import TRAIN, Query
 from common.privacy.attestation import SignedAttestation, witness_of
 from common.run import RunPlan, build_config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,8 @@ from common import VERSION
 from common.atomic import write_atomic
 from common.pages.charts import Axis, Series, column_chart, line_chart, participation
 from common.pages.rendering import templates
-from common.run import ENDED, RoundRecord, RunFolder
-from common.tasks.metrics import METRICS, in_order, metric_named
-from common.tasks.registry import primary_metric
+from common.run import ENDED, RoundRecord, RunFolder, unattested
+from common.tasks import METRICS, in_order, metric_named, primary_metric
 
 GRID_SITES = 60
 BELOW = "trivial baseline"  # marks the remark that belongs beside the bars
@@ -304,7 +304,7 @@ def _after(record: RoundRecord) -> float:
 
 def _site_rows(story: RunStory) -> list[dict[str, Any]]:
     spent = story.records[-1].epsilon if story.records else {}
-    rows = []
+    rows, silent = [], _silent(story.records)
     for site in story.sites:
         states = [r.sites[site["name"]] for r in story.records if site["name"] in r.sites]
         ended = next((s for s in reversed(states) if s.status in ENDED), None)
@@ -319,12 +319,28 @@ def _site_rows(story: RunStory) -> list[dict[str, Any]]:
                 "epsilon": show.epsilon(spent.get(site["name"])),
                 "remark": ", ".join(
                     part
-                    for part in (site.get("note", ""), f"{ended.status}: {ended.reason}" if ended else "", *faults)
+                    for part in (
+                        site.get("note", ""),
+                        f"{ended.status}: {ended.reason}" if ended else "",
+                        *faults,
+                        *silent.get(site["name"], ()),
+                    )
                     if part
                 ),
             }
         )
     return rows
+
+
+def _silent(records: Iterable[RoundRecord]) -> dict[str, list[str]]:
+    """Of each site, the rounds in which nobody knows what it was charged."""
+    rounds: dict[str, list[str]] = {}
+    for number, site in unattested(records):
+        rounds.setdefault(site, []).append(str(number))
+    return {
+        site: [f"not attested in round {', '.join(numbers[:6])}{' ...' if len(numbers) > 6 else ''}"]
+        for site, numbers in rounds.items()
+    }
 
 
 def _participation(story: RunStory) -> Markup:

@@ -7,8 +7,7 @@ from typing import Any
 import cli.show as show
 from cli.report.facts import RunStory
 from common.run import FAILED
-from common.tasks.metrics import metric_named
-from common.tasks.registry import primary_metric
+from common.tasks import metric_named, primary_metric
 
 Sentence = tuple[str, str, str]  # tone, kind of the numbers, words
 

@@ -14,7 +14,7 @@ on disk before the act it allows, and a RESERVE is voided only after its contrib
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 
 from client.guard.budget import (
@@ -26,6 +26,7 @@ from client.guard.budget import (
     rest_of_run,
     with_later_runs,
 )
+from client.guard.failures import FAILED_HERE, closing, refuse_paused
 from client.guard.ledger import Ledger
 from client.guard.outbox import Outbox
 from client.guard.policy import Proposal, SitePolicy
@@ -38,48 +39,23 @@ from client.guard.reservation import (
     reserve_body,
     source_of,
 )
+from client.guard.status import GuardStatus, status_of
 from common.deployment import LEDGER_FILE
-from common.errors import LocalProtocolError, PausedError, PolicyRefusedError
+from common.errors import FedcartError, LocalProtocolError, PolicyRefusedError
 from common.privacy import (
     Attestation,
     Commit,
     Forfeit,
     PrivacyEvent,
-    Reading,
     Replay,
     Reservation,
     ScopeAccountant,
     SignedAttestation,
-    Void,
     epsilon_of,
     round_up,
     rounds_left,
 )
 from common.trust import Identity
-
-FAILED_HERE = "failed here"
-
-
-@dataclass(frozen=True)
-class GuardStatus:
-    """Where a scope stands. ``epsilon`` counts open reservations; ``left`` is limit minus epsilon, at least 0.
-
-    ``paused``: runs in which this site takes no further part after failures of its own.
-    """
-
-    site: str
-    scope: str
-    epsilon: float
-    limit: float
-    left: float
-    delta: float
-    reading: Reading
-    entries: int
-    committed: int
-    open: int
-    void: int
-    forfeit: int = 0
-    paused: tuple[str, ...] = ()
 
 
 class Guard:
@@ -141,7 +117,9 @@ class Guard:
             grant = self._reservation(state.reservations[sequence], proposal, projection)
             try:
                 self._ledger.renew_anchor()
-            except Exception as error:  # the RESERVE is on disk already
+            except Exception as error:  # the RESERVE is on disk already, and the server hears that this failed
+                with suppress(FedcartError):
+                    self._ledger.append(Forfeit(reserve=sequence, reason=FAILED_HERE))
                 raise ChargedError(error, grant.attestation) from error
             return grant
 
@@ -167,22 +145,11 @@ class Guard:
     def _check(self, state: Replay, proposal: Proposal) -> None:
         self._policy.check_proposal(proposal)
         check_split(state, proposal)
-        self._refuse_paused(state, proposal.run)
+        refuse_paused(state, proposal.run, self._policy.failures_max)
 
     def _mine(self, reservations: Iterable[Reservation]) -> list[Reservation]:
         """Those of this kit: other kits of a shared ledger close their own."""
         return [r for r in reservations if r.body.by == self._by]
-
-    def _refuse_paused(self, state: Replay, run: str) -> None:
-        """After failures of its own a site would be asked again every round, and be charged for nothing."""
-        failed = state.count(run, "forfeit", FAILED_HERE)
-        if failed >= self._policy.failures_max:
-            raise PausedError(
-                f"{failed} answer{'s' if failed > 1 else ''} of run {run} failed here and {'were' if failed > 1 else 'was'} "
-                f"charged; failures_max is {self._policy.failures_max}",
-                hint="see the log and put the cause right; the site takes part in the next run, or in this one "
-                "again if failures_max in policy.toml allows it and the run is resumed",
-            )
 
     def _refuse_repeated(self, state: Replay, proposal: Proposal, unsent: Reservation | None) -> None:
         """(round, attempt) of a run only rises, and a round is over once an answer to it has left."""
@@ -318,49 +285,35 @@ class Guard:
         with self._ledger.transaction() as state:
             everything = self._mine(state.reservations.values())
             mine = [r for r in everything if (r.body.run, r.body.round) == (run, number)]
+            open_ = [r for r in mine if r.state == "open"]
+            stored = self._stored(open_)
             self._outbox.remove([r.sequence for r in mine])
-            self._void([r for r in mine if r.state == "open"], reason)
+            self._end(open_, stored, reason)
 
     def restart(self) -> None:
         """After the site's processes have ended: void what provably did not leave, keep the rest charged."""
         with self._ledger.transaction() as state:
+            open_ = self._mine(state.open_reservations())
+            stored = self._stored(open_)
             self._outbox.clear()
-            self._void(self._mine(state.open_reservations()), "restart")
+            self._end(open_, stored, "restart")
 
-    def _void(self, reservations: Sequence[Reservation], reason: str) -> None:
-        """Give back what never left; but how long computing took was seen, so a run cannot have that for ever."""
-        for reservation in reservations:
-            free = self._ledger.state.count(reservation.body.run, "void") < self._policy.voids_max
-            void = Void(reserve=reservation.sequence, reason=reason)
-            self._ledger.append(void if free else Forfeit(reserve=reservation.sequence, reason="voids_max"))
+    def _stored(self, reservations: Sequence[Reservation]) -> set[int]:
+        return {r.sequence for r in reservations if self._outbox.has(r.sequence)}
+
+    def _end(self, reservations: Sequence[Reservation], stored: set[int], reason: str) -> None:
+        """End what never left; its contribution is gone. ``stored``: those whose answer had been complete."""
+        for one in reservations:
+            complete = one.sequence in stored
+            self._ledger.append(
+                closing(self._ledger.state, one, self._policy.voids_max, stored=complete, reason=reason)
+            )
         self._ledger.renew_anchor()
 
     def status(self) -> GuardStatus:
         """What is spent and what is left. Reads the ledger anew."""
         with self._ledger.transaction() as state:
-            header = state.header
-            assert header is not None
-            spent, states = state.spent, [r.state for r in state.reservations.values()]
-            order = state.adaptive_order
-            paused = [r for r in state.runs if state.count(r, "forfeit", FAILED_HERE) >= self._policy.failures_max]
-            count = len(state.hashes)
-        epsilon = round_up(epsilon_of(spent, header.delta, order))
-        limit = self._policy.epsilon_max
-        return GuardStatus(
-            site=self._identity.name,
-            scope=header.scope,
-            epsilon=epsilon,
-            limit=limit,
-            left=max(0.0, limit - epsilon),
-            delta=header.delta,
-            reading=ScopeAccountant(spent, order).reading(header.delta),
-            entries=count,
-            committed=states.count("committed"),
-            open=states.count("open"),
-            void=states.count("void"),
-            forfeit=states.count("forfeit"),
-            paused=tuple(paused),
-        )
+            return status_of(state, self._identity.name, self._policy)
 
     def rounds_left(self, events: Sequence[PrivacyEvent]) -> int:
         """How many more rounds with these events fit into the budget."""

@@ -14,7 +14,7 @@ from client.scoring.model import SharedModel
 from common.data import ConsumerSequences
 from common.errors import BadInputError
 from common.model import asked_now, row_targets
-from common.tasks.heads import INTENT
+from common.tasks import INTENT
 
 Columns = dict[str, list[Any]]
 

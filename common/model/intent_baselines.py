@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from common.data import EVENT_TYPES, ConsumerSequences
 from common.model.targets import INTENT, RowTargets
-from common.tasks.metric_sums import INTENT_BINS, intent_metrics
+from common.tasks import INTENT_BINS, intent_metrics
 
 Table = NDArray[np.float64]
 _RECENT = 3  # events whose type, price and gap are columns of their own

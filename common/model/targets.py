@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.model.history import Moments, history
-from common.tasks.heads import INTENT, ROW_HEADS, STEP_HEADS
+from common.tasks import INTENT, ROW_HEADS, STEP_HEADS
 
 if TYPE_CHECKING:
     from common.data import ConsumerSequences

@@ -9,9 +9,6 @@ from common.run.config import (
     RunConfig,
     ScheduleSettings,
     StrategySettings,
-    build_config,
-    load_config,
-    read_toml,
 )
 from common.run.files import Progress, RunFolder
 from common.run.hold import (
@@ -23,6 +20,7 @@ from common.run.hold import (
     run_is_submitted,
     stop_is_asked,
 )
+from common.run.loading import build_config, load_config, read_toml
 from common.run.manifest import (
     LEFT_OUT,
     check_manifest,
@@ -35,6 +33,7 @@ from common.run.manifest import (
 )
 from common.run.observer import Observer
 from common.run.paths import (
+    ASKED_FILE,
     BEST,
     CATALOGUE_FILE,
     CHECKPOINTS,
@@ -77,6 +76,7 @@ from common.run.records import (
     INTERRUPTED,
     RUNNING,
     STOPPED,
+    WHY_SHORTENED,
     FaultRecord,
     RoundRecord,
     RunFacts,
@@ -84,11 +84,16 @@ from common.run.records import (
     SiteRound,
     Summary,
     checked_status,
+    never_attested,
     sums_in,
+    unattested,
+    unattested_words,
+    with_shortened,
     without_sum,
 )
 
 __all__ = [
+    "ASKED_FILE",
     "BEST",
     "CATALOGUE_FILE",
     "CHECKPOINTS",
@@ -120,6 +125,7 @@ __all__ = [
     "STOPPED",
     "SUMMARY_FILE",
     "WEIGHTS_FILE",
+    "WHY_SHORTENED",
     "AggregationSettings",
     "Closing",
     "DataSettings",
@@ -152,6 +158,7 @@ __all__ = [
     "load_config",
     "model_bytes",
     "model_digest",
+    "never_attested",
     "no_files",
     "read_toml",
     "result_of",
@@ -164,5 +171,8 @@ __all__ = [
     "stop_is_asked",
     "strange_lines",
     "sums_in",
+    "unattested",
+    "unattested_words",
+    "with_shortened",
     "without_sum",
 ]

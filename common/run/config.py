@@ -1,4 +1,4 @@
-"""Every setting of a run: frozen pydantic models, read from TOML, overridden by ``--set section.key=value``.
+"""Every setting of a run: frozen pydantic models. ``loading`` beside it reads them from TOML and overrides.
 
 Settings that change the privacy guarantee (``PrivacySettings``), what is learnt (the other sections) and
 only speed (``PerformanceSettings``) are different types. All of them are fixed before round 1; the
@@ -9,20 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from datetime import date
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from common.errors import ConfigError
 from common.extensions import OWN_ENCODERS, require_encoder, require_head
-from common.recipes import Recipe, with_recipe
-from common.tasks.heads import ROW_HEADS, STEP_HEADS
-from common.tasks.registry import DEFAULT_TASK, TASKS
+from common.recipes import Recipe
+from common.tasks import DEFAULT_TASK, ROW_HEADS, STEP_HEADS, TASKS
 from common.tasks.settings import Count, IntentSettings, Positive, SalesSettings, Section
 
 Rate = Annotated[float, Field(gt=0, le=1)]
@@ -146,6 +142,44 @@ class TrainingSettings(Section):
     )
     proximal: float = Field(0.0, ge=0, description="FedProx mu, pulls local steps to the incoming model")
     early_stopping: int = Field(0, ge=0, description="rounds without a better released loss; 0: off")
+    split: Literal["consumer", "time"] = Field(
+        "consumer",
+        description="who is learnt from, chosen by and reported on; time: also when, by two public dates",
+    )
+    validation_from: str = Field(
+        "", description="split = time: nothing from this date on is learnt (YYYY-MM-DD, UTC)"
+    )
+    test_from: str = Field(
+        "", description="split = time: reported is what comes from this date on; runs choose by what is before"
+    )
+
+    @field_validator("validation_from", "test_from", mode="before")
+    @classmethod
+    def _as_text(cls, found: Any) -> Any:
+        """A date of TOML is a date, quoted or not."""
+        return found.isoformat() if type(found) is date else found
+
+    @model_validator(mode="after")
+    def _dated(self) -> TrainingSettings:
+        given = [text for text in (self.validation_from, self.test_from) if text]
+        if given and self.split != "time":
+            raise ValueError("training.validation_from and test_from are for training.split = time")
+        if len(given) == 1:
+            raise ValueError("training.split = time takes both dates, validation_from and test_from, or neither")
+        if given and not date.fromisoformat(given[0]) < date.fromisoformat(given[1]):
+            raise ValueError(f"training.test_from {given[1]} must be after validation_from {given[0]}")
+        return self
+
+    @property
+    def dates_us(self) -> tuple[int, int] | None:
+        """Both dates in microseconds since 1970, None where nothing is cut."""
+        if not self.validation_from:
+            return None
+        first, then = (
+            (date.fromisoformat(text) - date(1970, 1, 1)).days * 86_400_000_000
+            for text in (self.validation_from, self.test_from)
+        )
+        return first, then
 
 
 class PrivacySettings(Section):
@@ -158,7 +192,16 @@ class PrivacySettings(Section):
     clip: Positive = Field(1.0, description="L2 bound of one consumer's gradient")
     sampling_rate: Rate = Field(0.1, description="Poisson rate of a consumer per local step")
     holdout: float = Field(0.2, ge=0, lt=0.9, description="share of consumers kept for evaluation, by keyed hash")
+    validation: float = Field(
+        0.5,
+        ge=0,
+        lt=1,
+        description="share of those who are measured in every round, by whom a run chooses; the others once, for the report",
+    )
     evaluation_noise: float = Field(0.0, ge=0, description="0: calibrated; else noise multiplier of metric sums")
+    closing_noise: float = Field(
+        0.0, ge=0, description="of the closing evaluation; 0: calibrated, or evaluation_noise where that is given"
+    )
     noise: Literal["gaussian", "hardened"] = "gaussian"
 
 
@@ -316,11 +359,21 @@ class RunConfig(Section):
             )
         if TASKS[self.task].network == "sales" and self.model.encoder not in OWN_ENCODERS:
             raise ValueError(f"a sales run reads its series with {' or '.join(OWN_ENCODERS)}")
+        if self.training.split == "time" and (task := TASKS[self.task]).cut_in_time:
+            raise ValueError(
+                f"training.split = time is for the next behaviour; task {task.name} {task.cut_in_time}"
+            )
         if self.start_from and not TASKS[self.task].goes_on:
             raise ValueError(
                 "start_from begins from a model of behaviour; a sales run begins from the seasonal mean"
             )
         return self
+
+    @property
+    def cut_us(self) -> int | None:
+        """Microseconds since 1970 before which a row keeps its last events, and all behind it; None: the last events."""
+        dates = self.training.dates_us
+        return self.intent.cut_us if dates is None else dates[0]
 
     def public_json(self) -> str:
         """Canonical JSON of what every party of a run must agree on: no paths, no speed, no data source."""
@@ -363,88 +416,3 @@ def _usual_heads(task: str, constant: Iterable[str]) -> dict[str, float]:
     heads = dict(sorted(TASKS[task].heads.items()))
     asked = {name: weight for name, weight in heads.items() if STEP_HEADS.get(name) not in set(constant)}
     return asked or heads
-
-
-def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a scenario and apply ``section.key=value`` overrides (values in TOML syntax, bare words are strings).
-
-    Raises: ConfigError for a missing or malformed file, an unknown key, or an impossible value.
-    """
-    return build_config(read_toml(path) if path else {}, overrides)
-
-
-def build_config(tree: Mapping[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
-    """Validate a nested mapping of settings after applying overrides. Raises: ConfigError."""
-    merged = _copy(tree)
-    for override in overrides:
-        _apply_override(merged, override)
-    try:
-        return RunConfig.model_validate(with_recipe(merged))
-    except ValidationError as error:
-        raise _config_error(error) from None
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Parse a TOML file. Raises: ConfigError."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(
-            f"no such file: {path}", hint="check the path; `fedcart simulate --help` lists scenarios"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {error}", hint="a scenario is a text file in TOML") from None
-    except RecursionError:
-        raise ConfigError(f"{path} is nested too deep", hint="no settings of this program are") from None
-    except ValueError as error:
-        raise ConfigError(
-            f"{path} is not valid TOML: {error}", hint="compare with a file in simulations/scenarios"
-        ) from None
-
-
-def _copy(tree: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: _copy(v) if isinstance(v, Mapping) else v for k, v in tree.items()}
-
-
-def _apply_override(tree: dict[str, Any], override: str) -> None:
-    path, sign, text = override.partition("=")
-    keys = path.strip().split(".")
-    if not sign or not all(keys):
-        raise ConfigError(f"override {override!r} is not KEY=VALUE", hint="for example: --set training.rounds=5")
-    for key in keys[:-1]:
-        tree = tree.setdefault(key, {})
-        if not isinstance(tree, dict):
-            raise ConfigError(
-                f"{path!r} does not name a setting", hint="settings are section.key, for example training.rounds"
-            )
-    tree[keys[-1]] = _toml_value(text.strip())
-
-
-def _toml_value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _config_error(error: ValidationError) -> ConfigError:
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "settings"
-    if first["type"] == "extra_forbidden":
-        return ConfigError(f"unknown setting: {where}", hint=f"known here: {', '.join(_known(first['loc'][:-1]))}")
-    message = first["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(first["input"], dict) else f": {first['input']!r}"
-    return ConfigError(
-        f"{where}{given}: {message[:1].lower()}{message[1:]}",
-        hint="see docs/simulate.md for every setting and its limits",
-    )
-
-
-def _known(location: Sequence[object]) -> list[str]:
-    section: type[BaseModel] = RunConfig
-    for part in location:
-        annotation = section.model_fields[str(part)].annotation if str(part) in section.model_fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            break
-        section = annotation
-    return sorted(section.model_fields)

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from common.atomic import disk_errors, write_atomic
 from common.errors import BadInputError
 from common.plain_text import shown
-from common.run.config import RunConfig, load_config, read_toml
+from common.run.config import RunConfig
+from common.run.loading import load_config, read_toml
 from common.run.paths import (
     COUNTERSIGNED_FILE,
     DELIVERED_FILE,

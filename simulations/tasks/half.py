@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from common.tasks.registry import task_named
+from common.tasks import task_named
 
 if TYPE_CHECKING:
     from common.data import Catalogue

@@ -12,7 +12,7 @@ import tomli_w
 
 from cli.main import main
 from client import session
-from client.guard.policy import SitePolicy
+from client.guard import SitePolicy
 from client.runtime.approval import ApprovalPendingError, requests
 from client.site import load_site
 from common import wire

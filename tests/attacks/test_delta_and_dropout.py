@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cli.main import main
-from client.guard.policy import SitePolicy
+from client.guard import SitePolicy
 from client.training.dpsgd.engine import TapeEngine
 from common.audit.statement import SiteBudget, make_statement
 from common.errors import ConfigError, PolicyRefusedError

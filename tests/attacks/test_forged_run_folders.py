@@ -18,26 +18,9 @@ from common.audit.verify import verify_path
 from common.errors import FedcartError
 from common.run.records import FaultRecord, RoundRecord, SiteRound
 from common.trust.identity import Identity, Roster
-from tests.attacks.test_forged_records import coordinator_of, lines, sign_again
-from tests.tiny_federation import run_tiny
+from tests.forged_runs import Edit, coordinator_of, lines, sign_again
 
 pytestmark = pytest.mark.full
-Edit = Callable[[Path], object]
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two runs of three sites."""
-    folder = tmp_path_factory.mktemp("forged")
-    for name in ("first", "second"):
-        run_tiny(folder / name, "training.rounds=3", "privacy.epsilon=6")
-    return folder / "first", folder / "second"
-
-
-@pytest.fixture
-def copy(runs: tuple[Path, Path], tmp_path: Path) -> Path:
-    shutil.copytree(runs[0], tmp_path / "run")
-    return tmp_path / "run"
 
 
 def in_json(name: str, change: Callable[[Any], object]) -> Edit:

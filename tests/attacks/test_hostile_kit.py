@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from client.guard.policy import ALLOWS_MORE_ABOVE, ALLOWS_MORE_BELOW, WORDS, SitePolicy
+from client.guard import SitePolicy
+from client.guard.policy import ALLOWS_MORE_ABOVE, ALLOWS_MORE_BELOW, WORDS
 from client.runtime.check import FAILED, OK, WARNING, check_site
 from client.runtime.kit_check import require_sound_kit
 from client.runtime.unit import systemd_unit
@@ -22,7 +23,7 @@ from common.deployment import Kits, SiteKit
 from common.errors import BadInputError
 from common.kit_files import strange_files
 from common.processes import HOUSE
-from common.tasks.registry import TASKS
+from common.tasks import TASKS
 from common.trust.certificates import load_node_key
 from server.provision import provision
 from server.runtime.start import start_server

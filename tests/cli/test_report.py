@@ -15,7 +15,7 @@ from common.pages.charts import Axis, Series, line_chart, participation
 from common.pages.drawing import ticks
 from common.run.files import RunFolder
 from common.run.records import RoundRecord
-from common.tasks.metrics import metric_named
+from common.tasks import metric_named
 from tests.cli.fake_run import make_run
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}

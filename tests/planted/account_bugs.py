@@ -8,9 +8,8 @@ from typing import Any
 import common.privacy.accountant as accounting
 import common.privacy.divergence as divergence
 import common.privacy.replay as replay
-from client.guard import budget, guard
+from client.guard import SitePolicy, budget, guard
 from client.guard.ledger import Ledger
-from client.guard.policy import SitePolicy
 from common.errors import BudgetExhaustedError
 from common.privacy.mechanism import TRAIN_SIDE, Losses
 from tests.planted.bug import CHARGED, GUARD, KNOWN, Bug, Patch
@@ -81,7 +80,9 @@ def what_has_left_given_back_at_restart(patch: Patch) -> None:
     def restart(self: Any) -> None:
         with self._ledger.transaction() as state:
             self._outbox.clear()
-            self._void([r for r in state.reservations.values() if r.state in ("open", "committed")], "restart")
+            self._end(
+                [r for r in state.reservations.values() if r.state in ("open", "committed")], set(), "restart"
+            )
 
     patch.setattr(replay.Replay, "_open_reservation", any_of_them)
     patch.setattr(guard.Guard, "restart", restart)
@@ -114,7 +115,7 @@ def a_run_may_pass_its_plan(patch: Patch) -> None:
 
 def consumers_may_change_sides(patch: Patch) -> None:
     patch.setattr(guard, "check_split", lambda _state, _proposal: None)
-    patch.setattr(replay.Replay, "_bind_split", lambda _self, _holdout, _key: None)
+    patch.setattr(replay.Replay, "_bind_split", lambda _self, _holdout, _key, _validation: None)
 
 
 def what_ran_is_not_compared(patch: Patch) -> None:
@@ -130,7 +131,7 @@ def a_round_answered_twice(patch: Patch) -> None:
 
 
 def a_failing_run_goes_on(patch: Patch) -> None:
-    patch.setattr(guard.Guard, "_refuse_paused", lambda _self, _state, _run: None)
+    patch.setattr(guard, "refuse_paused", lambda _state, _run, _failures_max: None)
 
 
 def policy_not_asked(patch: Patch) -> None:

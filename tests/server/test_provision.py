@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from client.guard.policy import SitePolicy
+from client.guard import SitePolicy
 from client.site import load_site
 from common.data import read_catalogue
 from common.deployment import CoordinatorKit, Kits, SiteKit

@@ -18,7 +18,7 @@ from common.model.intent_baselines import (
 )
 from common.model.targets import INTENT, dated_intent, row_targets, session_intent
 from common.run import build_config
-from common.tasks.metric_sums import INTENT_BINS, intent_metrics
+from common.tasks import INTENT_BINS, intent_metrics
 from tests.common.model.tiny_market import sequences_of
 
 HOUR = 3_600_000_000
