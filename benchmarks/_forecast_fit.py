@@ -58,9 +58,9 @@ def bounds(cells: Sequence[Cell]) -> dict[str, Cell]:
 
 
 def used(cells: Sequence[Cell], kind: str) -> list[Cell]:
-    """The cells of a kind whose log has bounds."""
+    """The cells of a kind whose log has bounds, without those that stand apart: runs whose settings no fit can know of."""
     ends = bounds(cells)
-    return [cell for cell in cells if cell["kind"] == kind and cell["log"] in ends]
+    return [cell for cell in cells if cell["kind"] == kind and cell["log"] in ends and "apart" not in cell]
 
 
 def table(cells: Sequence[Cell], kind: str) -> Table:
@@ -138,7 +138,7 @@ def report(cells: Sequence[Cell], markdown: Path | None = None, *, write: bool =
     ends = bounds(cells)
     logs = [log for log in ends if log in joined.constants and log in alone.constants]
     like = [
-        f"    Like({log!r}, {ends[log]['untrained']:.3f}, {ends[log]['without_noise']:.3f}, "
+        f"    Like({log.replace(', ', ' ')!r}, {ends[log]['untrained']:.3f}, {ends[log]['without_noise']:.3f}, "
         f"{joined.constants[log]:.2f}, {alone.constants[log]:.2f}),\n".replace("'", '"')
         for log in logs
     ]

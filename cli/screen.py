@@ -114,9 +114,8 @@ class Screen(Observer):
         for line in facts_lines(facts):
             self._line(line)
         self._line("")
-        if self.resumed:
-            for record in RunFolder(facts.out).metrics():
-                self.round_done(record)
+        for record in RunFolder(facts.out).metrics() if self.resumed else ():
+            self.round_done(record)
 
     def progress(self, round_number: int, phase: str, done: int, total: int) -> None:
         """Move the bar; without a terminal, one line now and then, seldom the same one."""

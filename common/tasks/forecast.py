@@ -69,9 +69,13 @@ class Like:
 
 
 # fitted: begin
-JOINED = Curve((1.0, 0.0), 0.1, 0.4, ((1.0, 6.0), (0.0, 2.4)))
-ALONE = Curve((1.0,), 0.1, 0.4, ((5.7, 9.3),))
-LOGS = (Like("clicks", 0.276, 0.783, -4.0, -8.0),)
+JOINED = Curve((1.478, -0.109), 0.11, 0.55, ((0.45, 5.13), (0.00, 2.30)))
+ALONE = Curve((1.982,), 0.24, 0.58, ((5.70, 8.86),))
+LOGS = (
+    Like("clicks", 0.276, 0.783, -6.56, -14.49),
+    Like("Online Retail, dealt", 0.253, 0.359, -6.05, -12.98),
+    Like("Complete Journey", 0.102, 0.194, -1.20, -10.89),
+)
 # fitted: end
 
 
