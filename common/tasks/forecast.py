@@ -83,11 +83,12 @@ LOGS = (
 class Forecast:
     """What a run promises, and what its sites have without it.
 
-    ``at``: predictors of the run; ``sites`` name -> consumers that it trains on.
+    ``at``: predictors of the run; ``sites`` name -> consumers that it trains on; ``contexts`` that the model reads.
     """
 
     at: tuple[float, float]
     sites: dict[str, float]
+    contexts: tuple[str, ...] = ()
 
     @staticmethod
     def of(plan: Any) -> Forecast | None:
@@ -98,7 +99,8 @@ class Forecast:
         training, kept = config.training, 1 - config.privacy.holdout
         steps = training.rounds * training.local_steps
         at = math.log(signal * math.sqrt(steps / plan.parameters)), math.log(training.local_steps)
-        return Forecast(at, {name: max(declared * kept, 1.0) for name, declared in plan.populations})
+        sites = {name: max(declared * kept, 1.0) for name, declared in plan.populations}
+        return Forecast(at, sites, config.model.context)
 
     def joined(self, log: Like) -> float:
         """Share of the shared model at the end, on a log like this."""
@@ -140,6 +142,17 @@ class Forecast:
             f"joining pays a site of up to so many consumers, on a log like {', '.join(map(self._limit, LOGS))}",
             *self._needed(size, whose),
             "with own data on top (fedcart personalize) a site never has less than alone",
+            *self._contexts_words(),
+        ]
+
+    def _contexts_words(self) -> list[str]:
+        """What no public number tells: whether the contexts say anything."""
+        if not self.contexts:
+            return []
+        named = ", ".join(self.contexts)
+        return [
+            f"if some of {named} are the same or made up in your log, declare them in features.constant: they take a part of "
+            "what a consumer may say (clicks with made-up times, ten rounds: .375 where .50 is forecast)"
         ]
 
     def _limit(self, log: Like) -> str:
