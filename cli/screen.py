@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 import cli.show as show
-from cli.bars import LABEL, Bars
 from cli.verdict import Standing, standings
 from common.atomic import link_atomic
 from common.contribution import STATISTICS
@@ -31,6 +30,7 @@ from common.run import (
     Summary,
 )
 from common.tasks import IN_ROUNDS, in_order, metric_named
+from server.bars import LABEL, Bars
 
 if TYPE_CHECKING:
     from rich.console import Console
