@@ -184,19 +184,7 @@ def _finish(run: _Simulation, outcome: Outcome, seconds: float) -> Summary:
     baselines: dict[str, dict[str, float]] = {}
     remarks: list[str] = []
     if outcome.status != FAILED:
-        made, before = result_of_run(folder, plan, outcome), spent_before(folder, plan)
-        _job(
-            run.pool,
-            oracle.write_model,
-            str(folder.path),
-            plan.to_json(),
-            made.last.tobytes(),
-            made.facts | before,
-        )
-        if made.best is not None:
-            told = str(folder.best_model), plan.to_json(), made.best.tobytes(), made.best_facts | before
-            _job(run.pool, oracle.write_model, *told, str(folder.path))
-            remarks.append(made.remark)
+        remarks += _write_models(run, outcome)
         if plan.evaluates:
             baselines = _job(run.pool, oracle.trivial_baselines, kits, plan.to_json())
     if run.config.baselines and baselines:
@@ -222,6 +210,19 @@ def _finish(run: _Simulation, outcome: Outcome, seconds: float) -> Summary:
         seal_run(folder, summary, oracle.coordinator_of(folder.path))
     run.observer.finished(summary)
     return summary
+
+
+def _write_models(run: _Simulation, outcome: Outcome) -> list[str]:
+    """Write the last model, and the best one where it is another; return what is to be said of that."""
+    folder, plan = run.folder, run.plan
+    made, before = result_of_run(folder, plan, outcome), spent_before(folder, plan)
+    last = str(folder.path), plan.to_json(), made.last.tobytes(), made.facts | before
+    _job(run.pool, oracle.write_model, *last)
+    if made.best is None:
+        return []
+    best = str(folder.best_model), plan.to_json(), made.best.tobytes(), made.best_facts | before
+    _job(run.pool, oracle.write_model, *best, str(folder.path))
+    return [made.remark]
 
 
 def _job(pool: WorkerPool, function: Callable[..., Any], *arguments: Any) -> Any:
