@@ -34,6 +34,7 @@ from common.run import (
     RunFolder,
     RunPlan,
     Summary,
+    interrupted,
     seal_run,
 )
 from server.app import make_app
@@ -230,5 +231,5 @@ def _marked_interrupted(folder: RunFolder) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        folder.write_summary(Summary(INTERRUPTED))
+        folder.write_summary(interrupted(folder.metrics()))
         raise

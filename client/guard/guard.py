@@ -27,7 +27,7 @@ from client.guard.budget import (
     rest_of_run,
     with_later_runs,
 )
-from client.guard.failures import FAILED_HERE, closing, paused_in, refuse_paused
+from client.guard.failures import FAILED_HERE, closing, paused_in, refuse_paused, unfinished_in
 from client.guard.ledger import Ledger
 from client.guard.outbox import Outbox
 from client.guard.policy import Proposal, SitePolicy
@@ -63,7 +63,8 @@ from common.trust import Identity
 class GuardStatus:
     """Where a scope stands. ``epsilon`` counts open reservations; ``left`` is limit minus epsilon, at least 0.
 
-    ``paused``: runs in which this site takes no further part after failures of its own.
+    ``paused``: runs in which this site takes no further part after failures of its own. ``unfinished``: (run, how many
+    of its answers were given back because their process was ended).
     """
 
     site: str
@@ -79,6 +80,7 @@ class GuardStatus:
     void: int
     forfeit: int = 0
     paused: tuple[str, ...] = ()
+    unfinished: tuple[tuple[str, int], ...] = ()
 
 
 class Guard:
@@ -326,11 +328,9 @@ class Guard:
 
     def _end(self, reservations: Sequence[Reservation], stored: set[int], reason: str) -> None:
         """End what never left; its contribution is gone. ``stored``: those whose answer had been complete."""
+        state, allowed = self._ledger.state, self._policy.voids_max
         for one in reservations:
-            complete = one.sequence in stored
-            self._ledger.append(
-                closing(self._ledger.state, one, self._policy.voids_max, stored=complete, reason=reason)
-            )
+            self._ledger.append(closing(state, one, allowed, stored=one.sequence in stored, reason=reason))
         self._ledger.renew_anchor()
 
     def status(self) -> GuardStatus:
@@ -341,6 +341,7 @@ class Guard:
             spent, states = state.spent, [r.state for r in state.reservations.values()]
             order = state.adaptive_order
             paused = [run for run in state.runs if paused_in(state, run, self._policy.failures_max)]
+            unfinished = tuple((run, ended) for run in state.runs if (ended := unfinished_in(state, run)))
             count = len(state.hashes)
         epsilon = round_up(epsilon_of(spent, header.delta, order))
         limit = self._policy.epsilon_max
@@ -358,6 +359,7 @@ class Guard:
             void=states.count("void"),
             forfeit=states.count("forfeit"),
             paused=tuple(paused),
+            unfinished=unfinished,
         )
 
     def rounds_left(self, events: Sequence[PrivacyEvent]) -> int:
