@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 import cli.show as show
+from cli.bars import LABEL, Bars
 from cli.verdict import Standing, standings
 from common.atomic import link_atomic
 from common.contribution import STATISTICS
@@ -73,6 +74,7 @@ class Screen(Observer):
         self.out = out
         self.latest = latest
         self.refusals = 0
+        self.bars = Bars()
         self.resumed = False
         self._console: Console = show.progress() if to_stderr else show.results()
         self._columns: list[Column] = []
@@ -105,6 +107,7 @@ class Screen(Observer):
 
     def prepared(self, facts: RunFacts) -> None:
         """Show what is about to be trained, by whom, under which promise."""
+        self.bars = Bars.of(RunFolder(facts.out))
         if self.latest is not None:
             link_atomic(self.latest, facts.out)
         self._line("")
@@ -134,7 +137,7 @@ class Screen(Observer):
             self._line(released_line(record))
             return
         if not self._columns and not record.aborted:
-            self._columns = fitting(columns(record, self.config), self._console.width)
+            self._columns = fitting(columns(record, self.config, self.bars), self._console.width)
             for line in header(self._columns):
                 self._line(f"[dim]{line}[/]")
         if record.aborted:
@@ -233,14 +236,11 @@ def progress_words(round_number: int, rounds: int, phase: str) -> str:
     )
 
 
-def columns(record: RoundRecord, config: RunConfig) -> list[Column]:
-    """The columns that this run can fill, in reading order."""
-    columns = [Column("round", "", 5, 99, _round_name)]
-    for group, values, keep in (("released", record.released, 50), ("oracle", record.oracle, 60)):
-        names = [name for name in (*IN_ROUNDS, *in_order(set(values) - set(IN_ROUNDS))) if name in values][:3]
-        for rank, name in enumerate(names):
-            importance = keep + (5 if rank == 1 else -rank)
-            columns.append(Column(metric_named(name).short, group, 6, importance, _metric(group, name)))
+def columns(record: RoundRecord, config: RunConfig, bars: Bars | None = None) -> list[Column]:
+    """The columns that this run can fill, in reading order; released figures with their bars."""
+    columns = [Column("round", "", 5, 99, _round_name), *_released_columns(record, bars or Bars())]
+    for importance, name in _shown(record.oracle, 60):
+        columns.append(Column(metric_named(name).short, "oracle", 6, importance, _metric("oracle", name)))
     if "clip_fraction" in record.oracle:
         columns.append(Column("clipped", "oracle", 7, 40, _metric("oracle", "clip_fraction", percent=True)))
     if "signal_to_noise" in record.oracle:
@@ -252,6 +252,21 @@ def columns(record: RoundRecord, config: RunConfig) -> list[Column]:
         Column("sites", "public", 7, 80, _answered),
         Column("bytes", "public", 7, 46, lambda r: show.size(r.bytes_up + r.bytes_down)),
         Column("time", "public", 6, 70, lambda r: show.duration(r.seconds)),
+    ]
+
+
+def _shown(values: Mapping[str, float], keep: int) -> list[tuple[int, str]]:
+    """The first metrics of a group in reading order, each with how much it matters that it stays."""
+    names = [name for name in (*IN_ROUNDS, *in_order(set(values) - set(IN_ROUNDS))) if name in values][:3]
+    return [(keep + (5 if rank == 1 else -rank), name) for rank, name in enumerate(names)]
+
+
+def _released_columns(record: RoundRecord, bars: Bars) -> list[Column]:
+    barred = bars.any_in(record)
+    group, width = (LABEL, 13) if barred else ("released", 6)
+    return [
+        Column(metric_named(name).short, group, width, importance, lambda r, name=name: bars.cell(r, name))  # type: ignore[misc]
+        for importance, name in _shown(record.released, 50)
     ]
 
 
@@ -308,7 +323,8 @@ def facts_lines(facts: RunFacts) -> list[str]:
         rows.append(("privacy", f"{promise}, {noise}"))
         rows.append(("budget", escape(facts.budget)))
         signal = f" (signal S = {facts.expected_signal:,.0f})" if math.isfinite(facts.expected_signal) else ""
-        rows.append(("expect", escape(facts.expectation + signal)))
+        first, *more = facts.expectation.splitlines() or [""]
+        rows += [("expect", escape(first + signal)), *(("", escape(line)) for line in more)]
     else:
         rows.append(("privacy", "[bold yellow]none: this run is NOT PRIVATE[/]"))
     return [f"[dim]{name:<12}[/] {text}" for name, text in rows]
@@ -333,7 +349,10 @@ def closing_lines(summary: Summary, config: RunConfig) -> list[str]:
         target = f"target {config.privacy.epsilon:g} at δ = {config.privacy.delta:g}"
         if worst > config.privacy.epsilon * (1 + 1e-3):
             target = f"this run's own {target}, the rest was spent before it"
-        where = "at every site" if min(summary.epsilon.values()) == worst else f"at {escape(site)}, the most"
+        every = (
+            "at every site" if summary.all_attested else f"at each of {len(summary.epsilon)} sites that attested"
+        )
+        where = every if min(summary.epsilon.values()) == worst else f"at {escape(site)}, the most"
         lines.append(f"ε spent      {show.epsilon(worst)} {where}; {target} [dim](public, from signed ledgers)[/]")
     if not summary.private:
         lines.append("[bold yellow]NOT PRIVATE[/]  no differential privacy in this run")

@@ -104,7 +104,8 @@ def plan(
     later = horizon(opened, planned, periods)
     if json:
         plain = {"epsilon": config.privacy.epsilon, "sites": [asdict(s) for s in found], "fits": fits or None}
-        show.print_json(plain | {"periods": [asdict(period) for period in later]})
+        expected = planned.task.forecast(planned)
+        show.print_json(plain | {"periods": [asdict(period) for period in later], "forecast": expected})
         return
     _print_shares(f"A run of epsilon {config.privacy.epsilon:g}, {config.training.rounds} rounds", found)
     if periods > 1:
@@ -112,6 +113,8 @@ def plan(
     typer.echo(
         f"largest epsilon of a run of {config.training.rounds} rounds that every site can pay: {fits or 'none'}"
     )
+    for place, line in enumerate(planned.task.forecast(planned)):
+        show.line(f"{'' if place else 'expect':<8} {line}")
     if unknown := sum(share.limit is None for share in found):
         typer.echo(
             f"{unknown} of {len(found)} sites attested no limit yet: for them the usual {USUAL_LIMIT:g} is taken"

@@ -89,9 +89,9 @@ def advertise(site: Site, request: Values, speed: PerformanceSettings) -> tuple[
     check_params(question, params)
     machine = ClientProtocol(_local_site(site), params)
     published = machine.advertise()  # refuses foreign cohorts and used sessions before anything is charged
+    message, kept = messages.encode(published), machine.to_state()  # whatever fails here fails uncharged
     reply, memory = _prepare(site, question, request, params)
-    reply["message"] = messages.encode(published)
-    return reply, replace(memory, machine=machine.to_state())
+    return reply | {"message": message}, replace(memory, machine=kept)
 
 
 def share(site: Site, request: Values, memory: Memory) -> tuple[dict[str, Any], Memory]:
@@ -246,13 +246,11 @@ def _prepare(
     guard = site.guard()
     _close_rounds(guard, question.query.run, keep=question.query.round)
     grant = guard.reserve(proposal_of(site, question, params), _echoed(request))
-    memory = Memory(
-        reservation=json.dumps(_reservation_to_json(grant), allow_nan=False), plan=_plan_to_keep(question)
-    )
     with _charged(grant):
         if not grant.reused:
             _compute(site, question, guard, grant)
-    return {"attestation": attested(grant.attestation)}, memory
+        kept = json.dumps(_reservation_to_json(grant), allow_nan=False)
+        return {"attestation": attested(grant.attestation)}, Memory(reservation=kept, plan=_plan_to_keep(question))
 
 
 def _compute(site: Site, question: Question, guard: Guard, grant: Grant) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from client.guard import Guard, SitePolicy, open_guard
 from client.guard.shared_ledger import SharedLedger, shared_ledger
-from client.prepared import PreparedConsumers, load_prepared, prepared_path, store_sequences
+from client.prepared import PreparedConsumers, load_prepared, prepared_path, split_of, store_sequences
 from common import VERSION
 from common.atomic import create_atomic, private_folder, write_atomic
 from common.contribution import Query
@@ -108,7 +108,7 @@ class Site:
         path = prepared_path(self.kit, plan, self.source_stamp())
         if not path.exists():
             pieces, mask = self._encode(plan)
-            store_sequences(path, pieces, mask, (self.secret(), plan.config.privacy.holdout))
+            store_sequences(path, pieces, mask, split_of(plan.config, self.secret()))
         return load_prepared(path)
 
     def event_log(self) -> EventLog:
@@ -186,7 +186,7 @@ class Site:
                 hint="ask the coordinator for the run's file",
             )
         masks = shared_item_masks(spec, catalogue, plan.sites, config.aggregation.min_stockists)
-        most, cut = config.features.max_events, config.intent.cut_us
+        most, cut = config.features.max_events, config.cut_us
         encoded = (build_sequences(log, spec, catalogue, max_events=most, cut=cut) for log in self.pieces())
         return encoded, masks[self.name]
 

@@ -112,6 +112,7 @@ def proposal_of(site: Site, question: Question, params: Params | PlainParams | N
         secure=secure is not None,
         holdout=config.privacy.holdout,
         split_key=site.split_key(),
+        validation=config.privacy.validation,
         run_events=plan.total_events(),
         learning_rate=config.training.learning_rate or RECIPE_RATE,
         weight_ratio=max(declared for _, declared in plan.populations) / plan.population(site.name),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from common.errors import BadInputError
-from common.run import INTERRUPTED, RunFolder, Summary
+from common.run import INTERRUPTED, RunFolder, Summary, never_attested
 from common.strict_json import finite
 from fedcart.places import Place, flat, path_of
 
@@ -22,7 +22,8 @@ KINDS = ("released", "oracle")
 class Comparison:
     """Runs side by side. ``settings``: key -> values in the order of ``names``, only of keys that differ.
 
-    ``metrics``: (kind, name) -> values, None where a run did not measure it; ``epsilon``: at the worst site, public.
+    ``metrics``: (kind, name) -> values, None where a run did not measure it; ``epsilon``: at the worst site, public;
+    ``unknown``: sites of each run that never attested, so what they spent is in no figure.
     """
 
     names: tuple[str, ...]
@@ -31,6 +32,7 @@ class Comparison:
     epsilon: tuple[float | None, ...]
     seconds: tuple[float, ...]
     status: tuple[str, ...]
+    unknown: tuple[tuple[str, ...], ...] = ()
 
     @property
     def table(self) -> pl.DataFrame:
@@ -53,6 +55,7 @@ class Comparison:
                     kind: {n: values[i] for (k, n), values in self.metrics.items() if k == kind} for kind in KINDS
                 },
                 "epsilon": self.epsilon[i],
+                "never_attested": list(self.unknown[i]),
                 "seconds": self.seconds[i],
             }
             for i, name in enumerate(self.names)
@@ -70,6 +73,8 @@ class Comparison:
         rows = [("setting", key, [_cell(value) for value in values]) for key, values in self.settings.items()]
         rows += [(kind, name, [_number(v) for v in values]) for (kind, name), values in self.metrics.items()]
         rows.append(("public", "ε at the worst site", [_number(value) for value in self.epsilon]))
+        if any(self.unknown):
+            rows.append(("public", "never attested", [", ".join(sites) or "–" for sites in self.unknown]))
         rows.append(("public", "seconds", [f"{value:.1f}" for value in self.seconds]))
         return [*rows, ("public", "status", list(self.status))]
 
@@ -112,6 +117,7 @@ def compare(*runs: Place | Sequence[Place]) -> Comparison:
         epsilon=tuple(max(s.epsilon.values(), default=None) for s in summaries),
         seconds=tuple(s.seconds for s in summaries),
         status=tuple(s.status for s in summaries),
+        unknown=tuple(never_attested(run.metrics()) for run in opened),
     )
 
 

@@ -65,13 +65,21 @@ class Run:
 
     @property
     def epsilon(self) -> pl.DataFrame:
-        """Epsilon spent so far: a line per round, a column per site; from the sites' signed attestations (public)."""
+        """Epsilon spent so far: a line per round, a column per site; from the sites' signed attestations (public).
+
+        What a site was asked and did not attest counts as spent; null: nothing of the site is known yet.
+        """
         import polars as pl
 
         rounds = self.rounds
-        sites = sorted({site for record in rounds for site in record.epsilon})
+        sites = sorted(
+            {site for record in rounds for site in (*record.epsilon, *record.sites)}
+            if any(record.private for record in rounds)
+            else ()
+        )
         columns: dict[str, list[Any]] = {"round": [record.round for record in rounds]}
-        return pl.DataFrame(columns | {site: [record.epsilon.get(site) for record in rounds] for site in sites})
+        values = {site: [record.epsilon.get(site) for record in rounds] for site in sites}
+        return pl.DataFrame(columns | values, schema_overrides=dict.fromkeys(sites, pl.Float64))
 
     def audit(self, *, every_round: bool = False) -> VerifyReport:
         """Verify the record offline: every finding, ``.ok``, ``.raise_if_broken()``."""

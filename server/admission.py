@@ -8,39 +8,85 @@ a server that dies cannot forget it.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from common.atomic import write_atomic
 from common.contribution import Query
 from common.errors import BadInputError, FedcartError, VerificationError
-from common.privacy import AttestedHeads, SignedAttestation
-from common.run import RunPlan
+from common.privacy import AttestedHeads, Losses, PrivacyEvent, SignedAttestation, epsilon_of, round_up
+from common.run import ASKED_FILE, RunPlan
 from common.trust import Roster
 
 
 @dataclass
 class HeadsBook:
-    """The newest attestation of every site, on disk. Kept per coordinator, so that a new run does not forget."""
+    """The newest attestation of every site, on disk. Kept per coordinator, so that a new run does not forget.
+
+    ``asked``: what a site was asked since then and has not answered: it may be in its ledger, so it counts as spent until
+    a later attestation, which holds all that is in the ledger.
+    """
 
     path: Path
     heads: AttestedHeads
+    asked: dict[str, Losses] = field(default_factory=dict)
 
     @staticmethod
     def open(path: Path) -> HeadsBook:
         """Read the book, or begin one. Raises: BadInputError if it is damaged."""
-        if not path.exists():
-            return HeadsBook(path, AttestedHeads())
+        heads, asked = _read(path, {}), _read(path.with_name(ASKED_FILE), {})
         try:
-            return HeadsBook(path, AttestedHeads.from_json(json.loads(path.read_text())))
-        except ValueError as error:
+            losses = {site: Losses.of(PrivacyEvent(**event) for event in events) for site, events in asked.items()}
+            return HeadsBook(path, AttestedHeads.from_json(heads), losses)
+        except (ValueError, TypeError) as error:
             raise BadInputError(f"{path} is damaged", hint="restore it from a backup; do not remove it") from error
 
     def save(self) -> None:
         """Make what was accepted durable."""
         write_atomic(self.path, json.dumps(self.heads.to_json(), allow_nan=False).encode())
+        self._save_asked()
+
+    def ask(self, sites: Sequence[str], events: Sequence[PrivacyEvent]) -> None:
+        """Note, durably, before a question leaves, what it costs the sites that answer it."""
+        for site in sites if events else ():
+            self.asked[site] = self.asked.get(site, Losses()) + Losses.of(events)
+        self._save_asked()
+
+    def answered(self, site: str, events: Sequence[PrivacyEvent] | None = None) -> None:
+        """A site has attested all that is in its ledger; ``events``: or only said that it did not reserve these."""
+        left = Losses() if events is None else self.asked.get(site, Losses()).beyond(Losses.of(events))
+        self.asked = {name: losses for name, losses in {**self.asked, site: left}.items() if losses}
+
+    def spent(self, site: str) -> Losses:
+        """What a site has spent at most: what it attested, and what it was asked since."""
+        latest = self.heads.latest(site)
+        return (Losses.of(latest.attestation.totals) if latest else Losses()) + self.asked.get(site, Losses())
+
+    def epsilon(self) -> dict[str, float]:
+        """Spent at most, per site that ever attested; of one that never did nothing is known."""
+        return {site: max(shown, self._with_asked(site)) for site, shown in self.heads.epsilon().items()}
+
+    def _with_asked(self, site: str) -> float:
+        latest = self.heads.latest(site)
+        if latest is None or site not in self.asked:
+            return 0.0
+        said = latest.attestation
+        return round_up(epsilon_of(self.spent(site), said.delta, said.adaptive_order))
+
+    def _save_asked(self) -> None:
+        plain = {site: [asdict(event) for event in losses] for site, losses in sorted(self.asked.items())}
+        write_atomic(self.path.with_name(ASKED_FILE), json.dumps(plain, allow_nan=False).encode())
+
+
+def _read(path: Path, otherwise: dict[str, Any]) -> dict[str, Any]:
+    try:
+        plain: dict[str, Any] = json.loads(path.read_text()) if path.exists() else otherwise
+    except ValueError as error:
+        raise BadInputError(f"{path} is damaged", hint="restore it from a backup; do not remove it") from error
+    return plain
 
 
 @dataclass
@@ -93,6 +139,17 @@ class Admission:
                 raise VerificationError(f"{site} attests another {what} than was asked")
         self.book.heads.accept(signed, self.roster.party(site).public_key)
         self.accepted[site] = signed.to_json()
+        self.book.answered(site)
+
+    def ask(self, sites: Sequence[str]) -> None:
+        """The question is about to leave: what it costs counts until these sites say otherwise. Raises: WorkFailedError."""
+        if self.plan.config.privacy.enabled:
+            self.book.ask(sites, self.plan.events(self.query.kind))
+
+    def note_no(self, site: str) -> None:
+        """A site says that it refused, before it reserved anything."""
+        if self.plan.config.privacy.enabled:
+            self.book.answered(site, self.plan.events(self.query.kind))
 
     def note_charge(self, site: str, parts: dict[str, Any]) -> None:
         """Take in what a site attests with an error: it failed, or is late, after it was charged."""
@@ -102,5 +159,5 @@ class Admission:
 
     def close(self) -> None:
         """All answers are in: remember them before anything else is asked."""
-        if self.accepted:
+        if self.plan.config.privacy.enabled:
             self.book.save()

@@ -51,18 +51,18 @@ def shares(kit: CoordinatorKit, plan: RunPlan, runs: int = 1) -> list[SiteShare]
 
     A site that never attested is taken to have the usual order and limit of a new one.
     """
-    heads, events = HeadsBook.open(kit.state / HEADS_FILE).heads, plan.total_events() * runs
-    found = []
+    book, events = HeadsBook.open(kit.state / HEADS_FILE), plan.total_events() * runs
+    now, found = book.epsilon(), []
     for site in plan.sites:
-        latest = heads.latest(site)
+        latest = book.heads.latest(site)
         if latest is None:
             found.append(SiteShare(site, 0.0, None, epsilon_of_runs(plan, runs)))
             continue
-        said = latest.attestation
+        said, spent = latest.attestation, book.spent(site)
         # after a release, and from the second run on, a run is late: the scope's fixed order counts
-        order = said.order if said.totals or runs > 1 else None
-        after = round_up(epsilon_of([*said.totals, *events], said.delta, order))
-        found.append(SiteShare(site, round_up(max(said.epsilon_after, said.recomputed)), said.limit, after))
+        order = said.order if spent or runs > 1 else None
+        after = round_up(epsilon_of([*spent, *events], said.delta, order))
+        found.append(SiteShare(site, now[site], said.limit, after))
     return found
 
 

@@ -119,6 +119,7 @@ def ask(run: Run, state: ServerState, kind: str, number: int, parameters: NDArra
     while left and len(cohort) >= run.needed:
         admission.attempt = run.folder.next_session()
         asking = _Asking(admission, Session(run.plan.run, number, admission.attempt), tuple(cohort), heads)
+        admission.ask(cohort)
         outcome = _attempt(run, asking, model_bytes(parameters))
         for remark in outcome.remarks:
             run.observer.note(f"round {number}: {remark}")

@@ -36,6 +36,14 @@ class ItemCoordinates:
     item_of: NDArray[np.int32]
     masks: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
+    def coordinates_of(self, site: str) -> int:
+        """How many coordinates the site's own model has: those of no item, the rows of its mask, and row 0 in any case."""
+        if not self.masks:
+            return len(self.item_of)
+        kept = self.masks[site].copy()
+        kept[0] = True
+        return int(np.count_nonzero((self.item_of < 0) | kept[self.item_of]))
+
 
 def mean_update(
     total: NDArray[np.float64], survivors: Sequence[str], plan: RunPlan, rows: ItemCoordinates | None

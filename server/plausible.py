@@ -8,7 +8,7 @@ at the *mean* update, which is what moves the model: few stockists leave a row m
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,6 +23,7 @@ REFUSED_IN_A_ROW = 2  # then the run stops: somebody does it on purpose
 
 LENGTH, COORDINATE, ROW = "length of the update", "largest coordinate", "longest row of an item"
 _LENGTH = 1.15  # usual: over the predicted length; the root of a sum of squares is not quite its prediction
+_SINGLE = 1.001  # what single precision rounds at most, over all steps of a site
 _OF_ROW = 0.4  # usual: share of the signal that lies in the rows of one item; .13 was measured in most logs
 
 Vector = NDArray[np.float64]
@@ -32,13 +33,15 @@ Sums = Mapping[str, Vector]
 
 @dataclass(frozen=True)
 class Judgement:
-    """What was looked at: name -> (seen, largest that is honest). Made of a noised sum, so it is released.
+    """What was looked at: name -> (seen, largest that is honest). Made of a noised sum, so it is released, at no epsilon.
 
-    ``unusual``: of an update that is to be shortened, name -> (seen, what it is shortened to).
+    ``update: float32[d]``: the mean update that may be applied; ``unusual``: of one that was shortened for it, name -> (seen,
+    what it became).
     """
 
     figures: Mapping[str, Figure]
     unusual: Mapping[str, Figure] = field(default_factory=dict)
+    update: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
 
     @property
     def why_not(self) -> str:
@@ -49,83 +52,88 @@ class Judgement:
             if not seen <= limit
         )
 
+    @property
+    def shortened(self) -> str:
+        """What was shortened, in words; empty if nothing was."""
+        return "; ".join(
+            f"{name} shortened from {seen:.4g} to {limit:.4g}" for name, (seen, limit) in self.unusual.items()
+        )
+
 
 def judge(
     plan: RunPlan, kind: str, sums: Sums, survivors: Sequence[str], rows: ItemCoordinates | None
 ) -> Judgement:
-    """Judge the weighted sum of the survivors' contributions.
+    """Judge the weighted sum of the survivors' contributions, and make the mean update of it.
 
     Shapes: ``sums[UPDATE]: float64[d]``, the other blocks as their task lays them out.
     """
     figures: dict[str, Figure] = {}
     legal = plan.task.legal(plan, kind, survivors)
     for block in plan.blocks(kind):
-        if block.name == UPDATE:
-            limits = _Limits.of(plan, survivors, rows, len(sums[UPDATE]))
-            mean = mean_update(sums[UPDATE], survivors, plan, rows)
-            figures |= limits.figures(mean)
-        elif block.name in legal:
+        if block.name in legal:
             rounding = len(survivors) * 2.0**-block.fractional_bits
             figures |= _of_counts(block.name, sums[block.name], legal[block.name], rounding)
-    judged = Judgement(figures)
-    if judged.why_not or UPDATE not in sums:
-        return judged
-    return Judgement(figures, limits.shortened(mean)[1])
-
-
-def usual_update(
-    plan: RunPlan, total: Vector, survivors: Sequence[str], rows: ItemCoordinates | None
-) -> NDArray[np.float32]:
-    """The mean update of a weighted sum, shortened where ``Judgement.unusual`` says so.
-
-    Shapes: ``total: float64[d]`` -> ``float32[d]``. It is made of a released sum, and costs no epsilon.
-    """
-    limits = _Limits.of(plan, survivors, rows, len(total))
-    return limits.shortened(mean_update(total, survivors, plan, rows))[0].astype(np.float32)
+    if UPDATE not in sums:
+        return Judgement(figures)
+    mean = mean_update(sums[UPDATE], survivors, plan, rows)
+    limits = _Limits.of(plan, survivors, rows, len(mean))
+    update, unusual = limits.shortened(mean)
+    judged = Judgement(limits.figures(mean) | figures, unusual, update.astype(np.float32))
+    return Judgement(judged.figures) if judged.why_not else judged
 
 
 @dataclass(frozen=True)
 class _Limits:
     """How far the mean update of these sites can be from nothing.
 
-    Consumers may agree, noise adds up in squares. ``noise``, ``most_noise``: predicted and largest deviation of
-    each coordinate; ``item``: whose row it belongs to, -1 for none.
+    ``noise``: predicted deviation of each coordinate, ``rounding``: what fixed point adds to it at most; ``item``: whose
+    row it belongs to, -1 for none. ``sizes``: how many coordinates each site's own model has.
     """
 
     noise: Vector
-    most_noise: Vector
+    rounding: Vector
     item: NDArray[np.int32]
-    signal: _Signal
+    sizes: Mapping[str, int]
+    reached: Mapping[str, Reach]
+    share: Mapping[str, float]
 
     @staticmethod
     def of(plan: RunPlan, survivors: Sequence[str], rows: ItemCoordinates | None, size: int) -> _Limits:
         """From the plan and the public masks, for ``size`` coordinates."""
         weights = {site: plan.weight(site) for site in survivors}
-        reached = {site: plan.task.reach(plan, site) for site in survivors}
+        sizes = {site: size if rows is None else rows.coordinates_of(site) for site in survivors}
+        reached = {site: plan.task.reach(plan, site, sizes[site]) for site in survivors}
         divisor = added_up(weights, size, rows)
         block = next(block for block in plan.blocks("train") if block.name == UPDATE)
-        rounding = len(survivors) * 2.0**-block.fractional_bits
-
-        def spread(of: Callable[[Reach], float]) -> Vector:
-            noises = {site: weights[site] * of(reached[site]) for site in survivors}
-            return divided(np.sqrt(added_up(noises, size, rows, power=2)) + rounding, divisor)
-
+        noises = {site: weights[site] * reached[site].noise for site in survivors}
         return _Limits(
-            spread(lambda reach: reach.noise),
-            spread(lambda reach: reach.most_noise),
+            divided(np.sqrt(added_up(noises, size, rows, power=2)), divisor),
+            divided(np.full(size, len(survivors) * 2.0**-block.fractional_bits), divisor),
             np.full(size, -1, dtype=np.int32) if rows is None else rows.item_of,
-            _Signal.of(reached, _largest_share(weights, divisor, rows)),
+            sizes,
+            reached,
+            _largest_share(weights, divisor, rows),
         )
 
     def figures(self, mean: Vector) -> dict[str, Figure]:
-        """What is seen, and what no honest sites exceed: the triangle's inequality, and the tail of the noise."""
-        free, signal = self.item < 0, self.signal
+        """What is seen, and what no honest sites exceed.
+
+        Of a coordinate or a row, which are weighted means over sites, the longest of any site; of the whole, where each row
+        has weights of its own, Jensen's inequality.
+        """
+        free = self.item < 0
+        longest = {site: (_SINGLE * reach.most(self.sizes[site])) for site, reach in self.reached.items()}
+        whole = math.sqrt(sum(self.share[site] * length**2 for site, length in longest.items()))
+        coordinate = self._most(1) + self.rounding[free]
         seen = {
-            LENGTH: (float(np.linalg.norm(mean)), signal.most + _most_length(self.most_noise)),
-            COORDINATE: _nearest(np.abs(mean[free]), TAIL * self.most_noise[free] + signal.most_row),
+            LENGTH: (float(np.linalg.norm(mean)), whole + float(np.linalg.norm(self.rounding))),
+            COORDINATE: _nearest(np.abs(mean[free]), coordinate),
         }
         if not free.all():
-            seen[ROW] = _nearest(self._rows(mean), self._row_noise(self.most_noise) + signal.most_row)
+            counts = np.bincount(self.item[~free])
+            of_count = {int(count): self._most(int(count)) for count in np.unique(counts)}
+            rows = np.array([of_count[int(count)] for count in counts])
+            seen[ROW] = _nearest(self._rows(mean), rows + self._rows(self.rounding))
         return seen
 
     def shortened(self, mean: Vector) -> tuple[Vector, dict[str, Figure]]:
@@ -133,7 +141,8 @@ class _Limits:
 
         Returns it and, of each kind of limit that shortened something, what was seen and what it became at the worst place.
         """
-        free, signal, factor, unusual = self.item < 0, self.signal, np.ones(len(mean)), {}
+        free, factor, unusual = self.item < 0, np.ones(len(mean)), {}
+        noise, reached = self.noise + self.rounding, self.reached.values()
 
         def shorten(name: str, seen: Vector, limits: Vector) -> Vector:
             worst = _nearest(seen, limits)
@@ -141,13 +150,19 @@ class _Limits:
                 unusual[name] = worst
             return np.minimum(1.0, limits / np.maximum(seen, 1e-300))
 
-        factor[free] = shorten(COORDINATE, np.abs(mean[free]), TAIL * self.noise[free] + signal.usual_coordinate)
+        coordinate = TAIL * noise[free] + max(reach.usual for reach in reached)
+        factor[free] = shorten(COORDINATE, np.abs(mean[free]), coordinate)
         if not free.all():
-            usual = self._row_noise(self.noise) + _OF_ROW * signal.usual_row
+            usual = self._row_noise(noise) + _OF_ROW * max(reach.usual_row for reach in reached)
             factor[~free] = shorten(ROW, self._rows(mean), usual)[self.item[~free]]
-        longest = _LENGTH * math.hypot(signal.usual, _most_length(self.noise))
+        signal = math.sqrt(sum(self.share[site] * reach.usual**2 for site, reach in self.reached.items()))
+        longest = _LENGTH * math.hypot(signal, float(np.linalg.norm(noise)) + TAIL * float(noise.max(initial=0.0)))
         factor *= shorten(LENGTH, np.array([np.linalg.norm(mean * factor)]), np.array([longest]))
         return mean * factor, unusual
+
+    def _most(self, coordinates: int) -> float:
+        """The longest that so many coordinates are at any site, and so in a mean over sites."""
+        return _SINGLE * max(reach.most(coordinates) for reach in self.reached.values())
 
     def _rows(self, values: Vector) -> Vector:
         """Length of each item's row: ``[items]``."""
@@ -160,40 +175,6 @@ class _Limits:
         largest = np.zeros(int(self.item.max(initial=-1)) + 1)
         np.maximum.at(largest, self.item[belongs], noise[belongs])
         return self._rows(noise) + TAIL * largest
-
-
-@dataclass(frozen=True)
-class _Signal:
-    """The longest signal in the mean update and in one row or coordinate of it: of any consumers, and of those of usual logs.
-
-    All of the longest may lie in one row: a bias that all consumers move is no lie, and neither is a shop that sells one thing.
-    """
-
-    most: float
-    most_row: float
-    usual: float
-    usual_row: float
-    usual_coordinate: float
-
-    @staticmethod
-    def of(reached: Mapping[str, Reach], share: Mapping[str, float]) -> _Signal:
-        """Over sites by Jensen's inequality, with each site's largest share in any mean; in a row by the longest of them."""
-
-        def together(of: Callable[[Reach], float]) -> float:
-            return math.sqrt(sum(share[site] * of(reach) ** 2 for site, reach in reached.items()))
-
-        return _Signal(
-            together(lambda reach: reach.signal),
-            max(reach.signal for reach in reached.values()),
-            together(lambda reach: reach.usual),
-            max(reach.usual_row for reach in reached.values()),
-            max(reach.usual for reach in reached.values()),
-        )
-
-
-def _most_length(noise: Vector) -> float:
-    """The longest that a Gaussian vector of these deviations is: its expected length and the tail of its largest coordinate."""
-    return float(np.linalg.norm(noise)) + TAIL * float(noise.max(initial=0.0))
 
 
 def _largest_share(

@@ -13,7 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.contribution import TRAIN
-from common.run import BEST, FAILED, RoundRecord, RunFolder, RunPlan, Summary, sums_in, without_sum
+from common.run import (
+    BEST,
+    FAILED,
+    RoundRecord,
+    RunFolder,
+    RunPlan,
+    Summary,
+    sums_in,
+    unattested_words,
+    with_shortened,
+    without_sum,
+)
 from common.trust import Identity
 from server.best import better_than_last, deciding_metric
 from server.rounds import Outcome
@@ -28,8 +39,9 @@ def summarise_run(
     records = folder.metrics()
     last = records[-1] if records else RoundRecord(0)
     rounds, sums = sums_in(records)
-    own = [outcome.reason, without_sum(records)]
+    own = [outcome.reason, without_sum(records), with_shortened(records)]
     own += [f"site {site} stopped: {reason}" for site, reason in sorted(outcome.state.stopped.items())]
+    own += unattested_words(records)
     return Summary(
         status=outcome.status,
         rounds=rounds,
@@ -86,6 +98,6 @@ def result_of_run(folder: RunFolder, plan: RunPlan, outcome: Outcome) -> Result:
     chosen = {"rounds": best.rounds, "which": BEST, "chosen_by": metric, "value": best.value, "bar": best.bar}
     remark = (
         f"the model after round {best.rounds} is better than the last by more than chance: {metric} "
-        f"{best.value:.3f} ± {best.bar:.3f}; it lies in {folder.best_model.name}/"
+        f"{best.value:.3f} ± {best.bar:.3f} where the run chooses; it lies in {folder.best_model.name}/"
     )
     return Result(last, facts, best.vector, facts | chosen, remark)

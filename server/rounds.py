@@ -14,7 +14,7 @@ from itertools import takewhile
 from typing import Any
 
 import server.strategy as strategy
-from common.contribution import EVALUATE, METRICS, SERIES, STATISTICS, TRAIN, UPDATE
+from common.contribution import EVALUATE, METRICS, SERIES, STATISTICS, TRAIN
 from common.errors import BadInputError, WorkFailedError
 from common.privacy import SignedAttestation
 from common.run import (
@@ -25,17 +25,19 @@ from common.run import (
     INTERRUPTED,
     PROOFS,
     STOPPED,
+    WHY_SHORTENED,
     RoundRecord,
     SiteRound,
     checked_status,
     model_digest,
+    round_file,
     round_files,
 )
 from server.asking import Asked, Run, ask, gathered, willing
 from server.best import counted, note_measured
 from server.blame import excluded
 from server.market import market_series
-from server.plausible import REFUSED_IN_A_ROW, usual_update
+from server.plausible import REFUSED_IN_A_ROW
 from server.secure_sum import SumOutcome
 from server.state import ServerState, latest_checkpoint, save_checkpoint
 
@@ -130,10 +132,9 @@ def run_round(run: Run, state: ServerState) -> tuple[ServerState, RoundRecord]:
     outcome = asked.outcome
     after = replace(state, round=number)
     if not outcome.aborted:
-        update = usual_update(run.plan, outcome.blocks[UPDATE], outcome.survivors, run.rows)
         _say_what_is_unusual(run, asked)
         steps = run.plan.config.training.local_steps
-        after = strategy.apply(state, update, run.plan.config.strategy, steps)
+        after = strategy.apply(state, asked.judged.update, run.plan.config.strategy, steps)
     released = _released(run, outcome)
     after = replace(
         after,
@@ -156,13 +157,10 @@ def run_round(run: Run, state: ServerState) -> tuple[ServerState, RoundRecord]:
 
 def _say_what_is_unusual(run: Run, asked: Asked) -> None:
     """Say once in a run that an update was shortened; the records say it of every round."""
-    if not asked.judged.unusual or any(record.shortened for record in run.folder.metrics()):
-        return
-    told = "; ".join(f"{name}: {seen:.4g} -> {limit:.4g}" for name, (seen, limit) in asked.judged.unusual.items())
-    run.observer.note(
-        f"round {asked.query.round}: the update is longer than usual logs make it, and is shortened ({told}): "
-        "consumers who act much alike learn a little slower, a site that pushes gains no more than that"
-    )
+    if asked.judged.unusual and not any(record.shortened for record in run.folder.metrics()):
+        run.observer.note(
+            f"round {asked.query.round}: {asked.judged.shortened}: {WHY_SHORTENED}; further ones are in the records"
+        )
 
 
 def release_series(run: Run, state: ServerState) -> RoundRecord:
@@ -181,7 +179,7 @@ def release_series(run: Run, state: ServerState) -> RoundRecord:
 
 
 def evaluate(run: Run, state: ServerState) -> RoundRecord | None:
-    """Ask for metric sums of the averaged model on the hold-outs: the released result of the run."""
+    """Ask for metric sums of the averaged model on those held-out consumers by whom nothing was chosen: the released result."""
     if not run.plan.evaluates:
         return None
     started, number = time.monotonic(), state.round + 1
@@ -237,6 +235,8 @@ def _after_cut_off(run: Run, state: ServerState) -> ServerState:
     if not mark or not _was_cut_off(run, state, mark):
         return state
     number = int(mark["round"])
+    for part in (run.folder.evidence, run.folder.proofs):  # of a sum that was made and is in no record
+        round_file(part, number, "json").unlink(missing_ok=True)
     latest = {site: run.book.heads.latest(site) for site in mark["sites"]}
     record = RoundRecord(
         round=number,
@@ -273,7 +273,7 @@ def _is_of(head: SignedAttestation, run: Run, number: int) -> bool:
 
 
 def _epsilon(run: Run) -> dict[str, float]:
-    return {site: epsilon for site, epsilon in run.book.heads.epsilon().items() if site in run.plan.sites}
+    return {site: epsilon for site, epsilon in run.book.epsilon().items() if site in run.plan.sites}
 
 
 def _closing_evaluation(run: Run, state: ServerState) -> RoundRecord | None:

@@ -21,12 +21,12 @@ from common.contribution import Block
 from common.errors import FedcartError, RemoteProtocolError, RoundAbortedError, VerificationError
 from common.flower import Parts
 from common.plain_text import word_or
-from common.run import AggregationSettings, SiteRound
+from common.run import ENDED, AggregationSettings, SiteRound
 from common.secagg.blame import BAD_BOX, BAD_DEALING, FALSE_COMPLAINT, WRONG_SHARE, Fault, Proofs
 from common.secagg.messages import Params, PlainParams
 from common.secagg.server import ACCEPT, ADVERTISE, MASK, SHARE, UNMASK, ServerProtocol
 from server.admission import Admission
-from server.exchange import MALFORMED, Answer, Exchange
+from server.exchange import LOST, MALFORMED, Answer, Exchange
 
 CONTRIBUTE = "contribute"
 FAULT_PHASES = {BAD_DEALING: SHARE, BAD_BOX: SHARE, FALSE_COMPLAINT: ACCEPT, WRONG_SHARE: UNMASK}
@@ -48,6 +48,12 @@ class Opening:
     requests: Mapping[str, Parts]
     admission: Admission
     on_leaving: Callable[[], None] = lambda: None
+
+    def note(self, site: str, phase: str, answer: Answer) -> None:
+        """Take in what an answer that is none says of the site's ledger."""
+        if STATUS_OF.get(answer.error, LOST) in ENDED and phase in (ADVERTISE, CONTRIBUTE):
+            self.admission.note_no(site)
+        self.admission.note_charge(site, answer.parts)
 
 
 @dataclass
@@ -145,7 +151,7 @@ def _exchange(
     for site, answer in exchange.ask(phase, requests, deadline_s=deadline_s, group=group).items():
         if not answer.ok:
             outcome.note(site, phase, answer)
-            opening.admission.note_charge(site, answer.parts)
+            opening.note(site, phase, answer)
             continue
         try:
             if phase == ADVERTISE:
@@ -175,7 +181,7 @@ def plain_sum(
     for site, answer in answers.items():
         if not answer.ok:
             outcome.note(site, CONTRIBUTE, answer)
-            opening.admission.note_charge(site, answer.parts)
+            opening.note(site, CONTRIBUTE, answer)
             continue
         try:
             opening.admission.admit(site, answer.parts)

@@ -79,11 +79,14 @@ def _dealt(config: RunConfig) -> DealtData:
     log, known, data = _events(config)
     config, itemless = fitting.without_items(config, log)
     parts, said = fitting.dealt(config, log)
-    said = (*said, *fitting.overlap_note(config, parts))
+    config, dates = fitting.with_dates(config, parts)
+    said = (*said, *dates, *fitting.overlap_note(config, parts))
     parts, called = with_plain_names(parts)
     if config.data.events:  # real people: what is stored must not be found again from the public seed
+        from client.prepared import split_of
+
         keys = {name: holdout_key(config.seed, kit_name(name)) for name in parts.names}
-        parts = with_random_pseudonyms(parts, keys, config.privacy.holdout)
+        parts = with_random_pseudonyms(parts, {name: split_of(config, key) for name, key in keys.items()})
     catalogue = _renamed(_catalogue(config, known, parts), called)
     spec = feature_spec(catalogue, item_buckets=config.features.item_buckets)
     masks = _masks(config, spec, catalogue, parts)

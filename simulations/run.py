@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+import simulations.advice as advice_of
 import simulations.facts as facts_of
 import simulations.oracle as oracle
 import simulations.own_data as own_data
@@ -194,7 +195,9 @@ def _finish(run: _Simulation, outcome: Outcome, seconds: float) -> Summary:
         say = partial(run.observer.progress, 0, "references")
         baselines |= reference_runs(run.pool, run.kits, plan, say)
     last = folder.metrics()[-1:]
-    remarks += oracle_of(plan.task.name).remarks(last[0], baselines) if last else []
+    if last:
+        remarks += oracle_of(plan.task.name).remarks(last[0], baselines)
+        remarks += advice_of.advice(plan, last[0].oracle, baselines)
     if run.config.baselines and baselines:
         rows = own_data.own_data_table(
             run.pool,

@@ -25,7 +25,9 @@ from common.audit.verify import verify_path
 from common.errors import BadInputError, VerificationError
 from common.plain_text import cell
 from common.privacy import (
+    HOLDOUT_SIDE,
     TRAIN_SIDE,
+    VALIDATION_SIDE,
     PrivacyEvent,
     Replay,
     ScopeAccountant,
@@ -34,7 +36,7 @@ from common.privacy import (
     round_up,
     rounds_left,
 )
-from common.run import ENDED, RoundRecord, RunFolder
+from common.run import RoundRecord, RunFolder, unattested
 
 ATTESTED = "attested"
 POST_PROCESSING = "post-processing of the release"
@@ -122,9 +124,13 @@ def _with_population(site: SiteAudit, where: Records) -> SiteAudit:
 def _not_attested(records: Iterable[RoundRecord], known: Collection[str]) -> Iterable[NotAttested]:
     """Invited sites without an attestation and without a ledger here. One that refused was not charged."""
     for record in records:
-        for name, did in record.sites.items():
-            if record.private and name not in (*record.attestations, *known) and did.status not in ENDED:
-                yield NotAttested(name, record.round, f"{did.status} {did.reason}".strip())
+        for number, name in unattested([record]):
+            if name not in known:
+                did = record.sites[name]
+                yield NotAttested(name, number, f"{did.status} {did.reason}".strip())
+
+
+_SIDE_WORDS = {TRAIN_SIDE: "", VALIDATION_SIDE: "validation ", HOLDOUT_SIDE: "hold-out "}
 
 
 def event_words(events: Collection[PrivacyEvent]) -> str:
@@ -132,7 +138,7 @@ def event_words(events: Collection[PrivacyEvent]) -> str:
     if not events:
         return POST_PROCESSING
     return "; ".join(
-        f"{'' if e.sub_scope == TRAIN_SIDE else 'hold-out '}{e.steps} × σ {e.noise_multiplier:.4g}"
+        f"{_SIDE_WORDS[e.sub_scope]}{e.steps} × σ {e.noise_multiplier:.4g}"
         + (f" at q {e.sampling_rate:g}" if e.sampling_rate < 1 else "")
         for e in events
     )

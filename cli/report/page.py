@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ from markupsafe import Markup
 
 import cli.show as show
 from cli.report.facts import RunStory, flat_settings, read_story
+from cli.report.top import verdict
 from cli.verdict import Standing
 from common import VERSION
 from common.atomic import write_atomic
 from common.pages.charts import Axis, Series, column_chart, line_chart, participation
 from common.pages.rendering import templates
-from common.run import ENDED, RoundRecord, RunFolder
+from common.run import ENDED, RoundRecord, RunFolder, unattested
 from common.tasks import METRICS, in_order, metric_named, primary_metric
 
 GRID_SITES = 60
@@ -59,6 +61,7 @@ def render_report(run_dir: Path) -> str:
     """The report of a run folder as HTML, however far the run has come. Raises: BadInputError."""
     story = read_story(run_dir)
     page = templates().get_template("report.html.j2")
+    own_data = RunFolder(run_dir).own_data()
     return page.render(
         story=story,
         version=VERSION,
@@ -66,10 +69,11 @@ def render_report(run_dir: Path) -> str:
         banners=banners(story),
         quality=[f for f in _quality(story) if f.drawing],
         bars=_bars(story),
+        top=verdict(story, own_data),
         verdict=[n for n in story.summary.notes if BELOW in n],
         notes=[n for n in story.summary.notes if BELOW not in n],
         comparison=_comparison(story),
-        own_data=own_data_rows(RunFolder(run_dir).own_data()),
+        own_data=own_data_rows(own_data),
         privacy=[f for f in _privacy(story) if f.drawing],
         sites=_site_rows(story),
         grid=_participation(story),
@@ -142,7 +146,8 @@ def _tiles(story: RunStory) -> list[Tile]:
     ):
         values = story.summary.metrics.get(kind) or story.last(kind)
         if primary in values:
-            tiles.append(Tile(words, show.number(values[primary]), kind, text))
+            value = _last_released(story, primary) if kind == "released" else show.number(values[primary])
+            tiles.append(Tile(words, value, kind, text))
     worst = max((r.worst_epsilon or 0.0 for r in story.records), default=0.0)
     if story.private and worst:
         privacy = story.section("privacy")
@@ -161,6 +166,12 @@ def _tiles(story: RunStory) -> list[Tile]:
     return tiles
 
 
+def _last_released(story: RunStory, metric: str) -> str:
+    """The latest released figure with its 95 % bar."""
+    told = [record for record in story.records if metric in record.released]
+    return story.bars.cell(told[-1], metric) if told else "–"
+
+
 def _quality(story: RunStory) -> list[Figure]:
     """Curves per metric. A released value of round r is of the model before it, an oracle value after it."""
     measured = {name for r in story.records for name in (*r.oracle, *r.released)}
@@ -168,9 +179,13 @@ def _quality(story: RunStory) -> list[Figure]:
 
 
 def _metric_figure(story: RunStory, name: str) -> Figure:
-    released = [(r.round - 1.0, r.released[name]) for r in story.records if name in r.released]
+    told = [r for r in story.records if name in r.released]
+    released = [(r.round - 1.0, r.released[name]) for r in told]
     oracle = [(float(r.round), r.oracle[name]) for r in story.rounds if name in r.oracle]
-    series = [Series("oracle", "oracle", oracle), Series("released", "released", released)]
+    series = [
+        Series("oracle", "oracle", oracle),
+        Series("released", "released", released, [story.bars.at(r, name) for r in told]),
+    ]
     levels = [(s.name, s.values[name]) for s in story.standings[1:] if s.trivial and name in s.values]
     metric = metric_named(name)
     pick = max if metric.higher_is_better else min
@@ -289,7 +304,7 @@ def _after(record: RoundRecord) -> float:
 
 def _site_rows(story: RunStory) -> list[dict[str, Any]]:
     spent = story.records[-1].epsilon if story.records else {}
-    rows = []
+    rows, silent = [], _silent(story.records)
     for site in story.sites:
         states = [r.sites[site["name"]] for r in story.records if site["name"] in r.sites]
         ended = next((s for s in reversed(states) if s.status in ENDED), None)
@@ -304,12 +319,28 @@ def _site_rows(story: RunStory) -> list[dict[str, Any]]:
                 "epsilon": show.epsilon(spent.get(site["name"])),
                 "remark": ", ".join(
                     part
-                    for part in (site.get("note", ""), f"{ended.status}: {ended.reason}" if ended else "", *faults)
+                    for part in (
+                        site.get("note", ""),
+                        f"{ended.status}: {ended.reason}" if ended else "",
+                        *faults,
+                        *silent.get(site["name"], ()),
+                    )
                     if part
                 ),
             }
         )
     return rows
+
+
+def _silent(records: Iterable[RoundRecord]) -> dict[str, list[str]]:
+    """Of each site, the rounds in which nobody knows what it was charged."""
+    rounds: dict[str, list[str]] = {}
+    for number, site in unattested(records):
+        rounds.setdefault(site, []).append(str(number))
+    return {
+        site: [f"not attested in round {', '.join(numbers[:6])}{' ...' if len(numbers) > 6 else ''}"]
+        for site, numbers in rounds.items()
+    }
 
 
 def _participation(story: RunStory) -> Markup:

@@ -14,6 +14,7 @@ on disk before the act it allows, and a RESERVE is voided only after its contrib
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from client.guard.budget import (
@@ -25,6 +26,7 @@ from client.guard.budget import (
     rest_of_run,
     with_later_runs,
 )
+from client.guard.failures import FAILED_HERE, closing, refuse_paused
 from client.guard.ledger import Ledger
 from client.guard.outbox import Outbox
 from client.guard.policy import Proposal, SitePolicy
@@ -37,9 +39,9 @@ from client.guard.reservation import (
     reserve_body,
     source_of,
 )
-from client.guard.status import FAILED_HERE, GuardStatus, refuse_paused, status_of
+from client.guard.status import GuardStatus, status_of
 from common.deployment import LEDGER_FILE
-from common.errors import LocalProtocolError, PolicyRefusedError
+from common.errors import FedcartError, LocalProtocolError, PolicyRefusedError
 from common.privacy import (
     Attestation,
     Commit,
@@ -49,7 +51,6 @@ from common.privacy import (
     Reservation,
     ScopeAccountant,
     SignedAttestation,
-    Void,
     epsilon_of,
     round_up,
     rounds_left,
@@ -116,7 +117,9 @@ class Guard:
             grant = self._reservation(state.reservations[sequence], proposal, projection)
             try:
                 self._ledger.renew_anchor()
-            except Exception as error:  # the RESERVE is on disk already
+            except Exception as error:  # the RESERVE is on disk already, and the server hears that this failed
+                with suppress(FedcartError):
+                    self._ledger.append(Forfeit(reserve=sequence, reason=FAILED_HERE))
                 raise ChargedError(error, grant.attestation) from error
             return grant
 
@@ -282,21 +285,29 @@ class Guard:
         with self._ledger.transaction() as state:
             everything = self._mine(state.reservations.values())
             mine = [r for r in everything if (r.body.run, r.body.round) == (run, number)]
+            open_ = [r for r in mine if r.state == "open"]
+            stored = self._stored(open_)
             self._outbox.remove([r.sequence for r in mine])
-            self._void([r for r in mine if r.state == "open"], reason)
+            self._end(open_, stored, reason)
 
     def restart(self) -> None:
         """After the site's processes have ended: void what provably did not leave, keep the rest charged."""
         with self._ledger.transaction() as state:
+            open_ = self._mine(state.open_reservations())
+            stored = self._stored(open_)
             self._outbox.clear()
-            self._void(self._mine(state.open_reservations()), "restart")
+            self._end(open_, stored, "restart")
 
-    def _void(self, reservations: Sequence[Reservation], reason: str) -> None:
-        """Give back what never left; but how long computing took was seen, so a run cannot have that for ever."""
-        for reservation in reservations:
-            free = self._ledger.state.count(reservation.body.run, "void") < self._policy.voids_max
-            void = Void(reserve=reservation.sequence, reason=reason)
-            self._ledger.append(void if free else Forfeit(reserve=reservation.sequence, reason="voids_max"))
+    def _stored(self, reservations: Sequence[Reservation]) -> set[int]:
+        return {r.sequence for r in reservations if self._outbox.has(r.sequence)}
+
+    def _end(self, reservations: Sequence[Reservation], stored: set[int], reason: str) -> None:
+        """End what never left; its contribution is gone. ``stored``: those whose answer had been complete."""
+        for one in reservations:
+            complete = one.sequence in stored
+            self._ledger.append(
+                closing(self._ledger.state, one, self._policy.voids_max, stored=complete, reason=reason)
+            )
         self._ledger.renew_anchor()
 
     def status(self) -> GuardStatus:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from client.guard.failures import paused_in
 from client.guard.policy import SitePolicy
-from common.errors import PausedError
 from common.privacy import Reading, Replay, ScopeAccountant, epsilon_of, round_up
-
-FAILED_HERE = "failed here"
 
 
 @dataclass(frozen=True)
@@ -52,24 +50,5 @@ def status_of(state: Replay, site: str, policy: SitePolicy) -> GuardStatus:
         open=states.count("open"),
         void=states.count("void"),
         forfeit=states.count("forfeit"),
-        paused=tuple(r for r in state.runs if _failures(state, r) >= policy.failures_max),
+        paused=tuple(run for run in state.runs if paused_in(state, run, policy.failures_max)),
     )
-
-
-def refuse_paused(state: Replay, run: str, failures_max: int) -> None:
-    """Return unless too many answers of a run failed here: the site would be asked again, and charged for nothing.
-
-    Raises: PausedError.
-    """
-    failed = _failures(state, run)
-    if failed >= failures_max:
-        raise PausedError(
-            f"{failed} answer{'s' if failed > 1 else ''} of run {run} failed here and {'were' if failed > 1 else 'was'} "
-            f"charged; failures_max is {failures_max}",
-            hint="see the log and put the cause right; the site takes part in the next run, or in this one "
-            "again if failures_max in policy.toml allows it and the run is resumed",
-        )
-
-
-def _failures(state: Replay, run: str) -> int:
-    return state.count(run, "forfeit", FAILED_HERE)

@@ -14,7 +14,7 @@ import common.privacy.accountant as accounting
 from client.guard import Guard, Proposal
 from client.selftest.report import Check
 from common.errors import FedcartError
-from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE, Charge, Losses, PrivacyEvent
+from common.privacy import HOLDOUT_SIDE, SUB_SCOPES, TRAIN_SIDE, Charge, Losses, PrivacyEvent
 
 EVENT = PrivacyEvent(1.7, 0.05, 20)
 LOOK = PrivacyEvent(3.0, 1.0, 1, HOLDOUT_SIDE)
@@ -159,8 +159,8 @@ def _file() -> list[Check]:
 
 
 def _carried() -> Check:
-    """What is charged for an earlier ledger counts, and on both sides where it is not known who was held out."""
-    charged = Losses.of((EVENT,)).on_both_sides()
+    """What is charged for an earlier ledger counts, and on every side where it is not known who was held out."""
+    charged = Losses.of((EVENT,)).on_every_side()
     with account.scratch_ledger() as (open_again, asked):
         guard = open_again()
         with guard.ledger.transaction():
@@ -169,5 +169,5 @@ def _carried() -> Check:
         account.leave(guard, guard.reserve(asked(1, EVENT)))
         state = open_again().ledger.state
         sides = {event.sub_scope: event.steps for event in state.spent}
-    counted = sides == {TRAIN_SIDE: 2 * EVENT.steps, HOLDOUT_SIDE: EVENT.steps}
+    counted = sides == dict.fromkeys(SUB_SCOPES, EVENT.steps) | {TRAIN_SIDE: 2 * EVENT.steps}
     return report.holds("an earlier ledger", counted, "what it had is charged here")

@@ -246,7 +246,7 @@ def _check_bindings(
     """Whether plan, rounds, evidence, manifest and ledgers belong together; see ``common.audit.binding``."""
     try:
         plan, settings, summary = run.plan(), run.settings(), run.summary()
-        if settings.public_json() != plan.settings:
+        if not plan.is_of(settings):
             verdict.findings.append(Finding(SETTINGS_FILE, "has other settings than the plan that was signed"))
         evidence = _read_evidence(run, roster, verdict)
         proofs = _read_proofs(run, verdict)

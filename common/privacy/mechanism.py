@@ -14,8 +14,18 @@ from typing import Self
 from common.errors import MechanismError
 
 TRAIN_SIDE = "train"
+VALIDATION_SIDE = "validation"
 HOLDOUT_SIDE = "holdout"
-SUB_SCOPES = (TRAIN_SIDE, HOLDOUT_SIDE)
+SUB_SCOPES = (TRAIN_SIDE, VALIDATION_SIDE, HOLDOUT_SIDE)
+
+
+def sides_of(holdout: float, validation: float) -> tuple[str, ...]:
+    """The parts that these shares make of the consumers: all of them pay for what reads everybody."""
+    if holdout <= 0:
+        return (TRAIN_SIDE,)
+    return SUB_SCOPES if validation > 0 else (TRAIN_SIDE, HOLDOUT_SIDE)
+
+
 MIN_NOISE, MAX_NOISE = 1e-6, 1e9  # outside, the accountants divide by zero or overflow
 MIN_RATE = 1e-9
 MAX_STEPS = 10**12
@@ -111,7 +121,7 @@ class Losses:
         """Whether the other is a part of this."""
         return not other.beyond(self)
 
-    def on_both_sides(self) -> Self:
+    def on_every_side(self) -> Self:
         """What any consumer may have lost where it is unknown who was held out: all of it, in every sub-scope."""
         return self.of(replace(event, sub_scope=sub_scope) for event in self for sub_scope in SUB_SCOPES)
 

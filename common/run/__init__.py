@@ -33,6 +33,7 @@ from common.run.manifest import (
 )
 from common.run.observer import Observer
 from common.run.paths import (
+    ASKED_FILE,
     BEST,
     CATALOGUE_FILE,
     CHECKPOINTS,
@@ -75,6 +76,7 @@ from common.run.records import (
     INTERRUPTED,
     RUNNING,
     STOPPED,
+    WHY_SHORTENED,
     FaultRecord,
     RoundRecord,
     RunFacts,
@@ -82,11 +84,16 @@ from common.run.records import (
     SiteRound,
     Summary,
     checked_status,
+    never_attested,
     sums_in,
+    unattested,
+    unattested_words,
+    with_shortened,
     without_sum,
 )
 
 __all__ = [
+    "ASKED_FILE",
     "BEST",
     "CATALOGUE_FILE",
     "CHECKPOINTS",
@@ -118,6 +125,7 @@ __all__ = [
     "STOPPED",
     "SUMMARY_FILE",
     "WEIGHTS_FILE",
+    "WHY_SHORTENED",
     "AggregationSettings",
     "Closing",
     "DataSettings",
@@ -150,6 +158,7 @@ __all__ = [
     "load_config",
     "model_bytes",
     "model_digest",
+    "never_attested",
     "no_files",
     "read_toml",
     "require_free",
@@ -163,5 +172,8 @@ __all__ = [
     "stop_is_asked",
     "strange_lines",
     "sums_in",
+    "unattested",
+    "unattested_words",
+    "with_shortened",
     "without_sum",
 ]

@@ -142,6 +142,44 @@ class TrainingSettings(Section):
     )
     proximal: float = Field(0.0, ge=0, description="FedProx mu, pulls local steps to the incoming model")
     early_stopping: int = Field(0, ge=0, description="rounds without a better released loss; 0: off")
+    split: Literal["consumer", "time"] = Field(
+        "consumer",
+        description="who is learnt from, chosen by and reported on; time: also when, by two public dates",
+    )
+    validation_from: str = Field(
+        "", description="split = time: nothing from this date on is learnt (YYYY-MM-DD, UTC)"
+    )
+    test_from: str = Field(
+        "", description="split = time: reported is what comes from this date on; runs choose by what is before"
+    )
+
+    @field_validator("validation_from", "test_from", mode="before")
+    @classmethod
+    def _as_text(cls, found: Any) -> Any:
+        """A date of TOML is a date, quoted or not."""
+        return found.isoformat() if type(found) is date else found
+
+    @model_validator(mode="after")
+    def _dated(self) -> TrainingSettings:
+        given = [text for text in (self.validation_from, self.test_from) if text]
+        if given and self.split != "time":
+            raise ValueError("training.validation_from and test_from are for training.split = time")
+        if len(given) == 1:
+            raise ValueError("training.split = time takes both dates, validation_from and test_from, or neither")
+        if given and not date.fromisoformat(given[0]) < date.fromisoformat(given[1]):
+            raise ValueError(f"training.test_from {given[1]} must be after validation_from {given[0]}")
+        return self
+
+    @property
+    def dates_us(self) -> tuple[int, int] | None:
+        """Both dates in microseconds since 1970, None where nothing is cut."""
+        if not self.validation_from:
+            return None
+        first, then = (
+            (date.fromisoformat(text) - date(1970, 1, 1)).days * 86_400_000_000
+            for text in (self.validation_from, self.test_from)
+        )
+        return first, then
 
 
 class PrivacySettings(Section):
@@ -154,7 +192,16 @@ class PrivacySettings(Section):
     clip: Positive = Field(1.0, description="L2 bound of one consumer's gradient")
     sampling_rate: Rate = Field(0.1, description="Poisson rate of a consumer per local step")
     holdout: float = Field(0.2, ge=0, lt=0.9, description="share of consumers kept for evaluation, by keyed hash")
+    validation: float = Field(
+        0.5,
+        ge=0,
+        lt=1,
+        description="share of those who are measured in every round, by whom a run chooses; the others once, for the report",
+    )
     evaluation_noise: float = Field(0.0, ge=0, description="0: calibrated; else noise multiplier of metric sums")
+    closing_noise: float = Field(
+        0.0, ge=0, description="of the closing evaluation; 0: calibrated, or evaluation_noise where that is given"
+    )
     noise: Literal["gaussian", "hardened"] = "gaussian"
 
 
@@ -312,11 +359,21 @@ class RunConfig(Section):
             )
         if TASKS[self.task].network == "sales" and self.model.encoder not in OWN_ENCODERS:
             raise ValueError(f"a sales run reads its series with {' or '.join(OWN_ENCODERS)}")
+        if self.training.split == "time" and (task := TASKS[self.task]).cut_in_time:
+            raise ValueError(
+                f"training.split = time is for the next behaviour; task {task.name} {task.cut_in_time}"
+            )
         if self.start_from and not TASKS[self.task].goes_on:
             raise ValueError(
                 "start_from begins from a model of behaviour; a sales run begins from the seasonal mean"
             )
         return self
+
+    @property
+    def cut_us(self) -> int | None:
+        """Microseconds since 1970 before which a row keeps its last events, and all behind it; None: the last events."""
+        dates = self.training.dates_us
+        return self.intent.cut_us if dates is None else dates[0]
 
     def public_json(self) -> str:
         """Canonical JSON of what every party of a run must agree on: no paths, no speed, no data source."""

@@ -31,7 +31,7 @@ from common.trust import ROSTER_FILE
 SETTINGS_FILE, PLAN_FILE, FACTS_FILE = "run.toml", "plan.json", "sites.json"
 METRICS_FILE, SUMMARY_FILE, REPORT_FILE = "metrics.jsonl", "summary.json", "report.html"
 MASKS_FILE, ITEM_OF_FILE, CATALOGUE_FILE = "masks.npz", "item_of.npy", "catalogue.json"
-HEADS_FILE, MARKET_FILE = "heads.json", "market.json"
+HEADS_FILE, ASKED_FILE, MARKET_FILE = "heads.json", "asked.json", "market.json"
 PROGRESS_FILE, NOTES_FILE, SUBMITTED_FILE = "progress.json", "notes.jsonl", "submitted.json"
 SESSIONS_FILE, LEAVING_FILE, INITIAL_FILE = "sessions.json", "leaving.json", "initial.f32"
 OWN_DATA_FILE = "own-data.json"

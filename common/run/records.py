@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -17,6 +17,7 @@ INTERRUPTED = "interrupted"
 COMPLETED = "completed"
 FAILED = "failed"  # all planned rounds were run, and none gave a sum: there is no model
 IMPLAUSIBLE = "implausible"  # why a round was aborted: no honest sites can have made such a sum
+WHY_SHORTENED = "one item or one habit dominates the logs, or a site pushes it"
 STOPPED = "stopped"  # gracefully, before the planned rounds: budget, policy, or too few sites
 
 
@@ -156,7 +157,7 @@ class RoundRecord:
     @property
     def digest(self) -> str:
         """SHA-256 of what is signed, hex: the next record names it."""
-        plain = fields_of(replace(self, oracle={}, signature=""))
+        plain = self._as_json(replace(self, oracle={}, signature=""))
         return sha256(b"fedcart/round-record/1\0" + one_line(plain).encode()).hexdigest()
 
     @property
@@ -181,12 +182,18 @@ class RoundRecord:
 
     def to_json(self) -> str:
         """One line of canonical JSON."""
-        return one_line(fields_of(self))
+        return one_line(self._as_json(self))
+
+    @staticmethod
+    def _as_json(record: RoundRecord) -> dict[str, Any]:
+        """Its fields; ``shortened`` only where something was, as records of before that was done are signed without it."""
+        plain = fields_of(record)
+        return plain if record.shortened else {name: value for name, value in plain.items() if name != "shortened"}
 
     @staticmethod
     def from_json(text: str) -> RoundRecord:
         """Inverse of ``to_json``. Raises: ValueError, TypeError on foreign text."""
-        plain = json.loads(text)
+        plain = {"shortened": {}} | json.loads(text)
         plain["sites"] = {name: SiteRound(**site) for name, site in plain["sites"].items()}
         for group in ("released", "public", "oracle"):
             plain[group] = {name: math.nan if value is None else value for name, value in plain[group].items()}
@@ -198,6 +205,43 @@ class RoundRecord:
             }
         plain["faults"] = tuple(FaultRecord(**fault) for fault in plain["faults"])
         return RoundRecord(**plain)
+
+
+NEVER_ATTESTED = "never attested"
+
+
+def unattested(records: Iterable[RoundRecord]) -> list[tuple[int, str]]:
+    """(round, site) where a site was asked and did not attest what it cost: it counts as charged. One that refused was not."""
+    return [
+        (record.round, site)
+        for record in records
+        for site, did in record.sites.items()
+        if record.private and site not in record.attestations and did.status not in ENDED
+    ]
+
+
+def never_attested(records: Sequence[RoundRecord]) -> tuple[str, ...]:
+    """Sites that were asked and of which no epsilon is known at all."""
+    known = {site for record in records for site in record.epsilon}
+    return tuple(sorted({site for _, site in unattested(records)} - known))
+
+
+def unattested_words(records: Sequence[RoundRecord]) -> list[str]:
+    """For people: which sites' figures hold more or less than their own words; empty if all attested to the end."""
+    words = []
+    asked: dict[str, list[int]] = {}
+    for number, site in unattested(records):
+        asked.setdefault(site, []).append(number)
+    for site, rounds in sorted(asked.items()):
+        if site in never_attested(records):
+            words.append(
+                f"site {site} was asked and {NEVER_ATTESTED}: what it spent is not known, and in no figure here"
+            )
+            continue
+        last = max((record.round for record in records if site in record.attestations), default=-1)
+        if later := [str(number) for number in rounds if number > last]:
+            words.append(f"site {site} did not attest round {', '.join(later[:6])}: counted as charged")
+    return words
 
 
 Values = dict[str, float]
@@ -226,6 +270,11 @@ class Summary:
     error: str = ""
     hint: str = ""
     exit_code: int = 0
+
+    @property
+    def all_attested(self) -> bool:
+        """Whether there is an epsilon of every site that was asked."""
+        return not any(NEVER_ATTESTED in note for note in self.notes)
 
     @property
     def completed(self) -> bool:
@@ -257,6 +306,22 @@ def without_sum(records: Sequence[RoundRecord]) -> str:
         sorted({record.aborted for record in records if record.kind == "train" and record.aborted})
     )
     return f"{rounds - sums} of {rounds} rounds gave no sum ({reasons})"
+
+
+def with_shortened(records: Sequence[RoundRecord]) -> str:
+    """A sentence on the updates that were shortened, with the worst of each kind; empty if none was."""
+    rounds = [record for record in records if record.shortened]
+    worst: dict[str, tuple[float, float, int]] = {}
+    for record in rounds:
+        for name, (seen, became) in record.shortened.items():
+            if name not in worst or seen * worst[name][1] > worst[name][0] * became:
+                worst[name] = (seen, became, record.round)
+    if not rounds:
+        return ""
+    told = "; ".join(
+        f"{name} from {seen:.4g} to {to:.4g} in round {number}" for name, (seen, to, number) in worst.items()
+    )
+    return f"{len(rounds)} of {sums_in(records)[1]} updates were shortened ({told}): {WHY_SHORTENED}"
 
 
 def checked_status(status: str, records: Sequence[RoundRecord]) -> str:

@@ -24,7 +24,7 @@ from common.tasks.metric_sums import (
 )
 from common.tasks.metrics import IN_ROUNDS, METRICS, in_order, metric_named
 from common.tasks.reach import Reach
-from common.tasks.task import TAIL, Legal, Task
+from common.tasks.task import TAIL, Legal, Measured, Task
 
 # isort: split
 # Last: it opens the rooms, and a room may take from here what stands above.
@@ -49,6 +49,7 @@ __all__ = [
     "TOP_K",
     "Legal",
     "LocalConstants",
+    "Measured",
     "Reach",
     "Task",
     "default_learning_rate",

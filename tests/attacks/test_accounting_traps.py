@@ -109,6 +109,7 @@ def test_neither_an_attestation_nor_a_ledger_has_a_place_for_private_numbers(tmp
             "code",
             "events",
             "holdout",
+            "validation",
             "split_key",
             "source",  # a sequence of this very ledger
             "order",  # a constant, fixed before the first release

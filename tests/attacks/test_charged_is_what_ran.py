@@ -57,7 +57,9 @@ def other_metric_noise(factor: float) -> Plant:
         patch.setattr(
             evaluation,
             "evaluate",
-            lambda model, holdout, noise, stream, **named: true(model, holdout, noise * factor, stream, **named),
+            lambda model, holdout, asked, stream: true(
+                model, holdout, dataclasses.replace(asked, multiplier=asked.multiplier * factor), stream
+            ),
         )
 
     return plant
@@ -72,7 +74,7 @@ def seeded_stream_for_metrics(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         evaluation,
         "evaluate",
-        lambda model, holdout, noise, _stream, **named: true(model, holdout, noise, SeededStream(1), **named),
+        lambda model, holdout, noise, _stream: true(model, holdout, noise, SeededStream(1)),
     )
 
 

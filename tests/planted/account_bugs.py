@@ -80,7 +80,9 @@ def what_has_left_given_back_at_restart(patch: Patch) -> None:
     def restart(self: Any) -> None:
         with self._ledger.transaction() as state:
             self._outbox.clear()
-            self._void([r for r in state.reservations.values() if r.state in ("open", "committed")], "restart")
+            self._end(
+                [r for r in state.reservations.values() if r.state in ("open", "committed")], set(), "restart"
+            )
 
     patch.setattr(replay.Replay, "_open_reservation", any_of_them)
     patch.setattr(guard.Guard, "restart", restart)
@@ -113,7 +115,7 @@ def a_run_may_pass_its_plan(patch: Patch) -> None:
 
 def consumers_may_change_sides(patch: Patch) -> None:
     patch.setattr(guard, "check_split", lambda _state, _proposal: None)
-    patch.setattr(replay.Replay, "_bind_split", lambda _self, _holdout, _key: None)
+    patch.setattr(replay.Replay, "_bind_split", lambda _self, _holdout, _key, _validation: None)
 
 
 def what_ran_is_not_compared(patch: Patch) -> None:
@@ -129,7 +131,7 @@ def a_round_answered_twice(patch: Patch) -> None:
 
 
 def a_failing_run_goes_on(patch: Patch) -> None:
-    patch.setattr(guard.Guard, "_refuse_paused", lambda _self, _state, _run: None)
+    patch.setattr(guard, "refuse_paused", lambda _state, _run, _failures_max: None)
 
 
 def policy_not_asked(patch: Patch) -> None:

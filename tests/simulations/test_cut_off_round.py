@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pytest
 
+import server.rounds as rounds
 from client.site import load_site
 from common.audit.verify import verify_path
 from common.errors import WorkFailedError
 from common.run.files import RunFolder
+from common.run.records import RoundRecord
+from server.asking import Run
+from server.state import ServerState
 from simulations.run import simulate
 from tests.tiny_federation import Recorder, tiny
 
@@ -94,3 +98,25 @@ def test_the_release_of_a_sales_run_that_was_cut_off_is_asked_again_only_if_noth
     assert [(r.round, r.aborted) for r in records] == [(0, aborted), (1, ""), (2, ""), (3, "")]
     assert releases(tmp_path / "run", (0, 1, 2, 3)) == {(1, 1, 1, 1)}
     assert verify_path(tmp_path / "run", every_round=True).ok
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_round_cut_off_between_its_sum_and_its_record_leaves_no_stray_evidence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A simulation's own measuring lies between them, and takes long: the record was called broken afterwards."""
+    true = rounds._signed
+
+    def cut_off(run: Run, record: RoundRecord, state: ServerState) -> RoundRecord:
+        if record.round == number:
+            raise WorkFailedError("cut off")
+        return true(run, record, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rounds, "_signed", cut_off)
+        with pytest.raises(WorkFailedError, match="cut off"):
+            simulate(tiny(), tmp_path / "run")
+    assert simulate(tiny(), tmp_path / "run", resume=True).status == "completed"
+    assert RunFolder.open(tmp_path / "run").metrics()[number - 1].aborted == "interrupted"
+    assert verify_path(tmp_path / "run").ok

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from client.guard import ReservationKey, outbox_digest
+from client.guard import ChargedError, ReservationKey, outbox_digest
 from client.guard.ledger import Ledger
 from client.guard.recovery import recover_guard
 from common.audit.verify import verify_path
@@ -449,7 +449,6 @@ def test_a_run_gets_two_rounds_back_and_pays_for_the_rest(tmp_path: Path) -> Non
     status = guard.status()
     assert (status.void, status.forfeit) == (2, 5)
     assert status.epsilon >= epsilon_of_releases(5) - 1e-6
-    assert not status.paused  # nothing failed
     guard.reserve(proposal(9, run="another"))
     guard.restart()
     assert guard.status().void == 3  # the next run has its own
@@ -469,3 +468,48 @@ def test_after_a_failure_of_its_own_a_site_pauses_for_the_run_and_says_so(tmp_pa
     patient = guard_in(tmp_path, policy(failures_max=2))
     patient.fail(patient.reserve(proposal(2)))
     assert patient.status().paused == ("run",)
+
+
+def killed(folder: Path, number: int) -> None:
+    """A round whose process dies while it computes: nothing is stored, nobody says why."""
+    guard_in(folder, policy(failures_max=1)).reserve(proposal(number))
+    guard_in(folder, policy(failures_max=1)).close_round("run", number)
+
+
+def test_a_site_whose_process_is_killed_every_round_pauses_once_it_is_charged_for_it(tmp_path: Path) -> None:
+    """Want of memory ends a process without a word: it would be asked for ever, and its budget go on nothing."""
+    for number in (1, 2, 3):
+        killed(tmp_path, number)
+    guard = guard_in(tmp_path, policy(failures_max=1))
+    assert (guard.status().void, guard.status().forfeit, guard.status().paused) == (2, 1, ("run",))
+    with pytest.raises(PausedError):
+        guard.reserve(proposal(4))
+    assert guard.status().epsilon == pytest.approx(epsilon_of_releases(1), abs=2e-6)
+
+
+def test_three_answers_in_a_row_that_never_left_pause_a_site_and_one_that_left_begins_anew(tmp_path: Path) -> None:
+    guard = guard_in(tmp_path, policy(failures_max=1))
+    for number, leaves in enumerate((False, False, True, False, True, False, False), start=1):
+        one_round(guard, number, leave=leaves)
+    assert not guard.status().paused  # of a long run some are lost on the way: charged, and it goes on
+    one_round(guard, 8, leave=False)
+    assert guard.status().paused == ("run",)
+
+
+def test_restarts_in_the_middle_of_computing_are_given_back_twice_and_then_pause(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        guard_in(tmp_path, policy(failures_max=1)).reserve(proposal(number))
+        guard_in(tmp_path, policy(failures_max=1)).restart()
+    status = guard_in(tmp_path, policy(failures_max=1)).status()
+    assert (status.void, status.forfeit, status.paused) == (2, 1, ("run",))
+
+
+def test_an_anchor_that_cannot_be_written_is_a_failure_like_any_other(tmp_path: Path, monkeypatch) -> None:
+    """The server hears an error after the RESERVE: charged for good, and no second try of the run."""
+    guard = guard_in(tmp_path, policy(failures_max=1))
+    with monkeypatch.context() as full:
+        full.setattr(Ledger, "renew_anchor", lambda _self: (_ for _ in ()).throw(WorkFailedError("disk full")))
+        with pytest.raises(ChargedError):
+            guard.reserve(proposal(1))
+    guard.close_round("run", 1)
+    assert (guard.status().forfeit, guard.status().void, guard.status().paused) == (1, 0, ("run",))
