@@ -92,7 +92,7 @@ def plan(
     From the sites' last attestations: a site that never took part is taken to have spent nothing.
     """
     from common.deployment import open_coordinator_kit
-    from server.affordable import USUAL_LIMIT, horizon, largest_that_fits, shares
+    from server.affordable import horizon, largest_that_fits, shares
     from server.planning import deployed_settings, plan_of_run
 
     opened, base = open_coordinator_kit(kit), settings.resolve().parent
@@ -115,6 +115,12 @@ def plan(
     )
     for place, line in enumerate(planned.task.forecast(planned)):
         show.line(f"{'' if place else 'expect':<8} {line}")
+    _print_unknown(found)
+
+
+def _print_unknown(found: Sequence[Any]) -> None:
+    from server.affordable import USUAL_LIMIT
+
     if unknown := sum(share.limit is None for share in found):
         typer.echo(
             f"{unknown} of {len(found)} sites attested no limit yet: for them the usual {USUAL_LIMIT:g} is taken"
