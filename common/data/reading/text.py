@@ -63,9 +63,12 @@ def lines_in(chunk: bytes) -> pl.Series:
 
 
 def header_of(line: str, separator: str) -> list[str]:
-    """The names in a header line, without blanks and quotes around them."""
-    names = split_line(line.lstrip("\ufeff"), separator) or []
-    return [name.strip().strip('"').strip() for name in names]
+    """The names in a header line, without blanks and quotes around them. Of two that are one the first keeps it."""
+    found = split_line(line.lstrip("\ufeff"), separator) or []
+    names: list[str] = []
+    for name in (one.strip().strip('"').strip() for one in found):
+        names.append(f"{name} (again, column {len(names) + 1})" if name and name in names else name)
+    return names
 
 
 def split_line(line: str, separator: str) -> list[str] | None:
