@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from common.data import Catalogue, CleaningReport, ConsumerSequences, EventLog, FeatureSpec
     from simulations.partition import Partition
 
+Step = Callable[[int], None]
 COORDINATOR_NAME = "coordinator"
 NO_PIN = "0" * 64  # a simulation has no app bundle to pin
 
@@ -51,20 +53,20 @@ class DealtData:
     sequences: dict[str, ConsumerSequences]
 
 
-def deal_data(config: RunConfig) -> DealtData:
-    """Load or generate the events and deal them to sites.
+def deal_data(config: RunConfig, step: Step = lambda _lines: None) -> DealtData:
+    """Load or generate the events and deal them to sites; ``step`` is called with the lines read so far.
 
     Raises: BadInputError for an unusable file, too few sites or consumers; ConfigError.
     """
     source = config.data.source
     if not source:
-        return _dealt(config)
+        return _dealt(config, step)
     if config.data.events:
         raise ConfigError("data.events and data.source are both given", hint="give one of them")
     from common.data.store.source_log import spooled
 
-    with spooled(Path(source)) as path:
-        world = _dealt(config.model_copy(update={"data": _with(config.data, events=str(path))}))
+    with spooled(Path(source), step=step) as path:
+        world = _dealt(config.model_copy(update={"data": _with(config.data, events=str(path))}), step)
     return replace(world, config=world.config.model_copy(update={"data": _with(world.config.data, events="")}))
 
 
@@ -72,12 +74,12 @@ def _with(data: DataSettings, events: str) -> DataSettings:
     return data.model_copy(update={"events": events})
 
 
-def _dealt(config: RunConfig) -> DealtData:
+def _dealt(config: RunConfig, step: Step) -> DealtData:
     from common.data import feature_spec
     from common.data.sharing import require_shared_items, with_hashed_items
     from simulations.pseudonyms import with_random_pseudonyms
 
-    log, known, data = _events(config)
+    log, known, data = _events(config, step)
     config, itemless = fitting.without_items(config, log)
     parts, said = fitting.dealt(config, log)
     config, dates = fitting.with_dates(config, parts)
@@ -112,12 +114,12 @@ def _masks(
     return shared_item_masks(spec, catalogue, parts.names, config.aggregation.min_stockists)
 
 
-def _events(config: RunConfig) -> tuple[Any, Catalogue | None, dict[str, Any]]:
+def _events(config: RunConfig, step: Step) -> tuple[Any, Catalogue | None, dict[str, Any]]:
     settings = config.data
     if settings.events:
         column = "" if settings.split_by in ("consumers", "items", "site") else settings.split_by
         secret = hashlib.sha256(f"fedcart/simulation/{config.seed}".encode()).digest()
-        log, report = _read(settings, column, secret)
+        log, report = _read(settings, (column, secret), step)
         return log, None, {"source": Path(settings.events).name, "events": len(log), "cleaning": report.to_json()}
     if settings.synthetic == "rows":
         from simulations.plain_rows import RowsSpec, generate_rows
@@ -142,14 +144,14 @@ def _events(config: RunConfig) -> tuple[Any, Catalogue | None, dict[str, Any]]:
     )
 
 
-def _read(settings: DataSettings, site_column: str, secret: bytes) -> tuple[EventLog, CleaningReport]:
+def _read(settings: DataSettings, by: tuple[str, bytes], step: Step) -> tuple[EventLog, CleaningReport]:
     """The log of a file, its lines on disk until they are in order: what is in memory is the log once, not thrice."""
     from common.data import joined, said_of
     from common.data.store.logs import OpenedLog, Tally
 
-    tally = Tally()
+    (site_column, secret), tally = by, Tally()
     opened = OpenedLog.of(settings.events, settings.format, site_column=site_column, said=said_of(settings.map))
-    return joined(opened.pieces(secret, tally)), opened.report(tally)
+    return joined(opened.pieces(secret, tally, step)), opened.report(tally)
 
 
 def _catalogue(config: RunConfig, known: Catalogue | None, dealt: Partition) -> Catalogue | None:
