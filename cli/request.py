@@ -78,8 +78,6 @@ def plain_request(kit: SiteKit, request: Request) -> dict[str, object]:
 
 def _forecast_rows(kit: SiteKit, plan: RunPlan) -> list[tuple[str, str]]:
     """What the run may bring, and what this site has without it, computed here from the plan and this program's own table."""
-    from common.errors import FedcartError
-
     own = ""
     with suppress(FedcartError):  # a kit that cannot be read is told of by what needs it
         own = kit.read().site.name

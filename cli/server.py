@@ -112,15 +112,19 @@ def plan(
     _print_shares(f"A run of epsilon {config.privacy.epsilon:g}, {config.training.rounds} rounds", found)
     if periods > 1:
         _print_periods(later)
-    typer.echo(
-        f"largest epsilon of a run of {config.training.rounds} rounds that every site can pay: {fits or 'none'}"
-    )
-    for place, line in enumerate(planned.task.forecast(planned)):
-        show.line(f"{'' if place else 'expect':<8} {line}")
+    rounds = config.training.rounds
+    typer.echo(f"largest epsilon of a run of {rounds} rounds that every site can pay: {fits or 'none'}")
     if unknown := sum(share.limit is None for share in found):
-        typer.echo(
-            f"{unknown} of {len(found)} sites attested no limit yet: for them the usual {USUAL_LIMIT:g} is taken"
-        )
+        usual = f"for them the usual {USUAL_LIMIT:g} is taken"
+        typer.echo(f"{unknown} of {len(found)} sites attested no limit yet: {usual}")
+    _print_forecast(planned.task.forecast(planned))
+
+
+def _print_forecast(lines: Sequence[str]) -> None:
+    """What to expect of the run, public: it follows from settings and declarations."""
+    typer.echo()
+    for place, line in enumerate(lines):
+        show.line(f"{'' if place else 'expect':<8} {line}")
 
 
 def _print_shares(title: str, found: Sequence[Any]) -> None:

@@ -58,10 +58,18 @@ def dealt(config: RunConfig, log: EventLog) -> tuple[Partition, tuple[str, ...]]
 
 
 def _split_of(config: RunConfig, log: EventLog) -> tuple[str, tuple[str, ...]]:
-    """How the consumers are dealt to sites, in a word of ``partition``; and what must be said about it."""
+    """How the consumers are dealt to sites, in a word of ``partition``; and what must be said about it.
+
+    Raises: BadInputError for a column that made-up events do not have.
+    """
     wanted = config.data.split_by
     if wanted in _OTHER_SPLITS:
         return wanted, ()
+    if wanted != "site" and not (config.data.events or config.data.source):
+        raise BadInputError(
+            f"synthetic events have no column {wanted!r} to split by",
+            hint="their sites are their merchants: leave --split-by out, or deal consumers or items",
+        )
     if config.data.events and "site" not in log.frame.columns:
         return "consumers", (
             f"no column of the log names a site: consumers are dealt to {config.data.sites} equal sites; "

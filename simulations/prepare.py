@@ -25,7 +25,7 @@ from common.plain_text import shown
 from common.run import DataSettings, RunConfig, RunFolder, RunPlan, SiteFacts
 from common.tasks import task_named
 from common.trust import Identity, Roster
-from simulations.carried import begin_ledger, carried_from
+from simulations.carried import LOG_DIGEST, begin_ledger, carried_from
 from simulations.tasks.half import oracle_of
 
 if TYPE_CHECKING:
@@ -120,7 +120,8 @@ def _events(config: RunConfig, step: Step) -> tuple[Any, Catalogue | None, dict[
         column = "" if settings.split_by in ("consumers", "items", "site") else settings.split_by
         secret = hashlib.sha256(f"fedcart/simulation/{config.seed}".encode()).digest()
         log, report = _read(settings, (column, secret), step)
-        return log, None, {"source": Path(settings.events).name, "events": len(log), "cleaning": report.to_json()}
+        told = {"source": Path(settings.events).name, "events": len(log), LOG_DIGEST: _digest(log)}
+        return log, None, told | {"cleaning": report.to_json()}
     if settings.synthetic == "rows":
         from simulations.plain_rows import RowsSpec, generate_rows
 
@@ -142,6 +143,11 @@ def _events(config: RunConfig, step: Step) -> tuple[Any, Catalogue | None, dict[
         market.catalogue,
         {"source": "synthetic marketplace", "events": len(market.log), **asdict(spec)},
     )
+
+
+def _digest(log: EventLog) -> str:
+    """Of all events, so that a later run knows whether it deals the same ones; never leaves this machine's run folder."""
+    return hashlib.sha256(log.frame.hash_rows().to_numpy().tobytes()).hexdigest()
 
 
 def _read(settings: DataSettings, by: tuple[str, bytes], step: Step) -> tuple[EventLog, CleaningReport]:
@@ -252,7 +258,7 @@ def make_federation(
     roster = Roster.signed_by(coordinator, [(name, one.public_key) for name, one in identities.items()])
     folder.write_roster(roster)
     kits, facts = {}, []
-    carried = carried_from(config, plan)
+    carried = carried_from(config, plan, str(world.data.get(LOG_DIGEST, "")))
     for part in world.partition.sites:
         name, mask = kit_name(part.name), world.masks[part.name]
         owed = carried.get(name)

@@ -7,8 +7,7 @@ from typing import Any
 import cli.show as show
 from cli.report.facts import RunStory
 from common.run import FAILED
-from common.tasks.metrics import metric_named
-from common.tasks.registry import primary_metric
+from common.tasks import metric_named, primary_metric
 
 Sentence = tuple[str, str, str]  # tone, kind of the numbers, words
 
@@ -63,9 +62,8 @@ def _beside_baselines(story: RunStory) -> Sentence | None:
 def _released(story: RunStory) -> Sentence | None:
     """A deployed run: what the sites reported, with its bar."""
     name = primary_metric(story.task)
-    told = [record for record in story.records if name in record.released]
-    if not told:
+    cell = story.bars.latest(story.records, name)
+    if cell == "–":
         return None
-    cell = story.bars.cell(told[-1], name)
     words = f"The shared model has {metric_named(name).words} {cell} on the sites' held-out consumers"
     return ("info", "released", f"{words}; what that is worth to a site, fedcart personalize says there.")
