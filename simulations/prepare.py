@@ -82,6 +82,7 @@ def _dealt(config: RunConfig, step: Step) -> DealtData:
     log, known, data = _events(config, step)
     config, itemless = fitting.without_items(config, log)
     parts, said = fitting.dealt(config, log)
+    del log  # the sites have it
     config, dates = fitting.with_dates(config, parts)
     said = (*said, *dates, *fitting.overlap_note(config, parts))
     parts, called = with_plain_names(parts)
@@ -171,7 +172,7 @@ def _catalogue(config: RunConfig, known: Catalogue | None, dealt: Partition) -> 
     if known is not None and config.data.split_by == "site":
         return _with_merged_stock(known, dealt)
     names = product_names(config.data.events, config.data.format, config.data.map) if config.data.events else None
-    return catalogue_from_events(dealt.log(), max_items=config.features.max_items, names=names)
+    return catalogue_from_events(dealt.stock(), max_items=config.features.max_items, names=names)
 
 
 def _with_merged_stock(known: Catalogue, dealt: Partition) -> Catalogue:
