@@ -56,7 +56,7 @@ def table_of(member: Member, mapping: Mapping) -> Table:
         return Table(member, kind, (*names, *(name for name, _ in member.partitions)))
     if kind == "json":
         with files.readable(member.path), files.opened(member) as file:
-            names = json_records.paths_of(file.read(), member.name)
+            names = json_records.paths_of(_as_utf8(file.read()), member.name)
         return Table(member, kind, (*names, *(name for name, _ in member.partitions)))
     return _text_table(member, start, mapping)
 
@@ -150,9 +150,15 @@ def _batches(table: Table, columns: list[str]) -> Iterator[Lines]:
         yield from _typed(table, columns)
     elif table.kind == "json":
         with files.opened(table.member) as file:
-            yield from json_records.record_lines(file.read(), table.member.name, columns)
+            yield from json_records.record_lines(_as_utf8(file.read()), table.member.name, columns)
     else:
         yield from _texts(table, columns)
+
+
+def _as_utf8(content: bytes) -> bytes:
+    """JSON in the encoding that JSON has; UTF-16 and UTF-32 say themselves what they are."""
+    declared = encodings.declared(content[:8], "")
+    return content if declared.startswith("utf-8") else content.decode(declared, "replace").encode()
 
 
 def _texts(table: Table, columns: list[str]) -> Iterator[Lines]:
