@@ -18,6 +18,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -184,9 +185,11 @@ def _alone(folder: RunFolder, *, smoke: bool) -> Iterator[Cell]:
     name = max(plan.populations, key=lambda pair: pair[1])[0]
     site = load_site(folder.path / "sites" / name, simulated=True)
     known = site.prepared(plan)
-    sizes = sorted({min(size, len(known.train)) for size in ((200,) if smoke else SIZES)})
+    sides = known.sides
+    sizes = sorted({min(size, len(sides.train)) for size in ((200,) if smoke else SIZES)})
     for size in sizes:
-        own = OwnConsumers.of(known.train.take(np.arange(size)), known.holdout, site.secret())
+        cut_down = replace(sides, train=sides.train.take(np.arange(size)))
+        own = OwnConsumers.of(cut_down, site.secret())
         with one_thread():
             shop = Workshop(SharedStart(plan, folder.initial(), known.mask), own, lambda *_: None)
             model = shop.served(shop.finished(shop.candidate(ALONE, shop.trained(ALONE))))
