@@ -157,7 +157,7 @@ class Forecast:
 
     def _limit(self, log: Like) -> str:
         limit = self.pays_up_to(log)
-        return f"{log.name} {about(limit) if limit >= FEWEST else 'none'}"
+        return f"{log.name} {about(limit) if limit >= FEWEST else 'no site'}"
 
     def _needed(self, size: float, whose: str) -> list[str]:
         """From how many consumers in all joining pays, where it does not yet."""
@@ -186,7 +186,7 @@ def forecast_lines(plan: Any, own: str = "") -> list[str]:
         return ["no noise: quality is bounded by the data only"]
     found = Forecast.of(plan)
     if found is None:
-        return [f"no forecast: none is fitted for {plan.task.primary}; docs/quality.md has what public logs gave"]
+        return [f"no forecast: there is no fit for {plan.task.primary}; docs/quality.md has what public logs gave"]
     return found.lines(own)
 
 
