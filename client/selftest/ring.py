@@ -126,7 +126,11 @@ def _parts() -> list[Check]:
     with people.scratch_site(people.without(log, 7), SETTINGS, NOISE, secret) as scratch:
         fewer = scratch.site.prepared(scratch.plan)
     sides = set(both.holdout.consumers.tolist()) - {7} == set(fewer.holdout.consumers.tolist())
+    rows, alone = people.encoded(log), len(everybody) == len(set(everybody.tolist())) == 300
+    by_key = all(_split_follows(rows, bytes([one]) * 32) for one in range(1, 17))
     return [
+        report.holds("a row each", alone, "nobody is stored twice"),
+        report.holds("held out whatever they did", by_key, "by the key alone, under sixteen keys"),
         report.holds(
             "held out by key",
             set(both.holdout.consumers.tolist()) == _held(both, held),
@@ -143,6 +147,17 @@ def _parts() -> list[Check]:
             "training, and the hold-out for metrics",
         ),
     ]
+
+
+def _split_follows(rows: people.ConsumerSequences, key: bytes) -> bool:
+    from common.data import holdout_mask
+
+    train, held = rows.split_holdout(key, 0.5)
+    mask = holdout_mask(rows.consumers, key, 0.5)
+    return bool(
+        np.array_equal(held.consumers, rows.consumers[mask])
+        and np.array_equal(train.consumers, rows.consumers[~mask])
+    )
 
 
 def _held(both: object, mask: np.ndarray) -> set[int]:

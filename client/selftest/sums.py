@@ -21,6 +21,7 @@ from common.trust.randomness import PrivateStream
 SIGMA = 2.0
 MICRO_BATCH = 7
 DRAWS = 200
+CROWD = 300
 HOSTILE = (float("nan"), float("inf"), 1e30, 2e4)
 SERIES_NOISE = 1.5
 
@@ -36,7 +37,7 @@ def sensitivity() -> list[Check]:
             moved = whole - _clipped_sum(people.without(log, consumer), config, name)
             worst = max(worst, float(np.linalg.norm(moved)))
         checks.append(_at_most_the_clip(f"sensitivity: {name}", worst))
-    return [*checks, *_hostile()]
+    return [*checks, *_hostile(), _in_large_batches()]
 
 
 def _at_most_the_clip(name: str, moved: float) -> Check:
@@ -49,8 +50,10 @@ def _clipped_sum(log: people.EventLog, config: people.RunConfig, name: str) -> V
     return _sum_of(model, log, config, "opacus" if name == "by Opacus" else "fast")
 
 
-def _sum_of(model: Any, log: people.EventLog, config: people.RunConfig, trainer: str) -> Vector:
-    engine = models.make_engine(model, people.batches(log, config), config, trainer, MICRO_BATCH)
+def _sum_of(
+    model: Any, log: people.EventLog, config: people.RunConfig, trainer: str, micro_batch: int = MICRO_BATCH
+) -> Vector:
+    engine = models.make_engine(model, people.batches(log, config), config, trainer, micro_batch)
     with trainers.one_thread():
         total, _ = engine.clipped_sum(np.arange(engine.consumers))
     copied: Vector = total.double().numpy().copy()
@@ -71,6 +74,17 @@ def _hostile() -> list[Check]:
     return checks
 
 
+def _in_large_batches() -> Check:
+    """As many consumers as a real batch has, in one piece."""
+    config, log = people.config_of(people.MODELS["lstm"]), people.people(CROWD, seed=CROWD)
+    whole = _sum_of(people.model_of(config), log, config, "fast", CROWD)
+    worst = 0.0
+    for consumer in (2, 3, CROWD):
+        rest = _sum_of(people.model_of(config), people.without(log, consumer), config, "fast", CROWD)
+        worst = max(worst, float(np.linalg.norm(whole - rest)))
+    return _at_most_the_clip(f"sensitivity: a batch of {CROWD}", worst)
+
+
 def metrics() -> list[Check]:
     """Metric sums of every task: bounded loss, right sensitivity, noise of the promised size."""
     checks = []
@@ -82,17 +96,20 @@ def metrics() -> list[Check]:
             checks.append(
                 report.at_most(f"metric sensitivity: {name}, x{scale:g}", worst, bound * (1 + 1e-9), "L2 bound")
             )
-        values = _metric_noise(config)
-        checks.append(
-            report.variance_check(f"noise of metric sums: {name}", values.ravel(), "variance 1 in promised units")
-        )
-        checks.append(report.coordinates_check(f"noise of every metric: {name}", values, "none goes without"))
+        for consumers in (24, CROWD):
+            values, told = _metric_noise(config, consumers), f"{name}, {consumers} consumers"
+            checks.append(
+                report.variance_check(
+                    f"noise of metric sums: {told}", values.ravel(), "variance 1 in promised units"
+                )
+            )
+            checks.append(report.coordinates_check(f"noise of every metric: {told}", values, "none goes without"))
     return [*checks, report.at_most("loss of a consumer", LOSS_BOUND, 10.0, "nats, counted at most")]
 
 
-def _metric_noise(config: people.RunConfig) -> Vector:
-    """What is added to the metrics of twenty-four consumers, in promised units: ``[draws, metrics]``."""
-    model, holdout = people.model_of(config), people.batches(people.people(), config)
+def _metric_noise(config: people.RunConfig, consumers: int) -> Vector:
+    """What is added to the metrics of so many consumers, in promised units: ``[draws, metrics]``."""
+    model, holdout = people.model_of(config), people.batches(people.people(consumers), config)
     exact = evaluation.metric_sums(model, holdout)
     drawn = [evaluation.evaluate(model, holdout, SIGMA, PrivateStream()).vector - exact for _ in range(DRAWS)]
     values: Vector = np.stack(drawn) / (SIGMA * metric_sensitivity(list(config.model.heads)))
