@@ -132,7 +132,8 @@ def _two_kits() -> list[Check]:
         second.restart()
         kept = open_kit("second").status()
         waiting = first.find("one", 1)
-        account.leave(first, waiting)
+        if waiting is not None:
+            account.leave(first, waiting)
         said = second.reserve(asked(1, EVENT, run="two")).attestation.attestation
         steps = sum(event.steps for event in said.totals)
         limit = Losses.of(said.totals)
@@ -220,7 +221,9 @@ def _carried() -> list[Check]:
     with account.scratch_ledger() as (open_again, asked):
         guard = open_again()
         with guard.ledger.transaction():
-            guard.ledger.append(Charge(events=(EVENT,), reason="self-test", order=4.0, adaptive=True))
+            guard.ledger.append(
+                Charge(events=(EVENT,), reason="self-test", order=4.0, adaptive=True, planned=("ab" * 32,))
+            )
             guard.ledger.renew_anchor()
         late = guard.reserve(asked(1, EVENT)).attestation.attestation.adaptive
     counted = sides == {TRAIN_SIDE: 2 * EVENT.steps, HOLDOUT_SIDE: EVENT.steps}

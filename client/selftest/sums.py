@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ import client.selftest.report as report
 import client.training.evaluation as evaluation
 import client.training.trainer as trainers
 from client.selftest.report import Check, Vector
+from common.contribution import STATISTICS
 from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE
 from common.tasks.metric_sums import LOSS_BOUND, metric_sensitivity
 from common.trust.randomness import PrivateStream
@@ -126,6 +130,34 @@ def _metric_moves(log: people.EventLog, config: people.RunConfig, scale: float) 
         yield whole - evaluation.metric_sums(model, people.batches(people.without(log, consumer), config))
 
 
+def _kept() -> list[Check]:
+    """What a sales run learns from is what has left: the kept bytes, and none but those that were charged."""
+    from client.guard.outbox import outbox_digest
+    from client.tasks.series import keep_release, kept_release
+    from common.secagg import fixedpoint
+
+    plan = people.sales_plan(1.0, ["all"], SERIES_NOISE)
+    cells = people.sales_spec(plan).cells
+    ring, other = (np.arange(cells, dtype=np.uint32) * k for k in (1_000, 2_000))
+    with tempfile.TemporaryDirectory(prefix="fedcart-selftest-") as name:
+        door = SimpleNamespace(released_digest=lambda *_: outbox_digest(ring.tobytes()).hex())
+        site: Any = SimpleNamespace(kit=SimpleNamespace(state=Path(name)), guard=lambda: door)
+        seen = []
+        for kept in (ring, other):
+            keep_release(Path(name), plan, kept.tobytes())
+            try:
+                seen.append(kept_release(site, plan).reshape(-1))
+            except Exception:  # refused, or not learnt from the file at all
+                seen.append(np.zeros(0))
+    wanted = fixedpoint.decode(ring, plan.blocks(STATISTICS))
+    return [
+        report.holds(
+            "what sales are learnt from", np.array_equal(seen[0], wanted / plan.weight("self")), "what has left"
+        ),
+        report.holds("another series", not len(seen[1]), "is not learnt from: it was not charged"),
+    ]
+
+
 def series() -> list[Check]:
     """The sales series: one consumer moves all cells of all channels together by at most the clip, and all are noised."""
     from client.tasks.series import noised_series, purchases_in
@@ -156,4 +188,4 @@ def series() -> list[Check]:
         checks.append(report.coordinates_check(f"{name}, every cell", values, "none goes without"))
         sides = {event.sub_scope for event in releases[0].events} == {TRAIN_SIDE, HOLDOUT_SIDE}
         checks.append(report.holds(f"{name}: whom it reads", sides, "both parts of the consumers pay"))
-    return checks
+    return [*checks, *_kept()]

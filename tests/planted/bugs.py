@@ -28,7 +28,7 @@ from client.training.dpsgd.records import Outer, Picked, Summed
 from client.training.gaussian import GaussianMechanism
 from common.privacy.mechanism import TRAIN_SIDE
 from common.tasks.task import Task
-from tests.planted import account_bugs, draw_bugs, more_bugs, sum_bugs
+from tests.planted import account_bugs, draw_bugs, more_bugs, sum_bugs, wide_bugs
 from tests.planted.bug import CHARGED, CLIPPED, DRAWS, EXACT, GUARD, KNOWN, LATER, Bug, Patch, change_noise
 
 
@@ -368,5 +368,6 @@ BUGS = {
         *sum_bugs.BUGS,
         *account_bugs.BUGS,
         *more_bugs.BUGS,
+        *wide_bugs.BUGS,
     )
 }

@@ -10,7 +10,6 @@ import torch
 
 import client.prepared as prepared
 import client.selftest.people as people
-import client.tasks.sales as sales
 import client.tasks.series as series
 import client.training.dpsgd.clipping as clipping
 import client.training.evaluation as evaluation
@@ -57,7 +56,6 @@ def sales_learnt_from_what_was_sold(patch: Patch) -> None:
         return series.purchases_at(site, plan).series(spec, plan.config.privacy.clip)
 
     patch.setattr(series, "kept_release", raw)
-    assert sales
 
 
 def another_kits_spending_not_counted(patch: Patch) -> None:
@@ -209,7 +207,7 @@ def noise_of_every_tenth_round_missing(patch: Patch) -> None:
     patch.setattr(GaussianMechanism, "noise", sometimes)
 
 
-def hold_out_noised_for_training_alone(patch: Patch) -> None:
+def noise_less_for_many_consumers(patch: Patch) -> None:
     true = evaluation.evaluate
 
     def quiet(model: Any, holdout: Any, noise: float, stream: Any, **rest: Any) -> Any:
@@ -224,7 +222,7 @@ BUGS = (
     Bug(large_batches_unclipped, CLIPPED, "sensitivity"),
     Bug(a_consumer_in_two_rows, DRAWS, "whole answer"),
     Bug(metrics_one_coordinate_short, DRAWS, "metrics"),
-    Bug(sales_learnt_from_what_was_sold, "tests/attacks/test_post_processing.py", "series"),
+    Bug(sales_learnt_from_what_was_sold, DRAWS, "series"),
     Bug(another_kits_spending_not_counted, "tests/attacks/test_two_kits_one_scope.py", "rules"),
     Bug(another_kits_reservations_closed, "tests/attacks/test_two_kits_one_scope.py", "rules"),
     Bug(only_the_first_event_compared, DRAWS, "rules"),
@@ -232,7 +230,7 @@ BUGS = (
     Bug(a_killed_site_goes_on, GUARD, "rules"),
     Bug(the_same_consumers_in_every_round, DRAWS, "sampling"),
     Bug(long_rows_always_trained, DRAWS, "whole answer"),
-    Bug(epsilon_remembered_for_another_order, DRAWS, "ledger"),
+    Bug(epsilon_remembered_for_another_order, DRAWS, "accountant"),
     Bug(late_sites_counted_as_planned, KNOWN, "accountant"),
     Bug(a_run_may_look_as_often_as_it_likes, DRAWS, "rules"),
     Bug(only_the_first_event_against_the_policy, DRAWS, "rules"),
@@ -242,5 +240,5 @@ BUGS = (
     Bug(noise_cut_at_four_and_a_half_deviations, DRAWS, "noise"),
     Bug(noise_of_long_vectors_missing_at_the_end, DRAWS, "noise"),
     Bug(noise_of_every_tenth_round_missing, DRAWS, "noise"),
-    Bug(hold_out_noised_for_training_alone, DRAWS, "whole answer"),
+    Bug(noise_less_for_many_consumers, DRAWS, "metrics"),
 )
