@@ -27,7 +27,7 @@ from benchmarks._tree import Measured, measure
 HERE = Path(__file__).resolve().parents[1]
 REFERENCE = ("--dp", "ghost", "--secagg", "legacy")
 CLICKS, ITEMS = 700_000, 5_000
-FIRST_RESULT = "     1 "  # how the line of round 1 begins
+FIRST_RESULT = "    1  "  # how the line of round 1 begins
 
 
 @dataclass(frozen=True)

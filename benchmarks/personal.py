@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,10 @@ def measure(folder: RunFolder, site_name: str, size: int) -> dict[str, Any]:
     plan, vector = folder.plan(), load_model(folder.path)[0]
     site = load_site(folder.path / "sites" / site_name, simulated=True)
     known = site.prepared(plan)
-    train = known.train.take(np.arange(min(size, len(known.train)))) if size else known.train
+    sides = known.sides
+    train = sides.train.take(np.arange(min(size, len(sides.train)))) if size else sides.train
     started = time.process_time()
-    own = OwnConsumers.of(train, known.holdout, site.secret())
+    own = OwnConsumers.of(replace(sides, train=train), site.secret())
     made, _, verdicts = made_of(SharedStart(plan, vector, known.mask), own, lambda *_: None)
     first = verdicts[0]
     figures = {who: [round(one.value, 4), round(one.error, 4)] for who, one in first.figures.items()}

@@ -25,8 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from client.guard.guard import Guard, open_guard
-from client.guard.policy import Proposal, SitePolicy
+from client.guard import Guard, Proposal, SitePolicy, open_guard
 from common.privacy import (
     HOLDOUT_SIDE,
     Commit,

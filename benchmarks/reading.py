@@ -68,13 +68,13 @@ def _parts(path: Path, events: int) -> list[Path]:
 def prepared(log: Any, folder: Path) -> dict[str, Any]:
     """Everything that a site does with a log before it trains: read, judge, settle, encode, split, store."""
     from client.prepared import store_sequences
-    from common.data import build_sequences, feature_spec
+    from common.data import Split, build_sequences, feature_spec
     from common.data.store.logs import Tally
 
     spec, tally, started = feature_spec(None, item_buckets=1_000), Tally(), time.monotonic()
     rows = (build_sequences(piece, spec, None, max_events=50) for piece in log.pieces(tally))
     mask = np.ones(1_001, dtype=np.bool_)
-    store_sequences(folder / "consumers.rows", rows, mask, (SECRET, 0.1))
+    store_sequences(folder / "consumers.rows", rows, mask, Split(SECRET, 0.1))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {"kept": tally.kept, "seconds": round(time.monotonic() - started, 1), "peak_gib": round(peak, 2),
             "stored_mib": round((folder / "consumers.rows").stat().st_size / 2**20)}  # fmt: skip

@@ -80,7 +80,7 @@ def _write(done: Done, report: Path | None) -> list[str]:
 def page_of(done: Done) -> str:
     """The verdict as one HTML page."""
     from common.pages.rendering import templates
-    from common.tasks.metrics import metric_named
+    from common.tasks import metric_named
 
     template = templates().get_template("verdict.html.j2")
     return template.render(
@@ -104,7 +104,7 @@ def gain(verdict: Verdict) -> str:
 
 
 def _print(done: Done, written: list[str]) -> None:
-    from common.tasks.metrics import metric_named
+    from common.tasks import metric_named
 
     found = done.verdicts
     show.line(found.verdicts[0].words)

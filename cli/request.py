@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import cli.show as show
 from common.errors import FedcartError
+from common.privacy import HOLDOUT_SIDE, SUB_SCOPES, TRAIN_SIDE, VALIDATION_SIDE, round_up, show_epsilon
 
 if TYPE_CHECKING:
     from client.runtime.approval import Request
@@ -30,8 +32,9 @@ def show_request(kit: SiteKit, request: Request) -> None:
         ("aggregation", config.aggregation.mode),
         ("learning rate", f"{training.learning_rate:g}" if training.learning_rate else "the recipe's own"),
         ("features", _features(plan)),
-        ("held out", f"{config.privacy.holdout:g} of the consumers, for evaluation"),
+        *_split_rows(plan),
         *plan.task.approval_rows(config),
+        *_forecast_rows(kit, plan),
         *_privacy_rows(plan),
         *_budget_rows(kit, plan),
     ]
@@ -39,22 +42,47 @@ def show_request(kit: SiteKit, request: Request) -> None:
         show.line(f"{name:<13} {text}")
 
 
+def _split_rows(plan: RunPlan) -> list[tuple[str, str]]:
+    """Who is held out, and what for; with dates, what is read of whom."""
+    from common.contribution import EVALUATE, TRAIN
+
+    privacy, training = plan.config.privacy, plan.config.training
+    rounds, closing = plan.measured(TRAIN).share, plan.measured(EVALUATE).share
+    what = f"{privacy.holdout:g} of the consumers, for evaluation"
+    if privacy.holdout and privacy.validation:
+        what += f": {rounds:g} in every round, to choose by; {closing:g} once, in the end, for the figure that is reported"
+    rows = [("held out", what)]
+    if training.dates_us is None:
+        return rows
+    dates = f"learnt is what comes before {training.validation_from}; rounds are measured from then to {training.test_from}"
+    return [*rows, ("cut in time", f"{dates}, the end from then on (UTC)")]
+
+
 def plain_request(kit: SiteKit, request: Request) -> dict[str, object]:
     """The same for machines. Raises: BadInputError."""
-    from common.privacy import round_up
-
     plan = request.read()
-    trained, held_out = _both_epsilons(plan)
+    epsilons = _epsilons(plan)
     return {
         **asdict(request),
-        "epsilon": round_up(max(trained, held_out)),
-        "epsilon_trained_on": round_up(trained),
-        "epsilon_held_out": round_up(held_out),
+        "epsilon": round_up(max(epsilons.values())),
+        "epsilon_trained_on": round_up(epsilons[TRAIN_SIDE]),
+        "epsilon_held_out": round_up(max(epsilons[VALIDATION_SIDE], epsilons[HOLDOUT_SIDE])),
+        "epsilon_of_sides": {side: round_up(epsilon) for side, epsilon in epsilons.items()},
         "epsilon_said": plan.config.privacy.epsilon,
         "exceeds": _exceeds(plan),
         "parameters": plan.parameters,
+        "forecast": [text for _, text in _forecast_rows(kit, plan)],
         "budget": _budget(kit, plan),
     }
+
+
+def _forecast_rows(kit: SiteKit, plan: RunPlan) -> list[tuple[str, str]]:
+    """What the run may bring, and what this site has without it, computed here from the plan and this program's own table."""
+    own = ""
+    with suppress(FedcartError):  # a kit that cannot be read is told of by what needs it
+        own = kit.read().site.name
+    lines = plan.task.forecast(plan, own)
+    return [("expect" if not place else "", line) for place, line in enumerate(lines)]
 
 
 def _budget(kit: SiteKit, plan: RunPlan) -> dict[str, Any] | None:
@@ -125,13 +153,13 @@ def _features(plan: RunPlan) -> str:
 
 def _privacy_rows(plan: RunPlan) -> list[tuple[str, str]]:
     from common.errors import ConfigError
-    from common.privacy import delta_remark, show_epsilon
+    from common.privacy import delta_remark
 
     privacy = plan.config.privacy
     if not privacy.enabled:
         return [("privacy", "NONE: the policy will refuse this run")]
     noise, rate = plan.task.evaluation_words(plan), plan.task.sampling_rate(plan.config)
-    trained, held_out = _both_epsilons(plan)
+    epsilons = _epsilons(plan)
     rows = [
         (
             "privacy",
@@ -140,12 +168,12 @@ def _privacy_rows(plan: RunPlan) -> list[tuple[str, str]]:
         ),
         (
             "epsilon",
-            f"{show_epsilon(max(trained, held_out))} for all rounds and the closing evaluation (delta {privacy.delta:g}), "
+            f"{show_epsilon(max(epsilons.values()))} for all rounds and the closing evaluation (delta {privacy.delta:g}), "
             f"computed here; the coordinator says {privacy.epsilon:g} at most",
         ),
         (
             "",
-            f"{show_epsilon(trained)} for a consumer who is trained on, {show_epsilon(held_out)} for one who is held out",
+            _of_each_side(epsilons),
         ),
     ]
     if _exceeds(plan):
@@ -157,13 +185,21 @@ def _privacy_rows(plan: RunPlan) -> list[tuple[str, str]]:
     return [*rows, ("WARNING", remark)] if remark else rows
 
 
-def _both_epsilons(plan: RunPlan) -> tuple[float, float]:
-    """What the whole run can cost a consumer who is trained on, and one who is held out: the guard lets it take no more."""
-    from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE, ScopeAccountant
+def _of_each_side(epsilons: dict[str, float]) -> str:
+    words = f"{show_epsilon(epsilons[TRAIN_SIDE])} for a consumer who is trained on"
+    if not epsilons[VALIDATION_SIDE]:
+        return f"{words}, {show_epsilon(epsilons[HOLDOUT_SIDE])} for one who is held out"
+    chosen_by, reported = show_epsilon(epsilons[VALIDATION_SIDE]), show_epsilon(epsilons[HOLDOUT_SIDE])
+    return f"{words}, {chosen_by} for one by whom the run chooses, {reported} for one on whom it reports"
+
+
+def _epsilons(plan: RunPlan) -> dict[str, float]:
+    """What the whole run can cost a consumer of each side: the guard lets it take no more."""
+    from common.privacy import ScopeAccountant
 
     account, delta = ScopeAccountant(plan.total_events()), plan.config.privacy.delta
-    return account.sub_epsilon(TRAIN_SIDE, delta), account.sub_epsilon(HOLDOUT_SIDE, delta)
+    return {side: account.sub_epsilon(side, delta) for side in SUB_SCOPES}
 
 
 def _exceeds(plan: RunPlan) -> bool:
-    return max(_both_epsilons(plan)) > plan.config.privacy.epsilon
+    return max(_epsilons(plan).values()) > plan.config.privacy.epsilon

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
 import cli.show as show
+from cli.opening import facts_lines
 from cli.verdict import Standing, standings
 from common.atomic import link_atomic
 from common.contribution import STATISTICS
-from common.plain_text import shown
 from common.run import (
     ENDED,
     FAILED,
@@ -29,14 +28,14 @@ from common.run import (
     RunFolder,
     Summary,
 )
-from common.tasks.metrics import IN_ROUNDS, in_order, metric_named
+from common.tasks import IN_ROUNDS, in_order, metric_named
+from server.bars import LABEL, Bars
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
 QUIET_S = 10.0  # between two progress lines where there is no terminal
-SITES_SHOWN = 12
 METRICS_SHOWN = 5  # in the final box; the report has all
 PHASES = {
     "advertise": "training at the sites",
@@ -73,6 +72,7 @@ class Screen(Observer):
         self.out = out
         self.latest = latest
         self.refusals = 0
+        self.bars = Bars()
         self.resumed = False
         self._console: Console = show.progress() if to_stderr else show.results()
         self._columns: list[Column] = []
@@ -105,15 +105,15 @@ class Screen(Observer):
 
     def prepared(self, facts: RunFacts) -> None:
         """Show what is about to be trained, by whom, under which promise."""
+        self.bars = Bars.of(RunFolder(facts.out))
         if self.latest is not None:
             link_atomic(self.latest, facts.out)
         self._line("")
         for line in facts_lines(facts):
             self._line(line)
         self._line("")
-        if self.resumed:
-            for record in RunFolder(facts.out).metrics():
-                self.round_done(record)
+        for record in RunFolder(facts.out).metrics() if self.resumed else ():
+            self.round_done(record)
 
     def progress(self, round_number: int, phase: str, done: int, total: int) -> None:
         """Move the bar; without a terminal, one line now and then, seldom the same one."""
@@ -134,7 +134,7 @@ class Screen(Observer):
             self._line(released_line(record))
             return
         if not self._columns and not record.aborted:
-            self._columns = fitting(columns(record, self.config), self._console.width)
+            self._columns = fitting(columns(record, self.config, self.bars), self._console.width)
             for line in header(self._columns):
                 self._line(f"[dim]{line}[/]")
         if record.aborted:
@@ -233,14 +233,11 @@ def progress_words(round_number: int, rounds: int, phase: str) -> str:
     )
 
 
-def columns(record: RoundRecord, config: RunConfig) -> list[Column]:
-    """The columns that this run can fill, in reading order."""
-    columns = [Column("round", "", 5, 99, _round_name)]
-    for group, values, keep in (("released", record.released, 50), ("oracle", record.oracle, 60)):
-        names = [name for name in (*IN_ROUNDS, *in_order(set(values) - set(IN_ROUNDS))) if name in values][:3]
-        for rank, name in enumerate(names):
-            importance = keep + (5 if rank == 1 else -rank)
-            columns.append(Column(metric_named(name).short, group, 6, importance, _metric(group, name)))
+def columns(record: RoundRecord, config: RunConfig, bars: Bars | None = None) -> list[Column]:
+    """The columns that this run can fill, in reading order; released figures with their bars."""
+    columns = [Column("round", "", 5, 99, _round_name), *_released_columns(record, bars or Bars())]
+    for importance, name in _shown(record.oracle, 60):
+        columns.append(Column(metric_named(name).short, "oracle", 6, importance, _metric("oracle", name)))
     if "clip_fraction" in record.oracle:
         columns.append(Column("clipped", "oracle", 7, 40, _metric("oracle", "clip_fraction", percent=True)))
     if "signal_to_noise" in record.oracle:
@@ -252,6 +249,21 @@ def columns(record: RoundRecord, config: RunConfig) -> list[Column]:
         Column("sites", "public", 7, 80, _answered),
         Column("bytes", "public", 7, 46, lambda r: show.size(r.bytes_up + r.bytes_down)),
         Column("time", "public", 6, 70, lambda r: show.duration(r.seconds)),
+    ]
+
+
+def _shown(values: Mapping[str, float], keep: int) -> list[tuple[int, str]]:
+    """The first metrics of a group in reading order, each with how much it matters that it stays."""
+    names = [name for name in (*IN_ROUNDS, *in_order(set(values) - set(IN_ROUNDS))) if name in values][:3]
+    return [(keep + (5 if rank == 1 else -rank), name) for rank, name in enumerate(names)]
+
+
+def _released_columns(record: RoundRecord, bars: Bars) -> list[Column]:
+    barred = bars.any_in(record)
+    group, width = (LABEL, 13) if barred else ("released", 6)
+    return [
+        Column(metric_named(name).short, group, width, importance, lambda r, name=name: bars.cell(r, name))  # type: ignore[misc]
+        for importance, name in _shown(record.released, 50)
     ]
 
 
@@ -286,43 +298,6 @@ def _group_line(shown: list[Column], groups: list[str]) -> str:
             name, width = spans[-1]
             spans[-1] = (name, width + 2 + column.width)
     return "  ".join(f" {name} ".center(width, "─")[:width] if name else " " * width for name, width in spans)
-
-
-def facts_lines(facts: RunFacts) -> list[str]:
-    """What a run is about to do, as lines of markup."""
-    people = sum(site.population for site in facts.sites)
-    rows = log_rows(facts.data)
-    rows.append(("sites", f"{len(facts.sites)}, {people:,} consumers declared, {facts.parameters:,} parameters"))
-    width = max((len(site.name) for site in facts.sites[:SITES_SHOWN]), default=0)
-    for site in facts.sites[:SITES_SHOWN]:
-        text = f"{site.name:<{width}} {site.population:>8,} consumers {site.items:>7,} items  {site.note}"
-        rows.append(("", escape(text.rstrip())))
-    if len(facts.sites) > SITES_SHOWN:
-        rows.append(("", f"and {len(facts.sites) - SITES_SHOWN} more"))
-    steps = show.count(facts.local_steps, "local step")
-    rows.append(("training", f"{show.count(facts.rounds, 'round')} of {steps}"))
-    rows.append(("aggregation", escape(facts.aggregation)))
-    if facts.private:
-        promise = f"per consumer at each site: ε ≤ {facts.epsilon_target:g} at δ = {facts.delta:g}"
-        noise = f"noise multiplier {facts.noise_multiplier:.3f}, sampling rate {facts.sampling_rate:g}"
-        rows.append(("privacy", f"{promise}, {noise}"))
-        rows.append(("budget", escape(facts.budget)))
-        signal = f" (signal S = {facts.expected_signal:,.0f})" if math.isfinite(facts.expected_signal) else ""
-        rows.append(("expect", escape(facts.expectation + signal)))
-    else:
-        rows.append(("privacy", "[bold yellow]none: this run is NOT PRIVATE[/]"))
-    return [f"[dim]{name:<12}[/] {text}" for name, text in rows]
-
-
-def log_rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What the event log was taken for, what was left out, and what its data made of the settings."""
-    rows, read = [], data.get("cleaning")
-    if read:
-        doubt = "" if read["status"] == "ok" else "; `fedcart data check` says what was dropped or changed"
-        taken = "".join(f"; {shown(note, 300)}" for note in read["notes"])
-        rows.append(("log", escape(f"{read['kept']:,} of {read['lines']:,} lines usable{taken}{doubt}")))
-    rows += [("", f"[yellow]note:[/] {escape(shown(words, 300))}") for words in data.get("fitted", ())]
-    return rows
 
 
 def closing_lines(summary: Summary, config: RunConfig) -> list[str]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from common.tasks.metrics import in_order, metric_named
-from common.tasks.registry import primary_metric
+from common.tasks import in_order, metric_named, primary_metric
 
 MODEL = "this model"
 TRIVIAL = (

@@ -21,7 +21,7 @@ from flwr.clientapp import ClientApp
 
 import client.session as session
 import common.flower as flower
-from client.guard.reservation import ChargedError
+from client.guard import ChargedError
 from client.session import Memory
 from client.site import Site, load_site
 from client.verification import part

@@ -31,9 +31,9 @@ SiteModel = tuple["StockedModel", "SequenceModel", "FlatParameters"]
 # Work that a process need not do twice. Nothing in here is state: every entry follows from its key.
 # They hold the sites that a worker of a simulation serves in turn: one more than fit would mean none is ever found.
 _engines: dict[tuple[object, ...], GradientEngine] = {}
-_holdouts: dict[tuple[object, ...], tuple[PreparedConsumers, Batcher]] = {}
+_measured: dict[tuple[object, ...], tuple[PreparedConsumers, Batcher]] = {}
 _ENGINES_KEPT = 256
-_HOLDOUTS_KEPT = 1_024
+_MEASURED_KEPT = 1_024
 
 
 def engine_of(site: Site, plan: RunPlan, speed: PerformanceSettings) -> tuple[StockedModel, GradientEngine]:
@@ -43,19 +43,20 @@ def engine_of(site: Site, plan: RunPlan, speed: PerformanceSettings) -> tuple[St
     key = (site.kit.path, plan, speed.trainer, speed.micro_batch)
     if key not in _engines:
         _make_room(_engines, _ENGINES_KEPT)
-        _engines[key] = _make_engine(plan, speed, localize(prepared.train, rows), len(rows.rows))
+        _engines[key] = _make_engine(plan, speed, localize(prepared.sides.train, rows), len(rows.rows))
     return rows, _engines[key]
 
 
-def holdout_of(site: Site, plan: RunPlan, parameters: Vector) -> tuple[SequenceModel, Batcher]:
-    """The site's model with these global parameters ``float32[d]``, and its hold-out."""
+def measured_of(site: Site, plan: RunPlan, parameters: Vector, kind: str) -> tuple[SequenceModel, Batcher]:
+    """The site's model with these global parameters ``float32[d]``, and the consumers on whom such a query measures it."""
     rows, model, flat = site_model(site, plan)
     flat.load(rows.restrict(parameters))
-    prepared, key = site.prepared(plan), (site.kit.path, plan)
-    if key not in _holdouts or _holdouts[key][0] is not prepared:  # other rows: the log or its key changed
-        _make_room(_holdouts, _HOLDOUTS_KEPT)
-        _holdouts[key] = prepared, make_batcher(localize(prepared.holdout, rows), plan.config)
-    return model, _holdouts[key][1]
+    side = plan.measured(kind).side
+    prepared, key = site.prepared(plan), (site.kit.path, plan, side)
+    if key not in _measured or _measured[key][0] is not prepared:  # other rows: the log or its key changed
+        _make_room(_measured, _MEASURED_KEPT)
+        _measured[key] = prepared, make_batcher(localize(getattr(prepared.sides, side), rows), plan.config, side)
+    return model, _measured[key][1]
 
 
 def _make_room(kept: dict[tuple[object, ...], Any], most: int) -> None:
@@ -68,12 +69,20 @@ def site_model(site: Site, plan: RunPlan) -> SiteModel:
     return _cached_model(plan, site.prepared(plan).mask.tobytes())
 
 
-def make_batcher(sequences: ConsumerSequences, config: RunConfig) -> Batcher:
-    """Batches of rows with every target that the run's task asks for."""
-    from common.model import Batcher
+def make_batcher(sequences: ConsumerSequences, config: RunConfig, side: str = "") -> Batcher:
+    """Batches of rows with every target that the run's task asks for.
 
-    targets = half_of(config.task).row_targets(config, sequences)
-    return Batcher(sequences, list(config.model.heads), targets, config.model.targets)
+    ``side``: the part that the rows are of, empty for training; where a run is cut in time, the other two are asked from their
+    dates on.
+    """
+    from common.model import Batcher
+    from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE
+
+    targets, dates = half_of(config.task).row_targets(config, sequences), config.training.dates_us
+    asked = None
+    if dates is not None and side not in ("", TRAIN_SIDE):
+        asked = sequences.timestamps >= dates[side == HOLDOUT_SIDE]
+    return Batcher(sequences, list(config.model.heads), targets, config.model.targets, asked)
 
 
 def localize(sequences: ConsumerSequences, rows: StockedModel) -> ConsumerSequences:

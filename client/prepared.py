@@ -6,7 +6,6 @@ In a deployment every message is a new process: it maps the file, and reads no m
 from __future__ import annotations
 
 import hashlib
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,12 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from common.atomic import private_folder
 from common.deployment import SiteKit
-from common.errors import WorkFailedError
-from common.run import RunPlan
+from common.run import RunConfig, RunPlan
 
 if TYPE_CHECKING:
-    from common.data import ConsumerSequences
+    from common.data import ConsumerSequences, Sides, Split
 
 ROWS_SUFFIX = ".rows"
 _BEGIN = "consumers-"
@@ -29,13 +28,12 @@ _BEGIN = "consumers-"
 
 @dataclass(frozen=True)
 class PreparedConsumers:
-    """A site's consumers, encoded for one feature spec: training rows, held-out rows, public item mask.
+    """A site's consumers, encoded for one feature spec: the rows of each part, public item mask.
 
     Shapes: ``mask: bool[items + 1]``, entry 0 always False.
     """
 
-    train: ConsumerSequences
-    holdout: ConsumerSequences
+    sides: Sides
     mask: NDArray[np.bool_]
 
 
@@ -45,23 +43,32 @@ def prepared_path(kit: SiteKit, plan: RunPlan, source: str = "") -> Path:
     ``source`` changes with the events and with the key of the split; it is the second half of the name.
     """
     settings = plan.config
-    read = (settings.features.max_events, settings.intent.cut)
-    asked = (plan.features, read, plan.sites, settings.aggregation.min_stockists, settings.privacy.holdout)
+    read = (settings.features.max_events, settings.cut_us, settings.training.dates_us)
+    parts = (settings.privacy.holdout, settings.privacy.validation)
+    asked = (plan.features, read, plan.sites, settings.aggregation.min_stockists, parts)
     names = [hashlib.sha256(repr(part).encode()).hexdigest()[:16] for part in (asked, source)]
     return kit.state / f"{_BEGIN}{'-'.join(names)}{ROWS_SUFFIX}"
 
 
+def split_of(config: RunConfig, key: bytes) -> Split:
+    """How a run deals a site's consumers to its three parts. ``key``: the site's own."""
+    from common.data import Split
+
+    privacy = config.privacy
+    return Split(key, privacy.holdout, privacy.validation, config.training.dates_us, config.features.max_events)
+
+
 def store_sequences(
-    path: Path, pieces: Iterable[ConsumerSequences], mask: NDArray[np.bool_], split: tuple[bytes, float]
+    path: Path, pieces: Iterable[ConsumerSequences], mask: NDArray[np.bool_], split: Split
 ) -> None:
-    """Write encoded consumers, piece by piece, readable by the owner only. ``split``: key and share of the hold-out.
+    """Write encoded consumers, piece by piece, readable by the owner only.
 
     What was prepared for the same plans from an older log is removed. Raises: WorkFailedError (disk).
     """
     from common.data.store.rows import write_rows
 
     private_folder(path.parent)
-    write_rows(path, pieces, mask, lambda piece: piece.split_holdout(*split))
+    write_rows(path, map(split.of, pieces), mask)
     same = path.name.rpartition("-")[0]
     for older in path.parent.glob(f"{_BEGIN}*{ROWS_SUFFIX}"):
         if older != path and older.name.rpartition("-")[0] == same:
@@ -82,15 +89,4 @@ def _load(path: Path, _file: int, _changed: int) -> PreparedConsumers:
     from common.data.store.rows import open_rows
 
     stored = open_rows(path)
-    return PreparedConsumers(stored.train, stored.holdout, stored.mask)
-
-
-def private_folder(path: Path) -> Path:
-    """The folder, made if it is missing, and closed to everybody but its owner. Raises: WorkFailedError."""
-    try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if stat.S_IMODE(path.stat().st_mode) != 0o700:
-            path.chmod(0o700)
-    except OSError as error:
-        raise WorkFailedError(f"cannot keep {path} to its owner: {error.strerror}") from None
-    return path
+    return PreparedConsumers(stored.sides, stored.mask)

@@ -22,11 +22,16 @@ import common.secagg.fixedpoint as fixedpoint
 import common.secagg.messages as messages
 import common.wire as wire
 from client.answers import answer
-from client.guard.guard import Guard
-from client.guard.journal import FileJournal
-from client.guard.outbox import outbox_digest
-from client.guard.policy import Proposal, SitePolicy
-from client.guard.reservation import ChargedError, Grant, ReservationKey
+from client.guard import (
+    ChargedError,
+    FileJournal,
+    Grant,
+    Guard,
+    Proposal,
+    ReservationKey,
+    SitePolicy,
+    outbox_digest,
+)
 from client.library import Arrival, keep_model
 from client.runtime.approval import ASK, require_approval, was_asked
 from client.site import Question, Site

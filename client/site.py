@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from client.guard.guard import Guard, open_guard
-from client.guard.policy import SitePolicy
+from client.guard import Guard, SitePolicy, open_guard
 from client.guard.shared_ledger import SharedLedger, shared_ledger
-from client.prepared import PreparedConsumers, load_prepared, prepared_path, private_folder, store_sequences
+from client.prepared import PreparedConsumers, load_prepared, prepared_path, split_of, store_sequences
 from common import VERSION
-from common.atomic import create_atomic, write_atomic
+from common.atomic import create_atomic, private_folder, write_atomic
 from common.contribution import Query
 from common.deployment import SiteFile, SiteKit, open_site_kit
 from common.errors import BadInputError, ConfigError, VerificationError
@@ -31,7 +30,7 @@ from common.strict_json import one_line
 from common.trust import CONSUMERS_KEY, Identity, Roster, require_private
 
 if TYPE_CHECKING:
-    from common.data import ConsumerSequences, EventLog, Mapping
+    from common.data import Catalogue, ConsumerSequences, EventLog, Mapping
     from common.data.store.source_log import SourceLog
     from common.source_settings import SourceSettings
 
@@ -109,8 +108,22 @@ class Site:
         path = prepared_path(self.kit, plan, self.source_stamp())
         if not path.exists():
             pieces, mask = self._encode(plan)
-            store_sequences(path, pieces, mask, (self.secret(), plan.config.privacy.holdout))
+            store_sequences(path, pieces, mask, split_of(plan.config, self.secret()))
         return load_prepared(path)
+
+    def catalogue_of(self, plan: RunPlan) -> Catalogue | None:
+        """The public catalogue by which a run reads this site's items; None where it hashes all of them.
+
+        The site's own or none: a run can leave it out, as where sites share no item, and cannot exchange it.
+        """
+        from common.data import read_catalogue
+
+        name = self.file.site.catalogue
+        if not name or (
+            plan.config.features.item_buckets and not json.loads(plan.features).get("catalogue_digest")
+        ):
+            return None
+        return read_catalogue(self.kit.resolve(name))
 
     def event_log(self) -> EventLog:
         """The site's own event log in memory, cleaned, ids pseudonymised; empty if no line of it is usable.
@@ -175,19 +188,19 @@ class Site:
             file.write(line)
 
     def _encode(self, plan: RunPlan) -> tuple[Iterator[ConsumerSequences], NDArray[np.bool_]]:
-        from common.data import FeatureSpec, build_sequences, read_catalogue
+        from common.data import FeatureSpec, build_sequences
         from common.data.sharing import shared_item_masks
 
-        facts, config = self.file.site, plan.config
+        config = plan.config
         spec = FeatureSpec.from_json(json.loads(plan.features))
-        catalogue = read_catalogue(self.kit.resolve(facts.catalogue)) if facts.catalogue else None
+        catalogue = self.catalogue_of(plan)
         if spec.catalogue_digest != (catalogue.digest().hex() if catalogue else ""):
             raise ConfigError(
                 "the catalogue of this site is not the one of the run",
                 hint="ask the coordinator for the run's file",
             )
         masks = shared_item_masks(spec, catalogue, plan.sites, config.aggregation.min_stockists)
-        most, cut = config.features.max_events, config.intent.cut_us
+        most, cut = config.features.max_events, config.cut_us
         encoded = (build_sequences(log, spec, catalogue, max_events=most, cut=cut) for log in self.pieces())
         return encoded, masks[self.name]
 

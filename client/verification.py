@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import common.wire as wire
-from client.guard.policy import Proposal
+from client.guard import Proposal
 from client.site import Question, Site
 from common.contribution import MAX_QUERY_BYTES, Query
 from common.errors import PolicyRefusedError, RemoteProtocolError, VerificationError
@@ -83,11 +83,9 @@ def check_plan(site: Site, plan: RunPlan) -> None:
 
 def _expected_features(site: Site, plan: RunPlan) -> str:
     """The encoding that this site's own catalogue and the run's settings ask for, as a plan carries it."""
-    from common.data import feature_spec, read_catalogue
+    from common.data import feature_spec
 
-    name = site.file.site.catalogue
-    catalogue = read_catalogue(site.kit.resolve(name)) if name else None
-    return feature_spec(catalogue, item_buckets=plan.config.features.item_buckets).canonical()
+    return feature_spec(site.catalogue_of(plan), item_buckets=plan.config.features.item_buckets).canonical()
 
 
 def proposal_of(site: Site, question: Question, params: Params | PlainParams | None) -> Proposal:
@@ -112,6 +110,7 @@ def proposal_of(site: Site, question: Question, params: Params | PlainParams | N
         secure=secure is not None,
         holdout=config.privacy.holdout,
         split_key=site.split_key(),
+        validation=config.privacy.validation,
         run_events=plan.total_events(),
         learning_rate=config.training.learning_rate or RECIPE_RATE,
         weight_ratio=max(declared for _, declared in plan.populations) / plan.population(site.name),

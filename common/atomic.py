@@ -1,8 +1,9 @@
-"""Files that are there whole or not at all: written under a temporary name, synced, renamed."""
+"""Files that are there whole or not at all: written under a temporary name, synced, renamed. Folders that are private."""
 
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -74,3 +75,14 @@ def link_atomic(link: Path, target: Path) -> None:
         temporary.replace(link)
     except OSError:
         temporary.unlink(missing_ok=True)
+
+
+def private_folder(path: Path) -> Path:
+    """The folder, made if it is missing, and closed to everybody but its owner. Raises: WorkFailedError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if stat.S_IMODE(path.stat().st_mode) != 0o700:
+            path.chmod(0o700)
+    except OSError as error:
+        raise WorkFailedError(f"cannot keep {path} to its owner: {error.strerror}") from None
+    return path

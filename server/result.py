@@ -22,6 +22,7 @@ from common.run import (
     Summary,
     sums_in,
     unattested_words,
+    with_shortened,
     without_sum,
 )
 from common.trust import Identity
@@ -38,7 +39,7 @@ def summarise_run(
     records = folder.metrics()
     last = records[-1] if records else RoundRecord(0)
     rounds, sums = sums_in(records)
-    own = [outcome.reason, without_sum(records)]
+    own = [outcome.reason, without_sum(records), with_shortened(records)]
     own += [f"site {site} stopped: {reason}" for site, reason in sorted(outcome.state.stopped.items())]
     own += unattested_words(records)
     return Summary(
@@ -97,6 +98,6 @@ def result_of_run(folder: RunFolder, plan: RunPlan, outcome: Outcome) -> Result:
     chosen = {"rounds": best.rounds, "which": BEST, "chosen_by": metric, "value": best.value, "bar": best.bar}
     remark = (
         f"the model after round {best.rounds} is better than the last by more than chance: {metric} "
-        f"{best.value:.3f} ± {best.bar:.3f}; it lies in {folder.best_model.name}/"
+        f"{best.value:.3f} ± {best.bar:.3f} where the run chooses; it lies in {folder.best_model.name}/"
     )
     return Result(last, facts, best.vector, facts | chosen, remark)

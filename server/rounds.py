@@ -14,7 +14,7 @@ from itertools import takewhile
 from typing import Any
 
 import server.strategy as strategy
-from common.contribution import EVALUATE, METRICS, SERIES, STATISTICS, TRAIN, UPDATE
+from common.contribution import EVALUATE, METRICS, SERIES, STATISTICS, TRAIN
 from common.errors import BadInputError, WorkFailedError
 from common.privacy import SignedAttestation
 from common.run import (
@@ -25,6 +25,7 @@ from common.run import (
     INTERRUPTED,
     PROOFS,
     STOPPED,
+    WHY_SHORTENED,
     RoundRecord,
     SiteRound,
     checked_status,
@@ -35,7 +36,6 @@ from common.run import (
 from server.asking import Asked, Run, ask, gathered, willing
 from server.best import counted, note_measured
 from server.blame import excluded
-from server.cohort import mean_update
 from server.market import market_series
 from server.plausible import REFUSED_IN_A_ROW
 from server.secure_sum import SumOutcome
@@ -132,9 +132,9 @@ def run_round(run: Run, state: ServerState) -> tuple[ServerState, RoundRecord]:
     outcome = asked.outcome
     after = replace(state, round=number)
     if not outcome.aborted:
-        update = mean_update(outcome.blocks[UPDATE], outcome.survivors, run.plan, run.rows)
+        _say_what_was_shortened(run, asked)
         steps = run.plan.config.training.local_steps
-        after = strategy.apply(state, update, run.plan.config.strategy, steps)
+        after = strategy.apply(state, asked.judged.update, run.plan.config.strategy, steps)
     released = _released(run, outcome)
     after = replace(
         after,
@@ -155,6 +155,13 @@ def run_round(run: Run, state: ServerState) -> tuple[ServerState, RoundRecord]:
     return after, record
 
 
+def _say_what_was_shortened(run: Run, asked: Asked) -> None:
+    """Say it once in a run; the records say it of every round, and the summary of the worst."""
+    if asked.judged.shortened and not any(record.shortened for record in run.folder.metrics()):
+        told = "; ".join(f"{name} shortened {what}" for name, what in asked.judged.shortened.items())
+        run.observer.note(f"round {asked.query.round}: {told}: {WHY_SHORTENED}")
+
+
 def release_series(run: Run, state: ServerState) -> RoundRecord:
     """Round 0 of a sales run: every site releases its noised series once; the sum is the market's series.
 
@@ -171,7 +178,7 @@ def release_series(run: Run, state: ServerState) -> RoundRecord:
 
 
 def evaluate(run: Run, state: ServerState) -> RoundRecord | None:
-    """Ask for metric sums of the averaged model on the hold-outs: the released result of the run."""
+    """Ask for metric sums of the averaged model on those held-out consumers by whom nothing was chosen: the released result."""
     if not run.plan.evaluates:
         return None
     started, number = time.monotonic(), state.round + 1
@@ -310,6 +317,7 @@ def _record(run: Run, asked: Asked, released: dict[str, float], seconds: float) 
         heads=dict(asked.heads),
         evidence=evidence,
         plausible=dict(asked.judged.figures),
+        shortened=dict(asked.judged.shortened),
         faults=tuple(asked.blamed.faults),
         proofs=asked.blamed.write(run.folder, number),
     )

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from common.privacy import calibrate_noise, delta_remark
 from common.run import RunConfig, RunPlan
-from common.tasks.registry import task_named
+from common.tasks import task_named
 
 if TYPE_CHECKING:
     from common.data import FeatureSpec
@@ -24,6 +24,9 @@ def make_plan(
     if config.privacy.enabled:
         delta_remark(config.privacy.delta, dict(populations))
     noise, evaluation = noise_of(config)
+    config = config.model_copy(
+        update={"privacy": config.privacy.model_copy(update={"closing_noise": closing_noise_of(config)})}
+    )
     run = f"{config.name}-{uuid4().hex[:12]}"
     return RunPlan(run, config.public_json(), populations, spec.canonical(), parameters, noise, evaluation)
 
@@ -42,6 +45,13 @@ def noise_of(config: RunConfig) -> tuple[float, float]:
     if not config.privacy.enabled:
         return 0.0, 0.0
     return task_named(config.task).calibrate(config, _calibrated)
+
+
+def closing_noise_of(config: RunConfig) -> float:
+    """Noise multiplier of the closing evaluation, 0 where it is that of the rounds. Raises: as ``noise_of``."""
+    if not config.privacy.enabled:
+        return 0.0
+    return task_named(config.task).closing(config, _calibrated)
 
 
 _calibrated = lru_cache(maxsize=64)(calibrate_noise)

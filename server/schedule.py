@@ -17,7 +17,7 @@ from pathlib import Path
 from common.deployment import CoordinatorKit
 from common.errors import ConfigError
 from common.run import COMPLETED, FAILED, STOPPED, RunConfig, RunFolder, ScheduleSettings, Summary, run_is_held
-from common.tasks.registry import task_named
+from common.tasks import task_named
 from server.planning import deployed_settings
 
 DAYS = {"day": 1, "week": 7}

@@ -57,8 +57,8 @@ def carried_from(config: RunConfig, plan: RunPlan, log: str = "") -> dict[str, C
     """What each site of a new run begins with; empty if it begins anew, or costs nothing.
 
     A site that holds the same consumers goes on with its own ledger. Where consumers may have been at any of the sites,
-    each is charged the largest of everything. Where the hold-out is drawn anew (another seed or share), every old event
-    counts on both sides. Synthetic consumers of another market or another seed are other people.
+    each is charged the largest of everything. Where the split is drawn anew (another seed or share), every old event
+    counts on every side. Synthetic consumers of another market or another seed are other people.
     ``log``: digest of the events that are dealt now, empty for synthetic ones: a log that has grown by one consumer is dealt
     to sites in another way.
     Raises: BadInputError if the earlier run made no promise to these consumers, or its ledgers cannot be read.
@@ -83,18 +83,23 @@ def carried_from(config: RunConfig, plan: RunPlan, log: str = "") -> dict[str, C
     same_sites = set(plan.sites) <= set(known) and _dealt_alike(
         before, config, {*plan.sites, *earlier.sites}, same_log=same_log
     )
-    same_split = (before.seed, before.privacy.holdout) == (config.seed, config.privacy.holdout) and same_sites
+    same_split = (before.seed, *_shares(earlier.config)) == (config.seed, *_shares(config)) and same_sites
     worst = reduce(or_, (state.spent for state in known.values()))
     limit, delta = config.privacy.epsilon, config.privacy.delta
     late = any(state.adaptive_order is not None for state in known.values())
     owed = {}
     for site in plan.sites:
         losses = known[site].spent if same_sites else worst
-        losses = losses if same_split else losses.on_both_sides()
+        losses = losses if same_split else losses.on_every_side()
         order = known[site].order if same_sites else next(iter(known.values())).order
         chosen = order or choose_order(losses, delta, limit)
         owed[site] = Carried(losses, chosen, earlier.run, not same_split or late)
     return owed
+
+
+def _shares(config: RunConfig) -> tuple[float, float]:
+    """An earlier run's are those of its plan: the settings of an older program name no validation part, and there was none."""
+    return config.privacy.holdout, config.privacy.validation
 
 
 def _of_model_alone(folder: Path, config: RunConfig, plan: RunPlan) -> dict[str, Carried]:
@@ -114,7 +119,7 @@ def _of_model_alone(folder: Path, config: RunConfig, plan: RunPlan) -> dict[str,
             f"start_from: the model in {folder} was not made privately, so what it cost has no bound",
             hint=OTHERS_HINT,
         )
-    losses = (before + Losses.of(made.total_events())).on_both_sides()
+    losses = (before + Losses.of(made.total_events())).on_every_side()
     order = choose_order(losses, config.privacy.delta, config.privacy.epsilon)
     return dict.fromkeys(plan.sites, Carried(losses, order, made.run, adaptive=True))
 

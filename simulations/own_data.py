@@ -63,8 +63,8 @@ def verdicts_at(kit: str, plan_json: str, vector: bytes) -> Row:
             from client.personal.start import OwnConsumers, SharedStart
 
             known = site.prepared(plan)
-            consumers = len(known.train)
-            own = OwnConsumers.of(known.train, known.holdout, site.secret())
+            consumers = len(known.sides.train)
+            own = OwnConsumers.of(known.sides, site.secret())
             verdicts = made_of(SharedStart(plan, parameters, known.mask), own, lambda _what, _done, _total: None)[
                 2
             ]

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+import simulations.advice as advice_of
 import simulations.facts as facts_of
 import simulations.oracle as oracle
 import simulations.own_data as own_data
@@ -35,6 +36,7 @@ from common.run import (
     RunPlan,
     Summary,
     interrupted,
+    require_free,
     seal_run,
 )
 from server.app import make_app
@@ -84,9 +86,9 @@ def simulate(config: RunConfig, out: Path, observer: Observer | None = None, *, 
 
 
 def _prepare(config: RunConfig, out: Path, pool: WorkerPool, observer: Observer) -> _Simulation:
-    RunFolder.require_free(out)
+    require_free(out)
     observer.progress(0, "events", 0, 3)
-    world = deal_data(config)
+    world = deal_data(config, lambda lines: observer.progress(0, f"events, {lines:,} lines read", 0, 3))
     config = world.config.without(constant_features(world))
     config = oracle_of(config.task).fill_in(config, world.partition, world.catalogue)
     noise_of(config)  # make_plan finds it done: there is time, the workers are still importing
@@ -183,26 +185,16 @@ def _finish(run: _Simulation, outcome: Outcome, seconds: float) -> Summary:
     baselines: dict[str, dict[str, float]] = {}
     remarks: list[str] = []
     if outcome.status != FAILED:
-        made, before = result_of_run(folder, plan, outcome), spent_before(folder, plan)
-        _job(
-            run.pool,
-            oracle.write_model,
-            str(folder.path),
-            plan.to_json(),
-            made.last.tobytes(),
-            made.facts | before,
-        )
-        if made.best is not None:
-            told = str(folder.best_model), plan.to_json(), made.best.tobytes(), made.best_facts | before
-            _job(run.pool, oracle.write_model, *told, str(folder.path))
-            remarks.append(made.remark)
+        remarks += _write_models(run, outcome)
         if plan.evaluates:
             baselines = _job(run.pool, oracle.trivial_baselines, kits, plan.to_json())
     if run.config.baselines and baselines:
         say = partial(run.observer.progress, 0, "references")
         baselines |= reference_runs(run.pool, run.kits, plan, say)
     last = folder.metrics()[-1:]
-    remarks += oracle_of(plan.task.name).remarks(last[0], baselines) if last else []
+    if last:
+        remarks += oracle_of(plan.task.name).remarks(last[0], baselines)
+        remarks += advice_of.advice(plan, last[0].oracle, baselines)
     if run.config.baselines and baselines:
         rows = own_data.own_data_table(
             run.pool,
@@ -219,6 +211,19 @@ def _finish(run: _Simulation, outcome: Outcome, seconds: float) -> Summary:
         seal_run(folder, summary, oracle.coordinator_of(folder.path))
     run.observer.finished(summary)
     return summary
+
+
+def _write_models(run: _Simulation, outcome: Outcome) -> list[str]:
+    """Write the last model, and the best one where it is another; return what is to be said of that."""
+    folder, plan = run.folder, run.plan
+    made, before = result_of_run(folder, plan, outcome), spent_before(folder, plan)
+    last = str(folder.path), plan.to_json(), made.last.tobytes(), made.facts | before
+    _job(run.pool, oracle.write_model, *last)
+    if made.best is None:
+        return []
+    best = str(folder.best_model), plan.to_json(), made.best.tobytes(), made.best_facts | before
+    _job(run.pool, oracle.write_model, *best, str(folder.path))
+    return [made.remark]
 
 
 def _job(pool: WorkerPool, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -8,8 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from client.guard.guard import Guard, open_guard
-from client.guard.policy import Proposal, SitePolicy
+from client.guard import Guard, Proposal, SitePolicy, open_guard
 from common.privacy.mechanism import PrivacyEvent
 from common.trust.identity import Identity, Roster
 

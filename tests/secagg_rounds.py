@@ -14,7 +14,7 @@ from common.secagg import messages
 from common.secagg.client import ClientProtocol, CohortPolicy, LocalSite
 from common.secagg.journal import Journal, MemoryJournal
 from common.secagg.messages import Answer, Member, Params, Request, Session, default_threshold
-from common.secagg.server import ServerProtocol
+from common.secagg.server import EXCHANGES, ServerProtocol
 from common.trust.crypto import Entropy, sha256, system_entropy
 from common.trust.identity import SITE, Identity, Party, Roster
 
@@ -26,6 +26,21 @@ ANSWERS = (
     messages.Confirmation,
     messages.RevealedShares,
 )  # of the exchanges, in order
+REQUESTS = dict(
+    zip(
+        EXCHANGES,
+        (
+            messages.Params,
+            messages.AdvertisementList,
+            messages.ShareDelivery,
+            messages.AcceptedList,
+            messages.SurvivorList,
+            messages.ConfirmationList,
+        ),
+        strict=True,
+    )
+)
+"""Of each exchange: what a site is asked."""
 MODEL, QUERY, ROSTER, WITNESS = b"m" * 32, b"q" * 32, b"r" * 32, b"w" * 32
 
 

@@ -25,7 +25,9 @@ from common.audit.verify import verify_path
 from common.errors import BadInputError, VerificationError
 from common.plain_text import cell
 from common.privacy import (
+    HOLDOUT_SIDE,
     TRAIN_SIDE,
+    VALIDATION_SIDE,
     Losses,
     PrivacyEvent,
     Replay,
@@ -139,12 +141,15 @@ def _not_attested(records: Iterable[RoundRecord], known: Collection[str]) -> Ite
                 yield NotAttested(name, number, f"{did.status} {did.reason}".strip())
 
 
+_SIDE_WORDS = {TRAIN_SIDE: "", VALIDATION_SIDE: "validation ", HOLDOUT_SIDE: "hold-out "}
+
+
 def event_words(events: Collection[PrivacyEvent]) -> str:
     """Events for people: what was read, how often, at which rate, under which noise."""
     if not events:
         return POST_PROCESSING
     return "; ".join(
-        f"{'' if e.sub_scope == TRAIN_SIDE else 'hold-out '}{e.steps} × σ {e.noise_multiplier:.4g}"
+        f"{_SIDE_WORDS[e.sub_scope]}{e.steps} × σ {e.noise_multiplier:.4g}"
         + (f" at q {e.sampling_rate:g}" if e.sampling_rate < 1 else "")
         for e in events
     )

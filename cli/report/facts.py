@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from cli.verdict import Standing, standings
 from common.run import COMPLETED, INTERRUPTED, RoundRecord, RunFacts, RunFolder, Summary
+from server.bars import Bars
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class RunStory:
     facts: RunFacts | None
     summary: Summary
     written: datetime
+    bars: Bars = field(default_factory=Bars)
 
     @property
     def name(self) -> str:
@@ -118,6 +120,7 @@ def read_story(path: Path) -> RunStory:
         facts=folder.facts(),
         summary=folder.summary() or Summary(INTERRUPTED),
         written=datetime.fromtimestamp(folder.changed).astimezone(),
+        bars=Bars.of(folder),
     )
 
 

@@ -11,14 +11,14 @@ from markupsafe import Markup
 
 import cli.show as show
 from cli.report.facts import RunStory, flat_settings, read_story
+from cli.report.top import verdict
 from cli.verdict import Standing
 from common import VERSION
 from common.atomic import write_atomic
 from common.pages.charts import Axis, Series, column_chart, line_chart, participation
 from common.pages.rendering import templates
 from common.run import ENDED, RoundRecord, RunFolder, unattested
-from common.tasks.metrics import METRICS, in_order, metric_named
-from common.tasks.registry import primary_metric
+from common.tasks import METRICS, in_order, metric_named, primary_metric
 
 GRID_SITES = 60
 BELOW = "trivial baseline"  # marks the remark that belongs beside the bars
@@ -61,6 +61,7 @@ def render_report(run_dir: Path) -> str:
     """The report of a run folder as HTML, however far the run has come. Raises: BadInputError."""
     story = read_story(run_dir)
     page = templates().get_template("report.html.j2")
+    own_data = RunFolder(run_dir).own_data()
     return page.render(
         story=story,
         version=VERSION,
@@ -68,10 +69,11 @@ def render_report(run_dir: Path) -> str:
         banners=banners(story),
         quality=[f for f in _quality(story) if f.drawing],
         bars=_bars(story),
+        top=verdict(story, own_data),
         verdict=[n for n in story.summary.notes if BELOW in n],
         notes=[n for n in story.summary.notes if BELOW not in n],
         comparison=_comparison(story),
-        own_data=own_data_rows(RunFolder(run_dir).own_data()),
+        own_data=own_data_rows(own_data),
         privacy=[f for f in _privacy(story) if f.drawing],
         sites=_site_rows(story),
         grid=_participation(story),
@@ -144,7 +146,10 @@ def _tiles(story: RunStory) -> list[Tile]:
     ):
         values = story.summary.metrics.get(kind) or story.last(kind)
         if primary in values:
-            tiles.append(Tile(words, show.number(values[primary]), kind, text))
+            value = (
+                story.bars.latest(story.records, primary) if kind == "released" else show.number(values[primary])
+            )
+            tiles.append(Tile(words, value, kind, text))
     worst = max((r.worst_epsilon or 0.0 for r in story.records), default=0.0)
     if story.private and worst:
         privacy = story.section("privacy")
@@ -170,9 +175,13 @@ def _quality(story: RunStory) -> list[Figure]:
 
 
 def _metric_figure(story: RunStory, name: str) -> Figure:
-    released = [(r.round - 1.0, r.released[name]) for r in story.records if name in r.released]
+    told = [r for r in story.records if name in r.released]
+    released = [(r.round - 1.0, r.released[name]) for r in told]
     oracle = [(float(r.round), r.oracle[name]) for r in story.rounds if name in r.oracle]
-    series = [Series("oracle", "oracle", oracle), Series("released", "released", released)]
+    series = [
+        Series("oracle", "oracle", oracle),
+        Series("released", "released", released, [story.bars.at(r, name) for r in told]),
+    ]
     levels = [(s.name, s.values[name]) for s in story.standings[1:] if s.trivial and name in s.values]
     metric = metric_named(name)
     pick = max if metric.higher_is_better else min

@@ -69,17 +69,22 @@ def check_split(state: Replay, proposal: Proposal) -> None:
     Training and hold-out are charged apart, which is true only while no consumer changes sides.
     Raises: PolicyRefusedError (rule ``holdout``).
     """
-    if state.split in (None, (proposal.holdout, proposal.split_key)):
+    asked = (proposal.holdout, proposal.split_key, proposal.validation)
+    if state.split in (None, asked):
         return
     assert state.split is not None
-    fraction, _ = state.split
+    fraction, key, validation = state.split
     reason = (
-        "the site's key has changed since" if fraction == proposal.holdout else f"the run asks {proposal.holdout}"
+        f"the run asks {proposal.holdout:g} and {proposal.validation:g}"
+        if key == proposal.split_key
+        else "the site's key has changed since"
     )
     raise PolicyRefusedError(
         "holdout",
-        f"policy rule holdout: a share of {fraction} was held out when this scope was first used, {reason}",
-        hint="propose the same share, or restore consumers.key; `fedcart site recover` begins anew at a higher charge",
+        f"policy rule holdout: a share of {fraction:g} was held out when this scope was first used, {validation:g} of it for "
+        f"validation; {reason}",
+        hint=f"propose privacy.holdout={fraction:g} and privacy.validation={validation:g}, or restore consumers.key; "
+        "`fedcart site recover` begins anew at a higher charge",
     )
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from client.guard.budget import (
@@ -27,7 +26,7 @@ from client.guard.budget import (
     rest_of_run,
     with_later_runs,
 )
-from client.guard.failures import FAILED_HERE, closing, paused_in, refuse_paused, unfinished_in
+from client.guard.failures import FAILED_HERE, closing, refuse_paused
 from client.guard.ledger import Ledger
 from client.guard.outbox import Outbox
 from client.guard.policy import Proposal, SitePolicy
@@ -40,6 +39,7 @@ from client.guard.reservation import (
     reserve_body,
     source_of,
 )
+from client.guard.status import GuardStatus, status_of
 from common.deployment import LEDGER_FILE
 from common.errors import FedcartError, LocalProtocolError, PolicyRefusedError
 from common.privacy import (
@@ -47,7 +47,6 @@ from common.privacy import (
     Commit,
     Forfeit,
     PrivacyEvent,
-    Reading,
     Replay,
     Reservation,
     ScopeAccountant,
@@ -57,30 +56,6 @@ from common.privacy import (
     rounds_left,
 )
 from common.trust import Identity
-
-
-@dataclass(frozen=True)
-class GuardStatus:
-    """Where a scope stands. ``epsilon`` counts open reservations; ``left`` is limit minus epsilon, at least 0.
-
-    ``paused``: runs in which this site takes no further part after failures of its own. ``unfinished``: (run, how many
-    of its answers were given back because their process was ended).
-    """
-
-    site: str
-    scope: str
-    epsilon: float
-    limit: float
-    left: float
-    delta: float
-    reading: Reading
-    entries: int
-    committed: int
-    open: int
-    void: int
-    forfeit: int = 0
-    paused: tuple[str, ...] = ()
-    unfinished: tuple[tuple[str, int], ...] = ()
 
 
 class Guard:
@@ -336,31 +311,7 @@ class Guard:
     def status(self) -> GuardStatus:
         """What is spent and what is left. Reads the ledger anew."""
         with self._ledger.transaction() as state:
-            header = state.header
-            assert header is not None
-            spent, states = state.spent, [r.state for r in state.reservations.values()]
-            order = state.adaptive_order
-            paused = [run for run in state.runs if paused_in(state, run, self._policy.failures_max)]
-            unfinished = tuple((run, ended) for run in state.runs if (ended := unfinished_in(state, run)))
-            count = len(state.hashes)
-        epsilon = round_up(epsilon_of(spent, header.delta, order))
-        limit = self._policy.epsilon_max
-        return GuardStatus(
-            site=self._identity.name,
-            scope=header.scope,
-            epsilon=epsilon,
-            limit=limit,
-            left=max(0.0, limit - epsilon),
-            delta=header.delta,
-            reading=ScopeAccountant(spent, order).reading(header.delta),
-            entries=count,
-            committed=states.count("committed"),
-            open=states.count("open"),
-            void=states.count("void"),
-            forfeit=states.count("forfeit"),
-            paused=tuple(paused),
-            unfinished=unfinished,
-        )
+            return status_of(state, self._identity.name, self._policy)
 
     def rounds_left(self, events: Sequence[PrivacyEvent]) -> int:
         """How many more rounds with these events fit into the budget."""

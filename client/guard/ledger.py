@@ -89,7 +89,7 @@ class Ledger:
         """
         if self.path.exists() and self.path.stat().st_size:
             raise BadInputError(f"{self.path} exists", hint="move it away first, and keep it as evidence")
-        charged = lost.losses.on_both_sides().events
+        charged = lost.losses.on_every_side().events
         header = self._header(scope, delta, simulated)
         charge = Charge(
             events=charged,

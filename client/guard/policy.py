@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from common.atomic import write_atomic
 from common.contribution import EVALUATE, STATISTICS
 from common.errors import ConfigError, PolicyRefusedError
-from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE, PrivacyEvent
-from common.tasks.registry import TASKS
+from common.privacy import TRAIN_SIDE, PrivacyEvent
+from common.tasks import TASKS
 
 # In which direction a rule allows more. A test asks that every rule is in one of the three.
 ALLOWS_MORE_ABOVE = frozenset({
@@ -43,7 +43,8 @@ class Proposal:
     ``config`` are digests (hex), ``population`` the site's declared consumers, ``threshold`` the survivors
     needed, ``secure`` whether the server sees only the sum.
 
-    ``holdout`` and ``split_key`` say who is held out: the share, and the SHA-256 (hex) of the site's own key.
+    ``holdout``, ``validation`` and ``split_key`` say who is on which side: the share held out, the share of those by whom the run
+    chooses, and the SHA-256 (hex) of the site's own key.
     ``run_events`` is all that the run may spend by its plan, empty where no plan stands behind a proposal.
     ``weight_ratio`` is the largest declared population over this site's own. ``derived``: the answer reads nothing
     but what this site has released in the same run, as this program's own code has it; it costs nothing.
@@ -67,6 +68,7 @@ class Proposal:
     secure: bool
     holdout: float = 0.0
     split_key: str = ""
+    validation: float = 0.0
     run_events: tuple[PrivacyEvent, ...] = ()
     learning_rate: float = 1.0
     weight_ratio: float = 1.0
@@ -222,7 +224,7 @@ def _broken_rules(policy: SitePolicy, proposal: Proposal) -> Iterator[_Refusal]:
 def _broken_event_rules(policy: SitePolicy, proposal: Proposal) -> Iterator[_Refusal]:
     steps = 0
     for event in proposal.events:
-        evaluates = event.sub_scope == HOLDOUT_SIDE and proposal.kind != STATISTICS
+        evaluates = event.sub_scope != TRAIN_SIDE and proposal.kind != STATISTICS
         if (evaluates or proposal.kind == EVALUATE) and not policy.evaluation:
             yield "evaluation", "this site releases no evaluation"
         rule = "evaluation_noise_min" if evaluates else "noise_multiplier_min"

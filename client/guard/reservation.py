@@ -51,6 +51,7 @@ def reserve_body(proposal: Proposal, code: str, source: int | None, order: float
         events=proposal.events,
         holdout=proposal.holdout,
         split_key=proposal.split_key,
+        validation=proposal.validation,
         source=source,
         order=order,
         by=by,

@@ -94,7 +94,7 @@ def absorb(place: SharedLedger, delta: float, old: Path, key: bytes, consumers_k
     if brought and not place.consumers_key.exists():
         create_atomic(place.consumers_key, brought, mode=0o600)
     same_sides = place.consumers_key.is_file() and place.consumers_key.read_bytes() == brought
-    losses = state.spent if same_sides else state.spent.on_both_sides()
+    losses = state.spent if same_sides else state.spent.on_every_side()
     ledger = place.ledger(delta)
     with ledger.transaction() as now:
         if header.site in now.absorbed:
@@ -111,6 +111,7 @@ def absorb(place: SharedLedger, delta: float, old: Path, key: bytes, consumers_k
                 until=state.sequence - 1,
                 holdout=state.split[0] if bound and state.split else None,
                 split_key=state.split[1] if bound and state.split else "",
+                validation=state.split[2] if bound and state.split else 0.0,
                 adaptive=state.adaptive_order is not None or not same_sides,
                 planned=tuple(sorted(state.planned)),
             )

@@ -4,7 +4,8 @@
     joined   the shared network or the one tuned on own consumers, with own counts, mixed
     personal joined where it is clearly better than alone on the choosing slice, else alone
 
-Everything is chosen on a slice of the training consumers; the hold-out is looked at once, for the verdict.
+Everything is chosen by the consumers by whom the run has chosen, or by a slice of the training consumers; those on whom the run
+reports are looked at once, for the verdict.
 """
 
 from __future__ import annotations
@@ -25,11 +26,14 @@ from client.personal.tuning import Say, Scores, measured
 from client.personal.verdict import ALONE, PERSONAL, SHARED, Verdict, clearly_better, compare
 from common.data import ConsumerSequences
 from common.model import STEP_HEADS, Batcher, FlatParameters, SequenceModel, StockedModel, Vector
-from common.tasks.metric_sums import metric_names
+from common.tasks import metric_names
 
 TUNED = "tuned"
 COMPARED = ("recall@20", "mrr@20", "event_accuracy", "category_accuracy")
 HEAD_METRICS = {"next-item": "recall@20", "next-event": "event_accuracy", "next-category": "category_accuracy"}
+RANK_COUNTS = (
+    0.1  # of a hit: at 1 a site of purchases chose its transitions, and gave up four points of hits for it
+)
 MOST_TO_CHOOSE = 1_000  # consumers for whom mixtures are tried
 
 
@@ -76,21 +80,24 @@ class Workshop:
     """One site's work: rows in the item ids of its personal model, and candidates measured on the same consumers."""
 
     def __init__(self, start: SharedStart, own: OwnConsumers, say: Say) -> None:
+        from common.privacy import TRAIN_SIDE, VALIDATION_SIDE
+
         self.start, self.say, self.config = start, say, start.plan.config
         self.mask = start.rows_with(_joined(*own.train))
         self.rows, self.model = start.network(self.mask, start.vector)
         self.fit, self.choose, self.holdout = (
             localize(part, self.rows) for part in (own.fit, own.choose, own.holdout)
         )
+        self.chosen_by = VALIDATION_SIDE if own.validation else TRAIN_SIDE
         self.steps = [head for head in self.config.model.heads if head in STEP_HEADS]
         self.names = metric_names(list(self.config.model.heads))
         known = np.zeros(len(self.rows.rows), dtype=np.bool_)
         known[:] = start.trained[self.rows.rows]
         self.known, self.all = known, np.ones(len(known), dtype=np.bool_)
 
-    def batcher(self, rows: ConsumerSequences) -> Batcher:
-        """Rows with the targets by which the run's metrics are measured."""
-        return make_batcher(rows, self.config)
+    def batcher(self, rows: ConsumerSequences, side: str = "") -> Batcher:
+        """Rows with the targets by which the run's metrics are measured; ``side``: of those to choose by, left out."""
+        return make_batcher(rows, self.config, side or self.chosen_by)
 
     def every_step(self, rows: ConsumerSequences) -> Batcher:
         """Rows to learn from: every step is a lesson, whatever is measured."""
@@ -98,12 +105,13 @@ class Workshop:
         return make_batcher(rows, self.config.model_copy(update={"model": every}))
 
     def score(self, table: Scores, head: str = "") -> Scores:
-        """What decides, of each consumer that has an answer: hits and their rank for items, else right answers and the loss."""
+        """What decides, of each consumer that has an answer: hits and, between equals, their rank for items, else right answers
+        and the loss. The verdict is on hits: what serves is chosen by them too."""
         answered = table[table[:, 0] > 0]
         column = {name: answered[:, place] for place, name in enumerate(self.names)}
         deciding = head or next((name for name in HEAD_METRICS if name in self.config.model.heads), "")
         if deciding == "next-item":
-            return column["recall@20"] + column["mrr@20"]
+            return column["recall@20"] + RANK_COUNTS * column["mrr@20"]
         right = column[HEAD_METRICS[deciding]] if deciding else np.zeros(len(answered))
         return np.asarray(right - 0.1 * column["loss"], dtype=np.float64)
 
@@ -163,7 +171,9 @@ class Workshop:
 
     def holdout_table(self, model: SequenceModel) -> Scores:
         """Metrics of each held-out consumer."""
-        return measured(model, self.batcher(self.holdout))
+        from common.privacy import HOLDOUT_SIDE
+
+        return measured(model, self.batcher(self.holdout, HOLDOUT_SIDE))
 
 
 @dataclass(frozen=True)

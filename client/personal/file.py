@@ -23,8 +23,7 @@ from client.personal.behaviour import Personal
 from client.personal.intent import NETWORK, PersonalIntent
 from client.personal.mixture import Shares
 from client.personal.trees import Trees
-from client.prepared import private_folder
-from common.atomic import write_atomic
+from common.atomic import private_folder, write_atomic
 from common.errors import BadInputError
 from common.model_files import NEVER_LEAVES, is_personal
 from common.run import METADATA_FILE

@@ -56,6 +56,7 @@ def personalize(
 
     Raises: BadInputError for a log that is too small, or that the model knows next to nothing of.
     """
+    from client.prepared import split_of
     from client.scoring.coverage import require_known
 
     shared = open_model(place.folder, catalogue=catalogue, site=place.site)
@@ -64,17 +65,18 @@ def personalize(
     start, names, _ = open_start(_folder(place.folder), catalogue, place.site)
     config = start.plan.config
     encoded = build_sequences(
-        log.log, shared.spec, names, max_events=config.features.max_events, cut=config.intent.cut_us
+        log.log, shared.spec, names, max_events=config.features.max_events, cut=config.cut_us
     )
-    train, held = encoded.split_holdout(log.key, config.privacy.holdout or HOLDOUT)
-    own = OwnConsumers.of(train, held, log.key)
+    split = split_of(config, log.key)
+    sides = replace(split, holdout=split.holdout or HOLDOUT).of(encoded)
+    own = OwnConsumers.of(sides, log.key)
     made, intent, verdicts = made_of(start, own, say)
     facts = {"verdicts": [verdict.to_json() for verdict in verdicts]}
     file = PersonalFile(shared_digest(place.folder), made.personal, intent, None, facts)
     say("what is usual here", 0, 1)
-    file = replace(file, reference=_reference(with_own(shared, start, file), log.log, held.consumers))
+    file = replace(file, reference=_reference(with_own(shared, start, file), log.log, sides.holdout.consumers))
     path = save_personal(file, personal_folder(place.home, place.folder))
-    return Done(path, made.personal.words, Verdicts(place.site, config.task, len(train), verdicts))
+    return Done(path, made.personal.words, Verdicts(place.site, config.task, len(sides.train), verdicts))
 
 
 def forecasts_sales(model: Path) -> bool:

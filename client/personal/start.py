@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from common.data import ConsumerSequences, FeatureSpec, holdout_mask
+from common.data import ConsumerSequences, FeatureSpec, Sides, holdout_mask
 from common.errors import BadInputError
 from common.model import (
     FlatParameters,
@@ -60,15 +60,22 @@ class SharedStart:
 
 @dataclass(frozen=True)
 class OwnConsumers:
-    """A site's rows with the catalogue's item ids: to learn from (``fit``), to choose by, and to report on, each apart."""
+    """A site's rows with the catalogue's item ids: to learn from (``fit``), to choose by, and to report on, each apart.
+
+    ``validation``: those to choose by are the run's validation part, no slice of its training rows.
+    """
 
     fit: ConsumerSequences
     choose: ConsumerSequences
     holdout: ConsumerSequences
+    validation: bool = False
 
     @staticmethod
-    def of(train: ConsumerSequences, holdout: ConsumerSequences, key: bytes) -> OwnConsumers:
-        """Cut the choosing slice out of the training rows, by keyed hash of the consumer. Raises: BadInputError for too few."""
+    def of(sides: Sides, key: bytes) -> OwnConsumers:
+        """Choose by the consumers by whom the run has chosen; where there are too few of them, by a slice of the training rows,
+        cut out by keyed hash of the consumer. Raises: BadInputError for too few.
+        """
+        train, holdout = sides.train, sides.holdout
         count = len(train)
         wanted = min(max(count // 10, 200), count // 4)
         if wanted < FEWEST or len(holdout) < FEWEST:
@@ -76,6 +83,8 @@ class OwnConsumers:
                 f"{count} consumers to learn from and {len(holdout)} held out are too few to tell what is better",
                 hint=f"{4 * FEWEST} and {FEWEST} are needed; the shared model as it is serves a site of any size",
             )
+        if len(sides.validation) >= wanted:
+            return OwnConsumers(train, sides.validation, holdout, validation=True)
         apart = hashlib.sha256(b"fedcart/choosing-slice/1\0" + key).digest()
         chosen = holdout_mask(train.consumers, apart, wanted / count)
         return OwnConsumers(train.take(~chosen), train.take(chosen), holdout)

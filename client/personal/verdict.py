@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.tasks.metrics import metric_named
+from common.tasks import metric_named
 
 Scores = NDArray[np.float64]
 Z = NormalDist().inv_cdf(0.975)

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from client.guard.policy import SitePolicy
+from client.guard import SitePolicy
 from client.runtime.reach import Reached, reach_server
 from client.site import Site, load_site
 from common.deployment import SiteKit
@@ -311,6 +311,8 @@ def _load_source(subject: Subject, settings: SourceSettings, mapping: Mapping | 
 
 
 def _consumers(subject: Subject, count: int) -> Row:
+    from common.tasks import GROWN
+
     declared, least = subject.site.file.site.population, subject.policy.min_consumers
     summary = f"{count:,} consumers (this number stays here), declared {declared:,}"
     if declared < least:
@@ -319,7 +321,10 @@ def _consumers(subject: Subject, count: int) -> Row:
         return Row(
             "consumers", WARNING, f"{summary}, policy min_consumers {least}", "fewer than the floor: consider"
         )
-    if not 0.5 <= count / declared <= 2.0:
+    if count > GROWN * declared:
+        todo = "sums with this site in them may be refused as impossible, at everybody's cost: declare anew"
+        return Row("consumers", WARNING, summary, todo)
+    if count < 0.5 * declared:
         return Row("consumers", WARNING, summary, "the declaration is far off: noise or weight is wasted")
     return Row("consumers", OK, summary)
 

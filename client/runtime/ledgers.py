@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import tomli_w
 
-from client.guard.policy import SitePolicy
+from client.guard import SitePolicy
 from client.site import load_site
 from common import VERSION
 from common.atomic import sync_directory, write_atomic
@@ -18,7 +18,7 @@ from common.errors import BadInputError
 from common.supervisor import only_one
 
 if TYPE_CHECKING:
-    from client.guard.guard import GuardStatus
+    from client.guard import GuardStatus
 
 _TABLE = re.compile(r"^\[site\][^\n]*\n", re.M)
 

@@ -6,7 +6,7 @@ import re
 from collections import deque
 from dataclasses import dataclass
 
-from client.guard.guard import GuardStatus
+from client.guard import GuardStatus
 from client.library import model_in_use
 from client.runtime.approval import Request, requests
 from client.site import load_site

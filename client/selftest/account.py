@@ -9,11 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import client.guard.guard as guards
 import client.selftest.report as report
 import common.privacy.accountant as accounting
-from client.guard.policy import Proposal, SitePolicy
-from client.guard.reservation import Grant, ReservationKey
+from client.guard import Grant, Guard, Proposal, ReservationKey, SitePolicy, open_guard
 from client.selftest.report import Check
 from common.errors import FedcartError
 from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE, Losses, PrivacyEvent
@@ -105,9 +103,7 @@ def ledger() -> list[Check]:
     return [*checks, *_late(event), _limit(event)]
 
 
-def _failing(
-    open_again: Callable[[], guards.Guard], asked: Callable[..., Proposal], event: PrivacyEvent
-) -> list[Check]:
+def _failing(open_again: Callable[[], Guard], asked: Callable[..., Proposal], event: PrivacyEvent) -> list[Check]:
     guard = open_again()
     charged = guard.reserve(asked(4, event)).attestation.attestation.epsilon_after
     guard.fail(ReservationKey(*_newest(guard)))
@@ -126,7 +122,7 @@ def _failing(
     ]
 
 
-def _newest(guard: guards.Guard) -> tuple[int, str, str, int]:
+def _newest(guard: Guard) -> tuple[int, str, str, int]:
     found = guard.find("selftest", 4)
     assert found is not None
     return found.sequence, found.head, found.run, found.round
@@ -182,7 +178,7 @@ def _limit(event: PrivacyEvent) -> Check:
     )
 
 
-def leave(guard: guards.Guard, grant: Any) -> None:
+def leave(guard: Guard, grant: Any) -> None:
     """Store and commit what was reserved."""
     charged = guard.ledger.state.reservations[grant.sequence].body.events
     guard.store(grant, b"contribution", charged)
@@ -192,14 +188,14 @@ def leave(guard: guards.Guard, grant: Any) -> None:
 @contextmanager
 def scratch_ledger(
     limit: float = 100.0, *, failures_max: int = 100
-) -> Iterator[tuple[Callable[[], guards.Guard], Callable[..., Proposal]]]:
+) -> Iterator[tuple[Callable[[], Guard], Callable[..., Proposal]]]:
     """A ledger in a temporary folder: how to open it again, and how to ask for a round."""
     with tempfile.TemporaryDirectory(prefix="fedcart-selftest-") as name:
         identity = Identity.generate("selftest")
         policy = SitePolicy(epsilon_max=limit, delta=DELTA, sampling_rate_max=1.0, failures_max=failures_max)
 
-        def open_again() -> guards.Guard:
-            return guards.open_guard(Path(name), identity, policy, "selftest", simulated=True)
+        def open_again() -> Guard:
+            return open_guard(Path(name), identity, policy, "selftest", simulated=True)
 
         def asked(number: int, *events: PrivacyEvent, **changes: Any) -> Proposal:
             digest = f"{number:064x}"
@@ -214,16 +210,16 @@ def scratch_ledger(
 
 
 @contextmanager
-def shared_scratch_ledger() -> Iterator[tuple[Callable[..., guards.Guard], Callable[..., Proposal]]]:
+def shared_scratch_ledger() -> Iterator[tuple[Callable[..., Guard], Callable[..., Proposal]]]:
     """A ledger that two kits share: how to open it for a kit under a limit, and how to ask for a round."""
     with tempfile.TemporaryDirectory(prefix="fedcart-selftest-") as name, scratch_ledger() as (_, asked):
         folder, key = Path(name), Identity.generate("shoppers")
         kits = {kit: Identity.generate(kit) for kit in ("first", "second")}
 
-        def open_kit(kit: str, limit: float = 100.0) -> guards.Guard:
+        def open_kit(kit: str, limit: float = 100.0) -> Guard:
             policy = SitePolicy(epsilon_max=limit, delta=DELTA, sampling_rate_max=1.0)
             (folder / kit).mkdir(exist_ok=True)
-            return guards.open_guard(
+            return open_guard(
                 folder / kit, kits[kit], policy, "shoppers", ledger_path=folder / "ledger.jsonl", ledger_key=key
             )
 

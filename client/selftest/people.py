@@ -16,9 +16,9 @@ from torch import nn
 
 import common.data.sequences as rows_of
 from client.models import make_batcher
-from client.prepared import prepared_path, private_folder, store_sequences
+from client.prepared import prepared_path, split_of, store_sequences
 from client.site import Site, load_site
-from common.atomic import write_atomic
+from common.atomic import private_folder, write_atomic
 from common.data import DECLARED, EVENT_TYPES, Catalogue, ConsumerSequences, EventLog, FeatureSpec, feature_spec
 from common.deployment import SiteKit
 from common.model import ModelShape, SequenceModel, build_model, on_rows
@@ -195,7 +195,7 @@ def scratch_site(
 
     ``secret``: the site's own key for consumers; left out: a new one.
     """
-    from client.guard.policy import SitePolicy
+    from client.guard import SitePolicy
     from common.trust import Identity, Roster
 
     config = config_of(settings)
@@ -227,6 +227,6 @@ def scratch_site(
         sequences = encoded(log or people())
         if log is None:
             sequences = sequences.take(np.zeros(0, dtype=np.intp))
-        mask, split = np.append(False, np.ones(ITEMS, dtype=bool)), (site.secret(), config.privacy.holdout)
+        mask, split = np.append(False, np.ones(ITEMS, dtype=bool)), split_of(config, site.secret())
         store_sequences(prepared_path(site.kit, plan), [sequences], mask, split)
         yield Scratch(site, plan)

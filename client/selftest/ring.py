@@ -7,20 +7,25 @@ standard normal.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
 import client.selftest.people as people
 import client.selftest.report as report
 import client.session as session
-from client.models import engine_of, holdout_of
+import common.secagg.fixedpoint as fixedpoint
+from client.models import engine_of, measured_of
 from client.selftest.report import Check, Vector
 from client.site import Question
-from common.contribution import METRICS, TRAIN, UPDATE, Query
-from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE
+from common.contribution import EVALUATE, METRICS, TRAIN, UPDATE, Query
+from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE, VALIDATION_SIDE
 from common.run import PerformanceSettings, model_digest
-from common.secagg import fixedpoint
 from common.secagg.messages import PlainParams, Session
+
+if TYPE_CHECKING:
+    from common.data import ConsumerSequences
 
 NOISE = (0.02, 1.0)  # of training, so small that a wrong consumer would show; of metrics
 SETTINGS = {
@@ -96,70 +101,76 @@ def _residuals(scratch: people.Scratch, number: int) -> tuple[Vector, Vector]:
     local = rows.expand((-total / divisor).float().numpy()).astype(np.float64) * plan.weight(site.name)
     deviation = NOISE[0] * people.CLIP * (1 + rounding_slack(constants.expected_batch)) / divisor
     there = rows.expand(np.ones(len(total), dtype=np.float32)) > 0
-    exact = metric_sums(*holdout_of(site, plan, model))
-    from common.tasks.metric_sums import metric_sensitivity
+    exact = metric_sums(*measured_of(site, plan, model, TRAIN))
+    from common.tasks import metric_sensitivity
 
     scale = NOISE[1] * metric_sensitivity(list(plan.config.model.heads))
     return ((parts[UPDATE] - local) / deviation)[there], (parts[METRICS] - exact) / scale
 
 
 def _parts() -> list[Check]:
-    """Who is held out follows from the key and the consumer, is not trained on, and is charged where it is read."""
-    from common.data import holdout_mask
+    """Who is in which part follows from the key and the consumer; each is read for its purpose, and charged for that."""
+    from common.data import holdout_mask, parts_of
 
     log = people.people(300, seed=300)
     with people.scratch_site(log, SETTINGS, NOISE) as scratch:
         site, plan = scratch.site, scratch.plan
-        both = site.prepared(plan)
-        everybody = np.sort(np.append(both.train.consumers, both.holdout.consumers))
-        held = holdout_mask(everybody, site.secret(), 0.2)
-        _, engine = engine_of(site, plan, PerformanceSettings())
-        events = {kind: {e.sub_scope for e in plan.events(kind)} for kind in ("train", "evaluate")}
-        secret = site.secret()
-        trained, looked = (
-            engine.consumers,
-            len(holdout_of(site, plan, np.zeros(plan.parameters, dtype=np.float32))[1]),
-        )
-    other = holdout_mask(everybody, bytes(32), 0.2)
-    many = holdout_mask(np.arange(10_000, dtype=np.uint64), secret, 0.2).sum()
-    share = abs(many - 2_000) / np.sqrt(10_000 * 0.2 * 0.8)
+        parts, secret = parts_of(site.prepared(plan).sides), site.secret()
+        trained, nothing = engine_of(site, plan, PerformanceSettings())[1].consumers, np.zeros(plan.parameters)
+        looked = {
+            kind: len(measured_of(site, plan, nothing.astype(np.float32), kind)[1]) for kind in (TRAIN, EVALUATE)
+        }
+        events = {kind: {e.sub_scope for e in plan.events(kind)} for kind in (TRAIN, EVALUATE)}
+    everybody = np.sort(np.concatenate([part.consumers for part in parts]))
+    held, chooses = (holdout_mask(everybody, secret, share) for share in (0.2, 0.1))
     with people.scratch_site(people.without(log, 7), SETTINGS, NOISE, secret) as scratch:
-        fewer = scratch.site.prepared(scratch.plan)
-    sides = set(both.holdout.consumers.tolist()) - {7} == set(fewer.holdout.consumers.tolist())
+        fewer = parts_of(scratch.site.prepared(scratch.plan).sides)
+    reported = set(everybody[held & ~chooses].tolist())
+    charged = {TRAIN: {TRAIN_SIDE, VALIDATION_SIDE}, EVALUATE: {HOLDOUT_SIDE}}
     rows, alone = people.encoded(log), len(everybody) == len(set(everybody.tolist())) == 300
     by_key = all(_split_follows(rows, bytes([one]) * 32) for one in range(1, 17))
     return [
         report.holds("a row each", alone, "nobody is stored twice"),
         report.holds("held out whatever they did", by_key, "by the key alone, under sixteen keys"),
+        *_key(everybody, held, secret),
+        report.holds("held out by key", _ids(parts[2]) == reported, "keyed hash of the consumer"),
         report.holds(
-            "held out by key",
-            set(both.holdout.consumers.tolist()) == _held(both, held),
-            "keyed hash of the consumer",
+            "nobody changes sides",
+            all(_ids(before) - {7} == _ids(after) for before, after in zip(parts, fewer, strict=True)),
+            "when somebody else leaves",
         ),
-        report.at_most("share held out", share, 5.0, "a fifth, in deviations"),
-        report.holds("a secret choice", bool((other != held).any()), "another key holds out others"),
-        report.holds("nobody changes sides", sides, "when somebody else leaves"),
         report.holds("trained on", trained == len(held) - held.sum(), "the training part, nobody else"),
-        report.holds("evaluated on", looked == held.sum(), "the hold-out, nobody else"),
         report.holds(
-            "charged where it is read",
-            events == {"train": {TRAIN_SIDE, HOLDOUT_SIDE}, "evaluate": {HOLDOUT_SIDE}},
-            "training, and the hold-out for metrics",
+            "chosen by", looked[TRAIN] == chooses.sum(), "the validation part in every round, nobody else"
         ),
+        report.holds(
+            "reported on", looked[EVALUATE] == len(reported), "the other held-out consumers, nobody else"
+        ),
+        report.holds("charged where it is read", events == charged, "each part for what reads it"),
     ]
 
 
 def _split_follows(rows: people.ConsumerSequences, key: bytes) -> bool:
+    from common.data import Split, holdout_mask, parts_of
+
+    found = [_ids(part) for part in parts_of(Split(key, 0.5, 0.5).of(rows))]
+    held, chooses = (holdout_mask(rows.consumers, key, share) for share in (0.5, 0.25))
+    wanted = (~held, chooses, held & ~chooses)
+    return found == [set(rows.consumers[mask].tolist()) for mask in wanted]
+
+
+def _key(everybody: NDArray[np.uint64], held: NDArray[np.bool_], secret: bytes) -> list[Check]:
+    """How many are held out, and that another key holds out others."""
     from common.data import holdout_mask
 
-    train, held = rows.split_holdout(key, 0.5)
-    mask = holdout_mask(rows.consumers, key, 0.5)
-    return bool(
-        np.array_equal(held.consumers, rows.consumers[mask])
-        and np.array_equal(train.consumers, rows.consumers[~mask])
-    )
+    many = holdout_mask(np.arange(10_000, dtype=np.uint64), secret, 0.2).sum()
+    share = abs(many - 2_000) / np.sqrt(10_000 * 0.2 * 0.8)
+    other = holdout_mask(everybody, bytes(32), 0.2)
+    return [
+        report.at_most("share held out", share, 5.0, "a fifth, in deviations"),
+        report.holds("a secret choice", bool((other != held).any()), "another key holds out others"),
+    ]
 
 
-def _held(both: object, mask: np.ndarray) -> set[int]:
-    everybody = np.sort(np.append(both.train.consumers, both.holdout.consumers))  # type: ignore[attr-defined]
-    return set(everybody[mask].tolist())
+def _ids(part: ConsumerSequences) -> set[int]:
+    return set(part.consumers.tolist())

@@ -11,11 +11,10 @@ from typing import Any
 import client.selftest.account as account
 import client.selftest.report as report
 import common.privacy.accountant as accounting
-from client.guard.guard import Guard
-from client.guard.policy import Proposal
+from client.guard import Guard, Proposal
 from client.selftest.report import Check
 from common.errors import FedcartError
-from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE, Charge, Losses, PrivacyEvent
+from common.privacy import HOLDOUT_SIDE, SUB_SCOPES, TRAIN_SIDE, Charge, Losses, PrivacyEvent
 
 EVENT = PrivacyEvent(1.7, 0.05, 20)
 LOOK = PrivacyEvent(3.0, 1.0, 1, HOLDOUT_SIDE)
@@ -208,8 +207,8 @@ def _file() -> list[Check]:
 
 
 def _carried() -> list[Check]:
-    """What is charged for an earlier ledger counts, and on both sides where it is not known who was held out."""
-    charged = Losses.of((EVENT,)).on_both_sides()
+    """What is charged for an earlier ledger counts, and on every side where it is not known who was held out."""
+    charged = Losses.of((EVENT,)).on_every_side()
     with account.scratch_ledger() as (open_again, asked):
         guard = open_again()
         with guard.ledger.transaction():
@@ -226,7 +225,7 @@ def _carried() -> list[Check]:
             )
             guard.ledger.renew_anchor()
         late = guard.reserve(asked(1, EVENT)).attestation.attestation.adaptive
-    counted = sides == {TRAIN_SIDE: 2 * EVENT.steps, HOLDOUT_SIDE: EVENT.steps}
+    counted = sides == dict.fromkeys(SUB_SCOPES, EVENT.steps) | {TRAIN_SIDE: 2 * EVENT.steps}
     return [
         report.holds("an earlier ledger", counted, "what it had is charged here"),
         report.holds("an earlier ledger that was not planned", late, "counts at the one order here too"),

@@ -18,8 +18,8 @@ import client.training.evaluation as evaluation
 import client.training.trainer as trainers
 from client.selftest.report import Check, Vector
 from common.contribution import STATISTICS
-from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE
-from common.tasks.metric_sums import LOSS_BOUND, metric_sensitivity
+from common.privacy import SUB_SCOPES
+from common.tasks import LOSS_BOUND, metric_sensitivity
 from common.trust.randomness import PrivateStream
 
 SIGMA = 2.0
@@ -115,7 +115,10 @@ def _metric_noise(config: people.RunConfig, consumers: int) -> Vector:
     """What is added to the metrics of so many consumers, in promised units: ``[draws, metrics]``."""
     model, holdout = people.model_of(config), people.batches(people.people(consumers), config)
     exact = evaluation.metric_sums(model, holdout)
-    drawn = [evaluation.evaluate(model, holdout, SIGMA, PrivateStream()).vector - exact for _ in range(DRAWS)]
+    drawn = [
+        evaluation.evaluate(model, holdout, evaluation.MetricNoise(SIGMA), PrivateStream()).vector - exact
+        for _ in range(DRAWS)
+    ]
     values: Vector = np.stack(drawn) / (SIGMA * metric_sensitivity(list(config.model.heads)))
     return values
 
@@ -186,6 +189,6 @@ def series() -> list[Check]:
         values = drawn / (SERIES_NOISE * clip)
         checks.append(report.variance_check(name, values.ravel(), "variance 1 in promised units"))
         checks.append(report.coordinates_check(f"{name}, every cell", values, "none goes without"))
-        sides = {event.sub_scope for event in releases[0].events} == {TRAIN_SIDE, HOLDOUT_SIDE}
-        checks.append(report.holds(f"{name}: whom it reads", sides, "both parts of the consumers pay"))
+        sides = {event.sub_scope for event in releases[0].events} == set(SUB_SCOPES)
+        checks.append(report.holds(f"{name}: whom it reads", sides, "every part of the consumers pays"))
     return [*checks, *_kept()]

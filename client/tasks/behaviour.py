@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from client.models import engine_of, holdout_of
+from client.models import engine_of, measured_of
 from client.site import Question, Site
 from common.contribution import EVALUATE, METRICS, TRAIN, UPDATE, Release
 
@@ -31,17 +31,19 @@ def train(site: Site, question: Question) -> Sequence[Release]:
 
 
 def evaluate(site: Site, question: Question) -> Sequence[Release]:
-    """Bounded metric sums of the incoming model on the hold-out, noised if the run is private; zeros without one."""
+    """Bounded metric sums of the incoming model on the part of the held-out consumers whom the question reads, noised if the
+    run is private; zeros where nobody is held out."""
     from client.training import evaluation
     from common.trust.randomness import PrivateStream
 
     plan, config = question.plan, question.plan.config
     if config.privacy.holdout <= 0:
         return [Release(METRICS, np.zeros(len(plan.metrics)), ())]
-    model, holdout = holdout_of(site, plan, question.model)
-    noise = plan.evaluation_noise if config.privacy.enabled else 0.0
-    hardened = config.privacy.noise == "hardened"
-    return [evaluation.evaluate(model, holdout, noise, PrivateStream(), hardened=hardened)]
+    asked = plan.measured(question.query.kind)
+    model, rows = measured_of(site, plan, question.model, question.query.kind)
+    noise = asked.noise if config.privacy.enabled else 0.0
+    draw = evaluation.MetricNoise(noise, asked.side, config.privacy.noise == "hardened")
+    return [evaluation.evaluate(model, rows, draw, PrivateStream())]
 
 
 def row_targets(_config: Any, _sequences: Any) -> None:

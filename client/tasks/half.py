@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from common.contribution import Release
-from common.tasks.registry import task_named
+from common.tasks import task_named
 
 if TYPE_CHECKING:
     from client.site import Question, Site

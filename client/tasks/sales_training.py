@@ -30,7 +30,7 @@ from common.model import (
 )
 from common.run import RunConfig
 from common.tasks.sales import LEARNING_RATES
-from common.tasks.sales_accuracy import LOSS_BOUND, accuracy_sums
+from common.tasks.sales_accuracy import ERROR_BOUND, accuracy_sums
 from common.tasks.sales_series import Floats, SalesSpec, mean_of_four, seasonal_naive
 
 BATCH = 256  # windows of one local step
@@ -144,7 +144,7 @@ def measure(
     }
     before = actual[..., : data.spec.periods - config.sales.test]
     scale = np.abs(before[..., season:] - before[..., :-season]).mean(axis=-1)
-    return accuracy_sums(known, figures, scale, float(np.minimum(errors**2, LOSS_BOUND).mean()))
+    return accuracy_sums(known, figures, scale, float(np.minimum(errors**2, ERROR_BOUND).mean()))
 
 
 def flat_model(config: RunConfig) -> tuple[SalesModel, FlatParameters]:

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from client.guard.outbox import outbox_digest
-from client.prepared import private_folder
+from client.guard import outbox_digest
 from client.site import Site
 from client.tasks.purchases import Purchases, joined_purchases, purchases_of
 from client.training.gaussian import GaussianMechanism, Noise
-from common.atomic import write_atomic
+from common.atomic import private_folder, write_atomic
 from common.contribution import SERIES, STATISTICS, Release
 from common.errors import BadInputError, ConfigError, VerificationError
-from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE
+from common.privacy import sides_of
 from common.run import RunPlan
 from common.tasks.sales_series import Floats, SalesSpec
 from common.trust.randomness import RandomStream
@@ -38,10 +37,10 @@ def noised_series(purchases: Purchases, plan: RunPlan, stream: RandomStream) -> 
 
     Guarantee: with a private stream and ``plan.noise_multiplier`` above 0, one Gaussian mechanism on all consumers
     of the site without sampling; L2 sensitivity ``privacy.clip`` under adding or removing one consumer, noise
-    ``noise_multiplier * clip`` on every cell. All consumers are read, so both sub-scopes pay.
+    ``noise_multiplier * clip`` on every cell. All consumers are read, so every sub-scope pays.
     """
     privacy, spec = plan.config.privacy, SalesSpec.of(plan.config)
-    scopes = (TRAIN_SIDE, HOLDOUT_SIDE) if privacy.holdout > 0 else (TRAIN_SIDE,)
+    scopes = sides_of(privacy.holdout, privacy.validation)
     noise = Noise(plan.noise_multiplier, privacy.clip, scopes, hardened=privacy.noise == "hardened")
     mechanism, series = GaussianMechanism(noise, stream), purchases.series(spec, privacy.clip).reshape(-1)
     return Release(SERIES, series + mechanism.noise(series.size), mechanism.events())

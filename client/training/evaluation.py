@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -14,7 +15,7 @@ from common.contribution import METRICS, Release
 from common.errors import ConfigError
 from common.model import Batcher, SequenceModel, consumer_metrics
 from common.privacy import HOLDOUT_SIDE
-from common.tasks.metric_sums import metric_names, metric_sensitivity
+from common.tasks import metric_names, metric_sensitivity
 from common.trust.randomness import RandomStream
 
 _last_sums: WeakKeyDictionary[Batcher, tuple[bytes, NDArray[np.float64]]] = WeakKeyDictionary()
@@ -53,23 +54,25 @@ def _digest(model: SequenceModel) -> bytes:
     return digest.digest()
 
 
-def evaluate(
-    model: SequenceModel,
-    holdout: Batcher,
-    noise_multiplier: float,
-    stream: RandomStream,
-    *,
-    hardened: bool = False,
-) -> Release:
-    """Sum the metrics of the model over the hold-out and noise the sums: ``float64[m]``.
+@dataclass(frozen=True)
+class MetricNoise:
+    """``multiplier`` 0 means no privacy; ``side``: the part of the consumers that is read, and pays."""
 
-    ``noise_multiplier`` 0 means no privacy: the sums are exact and carry no event.
-    Guarantee: with a private stream, one Gaussian mechanism without sampling on the hold-out, with noise
-    ``noise_multiplier * metric_sensitivity`` on every coordinate, the number of consumers included.
+    multiplier: float
+    side: str = HOLDOUT_SIDE
+    hardened: bool = False
+
+
+def evaluate(model: SequenceModel, holdout: Batcher, asked: MetricNoise, stream: RandomStream) -> Release:
+    """Sum the metrics of the model over held-out consumers and noise the sums: ``float64[m]``.
+
+    Without privacy the sums are exact and carry no event.
+    Guarantee: with a private stream, one Gaussian mechanism without sampling on these consumers, with noise
+    ``multiplier * metric_sensitivity`` on every coordinate, the number of consumers included.
     """
-    if noise_multiplier < 0:
-        raise ConfigError(f"noise multiplier is {noise_multiplier}, it must not be negative")
+    if asked.multiplier < 0:
+        raise ConfigError(f"noise multiplier is {asked.multiplier}, it must not be negative")
     heads = list(model.settings.heads)
-    noise = Noise(noise_multiplier, metric_sensitivity(heads), (HOLDOUT_SIDE,), hardened)
+    noise = Noise(asked.multiplier, metric_sensitivity(heads), (asked.side,), asked.hardened)
     mechanism, exact = GaussianMechanism(noise, stream), metric_sums(model, holdout)
     return Release(METRICS, exact + mechanism.noise(len(exact)), mechanism.events())

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from common.errors import ConfigError
-from common.tasks.local_steps import BETA1, BETA2, EPSILON, MOMENTUM
+from common.tasks import BETA1, BETA2, EPSILON, MOMENTUM
 
 
 class Optimizer(Protocol):

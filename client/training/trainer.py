@@ -23,7 +23,7 @@ from common.errors import ConfigError
 from common.model import Vector
 from common.privacy import TRAIN_SIDE, PrivacyEvent
 from common.run import RunConfig
-from common.tasks.local_steps import LocalConstants, local_constants, rounding_slack as rounding_slack
+from common.tasks import LocalConstants, local_constants, rounding_slack as rounding_slack
 from common.trust.randomness import Floats, RandomStream, SeededStream
 
 _STRETCH = 1 << 15  # numbers

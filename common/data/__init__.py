@@ -14,11 +14,12 @@ from common.data.events import (
     refuse_auto,
     schema,
 )
-from common.data.features import FeatureSpec, feature_spec, hashed_bucket
+from common.data.features import FeatureSpec, feature_spec, hashed_bucket, value_name
 from common.data.formats import MAX_PRICE, Mapping, load_mapping
 from common.data.recognising import said_of
 from common.data.rules import EARLIEST, LATEST
 from common.data.sequences import ConsumerSequences, build_sequences, holdout_mask
+from common.data.split import Sides, Split, parts_of
 from common.data.values.single import one_id, one_number, one_time
 from common.data.values.words import event_type
 
@@ -34,6 +35,8 @@ __all__ = [
     "EventLog",
     "FeatureSpec",
     "Mapping",
+    "Sides",
+    "Split",
     "build_sequences",
     "catalogue_from_events",
     "concatenate",
@@ -49,10 +52,12 @@ __all__ = [
     "one_number",
     "one_time",
     "original_ids",
+    "parts_of",
     "pseudonym",
     "read_catalogue",
     "refuse_auto",
     "said_of",
     "schema",
+    "value_name",
     "write_catalogue",
 ]

@@ -56,11 +56,25 @@ class ConsumerSequences:
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> ConsumerSequences:
         """The rows at the given positions (or under a mask), in that order."""
         rows = np.flatnonzero(rows) if rows.dtype == np.bool_ else np.asarray(rows, dtype=np.intp)
-        lengths = self.lengths[rows]
+        return self._cut(self.consumers[rows], self.offsets[rows], self.lengths[rows])
+
+    def until(self, time: int, most: int) -> ConsumerSequences:
+        """Of each row the last ``most`` events before a time; rows without any stay, empty.
+
+        Units: ``time`` in microseconds since 1970, UTC.
+        """
+        before = np.concatenate([[0], np.cumsum(self.timestamps < time)])
+        lengths = np.diff(before[self.offsets])  # events of a row are in time order
+        kept = np.minimum(lengths, most)
+        return self._cut(self.consumers, self.offsets[:-1] + lengths - kept, kept)
+
+    def _cut(
+        self, consumers: NDArray[np.uint64], begin: NDArray[np.int64], lengths: NDArray[np.int64]
+    ) -> ConsumerSequences:
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        events = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        events = np.repeat(begin - offsets[:-1], lengths) + np.arange(offsets[-1])
         return ConsumerSequences(
-            self.consumers[rows],
+            consumers,
             offsets,
             self.integers[events],
             self.numeric[events],
@@ -68,15 +82,6 @@ class ConsumerSequences:
             self.integer_names,
             self.numeric_names,
         )
-
-    def split_holdout(self, key: bytes, fraction: float) -> tuple[ConsumerSequences, ConsumerSequences]:
-        """Rows for training and rows held out, by keyed hash of the consumer.
-
-        Guarantee: which part a consumer is in depends on the key and the pseudonym only, never on events
-        or on other consumers.
-        """
-        held = holdout_mask(self.consumers, key, fraction)
-        return self.take(~held), self.take(held)
 
     def padded(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]]:
         """Rows as rectangles, zeros behind the end: ``int32[B, T, F], float32[B, T, G], int64[B]``.

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from common.model.batch import Batch, Batcher, Sequences
 from common.model.metrics import mean_over_steps, rank_metrics
-from common.tasks.heads import STEP_HEADS
-from common.tasks.metric_sums import TOP_K
+from common.tasks import STEP_HEADS, TOP_K
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -146,10 +145,13 @@ def _ranks(scores: Floats, target: NDArray[np.int64]) -> NDArray[np.float64]:
 def _ranks_on_top(base: Floats, more: sparse.csr_matrix, steps: Steps) -> NDArray[np.float64]:
     """Ranks by a base and, on top of it, the row of ``more`` that belongs to the last item; sorted once per item."""
     ranks, order = np.zeros(len(steps.last)), np.argsort(steps.last, kind="stable")
+    ends, scores = more.indptr.tolist(), np.empty_like(base)
     for group in np.split(order, np.flatnonzero(np.diff(steps.last[order])) + 1):
         if len(group):
-            scores, row = base.copy(), more[steps.last[group[0]]]
-            scores[row.indices] += row.data
+            item = int(steps.last[group[0]])
+            row = slice(ends[item], ends[item + 1])  # asking scipy for a row costs more than sorting it
+            scores[:] = base
+            scores[more.indices[row]] += more.data[row]
             ranks[group] = _ranks(scores, steps.target[group])
     return ranks
 

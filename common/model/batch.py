@@ -158,7 +158,8 @@ class Batcher:
 
     The input of step t is event t, its target is event t + 1, so a row of L events has L - 1 steps.
     ``row_targets`` shortens rows (``lengths``) and adds targets that hold for a whole row. ``targets`` "last" asks
-    step heads at the last step of each row whose target is known, and nowhere else.
+    step heads at the last step of each row whose target is known, and nowhere else. ``askable: bool[R]``: events that may be
+    a target; None: all.
     """
 
     def __init__(
@@ -167,6 +168,7 @@ class Batcher:
         heads: Sequence[str] = ("next-item", "next-event"),
         row_targets: RowTargets | None = None,
         targets: Literal["every", "last"] = "every",
+        askable: NDArray[np.bool_] | None = None,
     ) -> None:
         self.names = tuple(sequences.integer_names)
         self.table = np.ascontiguousarray(sequences.integers, dtype=np.int64)
@@ -175,7 +177,8 @@ class Batcher:
         self.steps: Index = np.maximum(events - 1, 0) if row_targets is None else row_targets.lengths
         self.heads = tuple(h for h in heads if h in STEP_HEADS)
         self.row_targets, self.only_last = row_targets, targets == "last"
-        self._next = following(self.table, sequences.offsets)
+        targeted = self.table if askable is None else self.table * askable[:, None]
+        self._next = following(targeted, sequences.offsets)
         self._first = first_occurrence(self.table[:, self.names.index("item")], sequences.offsets)
         has_category = "category" in self.names
         categories = (

@@ -17,7 +17,7 @@ from common.model.batch import Batch
 from common.model.heads import ClassHead, ItemHead, RowHead, shifted_exp_
 from common.model.network import SequenceModel
 from common.model.targets import STEP_HEADS
-from common.tasks.metric_sums import INTENT_BINS, LOSS_BOUND, TOP_K, metric_names
+from common.tasks import INTENT_BINS, LOSS_BOUND, TOP_K, metric_names
 
 
 def consumer_metrics(model: SequenceModel, batch: Batch) -> NDArray[np.float64]:

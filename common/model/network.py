@@ -17,7 +17,7 @@ from common.model.encoders import build_encoder, stacked
 from common.model.heads import CategoryHead, ClassHead, ItemHead, RowHead, public_negatives
 from common.model.history import history_width
 from common.run import ModelSettings
-from common.tasks.heads import INTENT, ROW_HEADS, STEP_HEADS
+from common.tasks import INTENT, ROW_HEADS, STEP_HEADS
 
 _NEGATIVES_SEED = 1  # public and the same in every run
 

@@ -13,7 +13,7 @@ from common.model.network import ModelShape, SequenceModel, build_model
 from common.model.parameters import item_index, layout_of
 from common.model.sales_network import SalesModel, build_sales_model
 from common.run import RunConfig
-from common.tasks.registry import task_named
+from common.tasks import task_named
 
 
 def run_model(config: RunConfig, features: str) -> SequenceModel | SalesModel:

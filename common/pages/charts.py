@@ -34,16 +34,30 @@ LEFT, RIGHT, TOP, BOTTOM = 42, 12, 14, 36
 
 @dataclass(frozen=True)
 class Series:
-    """One line: its name, the CSS class that colours it, and its points; not finite ones are left out."""
+    """One line: its name, the CSS class that colours it, and its points; not finite ones are left out.
+
+    ``bars``: half the width of each point's bar, in the points' unit; empty, or nan at a point: none.
+    """
 
     name: str
     kind: str
     points: Sequence[Point]
+    bars: Sequence[float] = ()
 
     @property
     def finite(self) -> list[Point]:
         """The points that can be drawn."""
         return [(x, y) for x, y in self.points if math.isfinite(y)]
+
+    @property
+    def barred(self) -> dict[float, float]:
+        """Half widths that can be drawn, by place."""
+        return {x: bar for (x, _), bar in zip(self.points, self.bars, strict=False) if math.isfinite(bar)}
+
+    def words(self, place: float, value: float, digits: int) -> str:
+        """A point as text."""
+        bar = self.barred.get(place)
+        return f"{self.name}: {value:.{digits}f}" + (f" ± {bar:.{digits}f}" if bar is not None else "")
 
 
 @dataclass(frozen=True)
@@ -157,7 +171,22 @@ def _reference(name: str, value: float, y: Scale) -> Markup:
 def _line(line: Series, x: Scale, y: Scale) -> Markup:
     pixels = [(x(place), y.inside(value)) for place, value in line.finite]
     dotted = len(pixels) <= 40 and not line.kind.startswith("site")
-    return series_of(line.kind, pixels, [dot(pixel) for pixel in pixels] if dotted else [])
+    drawn = series_of(line.kind, pixels, [dot(pixel) for pixel in pixels] if dotted else [])
+    return Markup("").join([*_bars(line, x, y), drawn])
+
+
+def _bars(line: Series, x: Scale, y: Scale) -> list[Markup]:
+    """A rule over each point's bar, cut where the axis ends."""
+    known = line.barred
+    return [
+        rule(
+            f"bar {line.kind}",
+            (x(place), y.inside(value - known[place])),
+            (x(place), y.inside(value + known[place])),
+        )
+        for place, value in line.finite
+        if place in known
+    ]
 
 
 def _hits(shown: Sequence[Series], xs: Sequence[float], x: Scale, axis: Axis) -> list[Markup]:
@@ -168,7 +197,7 @@ def _hits(shown: Sequence[Series], xs: Sequence[float], x: Scale, axis: Axis) ->
         end = x(xs[-1]) + 10 if index == len(xs) - 1 else (x(at) + x(xs[index + 1])) / 2
         lines = [f"{axis.x}: {at:g}"]
         for line in shown[:12]:
-            lines += [f"{line.name}: {value:.{axis.digits}f}" for place, value in line.finite if place == at]
+            lines += [line.words(place, value, axis.digits) for place, value in line.finite if place == at]
         if len(lines) > 1:
             strips.append(
                 Markup(

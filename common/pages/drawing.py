@@ -26,6 +26,7 @@ _RULES = (
     ".paper{fill:#fff}",
     ".grid{stroke:#e3dfd5}",
     ".rule{stroke:#8b9099}",
+    ".bar{stroke:#8b9099;stroke-opacity:.5}",
     ".reference{stroke:#8b9099;stroke-dasharray:2 4}",
     ".series path{fill:none;stroke:#8b9099;stroke-width:1.6}",
     ".series.oracle path{stroke:#c4610a}",

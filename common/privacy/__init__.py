@@ -43,7 +43,17 @@ from common.privacy.entries import (
     split_lines,
     verify_entry_signature,
 )
-from common.privacy.mechanism import HOLDOUT_SIDE, MAX_NOISE, MIN_NOISE, TRAIN_SIDE, Losses, PrivacyEvent
+from common.privacy.mechanism import (
+    HOLDOUT_SIDE,
+    MAX_NOISE,
+    MIN_NOISE,
+    SUB_SCOPES,
+    TRAIN_SIDE,
+    VALIDATION_SIDE,
+    Losses,
+    PrivacyEvent,
+    sides_of,
+)
 from common.privacy.replay import Replay, Reservation, replay_lines
 
 __all__ = [
@@ -51,8 +61,10 @@ __all__ = [
     "HOLDOUT_SIDE",
     "MAX_NOISE",
     "MIN_NOISE",
+    "SUB_SCOPES",
     "TRAIN_SIDE",
     "USUAL_DELTA",
+    "VALIDATION_SIDE",
     "Admit",
     "Attestation",
     "AttestedHeads",
@@ -92,6 +104,7 @@ __all__ = [
     "round_up",
     "rounds_left",
     "show_epsilon",
+    "sides_of",
     "split_lines",
     "verify_entry_signature",
     "warm_up",

@@ -68,8 +68,8 @@ class Charge(_Body):
     ledger that was moved into this one.
 
     ``order``: the Rényi order that the ledger before had fixed, if this one has none. ``site``, ``until``: the entries of
-    that site's former ledger that this charge stands for. ``holdout`` and ``split_key``: who was held out there, if the
-    same consumers stay on their side. ``adaptive``: not all of it was planned before its first release; ``planned``: digests
+    that site's former ledger that this charge stands for. ``holdout``, ``validation`` and ``split_key``: who was held out
+    there, if the same consumers stay on their side. ``adaptive``: not all of it was planned before its first release; ``planned``: digests
     of the runs' settings that were, where they are known.
     """
 
@@ -80,6 +80,7 @@ class Charge(_Body):
     site: Annotated[str, Field(max_length=200)] = ""
     until: Annotated[int, Field(ge=-1)] = -1
     holdout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.0
     split_key: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
     adaptive: bool = True
     planned: tuple[Hex32, ...] = ()
@@ -88,8 +89,9 @@ class Charge(_Body):
 class Reserve(_Body):
     """A release that is about to be computed. Counts as spent until it is voided.
 
-    ``holdout`` and ``split_key`` (SHA-256 of the site's own key) say who is held out. The first RESERVE of a
-    ledger fixes them: charging two disjoint parts apart is true only while no consumer changes sides.
+    ``holdout``, ``validation`` (the share of those by whom a run chooses) and ``split_key`` (SHA-256 of the site's own key)
+    say who is on which side. The first RESERVE of a ledger fixes them: charging disjoint parts apart is true only while no
+    consumer changes sides.
 
     ``source`` names the committed RESERVE of which this release is post-processing: it reads nothing else, and has
     no events of its own, because that one was charged for good.
@@ -111,6 +113,7 @@ class Reserve(_Body):
     code: Name
     events: tuple[PrivacyEvent, ...]
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.0
     split_key: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
     source: Count | None = None
     order: Order | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from common.errors import VerificationError
 from common.privacy.entries import (
@@ -20,7 +20,7 @@ from common.privacy.entries import (
     parse_line,
     verify_entry_signature,
 )
-from common.privacy.mechanism import Losses
+from common.privacy.mechanism import HOLDOUT_SIDE, VALIDATION_SIDE, Losses
 from common.trust import verify_signature
 
 
@@ -44,7 +44,7 @@ class Reservation:
 class Replay:
     """What a ledger says after the entries applied so far.
 
-    ``split``: (share held out, digest of the key) of all reservations, None before the first. ``order``: the Rényi order
+    ``split``: (share held out, digest of the key, share of those by whom runs choose) of all reservations, None before the first. ``order``: the Rényi order
     fixed before the first release. ``planned``: digests of the runs' settings that were reserved before anything was
     released; ``late``: reservations of other runs, which may have been chosen after seeing a model.
     ``admitted``: public key -> site of every kit of a shared ledger; ``absorbed``: site -> last entry of its former ledger
@@ -61,7 +61,7 @@ class Replay:
     carried: Losses = field(default_factory=Losses)
     charges: list[Charge] = field(default_factory=list)
     spent: Losses = field(default_factory=Losses)
-    split: tuple[float, str] | None = None
+    split: tuple[float, str, float] | None = None
     order: float | None = None
     released_any: bool = False
     carried_adaptive: bool = False
@@ -131,11 +131,12 @@ class Replay:
             case Charge():
                 self._check_order(entry.body.order)
                 if entry.body.holdout is not None:
-                    self._bind_split(entry.body.holdout, entry.body.split_key)
+                    self._bind_split(entry.body.holdout, entry.body.split_key, entry.body.validation)
                 self._take_over_plans(entry.body)
                 self.charges.append(entry.body)
-                self.carried += Losses.of(entry.body.events)
-                self.spent += Losses.of(entry.body.events)
+                self._charge(Losses.of(entry.body.events))
+                if self.split is not None and self.split[2]:
+                    self._charge(_of_validation(entry.body))
                 self.order = self.order or entry.body.order
                 if entry.body.site:
                     self.absorbed[entry.body.site] = entry.body.until
@@ -143,7 +144,7 @@ class Replay:
                 self._check_source(entry.body)
                 self._check_order(entry.body.order, charged=bool(entry.body.events))
                 self._check_kit(entry.body)
-                self._bind_split(entry.body.holdout, entry.body.split_key)
+                self._bind_split(entry.body.holdout, entry.body.split_key, entry.body.validation)
                 self.reservations[entry.sequence] = Reservation(entry.sequence, entry.hash, entry.time, entry.body)
                 self.spent += Losses.of(entry.body.events)
                 self._plan(entry.sequence, entry.body)
@@ -231,10 +232,17 @@ class Replay:
         if body.by and not header.shared:
             raise VerificationError("names a kit in a ledger that is one site's own")
 
-    def _bind_split(self, holdout: float, split_key: str) -> None:
-        split = (holdout, split_key)
+    def _charge(self, losses: Losses) -> None:
+        self.carried += losses
+        self.spent += losses
+
+    def _bind_split(self, holdout: float, split_key: str, validation: float) -> None:
+        split = (holdout, split_key, validation)
         if self.split not in (None, split):
             raise VerificationError("the hold-out is not the one of the entries before: consumers changed sides")
+        if self.split is None and validation:
+            for charge in self.charges:
+                self._charge(_of_validation(charge))
         self.split = split
 
     def _open_reservation(self, sequence: int) -> Reservation:
@@ -256,6 +264,14 @@ class Replay:
     def open_reservations(self) -> list[Reservation]:
         """The RESERVEs that are neither committed, forfeit nor void, oldest first."""
         return [r for r in self.reservations.values() if r.state == "open"]
+
+
+def _of_validation(charge: Charge) -> Losses:
+    """What a charge that knows two sides only means for consumers by whom runs choose now: they were held out then."""
+    if charge.holdout is not None or any(event.sub_scope == VALIDATION_SIDE for event in charge.events):
+        return Losses()
+    held = [event for event in charge.events if event.sub_scope == HOLDOUT_SIDE]
+    return Losses.of(replace(event, sub_scope=VALIDATION_SIDE) for event in held)
 
 
 def replay_lines(lines: Iterable[bytes], public_key: bytes | None = None) -> Iterator[tuple[int, Entry, Replay]]:

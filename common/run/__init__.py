@@ -3,15 +3,10 @@
 from common.run.as_written import strange_lines
 from common.run.config import (
     AggregationSettings,
-    DataSettings,
-    ModelSettings,
     PerformanceSettings,
     RunConfig,
     ScheduleSettings,
     StrategySettings,
-    build_config,
-    load_config,
-    read_toml,
 )
 from common.run.files import Progress, RunFolder
 from common.run.hold import (
@@ -23,6 +18,8 @@ from common.run.hold import (
     run_is_submitted,
     stop_is_asked,
 )
+from common.run.inputs import DataSettings, ModelSettings
+from common.run.loading import build_config, load_config, read_toml
 from common.run.manifest import (
     LEFT_OUT,
     check_manifest,
@@ -58,7 +55,7 @@ from common.run.paths import (
     round_file,
     round_files,
 )
-from common.run.plain_files import no_files
+from common.run.plain_files import no_files, require_free
 from common.run.plan import (
     COUNTERSIGNED,
     DELIVERY,
@@ -78,9 +75,11 @@ from common.run.records import (
     INTERRUPTED,
     RUNNING,
     STOPPED,
+    WHY_SHORTENED,
     FaultRecord,
     RoundRecord,
     RunFacts,
+    Shortened,
     SiteFacts,
     SiteRound,
     Summary,
@@ -90,6 +89,7 @@ from common.run.records import (
     sums_in,
     unattested,
     unattested_words,
+    with_shortened,
     without_sum,
 )
 
@@ -126,6 +126,7 @@ __all__ = [
     "STOPPED",
     "SUMMARY_FILE",
     "WEIGHTS_FILE",
+    "WHY_SHORTENED",
     "AggregationSettings",
     "Closing",
     "DataSettings",
@@ -141,6 +142,7 @@ __all__ = [
     "RunFolder",
     "RunPlan",
     "ScheduleSettings",
+    "Shortened",
     "SiteFacts",
     "SiteRound",
     "StrategySettings",
@@ -162,6 +164,7 @@ __all__ = [
     "never_attested",
     "no_files",
     "read_toml",
+    "require_free",
     "result_of",
     "round_file",
     "round_files",
@@ -174,5 +177,6 @@ __all__ = [
     "sums_in",
     "unattested",
     "unattested_words",
+    "with_shortened",
     "without_sum",
 ]

@@ -1,4 +1,4 @@
-"""Every setting of a run: frozen pydantic models, read from TOML, overridden by ``--set section.key=value``.
+"""Every setting of a run: frozen pydantic models. ``inputs`` has those of data and model; ``loading`` reads all from TOML.
 
 Settings that change the privacy guarantee (``PrivacySettings``), what is learnt (the other sections) and
 only speed (``PerformanceSettings``) are different types. All of them are fixed before round 1; the
@@ -9,130 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from datetime import date
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from common.errors import ConfigError
-from common.extensions import OWN_ENCODERS, require_encoder, require_head
-from common.recipes import Recipe, with_recipe
-from common.tasks.heads import ROW_HEADS, STEP_HEADS
-from common.tasks.registry import DEFAULT_TASK, TASKS
-from common.tasks.settings import Count, IntentSettings, Positive, SalesSettings, Section
+from common.extensions import OWN_ENCODERS
+from common.recipes import Recipe
+from common.run.inputs import CONTEXT, DataSettings, FeatureSettings, ModelSettings, in_one_order
+from common.tasks import DEFAULT_TASK, ROW_HEADS, STEP_HEADS, TASKS
+from common.tasks.settings import IntentSettings, Positive, SalesSettings, Section
 
 Rate = Annotated[float, Field(gt=0, le=1)]
-
-CONTEXT = ("event", "category", "price", "gap", "hour", "weekday", "month")
-"""Integer features of an event beside its item."""
-
-
-class DataSettings(Section):
-    """Where a simulation's events come from and how they are dealt to sites (public in a simulation)."""
-
-    events: str = Field("", description="event log: file, folder or pattern; empty: the synthetic marketplace")
-    source: str = Field("", description="TOML file with a table [source]: a database, or SQL over files")
-    format: str = Field("auto", description="preset or mapping of the file, or 'auto', see `fedcart data check`")
-    map: tuple[str, ...] = Field((), description="what is known of its columns, as in 'consumer=user_id'")
-    catalogue: str = Field("", description="public catalogue file; empty: synthetic or built from the log")
-    split_by: Literal["site", "consumers", "items", "country", "store"] | str = Field(
-        "site", description="a column of the log (natural sites), or 'consumers' (IID), or 'items' (non-IID)"
-    )
-    sites: int = Field(8, ge=1, le=100_000, description="number of sites where the split is not a column")
-    min_population: int = Field(100, ge=1, description="declared consumers below which a site is small")
-    small_sites: Literal["merge", "drop"] = Field("merge", description="small sites: one 'rest' site, or left out")
-    consumers: Count = Field(14_000, description="synthetic: consumers over all sites")
-    items: int = Field(1_000, ge=20, description="synthetic: items over all sites")
-    events_per_consumer: Positive = Field(24.0, description="synthetic: mean events of a consumer")
-    days: int = Field(180, ge=2, le=3_650, description="synthetic: length of the log")
-    synthetic: Literal["marketplace", "rows"] = Field(
-        "marketplace", description="what is generated: unequal merchants, or plain rows of items at equal sites"
-    )
-    lengths: tuple[Count, Count] = Field(
-        (13, 51), description="synthetic rows: fewest and most events of a consumer"
-    )
-
-
-class FeatureSettings(Section):
-    """Public, data-independent encoding of events."""
-
-    max_events: int = Field(50, ge=2, le=2_000, description="last events of a consumer that are read")
-    item_buckets: int = Field(0, ge=0, le=1_000_000, description="0: public catalogue; else hashed buckets")
-    max_items: int = Field(5_000, ge=10, description="largest catalogue; the rest become hashed buckets")
-    constant: tuple[str, ...] = Field(
-        (), description="features that are declared to be the same in every event: neither read nor predicted"
-    )
-
-    @field_validator("constant")
-    @classmethod
-    def _known_features(cls, constant: tuple[str, ...]) -> tuple[str, ...]:
-        return in_one_order(constant)
-
-
-class ModelSettings(Section):
-    """The shared sequence model."""
-
-    encoder: str = Field("lstm", description="`lstm`, `gru`, or one that a program or an installed package brings")
-    dim: int = Field(48, ge=2, le=1_024, description="width of item embedding and residual stream")
-    hidden: int = Field(
-        48, ge=2, le=1_024, description="width of the recurrent state; projected to dim if it differs"
-    )
-    layers: int = Field(1, ge=1, le=3)
-    dropout: float = Field(0.0, ge=0, lt=1, description="between recurrent layers; without privacy only")
-    pooling: Literal["last", "attention"] = Field("last", description="for heads that see a whole row")
-    history: bool = Field(
-        True, description="purchase intent: counts of a consumer's past go straight to the head, past the encoder"
-    )
-    targets: Literal["every", "last"] = Field(
-        "every", description="steps at which the next behaviour is asked: all, or the last known one of each row"
-    )
-    context: tuple[str, ...] = Field(CONTEXT, description="other features of an event that the model reads")
-    context_scale: float = Field(
-        0.5, gt=0, le=1, description="public factor on them: at 1 they take half of what a consumer may say"
-    )
-    tied: bool = Field(True, description="output item embedding = input item embedding")
-    item_bias: bool = Field(
-        True,
-        description="a popularity of each item beside its vector; it takes a tenth of what a consumer may say",
-    )
-    name_scale: float = Field(
-        2.0,
-        ge=0,
-        le=20,
-        description="length of an item's first vector, from the words of its public name; 0: random",
-    )
-    copy_bonus: float = Field(
-        3.0, ge=0, le=20, description="public logit bonus on items already in the row, and on its last category"
-    )
-    heads: dict[str, float] = Field(
-        default_factory=lambda: {"next-item": 1.0, "next-event": 0.1},
-        description="head -> weight of its loss",
-    )
-    sampled_negatives: int = Field(0, ge=0, description="0: full softmax; else size of the fixed public negatives")
-
-    @field_validator("context")
-    @classmethod
-    def _known_features(cls, context: tuple[str, ...]) -> tuple[str, ...]:
-        """In one order, as the heads."""
-        return in_one_order(context)
-
-    @field_validator("encoder")
-    @classmethod
-    def _known_encoder(cls, name: str) -> str:
-        require_encoder(name)
-        return name
-
-    @field_validator("heads")
-    @classmethod
-    def _in_one_order(cls, heads: dict[str, float]) -> dict[str, float]:
-        """Sorted: the order of heads is the order of parameters, and must survive JSON."""
-        for name in heads:
-            require_head(name)
-        return dict(sorted(heads.items()))
 
 
 class TrainingSettings(Section):
@@ -146,6 +36,44 @@ class TrainingSettings(Section):
     )
     proximal: float = Field(0.0, ge=0, description="FedProx mu, pulls local steps to the incoming model")
     early_stopping: int = Field(0, ge=0, description="rounds without a better released loss; 0: off")
+    split: Literal["consumer", "time"] = Field(
+        "consumer",
+        description="who is learnt from, chosen by and reported on; time: also when, by two public dates",
+    )
+    validation_from: str = Field(
+        "", description="split = time: nothing from this date on is learnt (YYYY-MM-DD, UTC)"
+    )
+    test_from: str = Field(
+        "", description="split = time: reported is what comes from this date on; runs choose by what is before"
+    )
+
+    @field_validator("validation_from", "test_from", mode="before")
+    @classmethod
+    def _as_text(cls, found: Any) -> Any:
+        """A date of TOML is a date, quoted or not."""
+        return found.isoformat() if type(found) is date else found
+
+    @model_validator(mode="after")
+    def _dated(self) -> TrainingSettings:
+        given = [text for text in (self.validation_from, self.test_from) if text]
+        if given and self.split != "time":
+            raise ValueError("training.validation_from and test_from are for training.split = time")
+        if len(given) == 1:
+            raise ValueError("training.split = time takes both dates, validation_from and test_from, or neither")
+        if given and not date.fromisoformat(given[0]) < date.fromisoformat(given[1]):
+            raise ValueError(f"training.test_from {given[1]} must be after validation_from {given[0]}")
+        return self
+
+    @property
+    def dates_us(self) -> tuple[int, int] | None:
+        """Both dates in microseconds since 1970, None where nothing is cut."""
+        if not self.validation_from:
+            return None
+        first, then = (
+            (date.fromisoformat(text) - date(1970, 1, 1)).days * 86_400_000_000
+            for text in (self.validation_from, self.test_from)
+        )
+        return first, then
 
 
 class PrivacySettings(Section):
@@ -158,7 +86,16 @@ class PrivacySettings(Section):
     clip: Positive = Field(1.0, description="L2 bound of one consumer's gradient")
     sampling_rate: Rate = Field(0.1, description="Poisson rate of a consumer per local step")
     holdout: float = Field(0.2, ge=0, lt=0.9, description="share of consumers kept for evaluation, by keyed hash")
+    validation: float = Field(
+        0.5,
+        ge=0,
+        lt=1,
+        description="share of those who are measured in every round, by whom a run chooses; the others once, for the report",
+    )
     evaluation_noise: float = Field(0.0, ge=0, description="0: calibrated; else noise multiplier of metric sums")
+    closing_noise: float = Field(
+        0.0, ge=0, description="of the closing evaluation; 0: calibrated, or evaluation_noise where that is given"
+    )
     noise: Literal["gaussian", "hardened"] = "gaussian"
 
 
@@ -329,11 +266,21 @@ class RunConfig(Section):
             )
         if TASKS[self.task].network == "sales" and self.model.encoder not in OWN_ENCODERS:
             raise ValueError(f"a sales run reads its series with {' or '.join(OWN_ENCODERS)}")
+        if self.training.split == "time" and (task := TASKS[self.task]).cut_in_time:
+            raise ValueError(
+                f"training.split = time is for the next behaviour; task {task.name} {task.cut_in_time}"
+            )
         if self.start_from and not TASKS[self.task].goes_on:
             raise ValueError(
                 "start_from begins from a model of behaviour; a sales run begins from the seasonal mean"
             )
         return self
+
+    @property
+    def cut_us(self) -> int | None:
+        """Microseconds since 1970 before which a row keeps its last events, and all behind it; None: the last events."""
+        dates = self.training.dates_us
+        return self.intent.cut_us if dates is None else dates[0]
 
     def public_json(self) -> str:
         """Canonical JSON of what every party of a run must agree on: no paths, no speed, no data source."""
@@ -347,15 +294,6 @@ class RunConfig(Section):
     def to_toml(self) -> str:
         """All settings as TOML, ready to be run again."""
         return tomli_w.dumps(self.model_dump(mode="json"))
-
-
-def in_one_order(features: Iterable[str]) -> tuple[str, ...]:
-    """Context features, each once. Raises: ValueError for one that does not exist."""
-    wanted = set(features)
-    unknown = sorted(wanted - set(CONTEXT))
-    if unknown:
-        raise ValueError(f"no feature named {unknown[0]}, known are {', '.join(CONTEXT)}")
-    return tuple(name for name in CONTEXT if name in wanted)
 
 
 def _constant_in(tree: Any) -> tuple[str, ...]:
@@ -376,88 +314,3 @@ def _usual_heads(task: str, constant: Iterable[str]) -> dict[str, float]:
     heads = dict(sorted(TASKS[task].heads.items()))
     asked = {name: weight for name, weight in heads.items() if STEP_HEADS.get(name) not in set(constant)}
     return asked or heads
-
-
-def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a scenario and apply ``section.key=value`` overrides (values in TOML syntax, bare words are strings).
-
-    Raises: ConfigError for a missing or malformed file, an unknown key, or an impossible value.
-    """
-    return build_config(read_toml(path) if path else {}, overrides)
-
-
-def build_config(tree: Mapping[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
-    """Validate a nested mapping of settings after applying overrides. Raises: ConfigError."""
-    merged = _copy(tree)
-    for override in overrides:
-        _apply_override(merged, override)
-    try:
-        return RunConfig.model_validate(with_recipe(merged))
-    except ValidationError as error:
-        raise _config_error(error) from None
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Parse a TOML file. Raises: ConfigError."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(
-            f"no such file: {path}", hint="check the path; `fedcart simulate --help` lists scenarios"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {error}", hint="a scenario is a text file in TOML") from None
-    except RecursionError:
-        raise ConfigError(f"{path} is nested too deep", hint="no settings of this program are") from None
-    except ValueError as error:
-        raise ConfigError(
-            f"{path} is not valid TOML: {error}", hint="compare with a file in simulations/scenarios"
-        ) from None
-
-
-def _copy(tree: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: _copy(v) if isinstance(v, Mapping) else v for k, v in tree.items()}
-
-
-def _apply_override(tree: dict[str, Any], override: str) -> None:
-    path, sign, text = override.partition("=")
-    keys = path.strip().split(".")
-    if not sign or not all(keys):
-        raise ConfigError(f"override {override!r} is not KEY=VALUE", hint="for example: --set training.rounds=5")
-    for key in keys[:-1]:
-        tree = tree.setdefault(key, {})
-        if not isinstance(tree, dict):
-            raise ConfigError(
-                f"{path!r} does not name a setting", hint="settings are section.key, for example training.rounds"
-            )
-    tree[keys[-1]] = _toml_value(text.strip())
-
-
-def _toml_value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _config_error(error: ValidationError) -> ConfigError:
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "settings"
-    if first["type"] == "extra_forbidden":
-        return ConfigError(f"unknown setting: {where}", hint=f"known here: {', '.join(_known(first['loc'][:-1]))}")
-    message = first["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(first["input"], dict) else f": {first['input']!r}"
-    return ConfigError(
-        f"{where}{given}: {message[:1].lower()}{message[1:]}",
-        hint="see docs/simulate.md for every setting and its limits",
-    )
-
-
-def _known(location: Sequence[object]) -> list[str]:
-    section: type[BaseModel] = RunConfig
-    for part in location:
-        annotation = section.model_fields[str(part)].annotation if str(part) in section.model_fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            break
-        section = annotation
-    return sorted(section.model_fields)

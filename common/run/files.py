@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from common.atomic import disk_errors, write_atomic
 from common.errors import BadInputError
 from common.plain_text import shown
-from common.run.config import RunConfig, load_config, read_toml
+from common.run.config import RunConfig
+from common.run.loading import load_config, read_toml
 from common.run.paths import (
     COUNTERSIGNED_FILE,
     DELIVERED_FILE,
@@ -50,7 +51,7 @@ from common.run.paths import (
     RunPaths,
     round_file,
 )
-from common.run.plain_files import no_files
+from common.run.plain_files import no_files, require_free
 from common.run.plan import RunPlan
 from common.run.records import RUNNING, RoundRecord, RunFacts, Summary
 from common.strict_json import one_line, read, readable
@@ -80,15 +81,9 @@ class RunFolder(RunPaths):
         return (path / SETTINGS_FILE).is_file()
 
     @staticmethod
-    def require_free(path: Path) -> None:
-        """Return if a run folder could be made there. Raises: BadInputError if something is there already."""
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise BadInputError(f"output folder {path} is not empty", hint="choose a new --out, or --resume it")
-
-    @staticmethod
     def create(path: Path) -> RunFolder:
         """Make a new, empty run folder. Raises: BadInputError if it exists with content or cannot be written."""
-        RunFolder.require_free(path)
+        require_free(path)
         folder = RunFolder(path)
         try:
             for part in (folder.checkpoints, folder.ledgers, folder.evidence, folder.proofs, folder.oracle):

@@ -24,15 +24,15 @@ from common.bounds import (
     check_run,
     check_whole,
 )
-from common.contribution import MAX_PLAN_LENGTH, Block
+from common.contribution import MAX_PLAN_LENGTH, TRAIN, Block
 from common.errors import BadInputError, ConfigError
 from common.plain_text import require_word
 from common.privacy import MAX_NOISE, MIN_NOISE, PrivacyEvent
-from common.run.config import RunConfig, build_config
+from common.run.config import RunConfig
+from common.run.loading import build_config
 from common.secagg.params import MAX_SITES
 from common.strict_json import fields_of, read
-from common.tasks.registry import task_named
-from common.tasks.task import Task
+from common.tasks import Measured, Task, task_named
 from common.trust import check_name
 
 PROPOSAL = b"fedcart/proposal/1\0"  # before the digest of a plan, in what the coordinator signs
@@ -49,6 +49,11 @@ def _config_of(settings: str) -> RunConfig:
     tree = read(settings, largest=MAX_PLAN_LENGTH, what="the run's settings")
     if not isinstance(tree, dict):
         raise ConfigError("the run's settings are no object", hint="both sides need the same version")
+    privacy = tree.get("privacy")
+    if isinstance(privacy, dict):
+        privacy.setdefault(
+            "validation", 0.0
+        )  # a plan from before there was one: all who are held out, in every round
     return build_config(tree)
 
 
@@ -163,9 +168,25 @@ class RunPlan:
         """What one training contribution costs."""
         return self.task.training_event(self)
 
-    def evaluation_event(self) -> PrivacyEvent:
+    def is_of(self, settings: RunConfig) -> bool:
+        """Whether it was made from these settings: noise of the closing evaluation that they leave open is its own."""
+        if not settings.privacy.closing_noise:
+            own = {"closing_noise": self.config.privacy.closing_noise}
+            settings = settings.model_copy(update={"privacy": settings.privacy.model_copy(update=own)})
+        return settings.public_json() == self.settings
+
+    @property
+    def closing_noise(self) -> float:
+        """Noise multiplier of the closing evaluation."""
+        return self.config.privacy.closing_noise or self.evaluation_noise
+
+    def measured(self, kind: str) -> Measured:
+        """On whom the metric sums of such a query are taken, and under which noise."""
+        return self.task.measured(self, kind)
+
+    def evaluation_event(self, kind: str = TRAIN) -> PrivacyEvent:
         """What the metric sums of one contribution cost."""
-        return self.task.evaluation_event(self)
+        return self.task.evaluation_event(self, kind)
 
     def events(self, kind: str) -> tuple[PrivacyEvent, ...]:
         """All events of one answer to a query of this kind; empty without privacy, and for what was released before."""

@@ -17,6 +17,7 @@ INTERRUPTED = "interrupted"
 COMPLETED = "completed"
 FAILED = "failed"  # all planned rounds were run, and none gave a sum: there is no model
 IMPLAUSIBLE = "implausible"  # why a round was aborted: no honest sites can have made such a sum
+WHY_SHORTENED = "one item or one habit dominates the logs, or a site pushes it"
 STOPPED = "stopped"  # gracefully, before the planned rounds: budget, policy, or too few sites
 
 
@@ -108,6 +109,20 @@ FAULT_WORDS = {
 
 
 @dataclass(frozen=True)
+class Shortened:
+    """The worst of what was longer than usual logs make it: ``seen``, what it ``became``, and of how many rows or coordinates."""
+
+    seen: float
+    became: float
+    number: int = 1
+
+    def __str__(self) -> str:
+        return f"from {self.seen:.4g} to {self.became:.4g}" + (
+            f", {self.number} of them" if self.number > 1 else ""
+        )
+
+
+@dataclass(frozen=True)
 class RoundRecord:
     """One line of ``metrics.jsonl``, where null is a metric that has no value; the closing evaluation has ``kind = "evaluate"`` and the next number.
 
@@ -118,7 +133,8 @@ class RoundRecord:
 
     ``model``, ``state`` and ``average``: digests (hex) of the parameters that were asked about, and of the two vectors after
     the round. ``heads``: ends of all ledgers that the sites were shown. ``evidence``: SHA-256 of the round's evidence.
-    ``plausible``: what the sum was judged by, name -> (seen, largest that honest sites reach); released, as it is made of it.
+    ``plausible``: what the sum was judged by, name -> (seen, largest that honest sites reach); ``shortened``: what of an
+    update was longer than usual logs make it. Released, as they are made of the sum.
     ``faults``: what sites provably did wrong, in every attempt; ``proofs``: SHA-256 of the file that proves it.
     ``previous``: digest of the record before, of the plan for the first one. ``signature``: the coordinator's, over all
     but ``oracle``, which no server sees and which an auditor is not given.
@@ -146,6 +162,7 @@ class RoundRecord:
     heads: dict[str, tuple[int, str]] = field(default_factory=dict)
     evidence: str = ""
     plausible: dict[str, tuple[float, float]] = field(default_factory=dict)
+    shortened: dict[str, Shortened] = field(default_factory=dict)
     faults: tuple[FaultRecord, ...] = ()
     proofs: str = ""
     previous: str = ""
@@ -154,7 +171,7 @@ class RoundRecord:
     @property
     def digest(self) -> str:
         """SHA-256 of what is signed, hex: the next record names it."""
-        plain = fields_of(replace(self, oracle={}, signature=""))
+        plain = self._as_json(replace(self, oracle={}, signature=""))
         return sha256(b"fedcart/round-record/1\0" + one_line(plain).encode()).hexdigest()
 
     @property
@@ -179,12 +196,18 @@ class RoundRecord:
 
     def to_json(self) -> str:
         """One line of canonical JSON."""
-        return one_line(fields_of(self))
+        return one_line(self._as_json(self))
+
+    @staticmethod
+    def _as_json(record: RoundRecord) -> dict[str, Any]:
+        """Its fields; ``shortened`` only where something was, as records of before that was done are signed without it."""
+        plain = fields_of(record)
+        return plain if record.shortened else {name: value for name, value in plain.items() if name != "shortened"}
 
     @staticmethod
     def from_json(text: str) -> RoundRecord:
         """Inverse of ``to_json``. Raises: ValueError, TypeError on foreign text."""
-        plain = json.loads(text)
+        plain = {"shortened": {}} | json.loads(text)
         plain["sites"] = {name: SiteRound(**site) for name, site in plain["sites"].items()}
         for group in ("released", "public", "oracle"):
             plain[group] = {name: math.nan if value is None else value for name, value in plain[group].items()}
@@ -193,6 +216,7 @@ class RoundRecord:
             name: (math.nan if seen is None else float(seen), math.inf if limit is None else float(limit))
             for name, (seen, limit) in plain["plausible"].items()
         }
+        plain["shortened"] = {name: Shortened(**values) for name, values in plain["shortened"].items()}
         plain["faults"] = tuple(FaultRecord(**fault) for fault in plain["faults"])
         return RoundRecord(**plain)
 
@@ -305,6 +329,20 @@ def without_sum(records: Sequence[RoundRecord]) -> str:
         sorted({record.aborted for record in records if record.kind == "train" and record.aborted})
     )
     return f"{rounds - sums} of {rounds} rounds gave no sum ({reasons})"
+
+
+def with_shortened(records: Sequence[RoundRecord]) -> str:
+    """A sentence on the updates that were shortened, with the worst of each kind; empty if none was."""
+    rounds = [record for record in records if record.shortened]
+    worst: dict[str, tuple[Shortened, int]] = {}
+    for record in rounds:
+        for name, what in record.shortened.items():
+            if name not in worst or what.seen * worst[name][0].became > worst[name][0].seen * what.became:
+                worst[name] = (what, record.round)
+    if not rounds:
+        return ""
+    told = "; ".join(f"{name} {what} in round {number}" for name, (what, number) in sorted(worst.items()))
+    return f"{len(rounds)} of {sums_in(records)[1]} updates were shortened ({told}): {WHY_SHORTENED}"
 
 
 def checked_status(status: str, records: Sequence[RoundRecord]) -> str:

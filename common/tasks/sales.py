@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.contribution import EVALUATE, METRICS, SERIES, STATISTICS, TRAIN, Block
-from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE, PrivacyEvent
-from common.tasks.local_steps import UNEVEN, Reach, most_consumers
+from common.privacy import PrivacyEvent, sides_of
+from common.tasks.reach import Reach, adam_reach, most_consumers, unlimited
 from common.tasks.sales_accuracy import SALES_SUMS, released_figures
 from common.tasks.sales_series import SalesSpec
 from common.tasks.task import TAIL, Calibrate, Legal, Task, bits, cohort_and_largest
@@ -29,6 +29,11 @@ class SalesTask(Task):
     looks_up_items = False
     goes_on = False
     opening = STATISTICS
+
+    @property
+    def cut_in_time(self) -> str:
+        """It is cut already."""
+        return "reports on the last sales.test periods already"
 
     def check_heads(self, heads: Mapping[str, float], known_rows: Mapping[str, int]) -> None:  # noqa: ARG002
         """Return if the only head is the model's own. Raises: ValueError."""
@@ -49,6 +54,10 @@ class SalesTask(Task):
         privacy = config.privacy
         return privacy.noise_multiplier or noise_for(privacy.epsilon, privacy.delta, 1.0, 1), 0.0
 
+    def closing(self, config: Any, noise_for: Calibrate) -> float:  # noqa: ARG002
+        """None: accuracy is read off the release."""
+        return 0.0
+
     def derived(self, kind: str) -> bool:
         """Training and accuracy read the released series only."""
         return kind in (TRAIN, EVALUATE)
@@ -58,10 +67,10 @@ class SalesTask(Task):
         return True
 
     def events(self, plan: Any, kind: str) -> tuple[PrivacyEvent, ...]:
-        """The release: all consumers are read, so both sub-scopes are charged; nothing for what follows from it."""
+        """The release: all consumers are read, so every sub-scope is charged; nothing for what follows from it."""
         if kind != STATISTICS:
             return ()
-        scopes = (TRAIN_SIDE, HOLDOUT_SIDE) if plan.config.privacy.holdout > 0 else (TRAIN_SIDE,)
+        scopes = sides_of(plan.config.privacy.holdout, plan.config.privacy.validation)
         return tuple(PrivacyEvent(plan.noise_multiplier, 1.0, 1, scope) for scope in scopes)
 
     def total_events(self, plan: Any) -> tuple[PrivacyEvent, ...]:
@@ -85,14 +94,13 @@ class SalesTask(Task):
         bound = plan.config.privacy.clip * (2 * largest + _NOISE_TAIL * plan.noise_multiplier)
         return (Block(SERIES, SalesSpec.of(plan.config).cells, bound, bits(cohort, bound)),)
 
-    def reach(self, plan: Any, site: str) -> Reach:  # noqa: ARG002 - the same everywhere
+    def reach(self, plan: Any, site: str, parameters: int) -> Reach:  # noqa: ARG002 - the same everywhere
         """Steps on windows of a released series: no clip bounds their gradients, Adam's own lengths do."""
         training = plan.config.training
         if training.optimizer not in ("scalar-adam", "adam"):
-            return Reach(math.inf, math.inf, 0.0)
+            return Reach(unlimited, math.inf, math.inf)
         rate = training.learning_rate or LEARNING_RATES[training.optimizer]
-        steps = training.local_steps
-        return Reach.of(rate * steps, steps, UNEVEN * math.sqrt(plan.parameters), 0.0)
+        return adam_reach(rate, training.local_steps, parameters, training.optimizer)
 
     def legal(self, plan: Any, kind: str, sites: Sequence[str]) -> dict[str, Legal]:
         """One for every site, and errors that are not negative; of the series what so many consumers can buy."""
@@ -111,6 +119,16 @@ class SalesTask(Task):
     def summarise(self, config: Any, sums: NDArray[np.float64]) -> dict[str, float]:
         """WAPE, MASE and RMSE of the model and of the trivial forecasts."""
         return released_figures(sums, config.sales.quantity_bound)
+
+    def forecast(self, plan: Any, own: str = "") -> list[str]:  # noqa: ARG002 - the same for every site
+        """How loud the noise of a release is."""
+        if not plan.noise_multiplier:
+            return ["no noise: quality is bounded by the data only"]
+        sales, scale = plan.config.sales, plan.noise_multiplier * plan.config.privacy.clip
+        return [
+            f"noise of ±{scale * sales.quantity_bound:,.0f} pieces and ±{scale * sales.revenue_bound:,.0f} revenue on every "
+            f"{sales.granularity} of a category at each site: what sells much more than that is learnt from"
+        ]
 
     def approval_rows(self, config: Any) -> list[tuple[str, str]]:
         """What is summed over all consumers, held-out ones included, and released once, in round 0."""

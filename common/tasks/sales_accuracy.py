@@ -13,7 +13,7 @@ from common.tasks.sales_series import CHANNELS, Floats
 MODEL, MEAN_OF_FOUR, SEASONAL_NAIVE = "this model", "mean-of-four", "seasonal-naive"
 FORECASTS = ("error", "mean_error", "naive_error")  # of the model and of the two trivial forecasts
 _OF = {"error": "", "mean_error": MEAN_OF_FOUR, "naive_error": SEASONAL_NAIVE}
-LOSS_BOUND = 10.0  # a larger squared error of one normalised step counts as this
+ERROR_BOUND = 10.0  # a larger squared error of one normalised step counts as this
 
 SALES_SUMS = (
     "sites",
@@ -38,7 +38,7 @@ def accuracy_sums(
     Shapes: ``truth`` and each of ``forecasts`` (by name of ``FORECASTS``): ``[channels, categories, origins,
     horizon]``; ``scale: [channels, categories]``, all in units of the public bounds.
     """
-    named = {"sites": 1.0, "loss": min(loss, LOSS_BOUND) if math.isfinite(loss) else LOSS_BOUND}
+    named = {"sites": 1.0, "loss": min(loss, ERROR_BOUND) if math.isfinite(loss) else ERROR_BOUND}
     for index, channel in enumerate(CHANNELS):
         named[f"{channel}_actual"] = float(np.abs(truth[index]).mean())
         named[f"{channel}_scale"] = float(scale[index].mean())

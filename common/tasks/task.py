@@ -20,17 +20,19 @@ from numpy.typing import NDArray
 
 from common.contribution import EVALUATE, METRICS, TRAIN, UPDATE, Block
 from common.errors import ConfigError
-from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE, PrivacyEvent
+from common.privacy import HOLDOUT_SIDE, SUB_SCOPES, TRAIN_SIDE, VALIDATION_SIDE, Losses, PrivacyEvent
+from common.tasks.forecast import forecast_lines
 from common.tasks.heads import STEP_HEADS
-from common.tasks.local_steps import Reach, local_constants, most_consumers, reach
+from common.tasks.local_steps import local_constants
 from common.tasks.metric_sums import metric_names, metric_sensitivity, summarise
+from common.tasks.reach import TAIL as TAIL, Reach, most_consumers, reach
 
 Calibrate = Callable[[float, float, float, int], float]
 """(epsilon, delta, sampling rate, steps) -> noise multiplier."""
 
 _RING = 2**31
 _UPDATE_CLIP = 4.0
-TAIL = 8.0  # standard deviations that noise never has
+_LEAST_CLOSING_NOISE = 1.0  # what sites ask for unless they say otherwise: policy.toml, evaluation_noise_min
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,15 @@ class Task:
 
     # settings
 
+    @property
+    def cut_in_time(self) -> str:
+        """Why the task takes no ``training.split = time``; empty: it does."""
+        return (
+            "asks for whole rows, and has a date of its own: intent.ask = days with intent.cut"
+            if self.row_heads
+            else ""
+        )
+
     def check_heads(self, heads: Mapping[str, float], known_rows: Mapping[str, int]) -> None:
         """Return if these heads fit the task. Raises: ValueError."""
         rows, steps = sorted(set(heads) & set(known_rows)), sorted(set(heads) & set(STEP_HEADS))
@@ -85,8 +96,23 @@ class Task:
         noise = privacy.noise_multiplier or noise_for(privacy.epsilon, privacy.delta, rate, steps)
         if privacy.holdout == 0:
             return noise, 0.0
-        releases = training.rounds + 1  # one a round, one that closes the run
+        if training.split == "time" and training.dates_us is None:
+            raise ConfigError(
+                "training.split = time needs the public dates training.validation_from and training.test_from",
+                hint="nothing from the first on is learnt; what is reported comes from the second on",
+            )
+        releases = training.rounds + (0 if privacy.validation else 1)  # one a round, one that closes the run
         return noise, privacy.evaluation_noise or noise_for(privacy.epsilon, privacy.delta, 1.0, releases)
+
+    def closing(self, config: Any, noise_for: Calibrate) -> float:
+        """Noise multiplier of the closing evaluation where it is not that of the rounds: those it reads are read once. Else 0.
+
+        Raises: ConfigError if the target cannot be met.
+        """
+        privacy = config.privacy
+        if not (privacy.holdout and privacy.validation) or privacy.evaluation_noise or privacy.closing_noise:
+            return float(privacy.closing_noise)
+        return max(noise_for(privacy.epsilon, privacy.delta, 1.0, 1), _LEAST_CLOSING_NOISE)
 
     # what is asked, and what it costs
 
@@ -107,18 +133,15 @@ class Task:
     def events(self, plan: Any, kind: str) -> tuple[PrivacyEvent, ...]:
         """All events of one answer to a question of this kind, with privacy on."""
         training = (plan.training_event(),) if kind == TRAIN else ()
-        evaluation = (plan.evaluation_event(),) if plan.config.privacy.holdout > 0 else ()
+        evaluation = (plan.evaluation_event(kind),) if plan.config.privacy.holdout > 0 else ()
         return training + evaluation
 
     def total_events(self, plan: Any) -> tuple[PrivacyEvent, ...]:
         """All that a whole run may cost a site: every round, and the evaluation that closes it."""
-        rounds, closing = plan.config.training.rounds, plan.events(EVALUATE)
-        return tuple(
-            replace(
-                event, steps=rounds * event.steps + sum(e.steps for e in closing if e.sub_scope == event.sub_scope)
-            )
-            for event in plan.events(TRAIN)
-        )
+        rounds = plan.config.training.rounds
+        trained = (replace(event, steps=rounds * event.steps) for event in plan.events(TRAIN))
+        total = Losses.of((*trained, *plan.events(EVALUATE)))
+        return tuple(sorted(total, key=lambda event: SUB_SCOPES.index(event.sub_scope)))
 
     def training_event(self, plan: Any) -> PrivacyEvent:
         """What one training contribution costs."""
@@ -126,9 +149,19 @@ class Task:
         steps, rate = config.training.local_steps, config.privacy.sampling_rate
         return PrivacyEvent(plan.noise_multiplier, rate, steps, TRAIN_SIDE)
 
-    def evaluation_event(self, plan: Any) -> PrivacyEvent:
+    def measured(self, plan: Any, kind: str) -> Measured:
+        """On whom metric sums are taken: in every round on those by whom a run chooses, in the end on the others held out."""
+        privacy = plan.config.privacy
+        if kind == EVALUATE:
+            return Measured(HOLDOUT_SIDE, privacy.holdout * (1 - privacy.validation), plan.closing_noise)
+        if privacy.validation:
+            return Measured(VALIDATION_SIDE, privacy.holdout * privacy.validation, plan.evaluation_noise)
+        return Measured(HOLDOUT_SIDE, privacy.holdout, plan.evaluation_noise)
+
+    def evaluation_event(self, plan: Any, kind: str) -> PrivacyEvent:
         """What the metric sums of one contribution cost."""
-        return PrivacyEvent(plan.evaluation_noise, 1.0, 1, HOLDOUT_SIDE)
+        asked = plan.measured(kind)
+        return PrivacyEvent(asked.noise, 1.0, 1, asked.side)
 
     def sampling_rate(self, config: Any) -> float:
         """Share of the consumers that one noised sum reads."""
@@ -149,19 +182,18 @@ class Task:
         metrics = Block(METRICS, len(self.metrics(plan.config)), bound, bits(cohort, bound))
         return tuple(block for block in (update, metrics) if block.length)
 
-    def reach(self, plan: Any, site: str) -> Reach:
-        """How far an honest update of a site can go, by public constants."""
+    def reach(self, plan: Any, site: str, parameters: int) -> Reach:
+        """How far an honest update of a site can go whose own model has so many ``parameters``, by public constants."""
         constants = local_constants(
             plan.config, plan.population(site), plan.cohort, plan.noise_multiplier, plan.signal
         )
-        return reach(constants, plan.parameters)
+        return reach(constants, parameters)
 
-    def legal(self, plan: Any, kind: str, sites: Sequence[str]) -> dict[str, Legal]:  # noqa: ARG002
+    def legal(self, plan: Any, kind: str, sites: Sequence[str]) -> dict[str, Legal]:
         """Bounds of every coordinate of each block beside the update, in a sum over these sites."""
-        privacy = plan.config.privacy
-        heads = list(plan.config.model.heads)
-        noise = plan.evaluation_noise * metric_sensitivity(heads) if privacy.enabled else 0.0
-        most = sum(most_consumers(privacy.holdout * plan.population(site)) for site in sites)
+        asked, heads = plan.measured(kind), list(plan.config.model.heads)
+        noise = asked.noise * metric_sensitivity(heads) if plan.config.privacy.enabled else 0.0
+        most = sum(most_consumers(asked.share * plan.population(site)) for site in sites)
         spread = TAIL * noise * math.sqrt(len(sites))
         return {METRICS: Legal(-spread, most + spread, first=(-spread, most + spread), beyond_first=1.5 * spread)}
 
@@ -175,13 +207,31 @@ class Task:
 
     # words for people
 
+    def forecast(self, plan: Any, own: str = "") -> list[str]:
+        """What to expect of a run, from public numbers, before anything is released; ``own``: the site that reads it."""
+        return forecast_lines(plan, own)
+
     def approval_rows(self, config: Any) -> list[tuple[str, str]]:  # noqa: ARG002
         """What an operator must see before saying yes, beside what holds for every task: (name, text)."""
         return []
 
     def evaluation_words(self, plan: Any) -> str:
         """What measuring costs, for the operator."""
-        return f"evaluation: noise multiplier {plan.evaluation_noise:.4f}"
+        words = f"evaluation: noise multiplier {plan.evaluation_noise:.4f}"
+        return (
+            words
+            if plan.closing_noise == plan.evaluation_noise
+            else f"{words}, in the end {plan.closing_noise:.4f}"
+        )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """On whom metric sums are taken: the part of the consumers, its share of all, and the noise multiplier of the sums."""
+
+    side: str
+    share: float
+    noise: float
 
 
 @dataclass(frozen=True)

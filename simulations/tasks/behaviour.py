@@ -33,7 +33,7 @@ def encoded(
     """The consumers of each site as the model sees them."""
     from common.data import build_sequences
 
-    longest, cut = config.features.max_events, config.intent.cut_us
+    longest, cut = config.features.max_events, config.cut_us
     rows = {
         site.name: build_sequences(site.log, spec, catalogue, max_events=longest, cut=cut) for site in dealt.sites
     }
@@ -47,21 +47,21 @@ def encoded(
 
 def store(kit_state: Path, plan: RunPlan, _part: Any, rows: ConsumerSequences, mask: Any) -> None:
     """Leave a simulated site's encoded consumers in its state folder."""
-    from client.prepared import prepared_path, store_sequences
+    from client.prepared import prepared_path, split_of, store_sequences
     from common.deployment import SiteKit
 
     kit = SiteKit(kit_state.parent)
-    split = kit.consumers_key.read_bytes(), plan.config.privacy.holdout
-    store_sequences(prepared_path(kit, plan), [rows], mask, split)
+    store_sequences(prepared_path(kit, plan), [rows], mask, split_of(plan.config, kit.consumers_key.read_bytes()))
 
 
 def hold_out_sums(kit: str, plan: RunPlan, vector: np.ndarray[Any, np.dtype[np.float32]]) -> list[float]:
-    """Exact metric sums of a model on one site's hold-out."""
-    from client.models import holdout_of
+    """Exact metric sums of a model on those held-out consumers of one site on whom the run reports."""
+    from client.models import measured_of
     from client.site import load_site
     from client.training.evaluation import metric_sums
+    from common.contribution import EVALUATE
 
-    sums = metric_sums(*holdout_of(load_site(Path(kit), simulated=True), plan, vector))
+    sums = metric_sums(*measured_of(load_site(Path(kit), simulated=True), plan, vector, EVALUATE))
     return [float(value) for value in sums]
 
 
@@ -70,12 +70,13 @@ def baselines(kits: list[str], plan: RunPlan) -> dict[str, dict[str, float]]:
     from client.models import make_batcher
     from common.data import FeatureSpec
     from common.model.baselines import evaluate_baselines, fit
+    from common.privacy import HOLDOUT_SIDE
 
     if "next-item" not in plan.config.model.heads:
         return {}
     sizes = FeatureSpec.from_json(json.loads(plan.features)).sizes
     train, held = joined_parts(kits, plan)
-    return evaluate_baselines(fit(train, sizes["item"]), make_batcher(held, plan.config))
+    return evaluate_baselines(fit(train, sizes["item"]), make_batcher(held, plan.config, HOLDOUT_SIDE))
 
 
 def train_alone(kits: list[str], plan: RunPlan, noise_multiplier: float) -> list[float]:
@@ -91,7 +92,7 @@ def train_alone(kits: list[str], plan: RunPlan, noise_multiplier: float) -> list
     privacy = plan.config.privacy.model_copy(update={"enabled": private})
     config = plan.config.model_copy(update={"privacy": privacy})
     names = "+".join(Path(kit).name for kit in kits)
-    train = joined_rows([load_site(Path(kit), simulated=True).prepared(plan).train for kit in kits])
+    train = joined_rows([load_site(Path(kit), simulated=True).prepared(plan).sides.train for kit in kits])
     population = sum(plan.population(Path(kit).name) for kit in kits)
     constants = local_plan(config, population, 1, noise_multiplier, plan.signal)
     engine = make_engine(whole_model(plan), make_batcher(train, config), config, "fast", 256)
@@ -104,9 +105,9 @@ def train_alone(kits: list[str], plan: RunPlan, noise_multiplier: float) -> list
     return [float(value) for value in sums]
 
 
-def expectation(_plan: RunPlan, signal: float, steps: int) -> str:
-    """What to expect of a run at this signal, see ``words_of_signal``."""
-    return words_of_signal(signal, steps)
+def expectation(plan: RunPlan, _signal: float = 0.0, _steps: int = 0) -> str:
+    """The task's forecast, a line each."""
+    return "\n".join(plan.task.forecast(plan))
 
 
 def assumptions(_config: RunConfig) -> list[str]:
@@ -114,38 +115,17 @@ def assumptions(_config: RunConfig) -> list[str]:
     return []
 
 
+_SAME = 5e-4  # what nobody sees at three digits is no difference
+
+
 def remarks(record: RoundRecord, others: dict[str, dict[str, float]]) -> list[str]:
     """A note where a trivial baseline is better than the model."""
     model = record.oracle.get(_NEXT_ITEM, math.nan)
-    better = {n: m[_NEXT_ITEM] for n, m in others.items() if m.get(_NEXT_ITEM, -1.0) > model}
+    better = {n: m[_NEXT_ITEM] for n, m in others.items() if m.get(_NEXT_ITEM, -1.0) > model + _SAME}
     if not better:
         return []
     best = max(better, key=better.__getitem__)
-    return [
-        f"the model ({_NEXT_ITEM} {model:.3f}) is below the trivial baseline {best} ({better[best]:.3f}): "
-        "more consumers, a larger epsilon or more rounds are needed"
-    ]
-
-
-def words_of_signal(signal: float, steps: int) -> str:
-    """What to expect of a run at this signal.
-
-    A rule of thumb, not a measurement: the steps follow the design's figures for the next item of eight sites
-    with 100 private steps in all, and other data will differ.
-    """
-    if math.isinf(signal):
-        return "no noise: quality is bounded by the data only"
-    scaled = signal * math.sqrt(steps / 100)
-    for limit, verdict in (
-        (200, "very weak: little more than the model gives untrained, through its copy path"),
-        (430, "weak: a small part of what training without noise would gain"),
-        (1_000, "fair: about half of what training without noise would gain"),
-        (2_000, "useful: most of what training without noise would gain"),
-        (5_000, "good: close to training without noise"),
-    ):
-        if scaled < limit:
-            return verdict
-    return "very good: hardly to be told from training without noise"
+    return [f"the model ({_NEXT_ITEM} {model:.3f}) is below the trivial baseline {best} ({better[best]:.3f})"]
 
 
 def whole_model(plan: RunPlan) -> SequenceModel:
@@ -162,7 +142,7 @@ def joined_parts(kits: list[str], plan: RunPlan) -> tuple[ConsumerSequences, Con
     """Training and held-out rows of several sites."""
     from client.site import load_site
 
-    parts = [load_site(Path(kit), simulated=True).prepared(plan) for kit in kits]
+    parts = [load_site(Path(kit), simulated=True).prepared(plan).sides for kit in kits]
     return joined_rows([part.train for part in parts]), joined_rows([part.holdout for part in parts])
 
 

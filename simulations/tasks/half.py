@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from common.tasks.registry import task_named
+from common.tasks import task_named
 
 if TYPE_CHECKING:
     from common.data import Catalogue
@@ -43,7 +43,7 @@ class OracleHalf(Protocol):
         """Train on the data of some sites in one place; exact metric sums over those sites."""
 
     def expectation(self, plan: RunPlan, signal: float, steps: int) -> str:
-        """What to expect of a run, in words: public, known before anything is released."""
+        """What to expect of a run, in lines of words: public, known before anything is released."""
 
     def assumptions(self, config: RunConfig) -> list[str]:
         """What a reader must believe of this task's simulation, beside what holds for all."""

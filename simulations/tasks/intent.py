@@ -5,7 +5,7 @@ from __future__ import annotations
 import simulations.tasks.behaviour as behaviour
 from client.tasks.intent import row_targets
 from common.run import RunPlan
-from common.tasks.heads import INTENT
+from common.tasks import INTENT
 from simulations.tasks.behaviour import (
     NOISED_REFERENCE,
     assumptions,

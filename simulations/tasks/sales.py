@@ -119,14 +119,7 @@ def train_alone(kits: list[str], plan: RunPlan, _noise_multiplier: float = 0.0) 
 
 def expectation(plan: RunPlan, _signal: float = 0.0, _steps: int = 0) -> str:
     """How loud the noise of a release is: public, known before anything is released."""
-    if not plan.noise_multiplier:
-        return "no noise: quality is bounded by the data only"
-    sales, scale = plan.config.sales, plan.noise_multiplier * plan.config.privacy.clip
-    period = "day" if sales.granularity == "day" else "week"
-    return (
-        f"noise of ±{scale * sales.quantity_bound:,.0f} pieces and ±{scale * sales.revenue_bound:,.0f} revenue on every "
-        f"{period} of a category at each site: what sells much more than that is learnt from"
-    )
+    return "\n".join(plan.task.forecast(plan))
 
 
 def assumptions(config: RunConfig) -> list[str]:
@@ -139,7 +132,7 @@ def assumptions(config: RunConfig) -> list[str]:
 def remarks(record: RoundRecord, others: dict[str, dict[str, float]]) -> list[str]:
     """A note where a trivial forecast is better than the model."""
     model = record.oracle.get("wape", math.nan)
-    better = {n: m["wape"] for n, m in others.items() if m.get("wape", math.inf) < model}
+    better = {n: m["wape"] for n, m in others.items() if m.get("wape", math.inf) < model - 5e-4}
     trivial = {n: wape for n, wape in better.items() if n in ("mean-of-four", "seasonal-naive")}
     if not trivial:
         return []

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.guard.policy import Proposal
+from client.guard import Proposal
 from common.errors import BudgetExhaustedError
 from common.privacy.accountant import ScopeAccountant
 from common.privacy.attestation import Attestation
@@ -109,6 +109,7 @@ def test_neither_an_attestation_nor_a_ledger_has_a_place_for_private_numbers(tmp
             "code",
             "events",
             "holdout",
+            "validation",
             "split_key",
             "source",  # a sequence of this very ledger
             "order",  # a constant, fixed before the first release

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from client import answers, session
-from client.guard.reservation import ChargedError
+from client.guard import ChargedError
 from client.site import Site
 from client.tasks import series
 from client.tasks.purchases import Purchases
@@ -28,9 +28,10 @@ from common.model.heads import public_negatives
 from common.privacy.mechanism import TRAIN_SIDE
 from common.trust import randomness
 from common.trust.randomness import PrivateStream, RandomStream, SeededStream
-from tests.client.test_session import SPEED, Coordinator, coordinator, site  # noqa: F401 - fixtures
+from tests.client.test_session import SPEED, coordinator, site  # noqa: F401 - fixtures
 from tests.common.run.test_plan import make_plan
 from tests.dpsgd_samples import batcher_of, model_of
+from tests.scripted_coordinator import Coordinator
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -56,7 +57,9 @@ def other_metric_noise(factor: float) -> Plant:
         patch.setattr(
             evaluation,
             "evaluate",
-            lambda model, holdout, noise, stream, **named: true(model, holdout, noise * factor, stream, **named),
+            lambda model, holdout, asked, stream: true(
+                model, holdout, dataclasses.replace(asked, multiplier=asked.multiplier * factor), stream
+            ),
         )
 
     return plant
@@ -71,7 +74,7 @@ def seeded_stream_for_metrics(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         evaluation,
         "evaluate",
-        lambda model, holdout, noise, _stream, **named: true(model, holdout, noise, SeededStream(1), **named),
+        lambda model, holdout, noise, _stream: true(model, holdout, noise, SeededStream(1)),
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from cli.main import main
 from cli.report.audit_view import read_audit
-from client.guard.policy import SitePolicy
+from client.guard import SitePolicy
 from client.training.dpsgd.engine import TapeEngine
 from common.audit.statement import SiteBudget, make_statement
 from common.audit.verify import verify_path

@@ -12,39 +12,11 @@ from typing import Any
 import pytest
 
 from common.audit.verify import verify_path
-from common.deployment import Kits
-from common.run.files import RunFolder
-from common.run.manifest import seal_run
 from common.run.records import RoundRecord
-from common.strict_json import one_line
-from common.trust.identity import Identity, Roster
-from tests.tiny_federation import run_tiny
+from common.trust.identity import Roster
+from tests.forged_runs import Edit, lines, put, sign_again
 
 pytestmark = pytest.mark.full
-Edit = Callable[[Path], None]
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two runs of three sites; the ledgers are left at the sites, as in a deployment."""
-    folder = tmp_path_factory.mktemp("forged")
-    for name in ("first", "second"):
-        run_tiny(folder / name, "training.rounds=3", "privacy.epsilon=6")
-    return folder / "first", folder / "second"
-
-
-@pytest.fixture
-def copy(runs: tuple[Path, Path], tmp_path: Path) -> Path:
-    shutil.copytree(runs[0], tmp_path / "run")
-    return tmp_path / "run"
-
-
-def lines(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def put(run: Path, records: list[dict[str, Any]]) -> None:
-    (run / "metrics.jsonl").write_text("".join(one_line(record) + "\n" for record in records))
 
 
 def on_every_line(change: Callable[[dict[str, Any]], Any]) -> Edit:
@@ -55,25 +27,6 @@ def on_every_line(change: Callable[[dict[str, Any]], Any]) -> Edit:
         put(run, records)
 
     return edit
-
-
-def coordinator_of(run: Path) -> Identity:
-    return Identity.load("coordinator", Kits(run).coordinator.identity_key)
-
-
-def sign_again(run: Path, change: Callable[[list[RoundRecord]], list[RoundRecord]]) -> None:
-    """What a coordinator can do: other records, all signed anew, and a manifest over them."""
-    folder, coordinator = RunFolder.open(run), coordinator_of(run)
-    records = change(folder.metrics())
-    (run / "metrics.jsonl").write_bytes(b"")
-    for record in records:
-        record = replace(record, previous=folder.last_record())
-        folder.append_round(replace(record, signature=coordinator.sign(bytes.fromhex(record.digest)).hex()))
-    rounds = sum(record.kind == "train" for record in records)
-    summary = replace(folder.summary(), rounds=rounds, sums=rounds, epsilon=records[-1].epsilon)
-    summary = replace(summary, metrics={"released": records[-1].released})
-    folder.write_summary(summary)
-    seal_run(folder, summary, coordinator)
 
 
 def cut(run: Path) -> None:

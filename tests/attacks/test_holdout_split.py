@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from client.guard.guard import Guard
+from client.guard import Guard
 from client.guard.recovery import recover_guard
 from common.audit.verify import verify_path
 from common.errors import PolicyRefusedError
 from common.privacy.accountant import ScopeAccountant
-from common.privacy.entries import Reserve, make_line, parse_line
-from common.privacy.mechanism import HOLDOUT_SIDE, TRAIN_SIDE, PrivacyEvent
+from common.privacy.entries import Charge, Reserve, make_line, parse_line
+from common.privacy.mechanism import HOLDOUT_SIDE, SUB_SCOPES, TRAIN_SIDE, VALIDATION_SIDE, PrivacyEvent
 from tests.guard_samples import IDENTITY, ROSTER, guard_in, policy, proposal
 
 TRAINING = PrivacyEvent(1.0, 0.1, 40)
@@ -28,7 +28,8 @@ def release(guard: Guard, number: int, **changes: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"holdout": 0.85}, {"holdout": 0.0}, {"split_key": "bb" * 32}, {"split_key": ""}]
+    "change",
+    [{"holdout": 0.85}, {"holdout": 0.0}, {"split_key": "bb" * 32}, {"split_key": ""}, {"validation": 0.5}],
 )
 def test_nobody_changes_sides_between_two_runs_of_a_scope(tmp_path: Path, change: dict) -> None:
     release(guard_in(tmp_path), 1)
@@ -55,7 +56,7 @@ def test_a_ledger_whose_hold_out_changes_is_not_verified(tmp_path: Path) -> None
     assert "changed sides" in str(verify_path(path, roster=ROSTER).findings[0])
 
 
-def test_after_recovery_a_new_split_may_begin_and_everything_old_counts_on_both_sides(tmp_path: Path) -> None:
+def test_after_recovery_a_new_split_may_begin_and_everything_old_counts_on_every_side(tmp_path: Path) -> None:
     guard = guard_in(tmp_path)
     release(guard, 1)
     known = guard.reserve(proposal(2, **SPLIT)).attestation
@@ -68,3 +69,33 @@ def test_after_recovery_a_new_split_may_begin_and_everything_old_counts_on_both_
     worst.add(TRAINING)
     assert recovered.status().epsilon >= worst.epsilon(1e-5)
     assert verify_path(tmp_path / "ledger.jsonl", roster=ROSTER).ok
+
+
+def test_who_was_held_out_before_there_was_a_validation_part_has_lost_what_was_charged_then(
+    tmp_path: Path,
+) -> None:
+    """A charge of an older program knows two sides; those by whom a run chooses now were held out, on the second of them."""
+    guard = guard_in(tmp_path)
+    with guard.ledger.transaction():
+        guard.ledger.append(Charge(events=(TRAINING, EVALUATION), reason="recovered", order=4.0))
+        guard.ledger.renew_anchor()
+    chooses = PrivacyEvent(1.0, 1.0, 1, VALIDATION_SIDE)
+    release(guard, 1, validation=0.5, events=(TRAINING, chooses))
+    with guard.ledger.transaction():
+        guard.ledger.append(Charge(events=(EVALUATION,), reason="another kit's"))
+        guard.ledger.renew_anchor()
+    spent = {event.sub_scope: event.steps for event in guard_in(tmp_path).ledger.state.spent}
+    assert spent == {TRAIN_SIDE: 80, VALIDATION_SIDE: 3, HOLDOUT_SIDE: 2}
+
+
+def test_what_charges_the_validation_part_itself_is_counted_once(tmp_path: Path) -> None:
+    guard = guard_in(tmp_path)
+    everybody = tuple(PrivacyEvent(1.0, 1.0, 1, side) for side in SUB_SCOPES)
+    with guard.ledger.transaction():
+        guard.ledger.append(Charge(events=everybody, reason="recovered", order=4.0))
+        guard.ledger.renew_anchor()
+    release(guard, 1, validation=0.5, events=(TRAINING,))
+    spent = {
+        (event.sub_scope, event.sampling_rate): event.steps for event in guard_in(tmp_path).ledger.state.spent
+    }
+    assert spent == {(TRAIN_SIDE, 0.1): 40, **{(side, 1.0): 1 for side in SUB_SCOPES}}

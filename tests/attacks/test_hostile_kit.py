@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from client.guard.policy import ALLOWS_MORE_ABOVE, ALLOWS_MORE_BELOW, WORDS, SitePolicy
+from client.guard import SitePolicy
+from client.guard.policy import ALLOWS_MORE_ABOVE, ALLOWS_MORE_BELOW, WORDS
 from client.runtime.check import FAILED, OK, WARNING, check_site
 from client.runtime.kit_check import require_sound_kit
 from client.runtime.unit import systemd_unit
@@ -22,7 +23,7 @@ from common.deployment import Kits, SiteKit
 from common.errors import BadInputError
 from common.kit_files import strange_files
 from common.processes import HOUSE
-from common.tasks.registry import TASKS
+from common.tasks import TASKS
 from common.trust.certificates import load_node_key
 from server.provision import provision
 from server.runtime.start import start_server
@@ -258,6 +259,21 @@ def test_a_unit_is_written_at_the_site_with_its_own_paths(kit):
     assert f"ExecStart={sys.executable} -P -m cli.main site start {kit.path}" in text
     assert f"ReadWritePaths={kit.state}\n" in text
     assert "User=shop" in text and "WorkingDirectory=/\n" in text and "PrivateTmp=no" in text
+
+
+def test_a_unit_brings_the_password_of_a_source_from_a_file_of_root_and_holds_none(kit, monkeypatch):
+    monkeypatch.setenv("FEDCART_SOURCE_SHOP", "only-for-the-database")
+    text = kit.settings.read_text().replace('events = "events.csv"', 'events = ""')
+    source = '[source]\nkind = "sql"\ndriver = "sqlite"\nuri = "/home/shop/a.db"\nquery = "SELECT 1"\n'
+    kit.settings.write_text(text + source + 'password_env = "FEDCART_SOURCE_SHOP"\n')
+    unit = systemd_unit(kit, "shop")
+    assert "\nEnvironmentFile=/etc/fedcart-north.env\n" in unit
+    assert "FEDCART_SOURCE_SHOP=..." in unit and "only-for-the-database" not in unit
+    assert "ProtectHome=read-only" in unit  # the database lies below /home
+
+
+def test_a_unit_without_a_secret_asks_for_no_file(kit):
+    assert "EnvironmentFile" not in systemd_unit(kit, "shop")
 
 
 @pytest.mark.parametrize("name", ["two words", "per%cent", "dollar$HOME", 'quo"te', "semi;colon", "back\\slash"])

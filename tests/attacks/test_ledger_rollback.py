@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from client.guard.guard import Guard
-from client.guard.journal import FileJournal
+from client.guard import FileJournal, Guard
 from client.guard.recovery import recover_guard
 from common.audit.verify import verify_path
 from common.errors import BadInputError, RollbackError, VerificationError

@@ -165,7 +165,7 @@ def test_a_lone_ledger_is_verified_but_says_what_it_cannot_know(ledger: Path) ->
 def run(tmp_path: Path) -> RunFolder:
     folder = RunFolder.create(tmp_path / "run")
     signed = signed_run(folder, {"shop": IDENTITY}, ["training.rounds=3"], (5.0, 8.0))
-    from client.guard.guard import open_guard
+    from client.guard import open_guard
     from tests.guard_samples import policy
 
     ledger = folder.path / "ledgers" / "shop.jsonl"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from client.guard.guard import Guard
+from client.guard import Guard
 from common.audit.verify import verify_path
 from common.errors import PolicyRefusedError, VerificationError
 from common.privacy.accountant import epsilon_of

@@ -14,6 +14,7 @@ from client.site import load_site
 from common.audit.verify import verify_path
 from common.data.events import pseudonym
 from common.data.sequences import holdout_mask
+from common.data.split import Split, parts_of
 from common.data.store.rows import open_rows
 from simulations.pseudonyms import renamed
 from simulations.run import simulate
@@ -61,7 +62,7 @@ def stored_ids(out: Path) -> dict[str, np.ndarray]:
     ids = {}
     for path in sorted(out.glob("sites/*/state/consumers-*.rows")):
         rows = open_rows(path)
-        ids[path.parent.parent.name] = np.append(rows.train.consumers, rows.holdout.consumers)
+        ids[path.parent.parent.name] = np.concatenate([part.consumers for part in parts_of(rows.sides)])
     return ids
 
 
@@ -83,7 +84,7 @@ def test_the_order_of_the_rows_says_nothing_either(folder: Path, log: Path, tmp_
         a, b = (
             open_rows(next((out / "sites" / site / "state").glob("consumers-*.rows"))) for out in (folder, again)
         )
-        for mine, theirs in ((a.train, b.train), (a.holdout, b.holdout)):
+        for mine, theirs in zip(parts_of(a.sides), parts_of(b.sides), strict=True):
             assert sorted(mine.lengths) == sorted(theirs.lengths)  # the same people
             assert len(mine) < 9 or mine.lengths.tolist() != theirs.lengths.tolist()
             assert mine.consumers.tolist() == sorted(mine.consumers.tolist())
@@ -105,13 +106,13 @@ def test_the_split_repeats(folder: Path, log: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("fraction", [0.0, 0.2, 0.89])
 def test_a_renamed_consumer_stays_on_their_side(fraction: float) -> None:
     log = generate(SyntheticSpec(sites=1, consumers=200, items=30), seed=1).log
-    key = b"k" * 32
-    other = renamed(log, key, fraction)
+    split = Split(b"k" * 32, fraction, 0.5)
+    other = renamed(log, split)
     assert len(other) == len(log) and len(other.consumers) == len(log.consumers)
     assert not set(other.consumers.tolist()) & set(log.consumers.tolist())
-    before, after = (holdout_mask(part.consumers, key, fraction) for part in (log, other))
-    lengths = [sorted(np.diff(part.offsets)[side].tolist()) for part, side in ((log, before), (other, after))]
-    assert lengths[0] == lengths[1]
+    for side in (0, 1):
+        before, after = (np.diff(part.offsets)[split.masks(part.consumers)[side]] for part in (log, other))
+        assert sorted(before.tolist()) == sorted(after.tolist())
 
 
 def test_the_exported_folder_verifies_and_holds_nobody(folder: Path, tmp_path: Path, capsys) -> None:

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.site import app
-from client.guard.guard import Guard
+from client.guard import Guard
 from client.runtime.approval import WAITING, Request
 from common.deployment import SiteKit
 from common.errors import PolicyRefusedError

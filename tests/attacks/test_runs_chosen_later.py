@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from client.guard.guard import Guard
+from client.guard import Guard
 from client.guard.recovery import recover_guard
 from common.audit import ledger_check
 from common.audit.verify import verify_path

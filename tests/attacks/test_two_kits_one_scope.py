@@ -226,6 +226,7 @@ def test_rows_that_were_encoded_before_the_move_are_encoded_anew(kits: list[Site
         load_site(kit.path).prepared(plan)  # each has taken part, under a key of its own
     for kit in kits:
         move(kit, str(tmp_path / "account"), "shoppers")
-    one, two = (load_site(kit.path).prepared(plan) for kit in kits)
+    one, two = (load_site(kit.path).prepared(plan).sides for kit in kits)
     assert one.holdout.consumers.tolist() == two.holdout.consumers.tolist()
+    assert one.validation.consumers.tolist() == two.validation.consumers.tolist()
     assert one.train.consumers.tolist() == two.train.consumers.tolist()

@@ -13,7 +13,7 @@ import pytest
 from cli.main import main
 from cli.report.audit_page import render_audit
 from cli.report.audit_view import Audit, read_audit
-from client.guard.guard import open_guard
+from client.guard import open_guard
 from common.privacy.mechanism import PrivacyEvent
 from common.run.files import RunFolder
 from common.trust.identity import Identity
@@ -70,7 +70,7 @@ def audit(run) -> Audit:
 def test_the_table_has_every_release_the_totals_and_the_whole_statement(run, capsys):
     assert main(["audit", "show", str(run)]) == 0
     out, err = capsys.readouterr()
-    for words in ("void", "committed", "10 × σ 2 at q 0.1; hold-out 1 × σ 8", "Totals per site", "rounds left"):
+    for words in ("void", "committed", "10 × σ 2 at q 0.1; validation 1 × σ 8", "Totals per site", "rounds left"):
         assert words in out
     titles = [
         "Unit",

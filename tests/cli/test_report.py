@@ -15,7 +15,7 @@ from common.pages.charts import Axis, Series, line_chart, participation
 from common.pages.drawing import ticks
 from common.run.files import RunFolder
 from common.run.records import RoundRecord
-from common.tasks.metrics import metric_named
+from common.tasks import metric_named
 from tests.cli.fake_run import make_run
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
@@ -230,3 +230,30 @@ def test_values_above_one_are_drawn_apart_where_the_metric_can_be_above_one(tmp_
     two = line_chart([Series("a", "oracle", [(1.0, 1.6), (2.0, 1.3)])], Axis(ceiling=metric_named("mase").ceiling))
     heights = re.findall(r"<circle[^>]*cy=\"([0-9.]+)\"", str(two))
     assert len(set(heights)) == 2
+
+
+def test_the_verdict_stands_at_the_top_with_the_kind_of_its_numbers(page):
+    top = page[: page.index('class="tiles"')]
+    sentence = re.search(r'<p class="verdict top (\w+)">(.*?)</p>', top, re.S)
+    assert sentence is not None
+    assert "The shared model has Recall@20" in sentence[2]
+    assert 'class="badge oracle"' in sentence[2]
+
+
+def test_a_model_below_counting_is_told_so_at_the_top(tmp_path):
+    run = RunFolder(make_run(tmp_path / "r"))
+    summary = run.summary()
+    better = {"markov": {"recall@20": 0.999}}
+    run.write_summary(replace(summary, baselines=better))
+    page = render_report(run.path)
+    top = page[: page.index('class="tiles"')]
+    assert '<p class="verdict top warn">' in top
+    assert "no better than counting: markov has 0.999" in top
+
+
+def test_a_released_curve_carries_the_bars_of_its_noise():
+    line = Series("released", "released", [(0, 0.4), (1, 0.5)], [0.05, math.nan])
+    drawn = str(line_chart([line], Axis()))
+    assert drawn.count('class="bar released"') == 1
+    assert "released: 0.400 ± 0.050" in drawn
+    assert "released: 0.500\n" in drawn or "released: 0.500<" in drawn

@@ -14,12 +14,10 @@ import pytest
 
 from client import app as client_app, session
 from client.app import advertise as handle_advertise
+from client.guard import ChargedError, SitePolicy
 from client.guard.ledger import Ledger
-from client.guard.policy import SitePolicy
-from client.guard.reservation import ChargedError
 from client.site import Site, load_site
 from common import flower, wire
-from common.contribution import TRAIN, Query
 from common.errors import (
     FedcartError,
     PolicyRefusedError,
@@ -28,64 +26,16 @@ from common.errors import (
     VerificationError,
     WorkFailedError,
 )
-from common.run import FAREWELL, Closing, PerformanceSettings, RunPlan, build_config, model_bytes, model_digest
+from common.run import PerformanceSettings, RunPlan, build_config, model_bytes
 from common.run.files import RunFolder
 from common.secagg import messages
-from common.secagg.messages import Member, Params, Session, default_threshold
+from common.secagg.messages import Params, Session
 from common.trust.identity import Identity, Roster
 from server.state import latest_checkpoint
+from tests.scripted_coordinator import Coordinator
 from tests.tiny_federation import run_tiny
 
 SPEED = PerformanceSettings()
-
-
-@dataclasses.dataclass(frozen=True)
-class Coordinator:
-    """Everything a coordinator can sign with, honest or not."""
-
-    out: Path
-    plan: RunPlan
-    roster: Roster
-    identity: Identity
-    model: np.ndarray
-
-    def query(self, number: int = 50, **changes: Any) -> Query:
-        plan = changes.pop("plan", self.plan)
-        return dataclasses.replace(
-            Query(TRAIN, plan.run, number, plan.to_json(), model_digest(self.model)), **changes
-        )
-
-    def request(self, query: Query, attempt: int = 1, **changes: Any) -> dict[str, Any]:
-        cohort = tuple(Member(s, self.roster.party(s).public_key, self.plan.weight(s)) for s in self.plan.sites)
-        params = Params(
-            Session(query.run, query.round, attempt),
-            cohort,
-            default_threshold(len(cohort)),
-            self.plan.blocks(query.kind),
-            query.model_digest,
-            query.digest(),
-            self.roster.digest,
-            bytes(32),
-        )
-        params = changes.pop("params", params)
-        return {
-            "message": messages.encode(params),
-            "invitation": self.identity.sign(messages.invitation(params)),
-            "query": wire.encode(query),
-            "signature": self.identity.sign(query.digest()),
-            "model": model_bytes(self.model),
-            "head": "",
-        } | changes
-
-    def farewell(self) -> dict[str, Any]:
-        closing = Closing(self.plan.run, 99, "ab" * 32)
-        return {"closing": wire.encode(closing), "signature": self.identity.sign(closing.statement(FAREWELL))}
-
-    def session(self, request: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
-        """The request with other parameters, signed by the true coordinator."""
-        params = dataclasses.replace(messages.decode(Params, request["message"]), **changes)
-        signed = {"invitation": self.identity.sign(messages.invitation(params))}
-        return dict(request) | {"message": messages.encode(params)} | signed
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from client.guard.guard import open_guard
+from client.guard import open_guard
 from client.site import load_site
 from common.atomic import write_atomic
 from common.errors import BadInputError, ConfigError, VerificationError

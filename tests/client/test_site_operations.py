@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from client.guard.guard import open_guard
-from client.guard.policy import SitePolicy
+from client.guard import SitePolicy, open_guard
 from client.runtime import check, last_session
 from client.runtime.approval import (
     APPROVED,

@@ -9,8 +9,7 @@ from common import extensions
 from common.errors import BadInputError, ConfigError
 from common.extensions import Registered, register_encoder, register_head, registered, take_over
 from common.run import build_config
-from common.tasks.heads import STEP_HEADS
-from common.tasks.metric_sums import metric_names
+from common.tasks import STEP_HEADS, metric_names
 from tests.dpsgd_samples import HEADS, SIZES, batcher_of, brute_force, model_of
 from tests.extensions import encoders
 

@@ -8,9 +8,8 @@ from typing import Any
 import common.privacy.accountant as accounting
 import common.privacy.divergence as divergence
 import common.privacy.replay as replay
-from client.guard import budget, guard
+from client.guard import SitePolicy, budget, guard
 from client.guard.ledger import Ledger
-from client.guard.policy import SitePolicy
 from common.errors import BudgetExhaustedError
 from common.privacy.mechanism import TRAIN_SIDE, Losses
 from tests.planted.bug import CHARGED, GUARD, KNOWN, Bug, Patch
@@ -116,7 +115,7 @@ def a_run_may_pass_its_plan(patch: Patch) -> None:
 
 def consumers_may_change_sides(patch: Patch) -> None:
     patch.setattr(guard, "check_split", lambda _state, _proposal: None)
-    patch.setattr(replay.Replay, "_bind_split", lambda _self, _holdout, _key: None)
+    patch.setattr(replay.Replay, "_bind_split", lambda _self, _holdout, _key, _validation: None)
 
 
 def what_ran_is_not_compared(patch: Patch) -> None:

@@ -16,6 +16,7 @@ import client.training.dpsgd.norms as norms
 import client.training.evaluation as evaluation
 import client.training.trainer as trainer
 import common.data.sequences as sequences
+import common.data.split as split
 import common.model.metrics as metrics
 import common.privacy.accountant as accounting
 import common.privacy.replay as replay
@@ -27,7 +28,7 @@ from client.tasks.purchases import Purchases
 from client.training.dpsgd.records import Outer, Picked, Summed
 from client.training.gaussian import GaussianMechanism
 from common.privacy.mechanism import TRAIN_SIDE
-from common.tasks.task import Task
+from common.tasks import Task
 from tests.planted import account_bugs, draw_bugs, more_bugs, sum_bugs, wide_bugs
 from tests.planted.bug import CHARGED, CLIPPED, DRAWS, EXACT, GUARD, KNOWN, LATER, Bug, Patch, change_noise
 
@@ -86,8 +87,8 @@ def noise_divided_by_the_batch(patch: Patch) -> None:
 def noise_of_metrics_missing(patch: Patch) -> None:
     true = evaluation.evaluate
 
-    def exact(model: Any, holdout: Any, noise: float, stream: Any, **named: Any) -> Any:
-        release = true(model, holdout, noise, stream, **named)
+    def exact(model: Any, holdout: Any, noise: Any, stream: Any) -> Any:
+        release = true(model, holdout, noise, stream)
         return replace(release, vector=evaluation.metric_sums(model, holdout))
 
     patch.setattr(evaluation, "evaluate", exact)
@@ -200,9 +201,8 @@ def held_out_also_trained(patch: Patch) -> None:
     true = Site.prepared
 
     def everybody(self: Site, plan: Any) -> Any:
-        both = true(self, plan)
-        from client.prepared import PreparedConsumers
-
+        prepared = true(self, plan)
+        both = prepared.sides
         joined = sequences.ConsumerSequences(
             np.append(both.train.consumers, both.holdout.consumers),
             np.append(both.train.offsets, both.train.offsets[-1] + both.holdout.offsets[1:]),
@@ -210,7 +210,7 @@ def held_out_also_trained(patch: Patch) -> None:
             np.concatenate([both.train.numeric, both.holdout.numeric]),
             np.append(both.train.timestamps, both.holdout.timestamps),
         )
-        return PreparedConsumers(joined, both.holdout, both.mask)
+        return replace(prepared, sides=replace(both, train=joined))
 
     patch.setattr(Site, "prepared", everybody)
 
@@ -219,7 +219,7 @@ def held_out_by_position(patch: Patch) -> None:
     def fifth(consumers: np.ndarray, _key: bytes, fraction: float) -> np.ndarray:
         return np.arange(len(consumers)) % 5 < 5 * fraction
 
-    patch.setattr(sequences, "holdout_mask", fifth)
+    patch.setattr(split, "holdout_mask", fifth)
 
 
 def sensitivity_of_intent_too_small(patch: Patch) -> None:
@@ -299,7 +299,9 @@ def voids_without_end(patch: Patch) -> None:
 
 def evaluation_charged_to_the_training_side(patch: Patch) -> None:
     true = Task.evaluation_event
-    patch.setattr(Task, "evaluation_event", lambda self, plan: replace(true(self, plan), sub_scope=TRAIN_SIDE))
+    patch.setattr(
+        Task, "evaluation_event", lambda self, plan, kind: replace(true(self, plan, kind), sub_scope=TRAIN_SIDE)
+    )
 
 
 def totals_before_instead_of_after(patch: Patch) -> None:

@@ -12,6 +12,7 @@ import client.training.evaluation as evaluation
 import client.training.trainer as trainer
 import common.data as data
 import common.data.sequences as sequences
+import common.data.split as split
 import common.trust.randomness as randomness
 from client.training.dpsgd.engine import TapeEngine
 from client.training.gaussian import GaussianMechanism
@@ -43,8 +44,8 @@ def noise_of_one_coordinate_missing(patch: Patch) -> None:
 def noise_of_the_number_of_consumers_missing(patch: Patch) -> None:
     true = evaluation.evaluate
 
-    def exact(model: Any, holdout: Any, noise: float, stream: Any, **named: Any) -> Any:
-        release = true(model, holdout, noise, stream, **named)
+    def exact(model: Any, holdout: Any, noise: Any, stream: Any) -> Any:
+        release = true(model, holdout, noise, stream)
         vector = release.vector.copy()
         vector[0] = evaluation.metric_sums(model, holdout)[0]
         return replace(release, vector=vector)
@@ -175,13 +176,13 @@ def rate_that_follows_the_loss(patch: Patch) -> None:
 
 def held_out_without_a_secret(patch: Patch) -> None:
     true = sequences.holdout_mask
-    for module in (sequences, data):
+    for module in (split, data):
         patch.setattr(module, "holdout_mask", lambda who, _key, share: true(who, b"public", share))
 
 
 def held_out_twice_as_many(patch: Patch) -> None:
     true = sequences.holdout_mask
-    for module in (sequences, data):
+    for module in (split, data):
         patch.setattr(module, "holdout_mask", lambda who, key, share: true(who, key, min(2 * share, 0.9)))
 
 

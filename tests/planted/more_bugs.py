@@ -121,7 +121,7 @@ def a_late_run_forgotten_after_a_void(patch: Patch) -> None:
 
 
 def the_other_side_not_charged_at_a_recovery(patch: Patch) -> None:
-    patch.setattr(Losses, "on_both_sides", lambda self: self)
+    patch.setattr(Losses, "on_every_side", lambda self: self)
 
 
 def what_failed_is_no_release(patch: Patch) -> None:

@@ -18,6 +18,8 @@ import client.training.evaluation as evaluation
 import common.model.metrics as metrics
 from client.tasks.purchases import Purchases
 from client.training.dpsgd.records import Outer
+from common.contribution import EVALUATE
+from common.data import Split, holdout_mask
 from tests.planted.bug import CLIPPED, DRAWS, EXACT, Bug, Patch
 
 
@@ -67,17 +69,34 @@ def clip_of_the_opacus_path_loose(patch: Patch) -> None:
 
 
 def measured_on_the_training_part(patch: Patch) -> None:
-    true = models.holdout_of
+    true = models.measured_of
 
-    def trained(site: Any, plan: Any, parameters: Any) -> Any:
-        model, _ = true(site, plan, parameters)
+    def trained(site: Any, plan: Any, parameters: Any, kind: str) -> Any:
+        model, _ = true(site, plan, parameters, kind)
         rows, _, _ = models.site_model(site, plan)
-        return model, models.make_batcher(models.localize(site.prepared(plan).train, rows), plan.config)
+        return model, models.make_batcher(models.localize(site.prepared(plan).sides.train, rows), plan.config)
 
     import client.selftest.ring as ring
 
     for module in (models, behaviour, ring):
-        patch.setattr(module, "holdout_of", trained)
+        patch.setattr(module, "measured_of", trained)
+
+
+def those_who_choose_also_reported_on(patch: Patch) -> None:
+    patch.setattr(Split, "masks", lambda self, who: (holdout_mask(who, self.key, self.holdout * self.validation),
+                                                     holdout_mask(who, self.key, self.holdout)))  # fmt: skip
+
+
+def those_reported_on_asked_in_every_round(patch: Patch) -> None:
+    true = models.measured_of
+
+    def reported(site: Any, plan: Any, parameters: Any, _kind: str) -> Any:
+        return true(site, plan, parameters, EVALUATE)
+
+    import client.selftest.ring as ring
+
+    for module in (models, behaviour, ring):
+        patch.setattr(module, "measured_of", reported)
 
 
 def events_counted_instead_of_consumers(patch: Patch) -> None:
@@ -117,6 +136,8 @@ BUGS = (
     Bug(last_micro_batch_dropped, CLIPPED, "sensitivity"),
     Bug(clip_of_the_opacus_path_loose, CLIPPED, "sensitivity"),
     Bug(measured_on_the_training_part, DRAWS, "whole answer"),
+    Bug(those_who_choose_also_reported_on, DRAWS, "whole answer"),
+    Bug(those_reported_on_asked_in_every_round, "tests/simulations/test_three_parts.py", "whole answer"),
     Bug(events_counted_instead_of_consumers, DRAWS, "metrics"),
     Bug(noise_of_metrics_for_a_sensitivity_of_one, DRAWS, "metrics"),
     Bug(series_clipped_per_category, DRAWS, "series"),

@@ -13,7 +13,7 @@ import client.selftest.people as people
 import client.tasks.series as series
 import client.training.dpsgd.clipping as clipping
 import client.training.evaluation as evaluation
-import common.data.sequences as sequences
+import common.data.split as split
 import common.privacy.accountant as accounting
 import common.privacy.replay as replay
 from client.guard import budget, failures, guard, policy
@@ -113,11 +113,11 @@ def the_same_consumers_in_every_round(patch: Patch) -> None:
 
 
 def long_rows_always_trained(patch: Patch) -> None:
-    def split(self: Any, key: bytes, fraction: float) -> Any:
-        held = sequences.holdout_mask(self.consumers, key, fraction) & (self.lengths < 60)
-        return self.take(~held), self.take(held)
+    def of(self: Any, rows: Any) -> Any:
+        chooses, reported = (part & (rows.lengths < 60) for part in self.masks(rows.consumers))
+        return split.Sides(rows.take(~(chooses | reported)), rows.take(chooses), rows.take(reported))
 
-    patch.setattr(sequences.ConsumerSequences, "split_holdout", split)
+    patch.setattr(split.Split, "of", of)
 
 
 def epsilon_remembered_for_another_order(patch: Patch) -> None:

@@ -40,7 +40,7 @@ def test_sums_and_differences_are_those_of_plain_counting(a, b):
 
 @given(events)
 def test_on_both_sides_every_step_counts_for_every_consumer(some):
-    sides = Losses.of(some).on_both_sides()
+    sides = Losses.of(some).on_every_side()
     for side in SUB_SCOPES:
         assert sum(e.steps for e in sides if e.sub_scope == side) == sum(e.steps for e in some)
 

@@ -66,7 +66,7 @@ def test_by_chance_the_best_of_many_equal_models_is_rarely_called_better(tmp_pat
 
 def test_the_bar_is_the_spread_of_the_noised_mean():
     plan, rng = plan_of(), np.random.default_rng(1)
-    from common.tasks.metric_sums import metric_sensitivity
+    from common.tasks import metric_sensitivity
 
     spread = 2.0 * metric_sensitivity(["next-item"]) * 3**0.5
     noised = (0.4 * 3_000 + spread * rng.normal(size=20_000)) / (3_000 + spread * rng.normal(size=20_000))

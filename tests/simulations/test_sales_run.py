@@ -25,7 +25,7 @@ from common.audit import verify
 from common.contribution import EVALUATE, STATISTICS, TRAIN, Query
 from common.errors import BadInputError, ConfigError, FedcartError, RemoteProtocolError, VerificationError
 from common.privacy.accountant import epsilon_of
-from common.privacy.mechanism import HOLDOUT_SIDE, TRAIN_SIDE
+from common.privacy.mechanism import HOLDOUT_SIDE, TRAIN_SIDE, VALIDATION_SIDE
 from common.run import PerformanceSettings, RunConfig, RunPlan, build_config, model_bytes, model_digest
 from common.run.files import RunFolder
 from common.tasks.sales_series import SalesSpec
@@ -94,6 +94,7 @@ def test_epsilon_is_spent_in_round_0_and_never_again_and_everything_verifies(run
         assert [(e.sub_scope, e.steps) for e in site.guard().ledger.state.spent] == [
             (HOLDOUT_SIDE, 1),
             (TRAIN_SIDE, 1),
+            (VALIDATION_SIDE, 1),
         ]
     assert verify.verify_path(out, every_round=True).ok
 

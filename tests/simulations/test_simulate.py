@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from client.guard.policy import SitePolicy
+from client.guard import SitePolicy
 from client.site import load_site
 from common.audit import verify
 from common.errors import BadInputError, FedcartError, WorkFailedError

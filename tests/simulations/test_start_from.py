@@ -15,7 +15,7 @@ from common.audit.verify import verify_path
 from common.errors import BadInputError
 from common.privacy.accountant import PldAccountant
 from common.privacy.entries import Charge, parse_line
-from common.privacy.mechanism import HOLDOUT_SIDE, TRAIN_SIDE, Losses
+from common.privacy.mechanism import SUB_SCOPES, TRAIN_SIDE, Losses
 from common.run.files import RunFolder
 from simulations.carried import LOG_DIGEST, carried_from
 from simulations.prepare import deal_data
@@ -65,19 +65,19 @@ def test_a_third_run_counts_both(first: Path, tmp_path: Path) -> None:
     assert min(watcher.records[-1].epsilon.values()) >= spent.epsilon(1e-5) - 1e-6
 
 
-def test_where_the_hold_out_is_drawn_anew_everything_old_counts_on_both_sides(first: Path) -> None:
+def test_where_the_hold_out_is_drawn_anew_everything_old_counts_on_every_side(first: Path) -> None:
     config = tiny(*EPSILON, f"start_from={first}", "privacy.holdout=0.3")
     carried = carried_from(config, RunFolder.open(first).plan())
-    assert carried and all(both_sides(owed.losses) for owed in carried.values())
+    assert carried and all(every_side(owed.losses) for owed in carried.values())
 
 
-def both_sides(losses: Losses) -> bool:
+def every_side(losses: Losses) -> bool:
     """Whether every step counts for every consumer."""
     sides = [
         {dataclasses.replace(e, sub_scope=TRAIN_SIDE) for e in losses if e.sub_scope == side}
-        for side in (TRAIN_SIDE, HOLDOUT_SIDE)
+        for side in SUB_SCOPES
     ]
-    return sides[0] == sides[1] != set()
+    return sides[0] == sides[1] == sides[2] != set()
 
 
 def test_where_the_sites_are_others_each_is_charged_the_largest_of_everything(first: Path) -> None:
@@ -85,14 +85,14 @@ def test_where_the_sites_are_others_each_is_charged_the_largest_of_everything(fi
     other = dataclasses.replace(plan, populations=(("somewhere", 128), ("else", 128), ("here", 128)))
     carried = carried_from(tiny(*EPSILON, f"start_from={first}"), other)
     assert set(carried) == {"somewhere", "else", "here"}
-    assert all(both_sides(owed.losses) for owed in carried.values())
+    assert all(every_side(owed.losses) for owed in carried.values())
 
 
 @pytest.mark.parametrize("dealt", ["data.min_population=2", "data.split_by=consumers", "data.small_sites=drop"])
 def test_the_same_synthetic_people_dealt_otherwise_are_the_same_people(first: Path, dealt: str) -> None:
     """Shown was 3.00; true for who is dealt to the sites in another way: what both runs cost."""
     carried = carried_from(tiny(*EPSILON, f"start_from={first}", dealt), RunFolder.open(first).plan())
-    assert carried and all(both_sides(owed.losses) for owed in carried.values())
+    assert carried and all(every_side(owed.losses) for owed in carried.values())
 
 
 def test_what_was_not_private_has_no_bound_to_add(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_only_a_named_column_deals_the_people_of_two_logs_alike(
     carried = carried_from(
         tiny(*EPSILON, f"start_from={first}", "data.events=february.csv", *now), RunFolder.open(first).plan()
     )
-    assert carried and all(both_sides(owed.losses) is not alike for owed in carried.values())
+    assert carried and all(every_side(owed.losses) is not alike for owed in carried.values())
 
 
 def test_synthetic_people_of_another_seed_are_other_people(first: Path) -> None:
@@ -194,7 +194,7 @@ def test_the_people_of_a_database_are_the_same_under_another_seed(
     monkeypatch.setattr(RunFolder, "settings", lambda _self: earlier)
     now = tiny(*EPSILON, f"start_from={first}", "data.source=shop.toml", "seed=9")
     carried = carried_from(now, RunFolder.open(first).plan(), "digest")
-    assert carried and all(both_sides(owed.losses) for owed in carried.values())
+    assert carried and all(every_side(owed.losses) for owed in carried.values())
 
 
 @pytest.mark.parametrize(("digest", "alike"), [("as before", True), ("one consumer more", False), ("", False)])
@@ -207,7 +207,7 @@ def test_a_log_that_has_grown_is_dealt_otherwise_under_the_same_name(
     monkeypatch.setattr(RunFolder, "facts", lambda _self: facts)
     now = tiny(*EPSILON, f"start_from={first}", "data.events=log.csv", "data.split_by=consumers")
     carried = carried_from(now, RunFolder.open(first).plan(), digest)
-    assert carried and all(both_sides(owed.losses) is not alike for owed in carried.values())
+    assert carried and all(every_side(owed.losses) is not alike for owed in carried.values())
 
 
 def test_consumers_that_are_read_from_another_column_may_be_on_any_side(
@@ -217,7 +217,7 @@ def test_consumers_that_are_read_from_another_column_may_be_on_any_side(
     monkeypatch.setattr(RunFolder, "settings", lambda _self: tiny(*EPSILON, *named, 'data.map=["consumer=card"]'))
     now = tiny(*EPSILON, *named, f"start_from={first}", 'data.map=["consumer=household"]')
     carried = carried_from(now, RunFolder.open(first).plan())
-    assert carried and all(both_sides(owed.losses) for owed in carried.values())
+    assert carried and all(every_side(owed.losses) for owed in carried.values())
 
 
 def test_the_digest_of_a_log_follows_its_events(tmp_path: Path) -> None:

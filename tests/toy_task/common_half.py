@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from common.tasks.task import Task
+from common.tasks import Task
 
 HEAD = "basket-size"
 BUCKETS = 5  # 0, 1, 2, 3, and 4 or more purchases

@@ -4,6 +4,6 @@ Recognising looks at the values, so its result is written down as a mapping befo
 mapping and never recognises.
 """
 
-from common.data.recognising.recognise import AUTO, Recognised, recognise, said_of
+from common.data.recognising.recognition import AUTO, Recognised, recognise, said_of
 
 __all__ = ["AUTO", "Recognised", "recognise", "said_of"]

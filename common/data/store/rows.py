@@ -1,4 +1,4 @@
-"""Encoded consumers in one file that is mapped and not read: training rows, held-out rows, and the item mask.
+"""Encoded consumers in one file that is mapped and not read: the rows of each part, and the item mask.
 
     8 bytes "FEDROWS1", 8 bytes length, header of 4,080 bytes (JSON: name -> type, shape, place), arrays at multiples of 64
 
@@ -12,7 +12,7 @@ import mmap
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from common.atomic import disk_errors, sync_directory
 from common.data.sequences import ConsumerSequences
+from common.data.split import Sides, parts_of
 from common.errors import BadInputError
 
 MAGIC = b"FEDROWS1"
@@ -29,30 +30,27 @@ _ALIGNED = 64
 _HEADER_BYTES = 4_096
 _COPY_BYTES = 16 << 20
 _TYPES = {"consumers": "<u8", "offsets": "<i8", "integers": "<i4", "numeric": "<f4", "timestamps": "<i8"}
-_SIDES = ("train", "holdout")
-Split = Callable[[ConsumerSequences], tuple[ConsumerSequences, ConsumerSequences]]
+_SIDES = ("train", "validation", "holdout")
 
 
 @dataclass(frozen=True)
 class StoredRows:
     """What is in the file. The arrays are mapped: read-only, and in memory only where they are looked at."""
 
-    train: ConsumerSequences
-    holdout: ConsumerSequences
+    sides: Sides
     mask: NDArray[np.bool_]
 
 
-def write_rows(path: Path, pieces: Iterable[ConsumerSequences], mask: NDArray[np.bool_], split: Split) -> None:
+def write_rows(path: Path, pieces: Iterable[Sides], mask: NDArray[np.bool_]) -> None:
     """Write the rows of all pieces, one after another, atomically and readable by their owner only.
 
-    ``split`` gives the rows of a piece that are trained on, and those that are held out.
     Raises: WorkFailedError if the disk does not take them; what the pieces raise.
     """
     with disk_errors(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as name:
         folder = Path(name)
         sides = [_Side(folder, side) for side in _SIDES]
         for piece in pieces:
-            for side, rows in zip(sides, split(piece), strict=True):
+            for side, rows in zip(sides, parts_of(piece), strict=True):
                 side.add(rows)
         arrays = [array for side in sides for array in side.closed()]
         whole = folder / "whole"
@@ -75,11 +73,11 @@ def open_rows(path: Path) -> StoredRows:
             header = json.loads(file.read(length))
             whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         arrays = {name: _mapped(whole, *place) for name, place in header.items()}
-        train, holdout = (_sequences(arrays, side) for side in _SIDES)
-        for side in (train, holdout):
+        sides = Sides(*(_sequences(arrays, side) for side in _SIDES))
+        for side in parts_of(sides):
             if len(side.offsets) != len(side) + 1 or side.offsets[-1] != len(side.timestamps):
                 raise ValueError("its rows do not add up")
-        return StoredRows(train, holdout, arrays["mask"])
+        return StoredRows(sides, arrays["mask"])
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise BadInputError(f"{path} is damaged", hint="remove it: it is made again from the event log") from error
 

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from client.guard import ChargedError, ReservationKey, outbox_digest
 from client.guard.ledger import Ledger
-from client.guard.outbox import outbox_digest
 from client.guard.recovery import recover_guard
-from client.guard.reservation import ChargedError, ReservationKey
 from common.audit.verify import verify_path
 from common.errors import (
     BadInputError,

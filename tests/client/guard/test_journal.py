@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.guard import journal as journal_file
+from client.guard import FileJournal, journal as journal_file
 from client.guard.appendfile import HeldFile
-from client.guard.journal import FileJournal
 from common.errors import RefusedError, VerificationError, WorkFailedError
 from common.secagg.journal import STEPS, Journal, MemoryJournal
 from common.secagg.messages import Session

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from client.guard.policy import SitePolicy
+from client.guard import SitePolicy
 from common.errors import ConfigError, PolicyRefusedError
 from common.privacy.mechanism import HOLDOUT_SIDE, PrivacyEvent
 from tests.guard_samples import guard_in, proposal

@@ -10,13 +10,15 @@ import pytest
 import torch
 
 import client.personal.tuning as tuning
-from client.personal.behaviour import TUNED, Personal, mixed_model, personalize
+from client.personal.behaviour import TUNED, Personal, Workshop, mixed_model, personalize
 from client.personal.counts import count
 from client.personal.mixture import MixedHead, Shares, best_shares, install
 from client.personal.start import OwnConsumers, SharedStart
 from client.personal.verdict import ALONE, PERSONAL, SHARED, clearly_better, figure_of
 from client.site import load_site
 from client.training.evaluation import metric_sums
+from common.contribution import EVALUATE
+from common.data import Sides
 from common.errors import BadInputError
 from common.model import Batcher, load_model
 from common.model.rows import recent_items
@@ -41,7 +43,7 @@ def made(tmp_path_factory: pytest.TempPathFactory):
     site = load_site(next(iter(sorted((out / "sites").iterdir()))), simulated=True)
     known = site.prepared(plan)
     start = SharedStart(plan, vector, known.mask)
-    return start, OwnConsumers.of(known.train, known.holdout, site.secret()), site, known
+    return start, OwnConsumers.of(known.sides, site.secret()), site, known
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +62,10 @@ def test_the_personal_model_is_one_of_the_two_and_its_verdict_compares_the_same_
 
 def test_shared_is_measured_as_the_run_measures_it(made, done):
     start, _own, site, known = made
-    from client.models import holdout_of
+    from client.models import measured_of
 
-    sums = metric_sums(*holdout_of(site, start.plan, start.vector))
-    stocked = known.holdout.column("item")
+    sums = metric_sums(*measured_of(site, start.plan, start.vector, EVALUATE))
+    stocked = known.sides.holdout.column("item")
     outside = (stocked > 0) & ~known.mask[stocked]
     recall = start.plan.summarise(sums)["recall@20"]
     shared = next(v for v in done.verdicts if v.metric == "recall@20").figures[SHARED].value
@@ -98,13 +100,13 @@ def test_slice_fit_and_hold_out_share_no_consumer(made):
     parts = [set(part.consumers.tolist()) for part in (own.fit, own.choose, own.holdout)]
     assert not parts[0] & parts[1]
     assert not (parts[0] | parts[1]) & parts[2]
-    assert len(parts[0] | parts[1]) == len(known.train)
+    assert len(parts[0] | parts[1]) == len(known.sides.train)
 
 
 def test_too_few_consumers_are_said_before_any_work(made):
     _, own, _, _ = made
     with pytest.raises(BadInputError, match="too few"):
-        OwnConsumers.of(own.fit.take(np.arange(30)), own.holdout, b"key")
+        OwnConsumers.of(Sides(own.fit.take(np.arange(30)), own.choose, own.holdout), b"key")
 
 
 def test_training_never_ends_below_where_it_began(made):
@@ -194,3 +196,15 @@ def test_a_personal_model_answers_as_it_was_measured(made, done):
     again = tuning.measured(mixed_model(model, personal), shop.batcher(shop.holdout))
     assert np.allclose(again, shop.holdout_table(shop.served(personal)))
     assert isinstance(personal, Personal)
+
+
+def test_more_hits_win_over_better_ranks_of_fewer(made):
+    shop = Workshop(made[0], made[1], quiet)
+    hits, ranks = shop.names.index("recall@20"), shop.names.index("mrr@20")
+    many, few = (np.zeros((10, len(shop.names))) for _ in range(2))
+    many[:, 0] = few[:, 0] = 1.0
+    many[:4, hits], many[:4, ranks] = 1.0, 0.1  # four hits at rank ten
+    few[:3, hits], few[:3, ranks] = 1.0, 1.0  # three at rank one
+    assert shop.score(many, "next-item").mean() > shop.score(few, "next-item").mean()
+    few[:4, hits] = 1.0
+    assert shop.score(many, "next-item").mean() < shop.score(few, "next-item").mean()

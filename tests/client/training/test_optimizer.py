@@ -7,7 +7,7 @@ import torch
 
 from client.training.optimizer import make_optimizer
 from common.errors import ConfigError
-from common.tasks.local_steps import default_learning_rate
+from common.tasks import default_learning_rate
 
 
 def run(optimizer, steps=6):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cli.main import main
-from client.guard.guard import Guard, open_guard
+from client.guard import Guard, open_guard
 from client.guard.recovery import recover_guard
 from client.runtime.ledgers import move
 from common.audit.history import Account, History, accounts_in, make_history

@@ -9,7 +9,7 @@ import pytest
 
 from cli.main import main
 from cli.report.audit_view import read_audit
-from client.guard.guard import open_guard
+from client.guard import open_guard
 from common.audit.records import find_records
 from common.audit.verify import verify_path
 from common.errors import BadInputError

@@ -19,6 +19,7 @@ from common.data.catalogue import (
 from common.data.events import EVENT_TYPES, EventLog, concatenate, load_events, pseudonym
 from common.data.features import GAP_EDGES_S, FeatureSpec, feature_spec, item_mask
 from common.data.sequences import ConsumerSequences, build_sequences, holdout_mask
+from common.data.split import Split
 from common.errors import BadInputError, ConfigError
 
 KEY = b"scope key"
@@ -148,11 +149,10 @@ def test_encoding_one_consumer_does_not_depend_on_the_others() -> None:
 
 def test_the_hold_out_depends_on_the_key_and_the_id_only() -> None:
     few, many = make_log([4] * 50, seed=1), make_log([9] * 200, seed=2)
-    _, held_few = sequences(few).split_holdout(KEY, 0.3)
-    _, held_many = sequences(many).split_holdout(KEY, 0.3)
+    held_few, held_many = (Split(KEY, 0.3).of(sequences(log)).holdout for log in (few, many))
     shared = set(sequences(few).consumers.tolist())
     assert set(held_few.consumers.tolist()) == set(held_many.consumers.tolist()) & shared
-    _, other_key = sequences(few).split_holdout(b"another key", 0.3)
+    other_key = Split(b"another key", 0.3).of(sequences(few)).holdout
     assert set(other_key.consumers.tolist()) != set(held_few.consumers.tolist())
 
 
@@ -165,9 +165,10 @@ def test_where_a_consumer_falls_does_not_depend_on_who_else_is_there() -> None:
 
 def test_train_and_hold_out_are_disjoint_and_complete() -> None:
     rows = sequences(make_log([2] * 300))
-    train, held = rows.split_holdout(KEY, 0.2)
-    assert sorted([*train.consumers, *held.consumers]) == sorted(rows.consumers)
-    assert not set(train.consumers) & set(held.consumers)
+    sides = Split(KEY, 0.2).of(rows)
+    assert sorted([*sides.train.consumers, *sides.holdout.consumers]) == sorted(rows.consumers)
+    assert not set(sides.train.consumers) & set(sides.holdout.consumers)
+    assert len(sides.validation) == 0
 
 
 def test_the_hold_out_is_about_the_fraction_asked_for() -> None:

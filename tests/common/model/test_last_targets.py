@@ -15,7 +15,7 @@ from common.model.heads import ItemHead
 from common.model.metrics import consumer_metrics, mean_over_steps
 from common.model.network import ModelShape, build_model
 from common.run import ModelSettings, RunConfig, build_config
-from common.tasks.metric_sums import metric_names
+from common.tasks import metric_names
 from tests.common.model.tiny_market import sequences_of
 from tests.dpsgd_samples import batcher_of, model_of
 

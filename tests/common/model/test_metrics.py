@@ -10,14 +10,14 @@ from sklearn.metrics import roc_auc_score
 
 import common.model.heads as heads
 import common.model.metrics as metrics
-from client.training.evaluation import evaluate, metric_sums
+from client.training.evaluation import MetricNoise, evaluate, metric_sums
 from common.errors import ConfigError
 from common.model.batch import Batcher
 from common.model.metrics import consumer_metrics, expected_ranks
 from common.model.parameters import FlatParameters
 from common.model.targets import purchase_intent
 from common.privacy.mechanism import HOLDOUT_SIDE
-from common.tasks.metric_sums import histogram_auc, metric_names, metric_sensitivity, summarise
+from common.tasks import histogram_auc, metric_names, metric_sensitivity, summarise
 from common.trust.randomness import PrivateStream, SeededStream
 from tests.common.model.tiny_market import SIZES, random_sequences, sequences_of, small_model
 from tests.intent_samples import asked_rows
@@ -105,7 +105,10 @@ def test_the_sensitivity_counts_a_histogram_once():
 
 def test_released_sums_carry_noise_of_the_stated_size_on_every_coordinate_and_an_event():
     batcher, model = Batcher(random_sequences(10)), small_model()
-    drawn, exact = [evaluate(model, batcher, 3.0, PrivateStream()) for _ in range(80)], metric_sums(model, batcher)
+    drawn, exact = (
+        [evaluate(model, batcher, MetricNoise(3.0), PrivateStream()) for _ in range(80)],
+        metric_sums(model, batcher),
+    )
     noise = np.array([d.vector - exact for d in drawn])
     assert noise.std(axis=0) == pytest.approx(np.full(5, 3 * math.sqrt(5)), rel=0.3)
     (event,) = drawn[0].events
@@ -119,7 +122,7 @@ def test_released_sums_carry_noise_of_the_stated_size_on_every_coordinate_and_an
 
 def test_without_noise_the_release_is_exact_and_uncharged():
     model, batcher = small_model(), Batcher(random_sequences(10))
-    release = evaluate(model, batcher, 0.0, SeededStream(1))
+    release = evaluate(model, batcher, MetricNoise(0.0), SeededStream(1))
     assert np.array_equal(release.vector, metric_sums(model, batcher))
     assert release.events == ()
 

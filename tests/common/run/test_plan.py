@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
 from common.contribution import EVALUATE, METRICS, TRAIN, UPDATE
 from common.errors import ConfigError
-from common.privacy.mechanism import HOLDOUT_SIDE, TRAIN_SIDE
+from common.privacy.mechanism import HOLDOUT_SIDE, TRAIN_SIDE, VALIDATION_SIDE
 from common.run import RunPlan, build_config
-from common.tasks.local_steps import default_learning_rate
+from common.tasks import default_learning_rate
 
 
 def make_plan(populations: tuple[tuple[str, int], ...] = (("a", 1024), ("b", 256)), **settings: object) -> RunPlan:
@@ -48,9 +49,9 @@ def test_the_signal_is_made_of_public_numbers_and_grows_with_consumers_rate_and_
     assert make_plan(privacy__enabled="false").signal == float("inf")
 
 
-def test_training_pays_for_both_parts_and_evaluation_for_the_hold_out_only() -> None:
+def test_rounds_pay_for_those_who_train_and_choose_and_the_end_for_those_who_are_reported_on() -> None:
     plan = make_plan()
-    assert [e.sub_scope for e in plan.events(TRAIN)] == [TRAIN_SIDE, HOLDOUT_SIDE]
+    assert [e.sub_scope for e in plan.events(TRAIN)] == [TRAIN_SIDE, VALIDATION_SIDE]
     assert [e.sub_scope for e in plan.events(EVALUATE)] == [HOLDOUT_SIDE]
     assert plan.events(TRAIN)[0].steps == plan.config.training.local_steps
     assert make_plan(privacy__enabled="false").events(TRAIN) == ()
@@ -58,9 +59,21 @@ def test_training_pays_for_both_parts_and_evaluation_for_the_hold_out_only() -> 
 
 def test_the_whole_run_costs_every_round_and_the_closing_evaluation() -> None:
     plan = make_plan(training__rounds=7, training__local_steps=3)
-    train, holdout = plan.total_events()
-    assert (train.sub_scope, train.steps) == (TRAIN_SIDE, 21)
-    assert (holdout.sub_scope, holdout.steps) == (HOLDOUT_SIDE, 8)
+    sides = [(event.sub_scope, event.steps) for event in plan.total_events()]
+    assert sides == [(TRAIN_SIDE, 21), (VALIDATION_SIDE, 7), (HOLDOUT_SIDE, 1)]
+
+
+def test_without_a_validation_part_all_who_are_held_out_pay_for_every_round_and_the_end() -> None:
+    plan = make_plan(training__rounds=7, privacy__validation=0)
+    assert [(e.sub_scope, e.steps) for e in plan.total_events()] == [(TRAIN_SIDE, 70), (HOLDOUT_SIDE, 8)]
+
+
+def test_a_plan_from_before_there_was_a_validation_part_means_what_it_meant() -> None:
+    plan = make_plan(training__rounds=7)
+    settings = json.loads(plan.settings)
+    del settings["privacy"]["validation"], settings["privacy"]["closing_noise"]
+    old = dataclasses.replace(plan, settings=json.dumps(settings))
+    assert [(e.sub_scope, e.steps) for e in old.total_events()] == [(TRAIN_SIDE, 70), (HOLDOUT_SIDE, 8)]
 
 
 @given(st.integers(1, 100), st.integers(1, 2**40))

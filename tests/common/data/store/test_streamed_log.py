@@ -14,7 +14,7 @@ import pytest
 import common.data.reading.encoding as encoding
 import common.data.reading.tables as tables
 import common.data.store.intake as intake
-from common.data import build_sequences, feature_spec, holdout_mask, joined, load_events
+from common.data import Split, build_sequences, feature_spec, holdout_mask, joined, load_events, parts_of
 from common.data.formats import Mapping
 from common.data.reading import Lines, choose_mapping
 from common.data.store.logs import FileLog, Tally
@@ -109,34 +109,34 @@ def test_a_log_without_a_usable_line_has_no_line(text: str, tmp_path: Path) -> N
 def test_rows_on_disk_are_the_rows_in_memory_and_split_alike(tmp_path: Path) -> None:
     path, spec = dirty_csv(tmp_path), feature_spec(None, item_buckets=16, category_buckets=4)
     whole = build_sequences(load_events(path, secret=SECRET)[0], spec, max_events=7)
-    train, held = whole.split_holdout(SECRET, 0.3)
+    split = Split(SECRET, 0.3, 0.5)
+    sides = split.of(whole)
     pieces, _ = streamed(path, tmp_path)
     mask = np.arange(17) > 0
     encoded = (build_sequences(piece, spec, max_events=7) for piece in pieces)
-    write_rows(tmp_path / "rows", encoded, mask, lambda piece: piece.split_holdout(SECRET, 0.3))
+    write_rows(tmp_path / "rows", map(split.of, encoded), mask)
     stored = open_rows(tmp_path / "rows")
-    for mine, theirs in ((stored.train, train), (stored.holdout, held)):
+    for mine, theirs in zip(parts_of(stored.sides), parts_of(sides), strict=True):
         for name in ("consumers", "offsets", "integers", "numeric", "timestamps"):
             assert getattr(mine, name).dtype == getattr(theirs, name).dtype
             assert np.array_equal(getattr(mine, name), getattr(theirs, name)), name
     assert stored.mask.tolist() == mask.tolist()
-    assert holdout_mask(stored.holdout.consumers, SECRET, 0.3).all() and len(stored.holdout)
+    assert all(len(part) for part in parts_of(stored.sides))
+    assert holdout_mask(stored.sides.holdout.consumers, SECRET, 0.3).all()
+    assert holdout_mask(stored.sides.validation.consumers, SECRET, 0.15).all()
     assert os.stat(tmp_path / "rows").st_mode & 0o777 == 0o600
 
 
 def test_rows_of_nobody_can_be_kept(tmp_path: Path) -> None:
-    write_rows(tmp_path / "rows", [], np.zeros(3, dtype=np.bool_), lambda piece: (piece, piece))
-    stored = open_rows(tmp_path / "rows")
-    assert len(stored.train) == len(stored.holdout) == 0
+    write_rows(tmp_path / "rows", [], np.zeros(3, dtype=np.bool_))
+    assert [len(part) for part in parts_of(open_rows(tmp_path / "rows").sides)] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "header", "npz", "longer"])
 def test_a_damaged_file_of_rows_is_refused(damage: str, tmp_path: Path) -> None:
     path, spec = tmp_path / "rows", feature_spec(None, item_buckets=16)
     pieces, _ = streamed(dirty_csv(tmp_path), tmp_path)
-    write_rows(
-        path, (build_sequences(p, spec) for p in pieces), np.ones(17, bool), lambda p: p.split_holdout(SECRET, 0.2)
-    )
+    write_rows(path, (Split(SECRET, 0.2, 0.5).of(build_sequences(p, spec)) for p in pieces), np.ones(17, bool))
     data = path.read_bytes()
     spoilt = {"cut": data[: len(data) // 2], "empty": b"", "header": data[:16] + b"{}" + data[18:], "npz": b"PK" + data,
               "longer": data.replace(b'"mask": ["|b1", [17]', b'"mask": ["|b1", [97]')}[damage]  # fmt: skip
@@ -165,7 +165,7 @@ def test_lines_that_were_read_again_later_do_not_count(tmp_path: Path) -> None:
     frame = pl.DataFrame({"consumer": ["a"] * 4, "timestamp": ["2024-01-01"] * 4, "event": ["login"] * 4,
                           "item": list("wxyz"), "mark": [1, 2, 3, 4]})  # fmt: skip
     mapping = Mapping(name="f", columns={n: n for n in ("consumer", "timestamp", "event", "item")})
-    taken = intake.take_in([Lines(frame, 0)], mapping, SECRET, tmp_path)
+    taken = intake.take_in([("", Lines(frame, 0))], mapping, SECRET, tmp_path)
     assert taken.marks == (1, 4)
     older = replace(taken, parts=tuple(replace(part, until=3) for part in taken.parts))
     assert [p.frame["item"].to_list() for p in older.pieces()] == [["w", "x"]]

@@ -1,0 +1,57 @@
+"""Where a scope stands: what is spent, what is left, and in which runs its site has paused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from client.guard.failures import paused_in, unfinished_in
+from client.guard.policy import SitePolicy
+from common.privacy import Reading, Replay, ScopeAccountant, epsilon_of, round_up
+
+
+@dataclass(frozen=True)
+class GuardStatus:
+    """Where a scope stands. ``epsilon`` counts open reservations; ``left`` is limit minus epsilon, at least 0.
+
+    ``paused``: runs in which this site takes no further part after failures of its own. ``unfinished``: (run, how many
+    of its answers were given back because their process was ended).
+    """
+
+    site: str
+    scope: str
+    epsilon: float
+    limit: float
+    left: float
+    delta: float
+    reading: Reading
+    entries: int
+    committed: int
+    open: int
+    void: int
+    forfeit: int = 0
+    paused: tuple[str, ...] = ()
+    unfinished: tuple[tuple[str, int], ...] = ()
+
+
+def status_of(state: Replay, site: str, policy: SitePolicy) -> GuardStatus:
+    """The status of an opened ledger under a site's policy."""
+    header = state.header
+    assert header is not None
+    states, order = [r.state for r in state.reservations.values()], state.adaptive_order
+    epsilon = round_up(epsilon_of(state.spent, header.delta, order))
+    return GuardStatus(
+        site=site,
+        scope=header.scope,
+        epsilon=epsilon,
+        limit=policy.epsilon_max,
+        left=max(0.0, policy.epsilon_max - epsilon),
+        delta=header.delta,
+        reading=ScopeAccountant(state.spent, order).reading(header.delta),
+        entries=len(state.hashes),
+        committed=states.count("committed"),
+        open=states.count("open"),
+        void=states.count("void"),
+        forfeit=states.count("forfeit"),
+        paused=tuple(run for run in state.runs if paused_in(state, run, policy.failures_max)),
+        unfinished=tuple((run, ended) for run in state.runs if (ended := unfinished_in(state, run))),
+    )
