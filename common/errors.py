@@ -20,6 +20,8 @@ class FedcartError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")  # where nobody prints the hint, as in a notebook, Python does
 
 
 class BadInputError(FedcartError):
@@ -33,6 +35,12 @@ class ConfigError(BadInputError):
     """A setting is unknown, impossible, or contradicts another (exit 2)."""
 
     code = "bad-config"
+
+
+class MechanismError(ConfigError, ValueError):
+    """A mechanism whose loss nobody can account for (exit 2). A ValueError too: parsers of foreign text expect one."""
+
+    code = "bad-mechanism"
 
 
 class RefusedError(FedcartError):

@@ -3,8 +3,6 @@
 from common.run.as_written import strange_lines
 from common.run.config import (
     AggregationSettings,
-    DataSettings,
-    ModelSettings,
     PerformanceSettings,
     RunConfig,
     ScheduleSettings,
@@ -20,6 +18,7 @@ from common.run.hold import (
     run_is_submitted,
     stop_is_asked,
 )
+from common.run.inputs import DataSettings, ModelSettings
 from common.run.loading import build_config, load_config, read_toml
 from common.run.manifest import (
     LEFT_OUT,
@@ -56,7 +55,7 @@ from common.run.paths import (
     round_file,
     round_files,
 )
-from common.run.plain_files import no_files
+from common.run.plain_files import no_files, require_free
 from common.run.plan import (
     COUNTERSIGNED,
     DELIVERY,
@@ -85,6 +84,7 @@ from common.run.records import (
     SiteRound,
     Summary,
     checked_status,
+    interrupted,
     never_attested,
     sums_in,
     unattested,
@@ -156,6 +156,7 @@ __all__ = [
     "hold_run",
     "hold_submission",
     "holder",
+    "interrupted",
     "is_sealed_name",
     "load_config",
     "model_bytes",
@@ -163,6 +164,7 @@ __all__ = [
     "never_attested",
     "no_files",
     "read_toml",
+    "require_free",
     "result_of",
     "round_file",
     "round_files",
