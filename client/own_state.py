@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 MARK_FILE = "own.json"
 STATEMENT = b"fedcart/own-state/1\0"
 MOST_NAMED = 5
-# A ledger is checked line by line against this site's keys wherever it is opened: it may come alone, into a new kit.
-_LEDGERS = re.compile(r"(moved-)?ledger(\.lost-\d+)?\.jsonl|(moved-)?ledger\.head\.json", re.ASCII)
+# A ledger is checked line by line against this site's keys wherever it is opened: it may come alone, into a new kit. And a
+# log is read by people only.
+_HARMLESS = re.compile(
+    r"(moved-)?ledger(\.lost-\d+)?\.jsonl|(moved-)?ledger\.head\.json|log(\.\d+)?\.txt", re.ASCII
+)
 
 
 def require_own_state(kit: SiteKit, identity: Identity) -> None:
@@ -45,7 +48,7 @@ def require_own_state(kit: SiteKit, identity: Identity) -> None:
         raise BadInputError(
             f"state/ was not begun by this site, and holds {named}{more}",
             hint="a kit is delivered without it: move the folder out, and ask the coordinator why it was there; a state "
-            "of your own belongs to the identity.key it was begun with (after new keys: fedcart site recover)",
+            "of your own belongs to the identity.key it was begun with (after new keys: site recover --old-keys)",
         )
     begin_state(kit, identity)
 
@@ -91,9 +94,9 @@ def _first_line_is_by(path: Path, key: bytes) -> bool:
 
 
 def _content(kit: SiteKit) -> Iterator[str]:
-    """Files of the folder, relative to the kit, but ledgers, and what is emptied at every start."""
+    """Files of the folder, relative to the kit, but ledgers, logs, and what is emptied at every start."""
     for path in kit.state.rglob("*") if kit.state.is_dir() else ():
         swept = any(folder in path.parents for folder in (kit.flower_home, kit.work))
-        ledger = path.parent == kit.state and _LEDGERS.fullmatch(path.name)
-        if not (swept or ledger) and (path.is_symlink() or not path.is_dir()):
+        harmless = path.parent == kit.state and not path.is_symlink() and _HARMLESS.fullmatch(path.name)
+        if not (swept or harmless) and (path.is_symlink() or not path.is_dir()):
             yield str(path.relative_to(kit.path))
