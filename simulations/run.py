@@ -35,6 +35,7 @@ from common.run import (
     RunFolder,
     RunPlan,
     Summary,
+    interrupted,
     require_free,
     seal_run,
 )
@@ -235,5 +236,5 @@ def _marked_interrupted(folder: RunFolder) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        folder.write_summary(Summary(INTERRUPTED))
+        folder.write_summary(interrupted(folder.metrics()))
         raise

@@ -6,18 +6,20 @@ The sum itself is nobody's but the server's: that the model is made of it, and o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from common.contribution import TRAIN
 from common.item_coordinates import ItemCoordinates
-from common.limits import COORDINATE, ROW, UpdateLimits, count_limits
-from common.run import IMPLAUSIBLE, RoundRecord, RunFolder, RunPlan
+from common.limits import COORDINATE, LENGTH, ROW, UpdateLimits, count_limits
+from common.run import IMPLAUSIBLE, MASKS_FILE, RoundRecord, RunFolder, RunPlan
 
-_ROUNDED = 1 + 1e-6  # another processor adds up in another order
+_ROUNDED = 1e-6  # another processor adds up in another order
 
 
 def judgement_problems(run: RunFolder, plan: RunPlan, records: Sequence[RoundRecord]) -> Iterator[tuple[int, str]]:
     """(line number, what does not hold) of what the sums were judged by. Raises: BadInputError for masks that are damaged."""
-    rows = _rows_of(run, plan)
+    without = MASKS_FILE in run.left_out() and not (run.path / MASKS_FILE).is_file()
+    rows = None if without else _rows_of(run, plan)
     limits: dict[frozenset[str], UpdateLimits] = {}
     for number, record in enumerate(records, start=1):
         survivors = frozenset(site for site, did in record.sites.items() if did.status == "ok")
@@ -25,9 +27,15 @@ def judgement_problems(run: RunFolder, plan: RunPlan, records: Sequence[RoundRec
             if record.plausible or record.shortened:
                 yield number, "was judged, and says that there was no sum"
             continue
-        if record.kind == TRAIN and survivors not in limits:
+        if record.kind == TRAIN and without:  # what limits an update depends on who stocks what
+            record = replace(record, plausible=_of_counts(record), shortened={})
+        elif record.kind == TRAIN and survivors not in limits:
             limits[survivors] = UpdateLimits.of(plan, sorted(survivors), rows)
         yield from ((number, what) for what in _of_record(plan, record, limits.get(survivors)))
+
+
+def _of_counts(record: RoundRecord) -> dict[str, tuple[float, float]]:
+    return {name: figure for name, figure in record.plausible.items() if name not in (LENGTH, COORDINATE, ROW)}
 
 
 def _rows_of(run: RunFolder, plan: RunPlan) -> ItemCoordinates | None:
@@ -50,7 +58,7 @@ def _of_record(plan: RunPlan, record: RoundRecord, update: UpdateLimits | None) 
     if possible.keys() != record.plausible.keys():
         yield "was not judged by what the plan says: other figures"
     for name in sorted(possible.keys() & record.plausible.keys()):
-        if record.plausible[name][1] > possible[name] * _ROUNDED:
+        if record.plausible[name][1] > possible[name] + abs(possible[name]) * _ROUNDED:
             yield f"was judged by a laxer limit than the plan's: {name}, {record.plausible[name][1]:.4g} for {possible[name]:.4g}"
     beyond = sorted(name for name, (seen, limit) in record.plausible.items() if not seen <= limit)
     if beyond and not record.aborted:
@@ -65,7 +73,7 @@ def _of_shortened(record: RoundRecord, usual: Mapping[str, float]) -> Iterator[s
         yield "says that an update was shortened, and there is none"
         return
     for name, what in sorted(record.shortened.items()):
-        if name not in usual or what.became > usual[name] * _ROUNDED:
+        if name not in usual or what.became > usual[name] * (1 + _ROUNDED):
             yield f"shortened by another limit than the plan's: {name}, to {what.became:.4g}"
         elif not what.seen > what.became or what.number < 1:
             yield f"says that {name} was shortened {what}"
@@ -75,5 +83,5 @@ def _of_shortened(record: RoundRecord, usual: Mapping[str, float]) -> Iterator[s
             COORDINATE,
             ROW,
         }  # a shorter row may have made the whole short enough
-        if name in usual and seen > usual[name] * _ROUNDED and not (record.aborted or told):
+        if name in usual and seen > usual[name] * (1 + _ROUNDED) and not (record.aborted or told):
             yield f"shows {name} {seen:.4g}, beyond {usual[name]:.4g}, and does not say that it was shortened"

@@ -122,7 +122,7 @@ def test_a_tiny_model_whose_consumers_all_move_one_bias_is_not_refused(tmp_path:
 
 UNUSUAL: dict[str, tuple[Push, str]] = {
     "a push of one item": ({UPDATE: (slice(8, 16), 0.35)}, ROW),
-    "a push of one coordinate of no item": ({UPDATE: (slice(400, 401), 1.3)}, COORDINATE),
+    "a push of one coordinate of no item": ({UPDATE: (slice(400, 401), 1.1)}, COORDINATE),
 }
 
 
@@ -301,3 +301,12 @@ def test_a_record_in_which_nothing_was_shortened_is_signed_as_before_that_was_do
     told = replace(record, shortened={ROW: Shortened(2.0, 1.0, 3)})
     assert RoundRecord.from_json(told.to_json()) == told
     assert len({record.digest, told.digest}) == 2
+
+
+def test_a_site_is_judged_by_the_size_of_its_own_model() -> None:
+    """Which has the rows of its mask, and row 0, the unknown item's, in any case."""
+    item = np.array([-1, 0, 0, 1, 1, 2, 2], dtype=np.int32)
+    masks = {"a": np.array([False, True, False]), "b": np.array([True, True, True])}
+    rows = ItemCoordinates(item, masks)
+    assert (rows.coordinates_of("a"), rows.coordinates_of("b")) == (5, 7)
+    assert ItemCoordinates(item).coordinates_of("a") == 7

@@ -96,7 +96,7 @@ def test_without_noise_or_without_a_fit_nothing_is_promised():
     plain = plan_of("privacy.enabled=false", noise=0.0)
     assert plain.task.forecast(plain) == ["no noise: quality is bounded by the data only"]
     intent = plan_of("task=purchase-intent")
-    assert intent.task.forecast(intent)[0].startswith("no forecast: none is fitted for intent_auc")
+    assert intent.task.forecast(intent)[0].startswith("no forecast: there is no fit for intent_auc")
 
 
 def test_the_forecast_is_public_it_follows_from_the_plan_alone():
