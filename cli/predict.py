@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -11,6 +11,13 @@ import cli.options as options
 import cli.show as show
 
 app = typer.Typer(add_completion=False)
+INTENT_WORDS = ("intent", "purchase-intent")
+Task = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", help="next (behaviour), intent (of purchase), or another head that the model has"
+    ),
+]
 _SHOWN_CONSUMERS, _SHOWN_CHOICES = 10, 5
 
 
@@ -20,7 +27,7 @@ _SHOWN_CONSUMERS, _SHOWN_CHOICES = 10, 5
 def predict(
     model: options.Model,
     events: options.Events,
-    task: Annotated[Literal["next", "intent"], typer.Option(help="next behaviour, or purchase intent")] = "next",
+    task: Task = "next",
     top: Annotated[int, typer.Option(metavar="K", help="choices per consumer", min=1, max=1000)] = 20,
     what: Annotated[
         str, typer.Option(metavar="LIST", help="next: of item, category, event; left out: all the model has")
@@ -48,23 +55,45 @@ def predict(
     Outputs carry pseudonyms, the same on every call, unless --with-ids (such files get mode 0600).
     """
     options.check_out(out, force)
+    kinds = _kinds(task, what)
     shared, log = options.open_both(
         model, events, options.ReadOptions(format, catalogue, site, state, with_ids, shared_only)
     )
     from client.scoring import tables
 
-    if task == "intent":
+    if task in INTENT_WORDS:
         columns, facts = tables.intent_table(shared, log, threshold=threshold, consumer=consumer)
     else:
-        kinds = tuple(word.strip() for word in what.split(",") if word.strip())
         asked = tables.NextQuestion(kinds, top, exclude_known=exclude_known, consumer=consumer)
         columns, facts = tables.next_table(shared, log, asked)
     if not options.delivered(columns, facts, options.Target(out, json, "predictions"), private=with_ids):
-        _print(task, columns, facts, out)
+        _print(columns, facts, out)
 
 
-def _print(task: str, columns: dict[str, list[Any]], facts: dict[str, Any], out: Path | None) -> None:
-    if task == "intent":
+def _kinds(task: str, what: str) -> tuple[str, ...]:
+    """What is to be predicted; none: all that the model has. Raises: BadInputError for a word nobody knows."""
+    from common.errors import BadInputError, ConfigError
+    from common.extensions import require_head
+    from common.tasks import TASKS
+
+    kinds = tuple(word.strip() for word in what.split(",") if word.strip())
+    if task == "next":
+        return kinds
+    if kinds:
+        raise BadInputError(f"--what {what} belongs to --task next", hint="leave one of them out")
+    if task not in (*INTENT_WORDS, *TASKS):
+        try:
+            require_head(task)
+        except ConfigError as error:
+            raise BadInputError(
+                f"nothing is known here that predicts {task!r}",
+                hint=f"--task next, intent, or a head that the model has; {error.hint}",
+            ) from None
+    return (task,)
+
+
+def _print(columns: dict[str, list[Any]], facts: dict[str, Any], out: Path | None) -> None:
+    if facts["task"] == "intent":
         _print_intent(columns, facts)
     elif out is None:
         _print_next(columns)

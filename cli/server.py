@@ -50,7 +50,7 @@ def run(
     from cli.attend import Manner, submit_and_follow
     from common.deployment import open_coordinator_kit
     from server.affordable import require_payers, shares
-    from server.planning import deployed_settings, needed_sites, plan_of_run, prepare_run
+    from server.planning import deployed_settings, needed_sites, plan_of_run, prepare_run, remark_on_stock
     from server.run_setup import remark_on
     from server.runtime.control import must_be_up
 
@@ -60,6 +60,8 @@ def run(
     poor = require_payers(
         shares(opened, plan_of_run(opened, config, base=settings.resolve().parent)), needed_sites(config)
     )
+    if said := remark_on_stock(opened, config, base=settings.resolve().parent):
+        show.note(said)
     if config.schedule.periods:
         show.note("this is a run beside the schedule of these settings: fedcart server schedule runs that")
     for site in poor:

@@ -35,6 +35,12 @@ class ConfigError(BadInputError):
     code = "bad-config"
 
 
+class MechanismError(ConfigError, ValueError):
+    """A mechanism whose loss nobody can account for (exit 2). A ValueError too: parsers of foreign text expect one."""
+
+    code = "bad-mechanism"
+
+
 class RefusedError(FedcartError):
     """A rule of the site says no (exit 3)."""
 

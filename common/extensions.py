@@ -19,6 +19,8 @@ from common.tasks import STEP_HEADS, TASKS
 
 ENCODERS_GROUP, HEADS_GROUP = "fedcart.encoders", "fedcart.heads"
 OWN_ENCODERS = ("lstm", "gru")
+FEATURES = ("event", "item", "category", "price", "gap", "hour", "weekday", "month")
+"""Integer features of an event, in the order in which they are encoded."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 BuildEncoder = Callable[[int, int, int], Any]
@@ -52,6 +54,8 @@ def register_head(name: str, feature: str) -> str:
 
     Its metric is ``NAME_accuracy``, with hyphens as underscores. Raises: ConfigError.
     """
+    if feature not in FEATURES:
+        raise ConfigError(f"no feature named {feature!r} is in an event", hint=f"one of: {', '.join(FEATURES)}")
     own = {*STEP_HEADS, *(head for task in TASKS.values() for head in task.heads)}
     _check_name(name, taken=[known for known in own if known not in _heads])
     if _heads.setdefault(name, feature) != feature:
@@ -105,8 +109,8 @@ def _installed(group: str, name: str) -> list[importlib.metadata.EntryPoint]:
     return list(importlib.metadata.entry_points(group=group, name=name))
 
 
-def _check_name(name: str, taken: Any) -> None:
-    if not _NAME.fullmatch(name):
+def _check_name(name: Any, taken: Any) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigError(
             f"{name!r} is not a name for an extension", hint="small letters, digits and hyphens only"
         )
@@ -115,6 +119,11 @@ def _check_name(name: str, taken: Any) -> None:
 
 
 def _place_of(build: Any) -> str:
+    if not callable(build):
+        raise ConfigError(
+            f"{build!r:.60} builds nothing",
+            hint="give a class, or a function of (dim, hidden, layers), not its name",
+        )
     place = f"{getattr(build, '__module__', '')}:{getattr(build, '__qualname__', '')}"
     if place.startswith("__main__:") or "<" in place:
         raise ConfigError(
@@ -123,7 +132,7 @@ def _place_of(build: Any) -> str:
         )
     try:
         same = _load(place) is build
-    except (ImportError, AttributeError):
+    except (ImportError, AttributeError, ValueError):
         same = False
     if not same:
         raise ConfigError(f"{place} is not what was registered", hint="register a function or class of a module")

@@ -37,8 +37,7 @@ __version__ = common.VERSION
 
 _PLACES = {
     "common.audit.verdict": ("Finding", "LedgerReport", "VerifyReport"),
-    "common.audit.verify": ("verify_path",),
-    "common.run": ("RunConfig", "RunPlan", "build_config", "load_config"),
+    "common.run": ("RunConfig", "RunPlan"),
     "common.data.cleaning": ("CleaningReport",),
     "common.data.events": ("EventLog",),
     "common.errors": (
@@ -46,6 +45,7 @@ _PLACES = {
         "BudgetExhaustedError",
         "ConfigError",
         "FedcartError",
+        "MechanismError",
         "PolicyRefusedError",
         "RefusedError",
         "RollbackError",
@@ -65,9 +65,10 @@ _PLACES = {
     "fedcart.model": ("BehaviourModel", "SalesForecaster", "open_model"),
     "fedcart.picture": ("Picture",),
     "fedcart.run": ("Run", "Sweep", "open_run"),
+    "fedcart.settings": ("build_config", "load_config"),
     "fedcart.simulation": ("resume", "simulate"),
     "fedcart.strategies": ("register_strategy",),
-    "fedcart.verification": ("verify",),
+    "fedcart.verification": ("verify", "verify_path"),
     "server.state": ("ServerState",),
     "simulations.jobs": ("scenario_names",),
 }
@@ -84,6 +85,7 @@ __all__ = [
     "FedcartError",
     "Finding",
     "LedgerReport",
+    "MechanismError",
     "Observer",
     "Picture",
     "PolicyRefusedError",

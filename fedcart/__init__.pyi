@@ -3,7 +3,6 @@ from common.audit.verdict import (
     LedgerReport as LedgerReport,
     VerifyReport as VerifyReport,
 )
-from common.audit.verify import verify_path as verify_path
 from common.data.cleaning import CleaningReport as CleaningReport
 from common.data.events import EventLog as EventLog
 from common.errors import (
@@ -11,6 +10,7 @@ from common.errors import (
     BudgetExhaustedError as BudgetExhaustedError,
     ConfigError as ConfigError,
     FedcartError as FedcartError,
+    MechanismError as MechanismError,
     PolicyRefusedError as PolicyRefusedError,
     RefusedError as RefusedError,
     RollbackError as RollbackError,
@@ -26,8 +26,6 @@ from common.privacy.mechanism import PrivacyEvent as PrivacyEvent
 from common.run import (
     RunConfig as RunConfig,
     RunPlan as RunPlan,
-    build_config as build_config,
-    load_config as load_config,
 )
 from common.run.observer import Observer as Observer
 from common.run.records import (
@@ -46,9 +44,10 @@ from fedcart.model import (
 )
 from fedcart.picture import Picture as Picture
 from fedcart.run import Run as Run, Sweep as Sweep, open_run as open_run
+from fedcart.settings import build_config as build_config, load_config as load_config
 from fedcart.simulation import resume as resume, simulate as simulate
 from fedcart.strategies import register_strategy as register_strategy
-from fedcart.verification import verify as verify
+from fedcart.verification import verify as verify, verify_path as verify_path
 from server.state import ServerState as ServerState
 from simulations.jobs import scenario_names as scenario_names
 

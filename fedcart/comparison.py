@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -101,13 +102,16 @@ class Comparison:
         return f"<table><tr><th></th><th></th>{head}</tr>{body}</table>"
 
 
-def compare(*runs: Place) -> Comparison:
-    """Compare runs by their folders. Raises: BadInputError for fewer than two, or what is not a run.
+def compare(*runs: Place | Sequence[Place]) -> Comparison:
+    """Compare runs by their folders, one by one or in a list. Raises: BadInputError for fewer than two, or what is not a run.
 
     Example:
         >>> compare("runs/first", "runs/second").table  # doctest: +SKIP
     """
-    opened = [RunFolder.open(path_of(run)) for run in runs]
+    named = [
+        one for run in runs for one in (run if isinstance(run, Sequence) and not isinstance(run, str) else (run,))
+    ]
+    opened = [RunFolder.open(path_of(run)) for run in named]
     if len(opened) < 2:
         raise BadInputError(f"{len(opened)} run is nothing to compare", hint="name two runs or more")
     settings = [flat(run.settings_as_written()) for run in opened]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import BadInputError
+from fedcart.places import path_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -25,13 +26,17 @@ def register_dataset(name: str, load: Callable[[], Any]) -> None:
     """Give events a name that ``simulate`` and the models take in place of a path.
 
     ``load`` is called when the name is used and returns a path or a data frame.
-    Raises: BadInputError for a name that could be mistaken for a path.
+    Raises: BadInputError for a name that could be mistaken for a path, or a ``load`` that cannot be called.
 
     Example:
         >>> register_dataset("tiny-shop", lambda: "shop.csv")
     """
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", name):
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", name):
         raise BadInputError(f"{name!r} is not a name for a dataset", hint="letters, digits and hyphens only")
+    if not callable(load):
+        raise BadInputError(
+            f"{type(load).__name__} is not called for events", hint="give a function: lambda: events"
+        )
     _datasets[name] = load
 
 
@@ -72,7 +77,7 @@ def file_of(events: Any) -> Iterator[Path]:
             yield path
         return
     if isinstance(events, str | os.PathLike):
-        yield Path(events)
+        yield path_of(events)
         return
     frame = as_frame(events)
     with tempfile.TemporaryDirectory(prefix="fedcart-") as folder:  # readable by its owner only

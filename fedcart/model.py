@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.errors import BadInputError, ConfigError
 from fedcart.events import local_log
-from fedcart.places import Place, path_of
+from fedcart.places import Place, optional_path, path_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -50,7 +50,7 @@ class BehaviourModel:
 
         from client.scoring.tables import NextQuestion, next_table
 
-        kinds = (what,) if isinstance(what, str) else tuple(what)
+        kinds = tuple(what) if isinstance(what, list | tuple | set) else (str(what),)
         asked = NextQuestion(kinds if kinds != ("",) else (), top, exclude_known=exclude_known)
         return pl.DataFrame(next_table(self.shared, local_log(events, format, with_ids=with_ids), asked)[0])
 
@@ -155,7 +155,7 @@ class SalesForecaster:
 
 
 def open_model(
-    model: Place, *, catalogue: str | Path | None = None, site: str = ""
+    model: Place, *, catalogue: Place | None = None, site: str | int = ""
 ) -> BehaviourModel | SalesForecaster:
     """Open the model of a run, a run folder, a model's file, or the one that a site's kit works with.
 
@@ -170,17 +170,17 @@ def open_model(
     from client.scoring.forecast import open_sales_model
     from client.scoring.place import model_place
 
-    place = model_place(path_of(model), site=site)
-    path, site = place.folder, place.site
+    place = model_place(path_of(model), site=str(site))
+    path, name = place.folder, place.site
     folder = path if path.is_dir() else path.parent
     if not folder.is_dir():
         raise BadInputError(f"no such model: {path}", hint="name a run folder, or its model.safetensors")
     if _forecasts(folder):
         return SalesForecaster(open_sales_model(path))
     own = personal_folder(place.home, folder) / PERSONAL_FILE
-    names = None if catalogue is None else Path(catalogue)
+    names = optional_path(catalogue)
     return BehaviourModel(
-        scoring.open_model(path, catalogue=names, site=site, personal=own if own.is_file() else None)
+        scoring.open_model(path, catalogue=names, site=name, personal=own if own.is_file() else None)
     )
 
 

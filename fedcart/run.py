@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from common.errors import BadInputError
 from common.run import INTERRUPTED, RoundRecord, RunFolder, Summary
-from fedcart.places import flat
+from fedcart.places import Place, flat, path_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -167,13 +166,13 @@ class Sweep(Sequence[Run]):
         return self.compare()._repr_html_()
 
 
-def open_run(path: str | os.PathLike[str]) -> Run:
+def open_run(path: Place) -> Run:
     """Open a run folder, finished or under way. Raises: BadInputError if it is not one.
 
     Example:
         >>> open_run("runs/latest").epsilon  # doctest: +SKIP
     """
-    return Run(RunFolder.open(Path(path)).path)
+    return Run(RunFolder.open(path_of(path)).path)
 
 
 def _line(record: RoundRecord) -> dict[str, Any]:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeGuard, overload
 from common.atomic import link_atomic
 from common.errors import ConfigError
 from fedcart.events import file_of
+from fedcart.places import Place, path_of
 from fedcart.run import Run, Sweep, open_run
+from fedcart.settings import as_settings
 from fedcart.watching import Lines
 
 if TYPE_CHECKING:
@@ -74,32 +76,35 @@ def simulate(  # type: ignore[misc]  # the overloads only say when a list gives 
     Example:
         >>> run = simulate(epsilon=[8, 3, 1], rounds=4)  # doctest: +SKIP
     """
-    _check_words(trust)
+    _check_words(trust, progress)
+    chosen_by_key = as_settings({} if settings is None else settings)
     single: dict[str, Any] = {"recipe": recipe, "split_by": split_by, "aggregation": aggregation}
     single |= {"baselines": baselines, "workers": workers, "catalogue": catalogue and str(catalogue)}
     swept = {"epsilon": epsilon, "rounds": rounds, "sites": sites, "seed": seed}
     lists = {name: _listed(name, value) for name, value in swept.items() if _is_list(value)}
-    single |= {name: _plain(value) for name, value in swept.items() if name not in lists}
+    single |= {name: _plain(name, value) for name, value in swept.items() if name not in lists}
     fixed = {name: value for name, value in single.items() if value is not None}
     combinations = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
     named = None if scenario is None else str(scenario)
     place = _sweep_folder() if lists and out is None else out
     with _Given(events, format) as given:
         jobs = [
-            _job(named, given | fixed | chosen, settings or {}, _place(place, chosen)) for chosen in combinations
-        ]  # all settings are checked before the first run starts
+            _job(named, given | fixed | chosen, chosen_by_key, _place(place, chosen)) for chosen in combinations
+        ]
+        _require_free(jobs)  # all is checked before the first run starts
         runs = [_run(job, progress) for job in jobs]
     return Sweep(runs) if lists else runs[0]
 
 
-def resume(path: str | os.PathLike[str], *, progress: bool | Observer = True) -> Run:
+def resume(path: Place, *, progress: bool | Observer = True) -> Run:
     """Go on with an interrupted simulation; one that has ended is shown again.
 
     Raises: BadInputError if it is not a run folder; WorkFailedError if it cannot be finished.
     """
     from simulations.jobs import resumed_job
 
-    return _run(resumed_job(Path(path), {}), progress)
+    _check_words(None, progress)
+    return _run(resumed_job(path_of(path), {}), progress)
 
 
 def _is_list(value: Any) -> TypeGuard[Iterable[Any]]:
@@ -109,19 +114,39 @@ def _is_list(value: Any) -> TypeGuard[Iterable[Any]]:
 
 def _listed(name: str, values: Iterable[Any]) -> list[Any]:
     """The values of a sweep as Python's own numbers. Raises: ConfigError if there is none."""
-    plain = [_plain(value) for value in values]
+    plain = [_plain(name, value) for value in values]
     if not plain:
         raise ConfigError(f"{name} is an empty list, so there is nothing to run", hint="give at least one value")
+    twice = [value for n, value in enumerate(plain) if value in plain[:n]]
+    if twice:
+        raise ConfigError(f"{name} is {twice[0]} twice", hint="sweep over seeds to repeat a run")
     return plain
 
 
-def _plain(value: Any) -> Any:
-    """A number of numpy as Python's own."""
-    return value.item() if hasattr(value, "item") else value
+def _plain(name: str, value: Any) -> Any:
+    """A number of numpy as Python's own. Raises: ConfigError for a yes or no, which counts as 1 or 0 elsewhere."""
+    plain = value.item() if hasattr(value, "item") else value
+    if isinstance(plain, bool):
+        raise ConfigError(f"{name} is {plain}, not a number", hint=f"for example {name}=3")
+    return plain
 
 
-def _check_words(trust: str | None) -> None:
-    """What later versions may offer is refused by name, not taken silently."""
+def _require_free(jobs: Sequence[Job]) -> None:
+    """Return if no folder of these runs is taken. Raises: BadInputError, before the first of them costs an hour."""
+    from common.run import require_free
+
+    for job in jobs:
+        require_free(job.out)
+
+
+def _check_words(trust: str | None, progress: Any) -> None:
+    """What later versions may offer is refused by name, not taken silently. Raises: ConfigError."""
+    from common.run import Observer
+
+    if not isinstance(progress, bool | Observer):
+        raise ConfigError(
+            f"progress is {progress!r:.60}", hint="True, False, or an object of a class made from fedcart.Observer"
+        )
     if trust not in (None, "local"):
         raise ConfigError(
             f"trust={trust!r} is not part of this version", hint="trust='local': each site's own noise"
@@ -132,6 +157,10 @@ class _Given:
     """The events as settings, their temporary file for as long as the runs last."""
 
     def __init__(self, events: Any, format_name: str) -> None:
+        if format_name and events is None:
+            raise ConfigError(
+                f"format={format_name!r} is of events, and none are given", hint="give events, or leave it out"
+            )
         self._file = None if events is None else file_of(events)
         self._format = format_name
 
@@ -179,7 +208,6 @@ def _run(job: Job, progress: bool | Observer) -> Run:
     from common.run import Observer
     from simulations.run import simulate as run_simulation
 
-    job.out.parent.mkdir(parents=True, exist_ok=True)
     watcher = progress if isinstance(progress, Observer) else Lines(job) if progress else Observer()
     try:
         run_simulation(job.config, job.out, watcher, resume=job.resume)

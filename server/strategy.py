@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import ConfigError
+from common.errors import ConfigError, WorkFailedError
 from common.run import StrategySettings
 from server.state import ServerState
 
@@ -29,10 +29,14 @@ _custom: dict[str, CustomStrategy] = {}
 def register(name: str, strategy: CustomStrategy) -> None:
     """Make ``strategy.name = "custom:NAME"`` mean ``strategy(state, mean_update) -> state`` in this process.
 
-    Raises: ConfigError for a name that is no word.
+    Raises: ConfigError for a name that is no word, or a strategy that cannot be called.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]*", name):
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]*", name):
         raise ConfigError(f"{name!r} is not a name for a strategy", hint="letters, digits and hyphens only")
+    if not callable(strategy):
+        raise ConfigError(
+            f"{strategy!r:.60} is no strategy", hint="give a function of (state, update) that returns the state"
+        )
     _custom[name] = strategy
 
 
@@ -67,15 +71,27 @@ def apply(state: ServerState, mean_update: Vector, settings: StrategySettings, p
 
 
 def _apply_custom(name: str, state: ServerState, update: Vector) -> ServerState:
-    """The state that a registered strategy gives. Raises: ConfigError if that is no usable one."""
-    moved = _custom[name](state, update)
+    """The state that a registered strategy gives. Raises: ConfigError if that is no usable one, WorkFailedError."""
+    try:
+        moved = _custom[name](state, update)
+    except Exception as error:  # whatever somebody else's code raises
+        raise WorkFailedError(
+            f"strategy {name!r} failed: {type(error).__name__}: {error}",
+            hint="the run can be resumed once it is mended",
+        ) from error
     shape = getattr(getattr(moved, "parameters", None), "shape", None)
     if shape != state.parameters.shape:
         raise ConfigError(
             f"strategy {name!r} gave parameters of shape {shape}, they are {state.parameters.shape}",
             hint="return dataclasses.replace(state, parameters=...)",
         )
-    return replace(moved, parameters=moved.parameters.astype(np.float32))
+    parameters = moved.parameters.astype(np.float32)
+    if not np.isfinite(parameters).all():
+        raise ConfigError(
+            f"strategy {name!r} gave parameters that are no numbers",
+            hint="mend it, and resume the run from its checkpoint",
+        )
+    return replace(moved, parameters=parameters)
 
 
 def _fedavg(update: Vector, moments: dict[str, Vector], _: StrategySettings) -> tuple[Vector, dict[str, Vector]]:

@@ -24,11 +24,11 @@ from common.plain_text import shown
 from common.run import DataSettings, RunConfig, RunFolder, RunPlan, SiteFacts
 from common.tasks import task_named
 from common.trust import Identity, Roster
-from simulations.carried import begin_ledger, carried_from
+from simulations.carried import LOG_DIGEST, begin_ledger, carried_from
 from simulations.tasks.half import oracle_of
 
 if TYPE_CHECKING:
-    from common.data import Catalogue, ConsumerSequences, FeatureSpec
+    from common.data import Catalogue, CleaningReport, ConsumerSequences, EventLog, FeatureSpec
     from simulations.partition import Partition
 
 COORDINATOR_NAME = "coordinator"
@@ -74,6 +74,7 @@ def _with(data: DataSettings, events: str) -> DataSettings:
 
 def _dealt(config: RunConfig) -> DealtData:
     from common.data import feature_spec
+    from common.data.sharing import require_shared_items, with_hashed_items
     from simulations.pseudonyms import with_random_pseudonyms
 
     log, known, data = _events(config)
@@ -90,17 +91,15 @@ def _dealt(config: RunConfig) -> DealtData:
     catalogue = _renamed(_catalogue(config, known, parts), called)
     spec = feature_spec(catalogue, item_buckets=config.features.item_buckets)
     masks = _masks(config, spec, catalogue, parts)
-    hashed = fitting.with_hashed_items(config, masks) if task_named(config.task).looks_up_items else None
+    hashed = with_hashed_items(config, masks) if task_named(config.task).looks_up_items else None
     if hashed is not None:
         config, catalogue = hashed[0], None
         spec = feature_spec(None, item_buckets=config.features.item_buckets)
         masks = _masks(config, spec, None, parts)
     if task_named(config.task).looks_up_items:
-        from common.data.sharing import require_shared_items
-
         require_shared_items(masks, config.aggregation.min_stockists)
     rows = oracle_of(config.task).encoded(config, parts, spec, catalogue)
-    fitted = [*itemless, *said, *(hashed[1] if hashed else ()), *map(_called, called.items())]
+    fitted = [*itemless, *said, *(hashed[1:] if hashed else ()), *map(_called, called.items())]
     told = {"fitted": fitted, "notes": [*fitted, *parts.notes]}
     return DealtData(config, parts, catalogue, spec, masks, data | told, rows)
 
@@ -114,16 +113,13 @@ def _masks(
 
 
 def _events(config: RunConfig) -> tuple[Any, Catalogue | None, dict[str, Any]]:
-    from common.data import load_events, said_of
-
     settings = config.data
     if settings.events:
         column = "" if settings.split_by in ("consumers", "items", "site") else settings.split_by
         secret = hashlib.sha256(f"fedcart/simulation/{config.seed}".encode()).digest()
-        log, report = load_events(
-            settings.events, settings.format, secret=secret, site_column=column, said=said_of(settings.map)
-        )
-        return log, None, {"source": Path(settings.events).name, "events": len(log), "cleaning": report.to_json()}
+        log, report = _read(settings, column, secret)
+        told = {"source": Path(settings.events).name, "events": len(log), LOG_DIGEST: _digest(log)}
+        return log, None, told | {"cleaning": report.to_json()}
     if settings.synthetic == "rows":
         from simulations.plain_rows import RowsSpec, generate_rows
 
@@ -145,6 +141,21 @@ def _events(config: RunConfig) -> tuple[Any, Catalogue | None, dict[str, Any]]:
         market.catalogue,
         {"source": "synthetic marketplace", "events": len(market.log), **asdict(spec)},
     )
+
+
+def _digest(log: EventLog) -> str:
+    """Of all events, so that a later run knows whether it deals the same ones; never leaves this machine's run folder."""
+    return hashlib.sha256(log.frame.hash_rows().to_numpy().tobytes()).hexdigest()
+
+
+def _read(settings: DataSettings, site_column: str, secret: bytes) -> tuple[EventLog, CleaningReport]:
+    """The log of a file, its lines on disk until they are in order: what is in memory is the log once, not thrice."""
+    from common.data import joined, said_of
+    from common.data.store.logs import OpenedLog, Tally
+
+    tally = Tally()
+    opened = OpenedLog.of(settings.events, settings.format, site_column=site_column, said=said_of(settings.map))
+    return joined(opened.pieces(secret, tally)), opened.report(tally)
 
 
 def _catalogue(config: RunConfig, known: Catalogue | None, dealt: Partition) -> Catalogue | None:
@@ -245,7 +256,7 @@ def make_federation(
     roster = Roster.signed_by(coordinator, [(name, one.public_key) for name, one in identities.items()])
     folder.write_roster(roster)
     kits, facts = {}, []
-    carried = carried_from(config, plan)
+    carried = carried_from(config, plan, str(world.data.get(LOG_DIGEST, "")))
     for part in world.partition.sites:
         name, mask = kit_name(part.name), world.masks[part.name]
         owed = carried.get(name)

@@ -35,6 +35,7 @@ from common.run import (
     RunFolder,
     RunPlan,
     Summary,
+    require_free,
     seal_run,
 )
 from server.app import make_app
@@ -42,6 +43,7 @@ from server.result import result_of_run, summarise_run
 from server.rounds import Outcome
 from server.run_setup import make_plan, noise_of, remark_on
 from server.state import ServerState, latest_checkpoint, save_checkpoint
+from simulations.carried import spent_before
 from simulations.engines import run_apps
 from simulations.prepare import constant_features, deal_data, declared, make_federation
 from simulations.reference_runs import reference_runs
@@ -83,7 +85,7 @@ def simulate(config: RunConfig, out: Path, observer: Observer | None = None, *, 
 
 
 def _prepare(config: RunConfig, out: Path, pool: WorkerPool, observer: Observer) -> _Simulation:
-    RunFolder.require_free(out)
+    require_free(out)
     observer.progress(0, "events", 0, 3)
     world = deal_data(config)
     config = world.config.without(constant_features(world))
@@ -182,12 +184,7 @@ def _finish(run: _Simulation, outcome: Outcome, seconds: float) -> Summary:
     baselines: dict[str, dict[str, float]] = {}
     remarks: list[str] = []
     if outcome.status != FAILED:
-        made = result_of_run(folder, plan, outcome)
-        _job(run.pool, oracle.write_model, str(folder.path), plan.to_json(), made.last.tobytes(), made.facts)
-        if made.best is not None:
-            told = str(folder.best_model), plan.to_json(), made.best.tobytes(), made.best_facts
-            _job(run.pool, oracle.write_model, *told, str(folder.path))
-            remarks.append(made.remark)
+        remarks += _write_models(run, outcome)
         if plan.evaluates:
             baselines = _job(run.pool, oracle.trivial_baselines, kits, plan.to_json())
     if run.config.baselines and baselines:
@@ -213,6 +210,19 @@ def _finish(run: _Simulation, outcome: Outcome, seconds: float) -> Summary:
         seal_run(folder, summary, oracle.coordinator_of(folder.path))
     run.observer.finished(summary)
     return summary
+
+
+def _write_models(run: _Simulation, outcome: Outcome) -> list[str]:
+    """Write the last model, and the best one where it is another; return what is to be said of that."""
+    folder, plan = run.folder, run.plan
+    made, before = result_of_run(folder, plan, outcome), spent_before(folder, plan)
+    last = str(folder.path), plan.to_json(), made.last.tobytes(), made.facts | before
+    _job(run.pool, oracle.write_model, *last)
+    if made.best is None:
+        return []
+    best = str(folder.best_model), plan.to_json(), made.best.tobytes(), made.best_facts | before
+    _job(run.pool, oracle.write_model, *best, str(folder.path))
+    return [made.remark]
 
 
 def _job(pool: WorkerPool, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +18,14 @@ from client.scoring.binary import precision_recall
 from client.scoring.consumers import LocalLog
 from client.scoring.model import SharedModel
 from common.data import EventLog
-from common.errors import BadInputError
+from common.errors import BadInputError, ConfigError
 
 LONG_PAST = 50  # past events from which on a takeover should be found
 ALL = "all kinds"
 FEWEST_ODD = 1e-6
+
+
+KINDS = ("fixed", "adaptive", "cross-validated")
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,16 @@ class Thresholding:
     at: float = 1.0
     rate: float = 0.01
     days: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ConfigError(f"no threshold is called {self.kind!r}", hint=f"one of: {', '.join(KINDS)}")
+        for name, least, most in (("at", 0.0, math.inf), ("rate", 0.0, 1.0), ("days", 0.0, math.inf)):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not least <= value <= most:
+                raise ConfigError(
+                    f"a threshold with {name} = {value!r}", hint=f"a number from {least:g} to {most:g}"
+                )
 
 
 @dataclass(frozen=True)

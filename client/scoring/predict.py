@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +14,19 @@ from client.personal.intent import logits, own_scores
 from client.scoring.binary import best_threshold, binary_metrics
 from client.scoring.consumers import chunks
 from client.scoring.model import SharedModel
-from common.data import ConsumerSequences
-from common.errors import BadInputError
-from common.model import INTENT, Batch, Batcher, ClassHead, ItemHead, RowTargets, asked_now, whole_rows
+from common.data import ConsumerSequences, value_name
+from common.model import (
+    INTENT,
+    STEP_HEADS,
+    Batch,
+    Batcher,
+    ClassHead,
+    ItemHead,
+    RowHead,
+    RowTargets,
+    asked_now,
+    whole_rows,
+)
 
 _CHUNK = 256
 WHAT = {"item": "next-item", "category": "next-category", "event": "next-event"}
@@ -26,7 +37,7 @@ class NextBehaviour:
     """The most probable next values of one feature for each consumer, best first.
 
     Shapes: ``consumers: uint64[N]``; ``choices: int64[N, K]`` the model's own ids, 0 where fewer than K are
-    possible; ``probabilities: float32[N, K]``.
+    possible; ``probabilities: float32[N, K]``. Classes of a row head are counted from 1 here.
     """
 
     what: str
@@ -40,36 +51,64 @@ def available(shared: SharedModel) -> tuple[str, ...]:
     return tuple(what for what, head in WHAT.items() if head in shared.heads)
 
 
+def answerable(shared: SharedModel) -> tuple[str, ...]:
+    """All that can be predicted in classes: what is ``available``, and heads of other tasks and programs by their names."""
+    others = (head for head in shared.heads if head not in (*WHAT.values(), INTENT))
+    return available(shared) + tuple(others)
+
+
 def predict_next(
     shared: SharedModel, sequences: ConsumerSequences, what: str, top: int, *, exclude_known: bool = False
 ) -> NextBehaviour:
-    """The ``top`` most probable next items, categories or event types of every consumer.
+    """The ``top`` most probable next items, categories or event types of every consumer, or classes of another head.
 
-    ``sequences`` come from ``shared.sequences``. With ``exclude_known`` items that a consumer has had are left
-    out and the rest is scaled to sum to 1. A consumer of whom nothing is known gets what is likely for anybody.
-    Raises: BadInputError if the model has no such head.
+    ``sequences`` come from ``shared.sequences``; ``what`` is one of ``answerable``. With ``exclude_known`` items that a
+    consumer has had are left out and the rest is scaled to sum to 1. A consumer of whom nothing is known gets what is
+    likely for anybody. Raises: BadInputError if the model has no such head.
     """
-    shared.need_head(WHAT[what])
-    head = shared.model.heads[WHAT[what]]
-    if not isinstance(head, ClassHead):
-        raise BadInputError(
-            f"{what} is not one of several classes", hint=f"one of: {', '.join(available(shared))}"
-        )
-    size = head.linear.out_features
-    count = min(top, size - 1)
+    name = WHAT.get(what, what)
+    shared.need_head(name)
+    head = shared.model.heads[name]
+    count = min(top, _classes(head))
     choices = np.zeros((len(sequences), count), dtype=np.int64)
     shares = np.zeros((len(sequences), count), dtype=np.float32)
     batcher = Batcher(sequences, (), whole_rows(sequences))
     with torch.no_grad():
         for rows in chunks(len(sequences), _CHUNK):
             batch = batcher.packed(rows)
-            scored = last_logits(shared, batch, WHAT[what])
+            scored = (
+                row_logits(shared, batch, name) if isinstance(head, RowHead) else last_logits(shared, batch, name)
+            )
             if exclude_known and isinstance(head, ItemHead):
                 scored[batch.consumer_of_row[batch.seen_rows], batch.seen_items] = float("-inf")
             share, chosen = torch.softmax(scored, dim=1).nan_to_num(0.0).topk(count)
             choices[batch.consumers.numpy()] = torch.where(share > 0, chosen, 0).numpy()
             shares[batch.consumers.numpy()] = share.numpy()
     return NextBehaviour(what, sequences.consumers, choices, shares)
+
+
+def _classes(head: Any) -> int:
+    """How many classes a head chooses from; the first row of its logits is none of them."""
+    if isinstance(head, RowHead):
+        return max(head.classes, 2)  # of yes and no, one logit
+    return int(head.linear.out_features) - 1
+
+
+def row_logits(shared: SharedModel, batch: Batch, name: str) -> Tensor:
+    """Logits of a row head for each consumer, asked behind the last event: ``[B, 1 + classes]``, column 0 is no class.
+
+    A head of one logit has the classes no and yes.
+    """
+    model = shared.model
+    width = model.settings.dim
+    hidden = model.hidden_states(batch) if batch.steps else torch.zeros(0, width)
+    pooled = model.pooled(hidden, batch) if batch.steps else torch.zeros(batch.size, width)
+    head = model.heads[name]
+    assert isinstance(head, RowHead)
+    values = head.values(pooled)
+    if head.classes == 1:
+        values = torch.stack([torch.zeros_like(values), values], dim=1)
+    return torch.cat([values.new_full((len(values), 1), float("-inf")), values], dim=1)
 
 
 def last_logits(shared: SharedModel, batch: Batch, name: str) -> Tensor:
@@ -185,9 +224,14 @@ def _cross_fitted(table: NDArray[np.float64], labels: NDArray[np.float64]) -> ND
 
 
 def class_name(shared: SharedModel, what: str, index: int) -> str:
-    """Name of a predicted item, category or event type."""
+    """Name of a predicted item, category or event type, or of a class of another head; empty for 0, which is none."""
     if what == "item":
         return shared.item_name(index)
     if what == "category":
         return shared.category_name(index)
-    return shared.spec.event_types[index - 1] if index else ""
+    if not index:
+        return ""
+    head = shared.model.heads[WHAT.get(what, what)]
+    if isinstance(head, RowHead):
+        return ("no", "yes")[index - 1] if head.classes == 1 else str(index - 1)
+    return value_name(shared.spec, "event" if what == "event" else STEP_HEADS[what], index)

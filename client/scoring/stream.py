@@ -36,7 +36,7 @@ from common.data import (
     one_time,
     pseudonym,
 )
-from common.errors import BadInputError
+from common.errors import BadInputError, ConfigError
 from common.model import RECENT, STEP_HEADS, Batch, Batcher, ClassHead, whole_rows
 
 MEAN_OF = 16  # events whose surprise is averaged
@@ -97,6 +97,8 @@ class StreamScorer:
 
     def __init__(self, shared: SharedModel, capacity: int = 100_000, key: bytes = b"stream") -> None:
         self._shared, self._capacity, self._key = shared, capacity, key
+        if not isinstance(capacity, int) or capacity < 1:
+            raise ConfigError(f"{capacity!r} consumers cannot be remembered", hint="1 or more")
         self._heads = tuple(name for name in shared.heads if name in STEP_HEADS)
         if not self._heads:
             raise BadInputError(
@@ -110,9 +112,9 @@ class StreamScorer:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def event(self, consumer: str, timestamp: str, kind: str, **known: Any) -> StreamEvent:
-        """Encode an event given in the words of the log. Raises: BadInputError for an unreadable one."""
-        return self._reader.read({**known, "timestamp": timestamp, "event": kind}, pseudonym(consumer, self._key))
+    def event(self, consumer: str | int, timestamp: str | float, kind: str, **known: Any) -> StreamEvent:
+        """Encode an event given in the words of the log, whose ids may be numbers. Raises: BadInputError."""
+        return self.parse({**known, "consumer": consumer, "timestamp": timestamp, "event": kind})
 
     def parse(self, line: Mapping[str, Any]) -> StreamEvent:
         """Encode one object of a stream. Raises: BadInputError naming the field that is wrong."""

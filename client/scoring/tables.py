@@ -12,7 +12,7 @@ import client.scoring.predict as scoring
 from client.scoring.consumers import LocalLog
 from client.scoring.model import SharedModel
 from common.data import ConsumerSequences
-from common.errors import BadInputError
+from common.errors import BadInputError, ConfigError
 from common.model import asked_now, row_targets
 from common.tasks import INTENT
 
@@ -21,12 +21,16 @@ Columns = dict[str, list[Any]]
 
 @dataclass(frozen=True)
 class NextQuestion:
-    """What is to be predicted next: ``kinds`` of item, category, event (none: all the model has), ``top`` of each."""
+    """What is to be predicted: ``kinds`` of item, category, event, other heads (none: all the model has), ``top`` of each."""
 
     kinds: tuple[str, ...] = ()
     top: int = 20
     exclude_known: bool = False
     consumer: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.top, int) or self.top < 1:
+            raise ConfigError(f"the top {self.top!r} of the choices cannot be shown", hint="1 or more")
 
 
 def next_table(shared: SharedModel, log: LocalLog, asked: NextQuestion) -> tuple[Columns, dict[str, Any]]:
@@ -78,8 +82,11 @@ def intent_table(
 
 
 def _kinds(shared: SharedModel, wanted: tuple[str, ...]) -> tuple[str, ...]:
-    possible = scoring.available(shared)
-    kinds = wanted or tuple(possible)
+    possible = scoring.answerable(shared)
+    meant: dict[str, tuple[str, ...]] = {head: (what,) for what, head in scoring.WHAT.items()}
+    if shared.plan.task.name not in possible:
+        meant[shared.plan.task.name] = possible
+    kinds = tuple(kind for word in wanted for kind in meant.get(word, (word,))) or possible
     for kind in kinds:
         if kind not in possible:
             raise BadInputError(

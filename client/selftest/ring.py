@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 import client.selftest.people as people
 import client.selftest.report as report
 import client.session as session
+import common.secagg.fixedpoint as fixedpoint
 from client.models import engine_of, measured_of
 from client.selftest.report import Check, Vector
 from client.site import Question
 from common.contribution import EVALUATE, METRICS, TRAIN, UPDATE, Query
 from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE, VALIDATION_SIDE
 from common.run import PerformanceSettings, model_digest
-from common.secagg import fixedpoint
 from common.secagg.messages import PlainParams, Session
 
 if TYPE_CHECKING:

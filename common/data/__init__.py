@@ -14,7 +14,7 @@ from common.data.events import (
     refuse_auto,
     schema,
 )
-from common.data.features import FeatureSpec, feature_spec, hashed_bucket
+from common.data.features import FeatureSpec, feature_spec, hashed_bucket, value_name
 from common.data.formats import MAX_PRICE, Mapping, load_mapping
 from common.data.recognising import said_of
 from common.data.rules import EARLIEST, LATEST
@@ -58,5 +58,6 @@ __all__ = [
     "refuse_auto",
     "said_of",
     "schema",
+    "value_name",
     "write_catalogue",
 ]

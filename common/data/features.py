@@ -6,6 +6,7 @@ come from a public catalogue or hashed buckets, price and time gap fall into fix
 
 from __future__ import annotations
 
+import calendar
 import hashlib
 import itertools
 import json
@@ -115,6 +116,32 @@ def feature_spec(catalogue: Catalogue | None, *, item_buckets: int = 0, category
         catalogue_digest=catalogue.digest().hex(),
         item_buckets=item_buckets,
         category_buckets=category_buckets,
+    )
+
+
+def value_name(spec: FeatureSpec, feature: str, index: int) -> str:
+    """What a value of an integer feature means, in words: event type, hour, weekday, month, bucket of price or gap.
+
+    ``index`` is at least 1; items and categories are named by a catalogue, not here.
+    """
+    if feature == "event":
+        return spec.event_types[index - 1]
+    if feature == "hour":
+        return f"{index - 1:02d}:00"
+    if feature == "weekday":
+        return calendar.day_name[index - 1]
+    if feature == "month":
+        return calendar.month_name[index]
+    edges = {"price": spec.price_edges, "gap": spec.gap_edges_s}.get(feature, ())
+    unit = " s" if feature == "gap" else ""
+    if not 1 <= index <= len(edges) + 1:
+        return str(index)
+    if index == 1:
+        return f"below {edges[0]:g}{unit}"
+    return (
+        f"{edges[-1]:g}{unit} and more"
+        if index > len(edges)
+        else f"{edges[index - 2]:g} to {edges[index - 1]:g}{unit}"
     )
 
 

@@ -33,9 +33,12 @@ def calibrate_noise(
     Raises: ConfigError if the target cannot be met.
     """
     if not (math.isfinite(target_epsilon) and target_epsilon > 0):
-        raise ConfigError(f"target epsilon must be positive, got {target_epsilon}")
+        raise ConfigError(f"target epsilon must be positive, got {target_epsilon}", hint="for example 8, 3 or 1")
     if not (0 < rate <= 1 and steps > 0):
-        raise ConfigError(f"need a sampling rate in (0, 1] and at least one step, got {rate} and {steps}")
+        raise ConfigError(
+            f"need a sampling rate in (0, 1] and at least one step, got {rate} and {steps}",
+            hint="for example 0.1 and rounds * local_steps",
+        )
     _check_extras(target_epsilon, delta, extra_events)
     extras = [e for e in extra_events if e.sub_scope == TRAIN_SIDE and e.steps]
 

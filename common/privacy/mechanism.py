@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Self
 
+from common.errors import MechanismError
+
 TRAIN_SIDE = "train"
 VALIDATION_SIDE = "validation"
 HOLDOUT_SIDE = "holdout"
@@ -28,6 +30,7 @@ MIN_NOISE, MAX_NOISE = 1e-6, 1e9  # outside, the accountants divide by zero or o
 MIN_RATE = 1e-9
 MAX_STEPS = 10**12
 MECHANISM, UNIT, RELATION = "poisson-subsampled-gaussian", "consumer", "add-or-remove-one"
+_HINT = "for example PrivacyEvent(noise_multiplier=1.0, sampling_rate=0.1, steps=100)"
 
 
 @dataclass(frozen=True)
@@ -51,17 +54,24 @@ class PrivacyEvent:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.noise_multiplier) and MIN_NOISE <= self.noise_multiplier <= MAX_NOISE):
-            raise ValueError(
-                f"noise multiplier must be positive, {MIN_NOISE:g} to {MAX_NOISE:g}, got {self.noise_multiplier}"
+            raise MechanismError(
+                f"noise multiplier must be positive, {MIN_NOISE:g} to {MAX_NOISE:g}, got {self.noise_multiplier}",
+                hint=_HINT,
             )
         if not MIN_RATE <= self.sampling_rate <= 1:
-            raise ValueError(f"sampling rate must be in (0, 1], from {MIN_RATE:g}, got {self.sampling_rate}")
+            raise MechanismError(
+                f"sampling rate must be in (0, 1], from {MIN_RATE:g}, got {self.sampling_rate}", hint=_HINT
+            )
         if not isinstance(self.steps, int) or not 0 <= self.steps <= MAX_STEPS:
-            raise ValueError(f"steps must not be negative, nor over {MAX_STEPS:g}: got {str(self.steps)[:20]}")
+            raise MechanismError(
+                f"steps must not be negative, nor over {MAX_STEPS:g}: got {str(self.steps)[:20]}", hint=_HINT
+            )
         if self.sub_scope not in SUB_SCOPES:
-            raise ValueError(f"sub-scope must be one of {SUB_SCOPES}, got {self.sub_scope!r}")
+            raise MechanismError(f"sub-scope must be one of {SUB_SCOPES}, got {self.sub_scope!r}", hint=_HINT)
         if (self.mechanism, self.unit, self.relation) != (MECHANISM, UNIT, RELATION):
-            raise ValueError(f"only a {MECHANISM} per {UNIT} ({RELATION}) can be accounted for, got {self}")
+            raise MechanismError(
+                f"only a {MECHANISM} per {UNIT} ({RELATION}) can be accounted for, got {self}", hint=_HINT
+            )
 
 
 @dataclass(frozen=True)

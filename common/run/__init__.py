@@ -56,7 +56,7 @@ from common.run.paths import (
     round_file,
     round_files,
 )
-from common.run.plain_files import no_files
+from common.run.plain_files import no_files, require_free
 from common.run.plan import (
     COUNTERSIGNED,
     DELIVERY,
@@ -80,6 +80,7 @@ from common.run.records import (
     FaultRecord,
     RoundRecord,
     RunFacts,
+    Shortened,
     SiteFacts,
     SiteRound,
     Summary,
@@ -141,6 +142,7 @@ __all__ = [
     "RunFolder",
     "RunPlan",
     "ScheduleSettings",
+    "Shortened",
     "SiteFacts",
     "SiteRound",
     "StrategySettings",
@@ -161,6 +163,7 @@ __all__ = [
     "never_attested",
     "no_files",
     "read_toml",
+    "require_free",
     "result_of",
     "round_file",
     "round_files",

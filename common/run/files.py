@@ -51,7 +51,7 @@ from common.run.paths import (
     RunPaths,
     round_file,
 )
-from common.run.plain_files import no_files
+from common.run.plain_files import no_files, require_free
 from common.run.plan import RunPlan
 from common.run.records import RUNNING, RoundRecord, RunFacts, Summary
 from common.strict_json import one_line, read, readable
@@ -81,15 +81,9 @@ class RunFolder(RunPaths):
         return (path / SETTINGS_FILE).is_file()
 
     @staticmethod
-    def require_free(path: Path) -> None:
-        """Return if a run folder could be made there. Raises: BadInputError if something is there already."""
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise BadInputError(f"output folder {path} is not empty", hint="choose a new --out, or --resume it")
-
-    @staticmethod
     def create(path: Path) -> RunFolder:
         """Make a new, empty run folder. Raises: BadInputError if it exists with content or cannot be written."""
-        RunFolder.require_free(path)
+        require_free(path)
         folder = RunFolder(path)
         try:
             for part in (folder.checkpoints, folder.ledgers, folder.evidence, folder.proofs, folder.oracle):

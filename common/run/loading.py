@@ -55,7 +55,8 @@ def _copy(tree: Mapping[str, Any]) -> dict[str, Any]:
     return {k: _copy(v) if isinstance(v, Mapping) else v for k, v in tree.items()}
 
 
-def _apply_override(tree: dict[str, Any], override: str) -> None:
+def _apply_override(tree: dict[str, Any], override: Any) -> None:
+    override = str(override)
     path, sign, text = override.partition("=")
     keys = path.strip().split(".")
     if not sign or not all(keys):

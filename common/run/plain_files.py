@@ -6,10 +6,12 @@ which shows another file's content.
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from common.errors import BadInputError
 from common.run.paths import BEST, CHECKPOINTS, EVIDENCE, LEDGERS, PROOFS
 
 FOLDERS = (CHECKPOINTS, EVIDENCE, PROOFS, LEDGERS, BEST)
@@ -34,3 +36,12 @@ def _no_files_in(folder: Path, inner: set[str]) -> Iterator[tuple[str, str]]:
         if kind == stat.S_IFREG or (is_folder and (path.name in inner or not path.suffix)):
             continue
         yield path.name, _KINDS.get(kind, "a device")
+
+
+def require_free(path: Path) -> None:
+    """Return if a run folder could be made there. Raises: BadInputError if something is there already, or nothing can be."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise BadInputError(f"output folder {path} is not empty", hint="choose a new --out, or --resume it")
+    there = next(above for above in (path, *path.absolute().parents) if above.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise BadInputError(f"cannot write to {path}: {there} is no folder of yours", hint="choose another --out")

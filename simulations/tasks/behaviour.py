@@ -115,10 +115,13 @@ def assumptions(_config: RunConfig) -> list[str]:
     return []
 
 
+_SAME = 5e-4  # what nobody sees at three digits is no difference
+
+
 def remarks(record: RoundRecord, others: dict[str, dict[str, float]]) -> list[str]:
     """A note where a trivial baseline is better than the model."""
     model = record.oracle.get(_NEXT_ITEM, math.nan)
-    better = {n: m[_NEXT_ITEM] for n, m in others.items() if m.get(_NEXT_ITEM, -1.0) > model}
+    better = {n: m[_NEXT_ITEM] for n, m in others.items() if m.get(_NEXT_ITEM, -1.0) > model + _SAME}
     if not better:
         return []
     best = max(better, key=better.__getitem__)

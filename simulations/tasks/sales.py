@@ -132,7 +132,7 @@ def assumptions(config: RunConfig) -> list[str]:
 def remarks(record: RoundRecord, others: dict[str, dict[str, float]]) -> list[str]:
     """A note where a trivial forecast is better than the model."""
     model = record.oracle.get("wape", math.nan)
-    better = {n: m["wape"] for n, m in others.items() if m.get("wape", math.inf) < model}
+    better = {n: m["wape"] for n, m in others.items() if m.get("wape", math.inf) < model - 5e-4}
     trivial = {n: wape for n, wape in better.items() if n in ("mean-of-four", "seasonal-naive")}
     if not trivial:
         return []

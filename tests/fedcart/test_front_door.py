@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
@@ -14,11 +15,15 @@ import polars as pl
 import pytest
 
 import fedcart
-from common.errors import BadInputError, ConfigError
+from client.anomalies.detection import Thresholding
+from common.data.features import INTEGER_NAMES
+from common.errors import BadInputError, ConfigError, WorkFailedError
+from common.extensions import FEATURES
 from common.house import require_own_packages
 from common.run import StrategySettings
 from common.run.files import RunFolder
 from fedcart.events import as_frame, file_of
+from fedcart.places import path_of
 from server.state import ServerState
 from server.strategy import apply
 from simulations.run import simulate
@@ -69,6 +74,15 @@ def test_what_this_version_cannot_do_is_refused_not_ignored(words):
         ({"sites": ()}, "sites is an empty list"),
         ({"out": 3.5}, "out is a float"),
         ({"out": b"first"}, "out is a bytes"),
+        ({"epsilon": True}, "epsilon is True"),
+        ({"rounds": [2, 3, 2]}, "rounds is 2 twice"),
+        ({"settings": "model.hidden=3"}, "settings is a str"),
+        ({"settings": {3: 4}}, "3 is not the key"),
+        ({"settings": {"training": {4: 5}}}, "4 is not the key"),
+        ({"progress": "loud"}, "progress is 'loud'"),
+        ({"format": "fedcart"}, "format='fedcart' is of events"),
+        ({"split_by": "planet"}, "no column 'planet'"),
+        ({"out": __file__ + "/x"}, "cannot write to"),
     ],
 )
 def test_bad_input_is_named_before_anything_runs(options, match, tmp_path, monkeypatch):
@@ -76,6 +90,81 @@ def test_bad_input_is_named_before_anything_runs(options, match, tmp_path, monke
     with pytest.raises(BadInputError, match=match):
         fedcart.simulate(**options)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: fedcart.verify(None),
+        lambda: fedcart.verify("a\0b"),
+        lambda: fedcart.open_run(None),
+        lambda: fedcart.open_run({}),
+        lambda: fedcart.open_model(None),
+        lambda: fedcart.open_model(b"x"),
+        lambda: fedcart.resume(None),
+        lambda: fedcart.compare("a", None),
+        lambda: fedcart.verify_path(None),
+        lambda: fedcart.load_config(b"x"),
+        lambda: fedcart.load_config("nowhere.toml"),
+        lambda: fedcart.build_config("x"),
+        lambda: fedcart.build_config({}, [3]),
+        lambda: fedcart.load_events(None),
+        lambda: fedcart.register_dataset(3, lambda: None),
+        lambda: fedcart.register_dataset("frame", {"consumer": []}),
+        lambda: fedcart.register_strategy(3, lambda s, _: s),
+        lambda: fedcart.register_strategy("name", None),
+        lambda: fedcart.register_encoder("name", "module:attribute"),
+        lambda: fedcart.register_encoder(3, dict),
+        lambda: fedcart.register_head("name", "weather"),
+        lambda: fedcart.register_head(None, "price"),
+        lambda: fedcart.calibrate_noise(-1, 1e-5, 0.1, 100),
+        lambda: fedcart.PrivacyEvent(1.0, 2.0, 3),
+    ],
+)
+def test_what_is_no_argument_is_an_error_of_ours_with_a_hint(call):
+    with pytest.raises(fedcart.FedcartError) as error:
+        call()
+    assert error.value.hint
+
+
+@pytest.mark.parametrize("place", [7, np.int64(7)])
+def test_a_number_is_the_name_of_a_folder(place):
+    assert path_of(place) == Path("7")
+    with pytest.raises(BadInputError):
+        path_of(True)
+
+
+@pytest.mark.parametrize(
+    "words", [{"kind": "weather"}, {"at": -1.0}, {"at": "x"}, {"at": math.nan}, {"rate": 2.0}, {"days": -3.0}]
+)
+def test_an_impossible_threshold_is_refused(words):
+    with pytest.raises(ConfigError, match="threshold"):
+        Thresholding(**words)
+
+
+def test_a_head_can_be_of_every_feature_of_an_event():
+    assert set(FEATURES) == set(INTEGER_NAMES)
+
+
+def test_a_sweep_whose_last_folder_is_taken_runs_nothing(tmp_path):
+    (tmp_path / "epsilon-1").mkdir()
+    (tmp_path / "epsilon-1" / "mine.txt").write_text("")
+    with pytest.raises(BadInputError, match="not empty"):
+        fedcart.simulate(epsilon=[8, 1], out=tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["epsilon-1"]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "error", "words"),
+    [
+        (lambda s, _: replace(s, parameters=s.parameters * np.nan), ConfigError, "no numbers"),
+        (lambda s, _: 1 / 0, WorkFailedError, "ZeroDivisionError"),
+    ],
+)
+def test_a_strategy_that_breaks_is_named_before_a_site_is_asked_again(strategy, error, words):
+    word = fedcart.register_strategy("test-broken", strategy)
+    with pytest.raises(error, match=words):
+        apply(state(), np.ones(3, dtype=np.float32), StrategySettings(name=word), 1)
 
 
 def test_frames_of_either_library_and_columns_are_read():

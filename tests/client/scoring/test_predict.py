@@ -9,16 +9,19 @@ import polars as pl
 import pytest
 import torch
 
+import common.extensions as extensions
 from cli import main as front
 from client.scoring.binary import best_threshold, binary_metrics
 from client.scoring.consumers import load_local, local_key
 from client.scoring.model import open_model
-from client.scoring.predict import available, check_intent, intent_scores, predict_next
+from client.scoring.predict import available, check_intent, intent_scores, predict_next, row_logits
 from common.data.catalogue import catalogue_from_events, write_catalogue
 from common.data.events import EventLog
 from common.errors import BadInputError
 from common.model.batch import Batcher
+from common.model.heads import RowHead
 from common.model.targets import INTENT, row_targets, whole_rows
+from common.tasks import STEP_HEADS
 from tests.guard_samples import sign_model_again
 from tests.scoring_samples import config_of, market, original_name, write_events, write_model_folder
 
@@ -237,3 +240,48 @@ def test_an_empty_log_is_refused(folder, tmp_path, capsys):
     empty.write_text("consumer,timestamp,event,item,category,price,quantity\n")
     assert front.main(["predict", str(folder), str(empty)]) == 2
     assert "no lines" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("feature", "first"), [("weekday", "Monday"), ("hour", "00:00"), ("price", "below 0.25")])
+def test_a_head_that_a_program_brought_is_predicted_in_words(
+    tmp_path, monkeypatch, events, capsys, feature, first
+):
+    monkeypatch.setattr(extensions, "_heads", {})
+    monkeypatch.setitem(STEP_HEADS, f"next-{feature}", feature)
+    heads = {"next-item": 1.0, f"next-{feature}": 0.5}
+    write_model_folder(
+        tmp_path, config_of(task="next-behaviour", model={"dim": 8, "heads": heads}), market().catalogue
+    )
+    asked = ["predict", str(tmp_path), str(events), "--task", f"next-{feature}", "--top", "99", "--json"]
+    assert front.main(asked) == 0
+    shown = json.loads(capsys.readouterr().out)
+    who = shown["predictions"][0]["consumer"]
+    mine = {p["choice"]: p["probability"] for p in shown["predictions"] if p["consumer"] == who}
+    assert shown["what"] == [f"next-{feature}"]
+    assert first in mine
+    assert sum(mine.values()) == pytest.approx(1, abs=1e-4)
+
+
+def test_a_row_head_is_asked_behind_the_last_event_of_each_row(shared):
+    head = RowHead(shared.model.settings.dim, classes=3)
+    yes = RowHead(shared.model.settings.dim)
+    sequences = shared.sequences(market().log)
+    batch = Batcher(sequences, (), whole_rows(sequences)).packed(np.array([3, 9]))
+    with torch.no_grad():
+        pooled = shared.model.pooled(shared.model.hidden_states(batch), batch)
+        for asked, width in ((head, 4), (yes, 3)):
+            asker = replace(shared, model=shared.model)
+            asker.model.heads["asked"] = asked
+            logits = row_logits(asker, batch, "asked")
+            assert logits.shape == (2, width)
+            assert torch.isneginf(logits[:, 0]).all()
+            expected = asked.values(pooled)
+            torch.testing.assert_close(logits[:, 1:] if width == 4 else logits[:, 2], expected)
+            del asker.model.heads["asked"]
+
+
+def test_a_task_that_nobody_knows_is_refused_before_the_log_is_read(folder, capsys):
+    assert front.main(["predict", str(folder), "nowhere.csv", "--task", "weather"]) == 2
+    assert "predicts 'weather'" in capsys.readouterr().err
+    assert front.main(["predict", str(folder), "nowhere.csv", "--task", "intent", "--what", "item"]) == 2
+    assert "belongs to --task next" in capsys.readouterr().err

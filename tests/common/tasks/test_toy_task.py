@@ -83,6 +83,16 @@ def test_a_private_federation_trains_it_and_the_audit_verifies(program, tmp_path
     run(program, code, "audit", "verify", "run", cwd=tmp_path)
     report = (tmp_path / "run" / "report.html").read_text()
     assert "Basket size accuracy" in report
+    run(program, code, "data", "synth", "shop.csv", "--events", "2000", "--items", "60", cwd=tmp_path)
+    answered = json.loads(
+        run(program, code, "predict", "run", "shop.csv", "--task", "basket-size", "--json", cwd=tmp_path)
+    )
+    shares = {}
+    for line in answered["predictions"]:
+        shares.setdefault(line["consumer"], {})[line["choice"]] = line["probability"]
+    assert len(shares) == answered["consumers"] > 10
+    assert all(set(share) == set("01234") and abs(sum(share.values()) - 1) < 1e-5 for share in shares.values())
+    assert len({share["0"] for share in shares.values()}) > 10, "everybody is answered alike"
 
 
 @pytest.mark.full
