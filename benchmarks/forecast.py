@@ -185,10 +185,11 @@ def _alone(folder: RunFolder, *, smoke: bool) -> Iterator[Cell]:
     name = max(plan.populations, key=lambda pair: pair[1])[0]
     site = load_site(folder.path / "sites" / name, simulated=True)
     known = site.prepared(plan)
-    train = known.sides.train
-    sizes = sorted({min(size, len(train)) for size in ((200,) if smoke else SIZES)})
+    sides = known.sides
+    sizes = sorted({min(size, len(sides.train)) for size in ((200,) if smoke else SIZES)})
     for size in sizes:
-        own = OwnConsumers.of(replace(known.sides, train=train.take(np.arange(size))), site.secret())
+        cut_down = replace(sides, train=sides.train.take(np.arange(size)))
+        own = OwnConsumers.of(cut_down, site.secret())
         with one_thread():
             shop = Workshop(SharedStart(plan, folder.initial(), known.mask), own, lambda *_: None)
             model = shop.served(shop.finished(shop.candidate(ALONE, shop.trained(ALONE))))

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
 import cli.show as show
+from cli.opening import facts_lines
 from cli.verdict import Standing, standings
 from common.atomic import link_atomic
 from common.contribution import STATISTICS
-from common.plain_text import shown
 from common.run import (
     ENDED,
     FAILED,
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 QUIET_S = 10.0  # between two progress lines where there is no terminal
-SITES_SHOWN = 12
 METRICS_SHOWN = 5  # in the final box; the report has all
 PHASES = {
     "advertise": "training at the sites",
@@ -300,44 +298,6 @@ def _group_line(shown: list[Column], groups: list[str]) -> str:
             name, width = spans[-1]
             spans[-1] = (name, width + 2 + column.width)
     return "  ".join(f" {name} ".center(width, "─")[:width] if name else " " * width for name, width in spans)
-
-
-def facts_lines(facts: RunFacts) -> list[str]:
-    """What a run is about to do, as lines of markup."""
-    people = sum(site.population for site in facts.sites)
-    rows = log_rows(facts.data)
-    rows.append(("sites", f"{len(facts.sites)}, {people:,} consumers declared, {facts.parameters:,} parameters"))
-    width = max((len(site.name) for site in facts.sites[:SITES_SHOWN]), default=0)
-    for site in facts.sites[:SITES_SHOWN]:
-        text = f"{site.name:<{width}} {site.population:>8,} consumers {site.items:>7,} items  {site.note}"
-        rows.append(("", escape(text.rstrip())))
-    if len(facts.sites) > SITES_SHOWN:
-        rows.append(("", f"and {len(facts.sites) - SITES_SHOWN} more"))
-    steps = show.count(facts.local_steps, "local step")
-    rows.append(("training", f"{show.count(facts.rounds, 'round')} of {steps}"))
-    rows.append(("aggregation", escape(facts.aggregation)))
-    if facts.private:
-        promise = f"per consumer at each site: ε ≤ {facts.epsilon_target:g} at δ = {facts.delta:g}"
-        noise = f"noise multiplier {facts.noise_multiplier:.3f}, sampling rate {facts.sampling_rate:g}"
-        rows.append(("privacy", f"{promise}, {noise}"))
-        rows.append(("budget", escape(facts.budget)))
-        signal = f" (signal S = {facts.expected_signal:,.0f})" if math.isfinite(facts.expected_signal) else ""
-        first, *more = facts.expectation.splitlines() or [""]
-        rows += [("expect", escape(first + signal)), *(("", escape(line)) for line in more)]
-    else:
-        rows.append(("privacy", "[bold yellow]none: this run is NOT PRIVATE[/]"))
-    return [f"[dim]{name:<12}[/] {text}" for name, text in rows]
-
-
-def log_rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What the event log was taken for, what was left out, and what its data made of the settings."""
-    rows, read = [], data.get("cleaning")
-    if read:
-        doubt = "" if read["status"] == "ok" else "; `fedcart data check` says what was dropped or changed"
-        taken = "".join(f"; {shown(note, 300)}" for note in read["notes"])
-        rows.append(("log", escape(f"{read['kept']:,} of {read['lines']:,} lines usable{taken}{doubt}")))
-    rows += [("", f"[yellow]note:[/] {escape(shown(words, 300))}") for words in data.get("fitted", ())]
-    return rows
 
 
 def closing_lines(summary: Summary, config: RunConfig) -> list[str]:

@@ -94,7 +94,7 @@ def plan(
     From the sites' last attestations: a site that never took part is taken to have spent nothing.
     """
     from common.deployment import open_coordinator_kit
-    from server.affordable import USUAL_LIMIT, horizon, largest_that_fits, shares
+    from server.affordable import horizon, largest_that_fits, shares
     from server.planning import deployed_settings, plan_of_run
 
     opened, base = open_coordinator_kit(kit), settings.resolve().parent
@@ -114,10 +114,16 @@ def plan(
         _print_periods(later)
     rounds = config.training.rounds
     typer.echo(f"largest epsilon of a run of {rounds} rounds that every site can pay: {fits or 'none'}")
+    _print_unknown(found)
+    _print_forecast(planned.task.forecast(planned))
+
+
+def _print_unknown(found: Sequence[Any]) -> None:
+    from server.affordable import USUAL_LIMIT
+
     if unknown := sum(share.limit is None for share in found):
         usual = f"for them the usual {USUAL_LIMIT:g} is taken"
         typer.echo(f"{unknown} of {len(found)} sites attested no limit yet: {usual}")
-    _print_forecast(planned.task.forecast(planned))
 
 
 def _print_forecast(lines: Sequence[str]) -> None:

@@ -20,6 +20,8 @@ class FedcartError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")  # where nobody prints the hint, as in a notebook, Python does
 
 
 class BadInputError(FedcartError):

@@ -24,9 +24,9 @@ def require_own_packages(packages: tuple[str, ...] = PACKAGES) -> None:
                 f"the package `{name}` of fedcart is not installed",
                 hint="install fedcart anew, in its own environment",
             )
-        folder = Path(places[0]).resolve().parent
-        if folder != ours:
+        place = Path(places[0]).resolve()
+        if place.parent != ours:
             raise BadInputError(
-                f"the package `{name}` comes from {folder}, not from {ours}",
-                hint="unset PYTHONPATH, leave that folder, or give fedcart its own environment",
+                f"the package `{name}` comes from {place}, not from {ours}",
+                hint="rename it, unset PYTHONPATH, leave that folder, or give fedcart its own environment",
             )

@@ -272,7 +272,11 @@ def _is_of(head: SignedAttestation, run: Run, number: int) -> bool:
 
 
 def _epsilon(run: Run) -> dict[str, float]:
-    return {site: epsilon for site, epsilon in run.book.epsilon().items() if site in run.plan.sites}
+    return {
+        site: epsilon
+        for site, epsilon in run.book.epsilon(run.plan.config.privacy.delta).items()
+        if site in run.plan.sites
+    }
 
 
 def _closing_evaluation(run: Run, state: ServerState) -> RoundRecord | None:

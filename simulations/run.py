@@ -35,6 +35,7 @@ from common.run import (
     RunFolder,
     RunPlan,
     Summary,
+    interrupted,
     require_free,
     seal_run,
 )
@@ -87,7 +88,7 @@ def simulate(config: RunConfig, out: Path, observer: Observer | None = None, *, 
 def _prepare(config: RunConfig, out: Path, pool: WorkerPool, observer: Observer) -> _Simulation:
     require_free(out)
     observer.progress(0, "events", 0, 3)
-    world = deal_data(config)
+    world = deal_data(config, lambda lines: observer.progress(0, f"events, {lines:,} lines read", 0, 3))
     config = world.config.without(constant_features(world))
     config = oracle_of(config.task).fill_in(config, world.partition, world.catalogue)
     noise_of(config)  # make_plan finds it done: there is time, the workers are still importing
@@ -235,5 +236,5 @@ def _marked_interrupted(folder: RunFolder) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        folder.write_summary(Summary(INTERRUPTED))
+        folder.write_summary(interrupted(folder.metrics()))
         raise

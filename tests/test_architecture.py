@@ -256,6 +256,32 @@ def test_no_files_import_each_other_in_a_circle_not_even_lazily():
     assert edges == {}, "these files import each other, or files that do"
 
 
+@pytest.mark.parametrize("name", SOURCES)
+def test_files_and_functions_are_short(name):
+    tree = SOURCES[name]
+    last = tree.body[-1].end_lineno if tree.body else 0
+    assert last <= 400, f"{name} has {last} lines: split it by idea"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            said = ast.get_docstring(node, clean=False)
+            length = node.end_lineno - node.lineno + 1 - (said.count("\n") + 1 if said else 0)
+            assert length <= 40, f"{name}: {node.name} has {length} lines"
+
+
+def test_modules_import_few_of_ours_outside_of_their_functions():
+    names = {n.removesuffix("/__init__.py").removesuffix(".py").replace("/", "."): n for n in SOURCES}
+    edges = 0
+    for name, tree in SOURCES.items():
+        kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+        later = {id(x) for f in ast.walk(tree) if isinstance(f, kinds) for x in ast.walk(f)}
+        found = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom | ast.Import) and id(n) not in later]
+        modules = {f"{n.module}.{a.name}" for n in found if isinstance(n, ast.ImportFrom) for a in n.names}
+        modules |= {n.module for n in found if isinstance(n, ast.ImportFrom) and n.module}
+        modules |= {a.name for n in found if isinstance(n, ast.Import) for a in n.names}
+        edges += len({names[m] for m in modules if names.get(m, name) != name})
+    assert edges / len(SOURCES) <= 4.0, "take from a room what it offers, and import where it is needed"
+
+
 def test_client_and_server_need_no_command_line_and_common_stands_alone():
     code = "import sys; sys.modules.update(client=None, server=None, simulations=None, cli=None); import common.audit.verify"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

@@ -3,8 +3,6 @@
 from common.run.as_written import strange_lines
 from common.run.config import (
     AggregationSettings,
-    DataSettings,
-    ModelSettings,
     PerformanceSettings,
     RunConfig,
     ScheduleSettings,
@@ -20,6 +18,7 @@ from common.run.hold import (
     run_is_submitted,
     stop_is_asked,
 )
+from common.run.inputs import DataSettings, ModelSettings
 from common.run.loading import build_config, load_config, read_toml
 from common.run.manifest import (
     LEFT_OUT,
@@ -85,6 +84,7 @@ from common.run.records import (
     SiteRound,
     Summary,
     checked_status,
+    interrupted,
     never_attested,
     sums_in,
     unattested,
@@ -156,6 +156,7 @@ __all__ = [
     "hold_run",
     "hold_submission",
     "holder",
+    "interrupted",
     "is_sealed_name",
     "load_config",
     "model_bytes",

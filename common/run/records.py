@@ -240,6 +240,15 @@ def never_attested(records: Sequence[RoundRecord]) -> tuple[str, ...]:
     return tuple(sorted({site for _, site in unattested(records)} - known))
 
 
+def interrupted(records: Sequence[RoundRecord], **told: Any) -> Summary:
+    """The summary of a run that ends before its end: what was spent so far, and ``told``."""
+    rounds, sums = sums_in(records)
+    last = records[-1] if records else RoundRecord(0)
+    words = tuple(unattested_words(records))
+    stands = {"rounds": rounds, "sums": sums, "epsilon": last.epsilon, "private": last.private, "notes": words}
+    return Summary(INTERRUPTED, **{**stands, **told})
+
+
 def unattested_words(records: Sequence[RoundRecord]) -> list[str]:
     """For people: which sites' figures hold more or less than their own words; empty if all attested to the end."""
     words = []

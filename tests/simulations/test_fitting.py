@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from cli.screen import log_rows
+from cli.opening import log_rows
 from common.errors import BadInputError
 from common.run import build_config
 from simulations.prepare import DealtData, deal_data
