@@ -35,6 +35,12 @@ class EventFiles:
     continued: tuple[str, ...] = ()
 
     @property
+    def doubtful(self) -> tuple[str, ...]:
+        """Of the files that are passed over those whose names end as that of one that is read: they may have been meant."""
+        read = {files.member_suffix(table.member) for table in self.tables}
+        return tuple(name for name in self.passed_over if files.suffix_of(name) in read)
+
+    @property
     def header(self) -> list[str]:
         """The columns of the first table."""
         return list(self.tables[0].header)
@@ -89,7 +95,8 @@ def _by_its_own_separator(table: Table, mapping: Mapping) -> Table | None:
 def _continued(table: Table, first: Table, mapping: Mapping) -> Table | None:
     """A file without header that goes on where one with a header ends, as an export in parts does; None if it does not.
 
-    Most of its first lines have as many fields, with a time where it belongs: no single line decides it.
+    Most of its first lines have as many fields, with a time where it belongs, and the first is no header of its own, in which
+    nothing holds a digit.
     """
     partitions = len(first.member.partitions)
     if {table.kind, first.kind} != {"text"} or not first.has_header or len(table.member.partitions) != partitions:
@@ -103,6 +110,8 @@ def _continued(table: Table, first: Table, mapping: Mapping) -> Table | None:
         return None
     start = files.head(same.member).decode(same.encoding, "replace").splitlines()[:_LOOKED_AT]
     rows = [split_line(line, same.separator) for line in start if line.strip()]
+    if not rows or not any(letter.isdigit() for letter in "".join(rows[0] or ["0"])):
+        return None
     wide = [row[names.index(moment)] for row in rows if row is not None and len(row) == len(names)]
     read = times(pl.Series(wide, dtype=pl.String), unit=mapping.time, formats=mapping.time_formats)
     return same if len(read) - read.null_count() > len(rows) / 2 else None

@@ -98,7 +98,9 @@ class OpenedLog:
     def report(self, tally: Tally) -> CleaningReport:
         """What cleaning did, once all pieces were gone through. Raises: BadInputError if no line is usable."""
         report = tally.report(Path(self.path).name or self.path, self.mapping.name)
-        report = replace(report, notes=self.notes, constant=self.mapping.constant_features)
+        report = replace(
+            report, notes=self.notes, constant=self.mapping.constant_features, passed_over=self.opened.doubtful
+        )
         cleaning.refuse_unusable(report)
         return report
 
