@@ -15,7 +15,6 @@ from common.data.formats import JoinedFile, Mapping, missing_columns
 from common.data.presets import OPTIONAL_COLUMNS, guess_format
 from common.data.reading.tables import Table
 from common.data.reading.text import LINE, Lines, split_line
-from common.data.values.times import times
 from common.errors import BadInputError
 
 _PLAIN = Mapping(name="plain", columns={"consumer": "consumer", "timestamp": "timestamp"}, default_event="other")
@@ -98,6 +97,8 @@ def _continued(table: Table, first: Table, mapping: Mapping) -> Table | None:
     Most of its first lines have as many fields, with a time where it belongs, and the first is no header of its own, in which
     nothing holds a digit.
     """
+    from common.data.values.times import times
+
     partitions = len(first.member.partitions)
     if {table.kind, first.kind} != {"text"} or not first.has_header or len(table.member.partitions) != partitions:
         return None

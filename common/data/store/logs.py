@@ -15,7 +15,6 @@ import common.data.reading as reading
 from common.data.cleaning import CleaningReport, Counted
 from common.data.events import EventLog, mappings_of, opened_events, refuse_auto
 from common.data.formats import Mapping
-from common.data.reading import Lines
 from common.data.rules import report_rules
 from common.data.store.intake import Taken, take_in
 from common.data.store.streaming import file_batches, named_batches
@@ -105,7 +104,7 @@ class OpenedLog:
         return report
 
 
-def _stepping(batches: Iterable[tuple[str, Lines]], step: Step) -> Iterator[tuple[str, Lines]]:
+def _stepping(batches: Iterable[tuple[str, reading.Lines]], step: Step) -> Iterator[tuple[str, reading.Lines]]:
     lines = 0
     for where, batch in batches:
         yield where, batch
