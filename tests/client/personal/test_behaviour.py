@@ -235,3 +235,18 @@ def test_more_hits_win_over_better_ranks_of_fewer(made):
     assert shop.score(many, "next-item").mean() > shop.score(few, "next-item").mean()
     few[:4, hits] = 1.0
     assert shop.score(many, "next-item").mean() < shop.score(few, "next-item").mean()
+
+
+def test_choices_are_made_by_the_consumers_by_whom_the_run_chose_where_they_are_enough(made):
+    _, _, site, known = made
+    sides = known.sides
+    few = OwnConsumers.of(sides, site.secret())
+    assert not few.validation and len(few.fit) < len(sides.train)  # a slice of the training rows
+    many = Sides(sides.train, sides.train.take(np.arange(len(sides.train) // 3)), sides.holdout)
+    own = OwnConsumers.of(many, site.secret())
+    assert own.validation and len(own.fit) == len(sides.train)
+    assert own.choose.consumers.tolist() == many.validation.consumers.tolist()
+    for one in (few, own):
+        chosen_by = {*one.fit.consumers.tolist(), *one.choose.consumers.tolist()}
+        assert not chosen_by & set(sides.holdout.consumers.tolist())
+        assert one.holdout.consumers.tolist() == sides.holdout.consumers.tolist()
