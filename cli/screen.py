@@ -158,6 +158,8 @@ class Screen(Observer):
         if RunFolder.is_one(self.out):
             self._line("interrupted; every finished round is kept. To go on:")
             self._line(f"  fedcart simulate --resume {escape(str(self.out))}")
+        else:
+            self._line("interrupted before anything was written")
 
     def closing(self, summary: Summary) -> None:
         """The final box: result beside trivial baselines, epsilon, files."""

@@ -127,8 +127,10 @@ def compare(*runs: Place | Sequence[Place]) -> Comparison:
         names=_names(opened),
         settings=different,
         metrics=metrics,
-        epsilon=tuple(max(s.epsilon.values(), default=None) for s in summaries),
-        seconds=tuple(s.seconds for s in summaries),
+        epsilon=tuple(_spent(run, summary) for run, summary in zip(opened, summaries, strict=True)),
+        seconds=tuple(
+            s.seconds or sum(r.seconds for r in run.metrics()) for run, s in zip(opened, summaries, strict=True)
+        ),
         status=tuple(s.status for s in summaries),
         unknown=tuple(never_attested(run.metrics()) for run in opened),
         bars=_bars(opened, [name for kind, name in metrics if kind == "released"]),
@@ -141,6 +143,14 @@ def _bars(runs: list[RunFolder], names: list[str]) -> dict[str, tuple[float, ...
 
     known = [(Bars.of(run), run.metrics()) for run in runs]
     return {name: tuple(bars.width(records, name) for bars, records in known) for name in names}
+
+
+def _spent(run: RunFolder, summary: Summary) -> float | None:
+    """Epsilon at the worst site: of a run that has not ended, what its rounds have cost so far, sum or none."""
+    if summary.epsilon:
+        return max(summary.epsilon.values())
+    rounds = [record.worst_epsilon for record in run.metrics() if record.worst_epsilon is not None]
+    return max(rounds, default=None)
 
 
 def _names(runs: list[RunFolder]) -> tuple[str, ...]:

@@ -205,14 +205,17 @@ def _place(out: str | int | os.PathLike[str] | None, chosen: Mapping[str, Any]) 
 
 
 def _run(job: Job, progress: bool | Observer) -> Run:
-    from common.run import Observer
+    from common.run import Observer, RunFolder
     from simulations.run import simulate as run_simulation
 
     watcher = progress if isinstance(progress, Observer) else Lines(job) if progress else Observer()
     try:
         run_simulation(job.config, job.out, watcher, resume=job.resume)
     except KeyboardInterrupt:
-        print(f"interrupted; to go on: fedcart.resume({str(job.out)!r})", file=sys.stderr)  # noqa: T201
+        begun = (
+            f"; to go on: fedcart.resume({str(job.out)!r})" if RunFolder.is_one(job.out) else ", nothing had begun"
+        )
+        print(f"interrupted{begun}", file=sys.stderr)  # noqa: T201
         raise
     if job.latest is not None:
         link_atomic(job.latest, job.out)

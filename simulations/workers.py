@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing as mp
 import os
+import signal
 import sys
 import time
 import traceback
@@ -15,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from types import ModuleType
 from typing import Any
@@ -33,8 +34,19 @@ START_S = 10.0  # the same for a worker's first job, which waits for the imports
 def begin_imports() -> None:
     """Start the fork server and return at once: it imports the heavy modules while the caller does other things."""
     mp.get_context("forkserver").set_forkserver_preload(list(PRELOAD))
-    with _nobodys_main(), _safe_path():
+    with _nobodys_main(), _safe_path(), _deaf_children():
         forkserver.ensure_running()
+
+
+@contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Processes started meanwhile, and theirs, never hear Ctrl-C, not even while they import: it is for the parent alone."""
+    resource_tracker.ensure_running()  # of Python: it lifts the block where it must be started first
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -287,7 +299,6 @@ class WorkerPool:
 
 def _serve(pipe: Connection, extensions: Registered) -> None:
     """Body of a worker: run jobs until the pipe ends."""
-    import signal
 
     take_over(extensions)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes the pipe

@@ -2,36 +2,54 @@
 
 import contextlib
 import doctest
+import gzip
 import importlib
 import os
+import random
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import click
 import pytest
 
-from cli.main import build
+from cli.main import build, main
 from cli.settings import with_settings
+from tests.tiny_federation import run_tiny
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"(<!-- run -->\n)?```(sh|console|)\n(.*?)```", re.S)
+FENCE = re.compile(r"\s*```(\w*)")
+RUN = "<!-- run -->"
 IN_BRACKETS = re.compile(r"[\[\]|…]")
+
+
+def code(text: str, *, marked: bool = False) -> Iterator[str]:
+    """Lines of the shell blocks of a document, in fences or indented by four; only of those marked to be run."""
+    inside: str | None = None
+    wanted, before = False, ""
+    for line in text.replace("\\\n", " ").splitlines():
+        if (fence := FENCE.match(line)) is not None:
+            inside = fence[1] if inside is None else None
+            wanted = before.strip() == RUN
+        elif inside in ("sh", "console", "") if inside is not None else line.startswith("    ") and not marked:
+            yield from [line] if wanted or not marked else []
+        before = line
+    assert inside is None, "a block has no end"
 
 
 def commands(text: str, *, marked: bool = False) -> list[str]:
     """Lines of the code blocks of a document that call fedcart or make; only of those marked to be run."""
     found = []
-    for mark, _, body in BLOCK.findall(text):
-        if marked and not mark:
-            continue
-        for line in body.replace("\\\n", " ").splitlines():
-            call = line.removeprefix("$ ").split(" #")[0].split("   ")[0].strip()
-            if call.startswith(("fedcart ", "make ", ".venv/bin/fedcart ")):
-                found.append(call.removeprefix(".venv/bin/"))
+    for line in code(text, marked=marked):
+        call = line.strip().removeprefix("$ ").split(" #")[0].split("   ")[0].strip()
+        if call.startswith(("fedcart ", "make ", ".venv/bin/fedcart ")):
+            found.append(call.removeprefix(".venv/bin/"))
     return found
 
 
@@ -88,6 +106,70 @@ def test_the_marked_commands_of_a_document_run_one_after_another(document, tmp_p
             ["bash", "-c", call], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
         )
         assert done.returncode == 0, f"{call}: {done.stderr[-2000:]}"
+
+
+PLACES = {"FILE": "export.csv", "OUT": "market.csv", "shop.csv": "export.csv"}
+SMALL = ("data.consumers=900", "data.items=60", "training.local_steps=1", "model.dim=8", "model.hidden=8")
+ELSEWHERE = {  # run by other tests: by hand they take minutes
+    "fedcart audit self-test": "tests/cli/test_audit_command.py",
+    "fedcart demo": "tests/e2e/test_demo.py",
+}
+
+
+def shop(folder: Path) -> None:
+    """What the documents take for granted: a shop's log, the public log of purchases, runs and a ledger."""
+    rng, kinds = random.Random(1), ("view", "view", "cart", "purchase")
+    when = [datetime(2024, 1, 1) + timedelta(minutes=20 * n) for n in range(9_000)]
+    lines = [
+        f"c{rng.randrange(240)},{t.isoformat()},{rng.choice(kinds)},i{rng.randrange(30)},k{rng.randrange(4)},{rng.randrange(1, 9)},1"
+        for t in when
+    ]
+    (folder / "export.csv").write_text(
+        "user_id,timestamp,event,item,category,price,quantity\n" + "\n".join(lines) + "\n"
+    )
+    lands = ("France", "Spain", "Italy", "Poland")
+    invoices = [
+        f"{n},S{rng.randrange(40)},THING,{rng.randrange(1, 5)},{t:%Y-%m-%d %H:%M:%S},2.5,{(c := rng.randrange(400))},{lands[c % 4]}"
+        for n, t in enumerate(when)
+    ]
+    header = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n"
+    with gzip.open(folder / "online_retail.csv.gz", "wt") as file:
+        file.write(header + "\n".join(invoices) + "\n")
+    for name in ("RUN", "JANUARY", "FEBRUARY"):
+        run_tiny(folder / name, "training.rounds=1")
+    shutil.copytree(folder / "RUN" / "ledgers", folder / "LEDGER")
+
+
+def as_run_here(call: str) -> list[str]:
+    """A command of a document, with what it names in capitals, on a model and a market that a test can pay."""
+    words = [PLACES.get(word, word) for word in shlex.split(call)[1:]]
+    if words[0] == "simulate":
+        made_up = "--events" not in words
+        words += [w for key in SMALL if made_up or not key.startswith("data") for w in ("--set", key)]
+    return words + (["--events", "5000"] if words[:2] == ["data", "synth"] else [])
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["README", "docs/simulate", "docs/data", "docs/audit", "docs/tasks"])
+def test_the_commands_of_a_document_run_in_an_empty_folder(name, tmp_path, monkeypatch, capfd):
+    shop(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FEDCART_STATE_DIR", str(tmp_path / "state"))
+    calls = [c for c in commands((ROOT / f"{name}.md").read_text()) if not IN_BRACKETS.search(c)]
+    assert calls
+    for call in dict.fromkeys(calls):
+        if call in ELSEWHERE or call.startswith("make "):
+            continue
+        if "--out first" in call:
+            shutil.rmtree("first", ignore_errors=True)  # two documents begin with it
+        code = main(as_run_here(call))
+        assert code == 0, f"{call}: {capfd.readouterr().err[-1500:]}"
+
+
+def test_commands_that_are_run_elsewhere_are():
+    for call, place in ELSEWHERE.items():
+        words = call.split()
+        assert words[-1] in (ROOT / place).read_text().lower(), place
 
 
 def test_the_settings_in_the_documents_are_those_of_the_program():

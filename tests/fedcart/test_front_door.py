@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
 import subprocess
 import sys
 import types
@@ -291,6 +292,15 @@ def test_comparison_shows_what_differs_and_nothing_else(two):
     assert "<td>training.rounds</td>" in comparison.to_html()
     with pytest.raises(BadInputError, match="nothing to compare"):
         fedcart.compare(two[0])
+
+
+def test_a_run_that_has_not_ended_is_compared_by_what_it_has_cost(two, tmp_path):
+    shutil.copytree(two[0], tmp_path / "broken-off")
+    (tmp_path / "broken-off" / "summary.json").unlink()
+    ended, broken = (fedcart.compare(two[1], run) for run in (two[0], tmp_path / "broken-off"))
+    assert broken.status[1] == "interrupted"
+    assert broken.epsilon[1] == pytest.approx(ended.epsilon[1], abs=1e-5)
+    assert broken.seconds[1] > 0
 
 
 def test_compare_on_the_command_line(two, tmp_path, capsys):

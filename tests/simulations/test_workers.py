@@ -6,6 +6,8 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from multiprocessing import forkserver
+from pathlib import Path
 
 import pytest
 
@@ -127,3 +129,19 @@ def test_a_new_worker_is_sent_what_the_dead_one_had(pool: WorkerPool) -> None:
     list(pool.run_all([(kept_and_length, (value,))] * 4))
     list(pool.run_all([(die, (0,)), (die, (0,))]))
     assert {done.unwrap()[2] for done in pool.run_all([(kept_and_length, (value,))] * 4)} == {1_000}
+
+
+def blocked(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("SigBlk")).split()[1], 16)
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="the mask of another process is read from /proc"
+)
+def test_nothing_that_is_started_hears_ctrl_c_not_even_while_it_imports() -> None:
+    workers.begin_imports()
+    server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    bit = 1 << (signal.SIGINT - 1)
+    assert blocked(server) & bit
+    assert not blocked(os.getpid()) & bit, "the parent hears it"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 import common.data.reading.encoding as encoding
 import common.data.reading.tables as tables
 import common.data.store.intake as intake
-from common.data import Split, build_sequences, feature_spec, holdout_mask, joined, load_events, parts_of
+from common.data import EventLog, Split, build_sequences, feature_spec, holdout_mask, joined, load_events, parts_of
 from common.data.formats import Mapping
 from common.data.reading import Lines, choose_mapping
 from common.data.store.logs import FileLog, Tally
@@ -25,13 +26,22 @@ from common.errors import BadInputError
 SECRET = b"s" * 32
 
 
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def small() -> Iterator[None]:
     """So small that a log of a thousand lines has many chunks, parts and pieces."""
-    monkeypatch.setattr(encoding, "CHUNK_BYTES", 4_000)
-    monkeypatch.setattr(tables, "CHUNK_ROWS", 77)
-    monkeypatch.setattr(intake, "PART_LINES", 150)
-    monkeypatch.setattr(intake, "PIECE_LINES", 90)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoding, "CHUNK_BYTES", 4_000)
+        patch.setattr(tables, "CHUNK_ROWS", 77)
+        patch.setattr(intake, "PART_LINES", 150)
+        patch.setattr(intake, "PIECE_LINES", 90)
+        yield
+
+
+@pytest.fixture(scope="module")
+def pieces(small: None, tmp_path_factory: pytest.TempPathFactory) -> list[EventLog]:
+    """The dirty log, streamed once for all that start from its pieces."""
+    folder = tmp_path_factory.mktemp("pieces")
+    return streamed(dirty_csv(folder), folder)[0]
 
 
 def dirty_csv(folder: Path) -> Path:
@@ -88,8 +98,7 @@ def test_pieces_are_the_log_in_memory_bit_for_bit(kind: str, tmp_path: Path) -> 
     assert not list(scratch.iterdir())  # nothing is left of the spill
 
 
-def test_every_consumer_is_whole_in_one_piece(tmp_path: Path) -> None:
-    pieces, _ = streamed(dirty_csv(tmp_path), tmp_path)
+def test_every_consumer_is_whole_in_one_piece(pieces: list[EventLog]) -> None:
     seen: list[int] = []
     for piece in pieces:
         seen += piece.consumers.tolist()
@@ -106,12 +115,11 @@ def test_a_log_without_a_usable_line_has_no_line(text: str, tmp_path: Path) -> N
     assert len(joined(pieces)) == 0
 
 
-def test_rows_on_disk_are_the_rows_in_memory_and_split_alike(tmp_path: Path) -> None:
+def test_rows_on_disk_are_the_rows_in_memory_and_split_alike(pieces: list[EventLog], tmp_path: Path) -> None:
     path, spec = dirty_csv(tmp_path), feature_spec(None, item_buckets=16, category_buckets=4)
     whole = build_sequences(load_events(path, secret=SECRET)[0], spec, max_events=7)
     split = Split(SECRET, 0.3, 0.5)
     sides = split.of(whole)
-    pieces, _ = streamed(path, tmp_path)
     mask = np.arange(17) > 0
     encoded = (build_sequences(piece, spec, max_events=7) for piece in pieces)
     write_rows(tmp_path / "rows", map(split.of, encoded), mask)
@@ -133,9 +141,8 @@ def test_rows_of_nobody_can_be_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "header", "npz", "longer"])
-def test_a_damaged_file_of_rows_is_refused(damage: str, tmp_path: Path) -> None:
+def test_a_damaged_file_of_rows_is_refused(damage: str, pieces: list[EventLog], tmp_path: Path) -> None:
     path, spec = tmp_path / "rows", feature_spec(None, item_buckets=16)
-    pieces, _ = streamed(dirty_csv(tmp_path), tmp_path)
     write_rows(path, (Split(SECRET, 0.2, 0.5).of(build_sequences(p, spec)) for p in pieces), np.ones(17, bool))
     data = path.read_bytes()
     spoilt = {"cut": data[: len(data) // 2], "empty": b"", "header": data[:16] + b"{}" + data[18:], "npz": b"PK" + data,
