@@ -71,8 +71,11 @@ def _statement(name: str) -> bytes:
 
 
 def _is_marked(kit: SiteKit, key: bytes) -> bool:
+    mark = kit.state / MARK_FILE
     try:
-        said = json.loads((kit.state / MARK_FILE).read_bytes())
+        if not mark.is_file():  # a pipe would keep us for ever
+            return False
+        said = json.loads(mark.read_bytes())
         verify_signature(key, _statement(kit.read().site.name), bytes.fromhex(said["signature"]))
     except (OSError, ValueError, KeyError, TypeError, RecursionError, VerificationError):
         return False
@@ -86,6 +89,8 @@ def _began_ledger(kit: SiteKit, key: bytes) -> bool:
 
 def _first_line_is_by(path: Path, key: bytes) -> bool:
     try:
+        if not path.is_file():
+            return False
         with path.open("rb") as file:
             verify_entry_signature(parse_line(file.readline().rstrip(b"\n")), key)
     except (OSError, VerificationError):
@@ -97,6 +102,7 @@ def _content(kit: SiteKit) -> Iterator[str]:
     """Files of the folder, relative to the kit, but ledgers, logs, and what is emptied at every start."""
     for path in kit.state.rglob("*") if kit.state.is_dir() else ():
         swept = any(folder in path.parents for folder in (kit.flower_home, kit.work))
-        harmless = path.parent == kit.state and not path.is_symlink() and _HARMLESS.fullmatch(path.name)
+        file = path.is_file() and not path.is_symlink()
+        harmless = file and path.parent == kit.state and _HARMLESS.fullmatch(path.name)
         if not (swept or harmless) and (path.is_symlink() or not path.is_dir()):
             yield str(path.relative_to(kit.path))

@@ -403,3 +403,27 @@ def test_a_state_under_former_keys_is_this_sites_once_it_has_proved_them(kit):
         adopt_state(kit, identity, Identity.generate("north").public_key)
     adopt_state(kit, identity, former.public_key)
     require_own_state(kit, identity)
+
+
+@pytest.mark.parametrize(
+    "name", ["roster.json", "policy.toml", "ca.crt", "state/own.json", "state/ledger.jsonl", "state/consumers.key"]
+)
+def test_a_pipe_in_a_kit_keeps_nobody_waiting(kit, name):
+    (kit.path / name).unlink(missing_ok=True)
+    (kit.path / name).parent.mkdir(exist_ok=True)
+    os.mkfifo(kit.path / name)
+    rows = {row.name: row for row in check_site(kit, timeout_s=0.1)}
+    assert f"{name}: a special file" in rows["files"].found
+    assert rows["settings"].status == FAILED
+    if name.startswith("state/"):
+        with pytest.raises(BadInputError, match="was not begun by this site"):
+            load_site(kit.path)
+
+
+def test_a_shared_ledger_cannot_be_planted_in_the_state(kit):
+    """site.toml is delivered too, and may name a folder whose keys somebody else made."""
+    point(kit, ledger="state/shared", scope="shoppers")
+    for name in ("ledger.key", "consumers.key"):
+        write(kit.state / "shared" / name, "k" * 32)
+    with pytest.raises(BadInputError, match=r"state/shared/consumers\.key"):
+        load_site(kit.path)
