@@ -1,46 +1,54 @@
-"""The fit behind ``common.tasks.forecast``: logistic curves over the kept cells, each log left out once."""
+"""The fit behind ``common.tasks.forecast``: logistic curves with a constant of each log; each run, and each log, left out once."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
+from common.atomic import write_atomic
+
 METRIC = "recall@20"
-INSIDE = 0.8  # share of an unseen log's cells that a range must hold
-RIDGE = 0.05  # towards no effect: few logs, and predictors that differ little within one
-WIDEST = 4.0  # logits: beyond it a share is 0 or 1 for all that anybody can tell
+INSIDE = 0.8  # share of the left-out cells that a range must hold, every log counting the same
+RIDGE = 0.1  # on slopes, towards no effect; on constants, towards their mean: few cells of a log say little
+PROGRAM = Path(__file__).parents[1] / "common" / "tasks" / "forecast.py"
+BEGIN, END = "# fitted: begin\n", "# fitted: end\n"
+TABLE_BEGIN, TABLE_END = "<!-- benchmarks.forecast: begin -->", "<!-- benchmarks.forecast: end -->"
 Cell = Mapping[str, Any]
 Floats = NDArray[np.float64]
+Words = NDArray[np.str_]
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells of one kind. Shapes: ``x: float64[N, K]`` predictors, ``share: float64[N]``, ``log: str[N]``."""
+    """Cells of one kind. Shapes: ``x: float64[N, K]`` predictors, ``share: float64[N]``, ``log`` and ``run: str[N]``."""
 
-    names: tuple[str, ...]
     x: Floats
     share: Floats
-    log: NDArray[np.str_]
+    log: Words
+    run: Words
 
     def only(self, chosen: NDArray[np.bool_]) -> Table:
         """Some of the cells."""
-        return Table(self.names, self.x[chosen], self.share[chosen], self.log[chosen])
+        return Table(self.x[chosen], self.share[chosen], self.log[chosen], self.run[chosen])
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """Weights (constant first), half width of the range in logits, error in shares per left-out log, predictors' limits."""
+    """Slopes, the constant of each log; predictions of each cell without its run and without its log; half widths of both."""
 
-    weights: tuple[float, ...]
+    slopes: tuple[float, ...]
+    constants: dict[str, float]
+    without_run: Floats
+    without_log: Floats
     half: float
-    errors: dict[str, float]
-    inside: dict[str, float]
+    unseen: float
     measured: tuple[tuple[float, float], ...]
 
 
@@ -49,79 +57,139 @@ def bounds(cells: Sequence[Cell]) -> dict[str, Cell]:
     return {cell["log"]: cell for cell in cells if cell["kind"] == "bounds"}
 
 
-def runs(cells: Sequence[Cell]) -> Table:
-    """Shared models: ln(S sqrt(T) / sqrt(d)) and ln L -> share of what training without noise gains."""
-    ends, rows = bounds(cells), [c for c in cells if c["kind"] == "run" and c["log"] in bounds(cells)]
-    steps = [c["round"] * c["local_steps"] for c in rows]
-    x = [
-        (math.log(c["signal"] * math.sqrt(t / c["parameters"])), math.log(c["local_steps"]))
-        for c, t in zip(rows, steps, strict=True)
-    ]
-    share = [_share(c[METRIC], ends[c["log"]]["untrained"], ends[c["log"]]) for c in rows]
-    return Table(("signal", "local steps"), np.array(x), np.array(share), np.array([c["log"] for c in rows]))
+def used(cells: Sequence[Cell], kind: str) -> list[Cell]:
+    """The cells of a kind whose log has bounds, without those that stand apart: runs whose settings no fit can know of."""
+    ends = bounds(cells)
+    return [cell for cell in cells if cell["kind"] == kind and cell["log"] in ends and "apart" not in cell]
 
 
-def alone(cells: Sequence[Cell]) -> Table:
-    """Sites by themselves: ln n and ln V -> share."""
-    ends, rows = bounds(cells), [c for c in cells if c["kind"] == "alone"]
-    x = [(math.log(c["consumers"]), math.log(c["items"])) for c in rows]
-    share = [_share(c[METRIC], c["untrained"], ends[c["log"]]) for c in rows]
-    return Table(("consumers", "items"), np.array(x), np.array(share), np.array([c["log"] for c in rows]))
+def table(cells: Sequence[Cell], kind: str) -> Table:
+    """Predictors and shares: of ``run`` ln(S sqrt(T) / sqrt(d)) and ln L, of ``alone`` ln n."""
+    ends, rows = bounds(cells), used(cells, kind)
+    x = [[math.log(c["consumers"])] if kind == "alone" else _of_run(c) for c in rows]
+    low = [c.get("untrained", ends[c["log"]]["untrained"]) for c in rows]
+    gains = [ends[c["log"]]["without_noise"] - ends[c["log"]]["untrained"] for c in rows]
+    share = [(c[METRIC] - u) / g for c, u, g in zip(rows, low, gains, strict=True)]
+    run = [f"{c['log']}/{c['schedule']}/{c['epsilon']:g}/{c.get('consumers', c.get('noise'))}" for c in rows]
+    return Table(np.array(x), np.array(share), np.array([c["log"] for c in rows]), np.array(run))
 
 
-def _share(recall: float, untrained: float, ends: Cell) -> float:
-    return float((recall - untrained) / (ends["without_noise"] - ends["untrained"]))
+def _of_run(cell: Cell) -> list[float]:
+    steps = cell["round"] * cell["local_steps"]
+    return [math.log(cell["signal"] * math.sqrt(steps / cell["parameters"])), math.log(cell["local_steps"])]
 
 
-def curve(table: Table) -> Floats:
-    """Weights ``float64[1 + K]`` of least squares on shares; every log counts the same."""
-    weight = np.sqrt([1 / (table.log == log).sum() for log in table.log])
+def curve(cells: Table) -> tuple[Floats, dict[str, float]]:
+    """Slopes ``float64[K]`` and the constant of each log, by least squares on shares; every log counts the same."""
+    logs = sorted(map(str, set(cells.log)))
+    place = np.array([logs.index(str(log)) for log in cells.log])
+    weight = np.sqrt([1 / (cells.log == log).sum() for log in cells.log])
+    count = cells.x.shape[1]
 
     def residuals(w: Floats) -> Floats:
-        return np.concatenate([weight * (predicted(w, table.x) - table.share), math.sqrt(RIDGE / 10) * w[1:]])
+        wrong = weight * (logistic(w[count:][place] + cells.x @ w[:count]) - cells.share)
+        apart = w[count:] - w[count:].mean()
+        return np.concatenate([wrong, RIDGE / 10 * w[:count], RIDGE / 10 * apart])
 
-    return np.asarray(least_squares(residuals, np.array([0.0] * (1 + table.x.shape[1]))).x)
-
-
-def predicted(weights: Floats, x: Floats) -> Floats:
-    """Shares at predictors ``float64[N, K]``."""
-    return np.asarray(1 / (1 + np.exp(-(weights[0] + x @ weights[1:]))))
+    found = least_squares(residuals, np.array([1.0] + [0.0] * (count - 1) + [-3.0] * len(logs))).x
+    return found[:count], dict(zip(logs, map(float, found[count:]), strict=True))
 
 
-def logit(share: Floats) -> Floats:
-    """Of shares, cut where they are beyond what a curve reaches."""
-    low = 1 / (1 + math.exp(WIDEST))
-    cut = np.clip(share, low, 1 - low)
-    return np.asarray(np.log(cut / (1 - cut)))
+def logistic(line: Floats) -> Floats:
+    """Shares of a line."""
+    return np.asarray(1 / (1 + np.exp(-np.clip(line, -40, 40))))
 
 
-def fit(table: Table) -> Fitted:
-    """The curve over all logs, and its errors on each log that was left out."""
-    errors, off = {}, np.zeros(len(table.share))
-    for log in sorted(set(table.log)):
-        out = table.log == log
-        guess = predicted(curve(table.only(~out)), table.x[out])
-        errors[str(log)] = float(np.sqrt(np.mean((guess - table.share[out]) ** 2)))
-        off[out] = np.abs(logit(guess) - logit(table.share[out]))
-    half = _half(off, table.log)
-    inside = {str(log): float((off[table.log == log] <= half).mean()) for log in sorted(set(table.log))}
-    measured = tuple((float(low), float(high)) for low, high in zip(table.x.min(0), table.x.max(0), strict=True))
-    return Fitted(tuple(float(w) for w in curve(table)), half, errors, inside, measured)
+def predicted(fitted: tuple[Floats, dict[str, float]], cells: Table) -> Floats:
+    """Shares; of a log without constant of its own by the mean of the others."""
+    slopes, constants = fitted
+    usual = float(np.mean(list(constants.values())))
+    own = np.array([constants.get(str(log), usual) for log in cells.log])
+    return logistic(own + cells.x @ slopes)
 
 
-def _half(off: Floats, log: NDArray[np.str_]) -> float:
-    """Distance in logits within which so many cells lie, every log counting the same."""
+def fit(cells: Table) -> Fitted:
+    """The curve over all cells, and what it says of each cell without its run, and without its log."""
+    slopes, constants = curve(cells)
+    left = [_left_out(cells, groups) for groups in (cells.run, cells.log)]
+    halves = [_half(np.abs(guess - np.clip(cells.share, 0, 1)), cells.log) for guess in left]
+    measured = tuple((float(a), float(b)) for a, b in zip(cells.x.min(0), cells.x.max(0), strict=True))
+    return Fitted(tuple(map(float, slopes)), constants, left[0], left[1], halves[0], halves[1], measured)
+
+
+def _left_out(cells: Table, groups: Words) -> Floats:
+    guess = np.zeros(len(cells.share))
+    for group in sorted(set(groups)):
+        out = groups == group
+        guess[out] = predicted(curve(cells.only(~out)), cells.only(out))
+    return guess
+
+
+def _half(off: Floats, log: Words) -> float:
+    """Distance within which so many cells lie, every log counting the same."""
     order = np.argsort(off)
     weight = np.array([1 / (log == one).sum() for one in log])[order]
     return float(off[order][np.searchsorted(np.cumsum(weight) / weight.sum(), INSIDE)])
 
 
-def report(cells: Sequence[Cell]) -> None:
-    """Print the fitted constants and the errors."""
-    for name, table in (("joined", runs(cells)), ("alone", alone(cells))):
-        found = fit(table)
-        print(name, table.names, [round(w, 3) for w in found.weights], "half", round(found.half, 2))
-        print("  errors", {k: round(v, 3) for k, v in found.errors.items()}, "inside", found.inside)
-        print("  measured", found.measured)
-    for log, ends in bounds(cells).items():
-        print(log, ends["untrained"], ends["without_noise"], ends["trivial"])
+def report(cells: Sequence[Cell], markdown: Path | None = None, *, write: bool = False) -> str:
+    """The fitted constants as the program ships them; ``write`` puts them there, ``markdown`` gets the table of errors."""
+    joined, alone = fit(table(cells, "run")), fit(table(cells, "alone"))
+    ends = bounds(cells)
+    logs = [log for log in ends if log in joined.constants and log in alone.constants]
+    like = [
+        f"    Like({log.replace(', ', ' ')!r}, {ends[log]['untrained']:.3f}, {ends[log]['without_noise']:.3f}, "
+        f"{joined.constants[log]:.2f}, {alone.constants[log]:.2f}),\n".replace("'", '"')
+        for log in logs
+    ]
+    text = f"JOINED = {_shipped(joined)}\nALONE = {_shipped(alone)}\nLOGS = (\n{''.join(like)})\n"
+    if write:
+        _between(PROGRAM, BEGIN, END, text)
+    if markdown:
+        _between(markdown, TABLE_BEGIN, TABLE_END, "\n" + errors(cells, joined, alone))
+    return text
+
+
+def _shipped(found: Fitted) -> str:
+    slopes = ", ".join(f"{w:.3f}" for w in found.slopes) + ("," if len(found.slopes) == 1 else "")
+    limits = ", ".join(f"({low:.2f}, {high:.2f})" for low, high in found.measured)
+    return f"Curve(({slopes}), {found.half:.2f}, {found.unseen:.2f}, ({limits}{',' if len(found.measured) == 1 else ''}))"
+
+
+def _between(path: Path, begin: str, end: str, text: str) -> None:
+    whole = path.read_text(encoding="utf-8")
+    before, after = whole.split(begin)[0], whole.split(end)[1]
+    write_atomic(path, f"{before}{begin}{text}{end}{after}".encode())
+
+
+def errors(cells: Sequence[Cell], joined: Fitted, alone: Fitted) -> str:
+    """Every cell beside what the fit says of it without its run, and without its log: markdown."""
+    lines = [
+        "| log | run | S | steps | Recall@20 | forecast without this run | without this log |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for cell, run, log in zip(used(cells, "run"), joined.without_run, joined.without_log, strict=True):
+        ends = bounds(cells)[cell["log"]]
+        words = f"{cell['schedule']}, epsilon {cell['epsilon']:g}"
+        lines.append(
+            f"| {cell['log']} | {words} | {cell['signal']:,.0f} | {cell['round'] * cell['local_steps']} | {cell[METRIC]:.3f} | "
+            f"{_told(ends, run, joined.half)} | {_told(ends, log, joined.unseen)} |"
+        )
+    lines += [
+        "",
+        "| log | a site alone, consumers | Recall@20 | forecast without this size | without this log |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for cell, run, log in zip(used(cells, "alone"), alone.without_run, alone.without_log, strict=True):
+        ends = bounds(cells)[cell["log"]] | {"untrained": cell["untrained"]}
+        lines.append(
+            f"| {cell['log']} | {cell['consumers']:,} | {cell[METRIC]:.3f} | {_told(ends, run, alone.half)} | "
+            f"{_told(ends, log, alone.unseen)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _told(ends: Cell, share: float, half: float) -> str:
+    low, high = max(share - half, 0.0), min(share + half, 1.0)
+    gain = ends["without_noise"] - ends["untrained"]
+    return f"{ends['untrained'] + low * gain:.3f} to {ends['untrained'] + high * gain:.3f}"

@@ -1,11 +1,11 @@
 """The cells behind the forecast of a run: what federations and sites alone reached on public logs, and the fit over them.
 
-    python -m benchmarks.forecast [--smoke] [--cells FILE] [--only PART ...] [--fit]
+    python -m benchmarks.forecast [--smoke] [--cells FILE] [--only PART ...] [--fit [--write] [--markdown FILE]]
 
 A cell is measured once and kept in FILE, one JSON line each: a benchmark that was cut off goes on with what is missing.
-``--fit`` measures nothing: it fits the kept cells, leaves one log out at a time, and prints the table that the program
-ships (``common/tasks/forecast.py``) and the errors of docs/quality.md. Logs that FEDCART_DATA_DIR does not have are left out. All figures
-are *oracle*, one seed.
+``--fit`` measures nothing: it fits the kept cells, leaves each run and each log out once, and prints the constants that the
+program ships; ``--write`` puts them into ``common/tasks/forecast.py``, ``--markdown`` the table of errors into a document. Logs that
+FEDCART_DATA_DIR does not have are left out. All figures are *oracle*, one seed. A cell with a ``source`` was measured elsewhere.
 
 Kinds of cells: ``bounds`` (untrained, and the best round of training without noise), ``run`` (a private run, at several of its
 rounds: after r rounds a run of so much noise is where a run of r rounds ends), ``alone`` (one site cut down to n consumers).
@@ -18,6 +18,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ WITHOUT_NOISE = {
     "training": {"rounds": 8, "local_steps": 50, "optimizer": "adam", "learning_rate": 0.005},
     "privacy": {"sampling_rate": 0.02, "enabled": False},
 }
+AS_DEALT = {"training": {"rounds": 1, "local_steps": 1}, "privacy": {"enabled": False}}
 SIZES = (300, 1_000, 3_000)
 Cell = dict[str, Any]
 Tree = Mapping[str, Any]
@@ -83,6 +85,7 @@ def jobs(*, smoke: bool) -> Iterator[tuple[str, str, str, float]]:
     """(log, kind, schedule, epsilon) of all that is measured, the cheap before the dear."""
     for log in logs(smoke=smoke):
         yield log, "bounds", "", 0.0
+        yield log, "alone", "", 0.0
     for name in list(SCHEDULES)[: 1 if smoke else None]:
         for epsilon in EPSILONS[: 1 if smoke else None]:
             for log in logs(smoke=smoke):
@@ -117,7 +120,7 @@ def measure(job: tuple[str, str, str, float], passing: Path, *, smoke: bool) -> 
     """All cells of one simulation."""
     log, kind, schedule, epsilon = job
     tree = dict(logs(smoke=smoke)[log])
-    chosen = WITHOUT_NOISE if kind == "bounds" else SCHEDULES[schedule]
+    chosen = {"bounds": WITHOUT_NOISE, "alone": AS_DEALT, "run": SCHEDULES.get(schedule, {})}[kind]
     privacy = {**chosen.get("privacy", {}), **({"epsilon": epsilon} if kind == "run" else {})}
     settings = {**tree, **{k: v for k, v in chosen.items() if k != "privacy"}, "privacy": privacy}
     quarter = max(1, build_config(settings).training.rounds // 4)
@@ -128,15 +131,11 @@ def measure(job: tuple[str, str, str, float], passing: Path, *, smoke: bool) -> 
             build_config(settings, ["aggregation.mode=plain", "performance.workers=1", *small]), out
         )
         folder = RunFolder(out)
-        found = (_bounds if kind == "bounds" else _rounds)(folder)
-        common = {"log": log, "kind": kind, "schedule": schedule, "epsilon": epsilon}
-        cells = [{**common, **cell} for cell in found]
+        found = _alone(folder, smoke=smoke) if kind == "alone" else [_bounds, _rounds][kind == "run"](folder)
+        cells = [{"log": log, "kind": kind, "schedule": schedule, "epsilon": epsilon, **cell} for cell in found]
         if kind == "bounds":
-            trivial = {
-                who: round(values[METRIC], 4) for who, values in summary.baselines.items() if METRIC in values
-            }
-            cells[0]["trivial"] = trivial
-            cells += [{**common, "kind": "alone", **cell} for cell in _alone(folder, smoke=smoke)]
+            known = summary.baselines.items()
+            cells[0]["trivial"] = {who: round(values[METRIC], 4) for who, values in known if METRIC in values}
         return cells
 
 
@@ -186,9 +185,11 @@ def _alone(folder: RunFolder, *, smoke: bool) -> Iterator[Cell]:
     name = max(plan.populations, key=lambda pair: pair[1])[0]
     site = load_site(folder.path / "sites" / name, simulated=True)
     known = site.prepared(plan)
-    sizes = sorted({min(size, len(known.train)) for size in ((200,) if smoke else SIZES)})
+    sides = known.sides
+    sizes = sorted({min(size, len(sides.train)) for size in ((200,) if smoke else SIZES)})
     for size in sizes:
-        own = OwnConsumers.of(known.train.take(np.arange(size)), known.holdout, site.secret())
+        cut_down = replace(sides, train=sides.train.take(np.arange(size)))
+        own = OwnConsumers.of(cut_down, site.secret())
         with one_thread():
             shop = Workshop(SharedStart(plan, folder.initial(), known.mask), own, lambda *_: None)
             model = shop.served(shop.finished(shop.candidate(ALONE, shop.trained(ALONE))))
@@ -209,8 +210,10 @@ if __name__ == "__main__":
     parser.add_argument("--cells", type=Path, default=CELLS)
     parser.add_argument("--only", nargs="*", default=[], help="parts of `log, kind, schedule, epsilon`")
     parser.add_argument("--fit", action="store_true", help="fit the kept cells, measure nothing")
+    parser.add_argument("--write", action="store_true", help="put the constants into the program")
+    parser.add_argument("--markdown", type=Path, help="document that gets the table of errors")
     words = parser.parse_args()
     if words.fit:
-        report(read(words.cells))
+        print(report(read(words.cells), words.markdown, write=words.write))
     else:
         main(smoke=words.smoke, cells=None if words.smoke else words.cells, only=words.only)

@@ -200,7 +200,7 @@ def _print_audit(audit: Audit) -> None:
 def _print_not_attested(audit: Audit) -> None:
     if audit.not_attested:
         show.table(
-            "Not attested: invited, and nothing here says what these rounds cost the site",
+            "Not attested: invited, and nothing here says what these rounds cost the site; charged, where it has attested before",
             ("site", "round", "what it did"),
             [(one.site, str(one.round), one.what) for one in audit.not_attested],
             words=("what it did",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +16,7 @@ from common.errors import BadInputError
 if TYPE_CHECKING:
     from common.data import CleaningReport, EventLog
     from common.data.describe import Description
+    from common.data.store.logs import OpenedLog
     from simulations.synthetic import SyntheticSpec
 
 app = typer.Typer(
@@ -68,10 +69,17 @@ def check(
 
         check_writable(write_mapping, (".toml",))
         _refuse_to_replace((write_mapping,), force)
-    with _files(file, source, limit) as files:
-        _, report = _load(files, format, "", map_)
-        if write_mapping is not None:
-            _write_mapping(files, format, map_, write_mapping)
+    from common.atomic import write_atomic
+    from common.data.store.logs import Tally
+
+    tally = Tally()
+    with show.reading("lines read") as step, _files(file, source, limit, step) as files:
+        log = _opened(files, format, "", map_)
+        for _ in log.pieces(os.urandom(32), tally, step):
+            pass  # counted as it goes by
+    report = log.report(tally)
+    if write_mapping is not None:
+        write_atomic(write_mapping, log.mapping.to_toml().encode())
     if json:
         show.print_json(report.to_json())
         return
@@ -81,7 +89,9 @@ def check(
 
 
 @contextmanager
-def _files(named: list[str] | None, source: Path | None, limit: int = 0) -> Iterator[list[str]]:
+def _files(
+    named: list[str] | None, source: Path | None, limit: int, step: Callable[[int], None]
+) -> Iterator[list[str]]:
     """The files that are named, or what a source gives. Raises: BadInputError unless there is one of both."""
     if bool(named) == (source is not None):
         raise BadInputError("name either files or --source", hint="fedcart data check FILE, or --source shop.toml")
@@ -90,17 +100,8 @@ def _files(named: list[str] | None, source: Path | None, limit: int = 0) -> Iter
         return
     from common.data.store.source_log import spooled
 
-    with spooled(source, limit) as path:
+    with spooled(source, limit, step) as path:
         yield [str(path)]
-
-
-def _write_mapping(file: list[str], format_name: str, known: list[str] | None, path: Path) -> None:
-    from common.atomic import write_atomic
-    from common.data import said_of
-    from common.data.events import opened_events
-
-    opened, _ = opened_events(_source_of(file), _format_of(format_name), said=said_of(known or ()))
-    write_atomic(path, opened.mapping.to_toml().encode())
 
 
 @app.command(epilog="Example: fedcart data describe online_retail.csv.gz --split-by country")
@@ -113,11 +114,14 @@ def describe(
     json: Json = False,
 ) -> None:
     """Statistics per site. True counts of your own data: for your eyes, never part of a release."""
-    from common.data.describe import describe as statistics
+    from common.data.describe import describe_pieces
+    from common.data.store.logs import Tally
 
-    with _files(file, source) as files:
-        log, report = _load(files, format, split_by, map_)
-    description = statistics(log)
+    tally = Tally()
+    with show.reading("lines read") as step, _files(file, source, 0, step) as files:
+        log = _opened(files, format, split_by, map_)
+        description = describe_pieces(log.pieces(os.urandom(32), tally, step))
+    report = log.report(tally)
     if json:
         show.print_json(description.to_json())
         return
@@ -219,6 +223,15 @@ def _format_of(named: str) -> str:
 
 def _source_of(files: list[str]) -> str:
     return os.pathsep.join(files)
+
+
+def _opened(files: list[str], format_name: str, split_by: str, known: list[str] | None) -> OpenedLog:
+    from common.data import said_of
+    from common.data.store.logs import OpenedLog
+
+    return OpenedLog.of(
+        _source_of(files), _format_of(format_name), site_column=split_by, said=said_of(known or ())
+    )
 
 
 def _load(

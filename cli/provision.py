@@ -51,6 +51,8 @@ def _explain(made: Provisioned) -> None:
         show.note("the catalogue is another one than before: give every older site the new catalogue.json too")
     if made.catalogue_warning:
         show.warning(f"the catalogue was {made.catalogue_warning}")
+    if made.stock_remark:
+        show.note(f"in a run whose settings leave it open, {made.stock_remark}")
     if made.removed:
         show.note(f"no longer admitted: {', '.join(made.removed)}; restart the server to disconnect them")
     for site, delta in made.deltas.items():

@@ -127,11 +127,13 @@ def _take(scheduled: Scheduled, turn: Turn, turns: Sequence[Turn]) -> int:
 
 def _begin(scheduled: Scheduled, turn: Turn, turns: Sequence[Turn], manner: Any) -> int:
     from cli.attend import submit_and_follow
-    from server.planning import prepare_run
+    from server.planning import prepare_run, remark_on_stock
     from server.schedule import settings_of_turn
 
     _require_carried(scheduled, turns)
     config = settings_of_turn(scheduled.kit, scheduled.file, scheduled.overrides, turn, turns)
+    if said := remark_on_stock(scheduled.kit, config, base=scheduled.base):
+        show.note(said)
     folder = prepare_run(scheduled.kit, config, base=scheduled.base)
     begins = f"from the model of {Path(config.start_from).name}" if config.start_from else "from a new model"
     show.note(

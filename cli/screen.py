@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 import cli.show as show
-from cli.bars import LABEL, Bars
 from cli.opening import facts_lines
 from cli.verdict import Standing, standings
 from common.atomic import link_atomic
@@ -30,6 +29,7 @@ from common.run import (
     Summary,
 )
 from common.tasks import IN_ROUNDS, in_order, metric_named
+from server.bars import LABEL, Bars
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -112,9 +112,8 @@ class Screen(Observer):
         for line in facts_lines(facts):
             self._line(line)
         self._line("")
-        if self.resumed:
-            for record in RunFolder(facts.out).metrics():
-                self.round_done(record)
+        for record in RunFolder(facts.out).metrics() if self.resumed else ():
+            self.round_done(record)
 
     def progress(self, round_number: int, phase: str, done: int, total: int) -> None:
         """Move the bar; without a terminal, one line now and then, seldom the same one."""

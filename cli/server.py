@@ -50,7 +50,7 @@ def run(
     from cli.attend import Manner, submit_and_follow
     from common.deployment import open_coordinator_kit
     from server.affordable import require_payers, shares
-    from server.planning import deployed_settings, needed_sites, plan_of_run, prepare_run
+    from server.planning import deployed_settings, needed_sites, plan_of_run, prepare_run, remark_on_stock
     from server.run_setup import remark_on
     from server.runtime.control import must_be_up
 
@@ -60,6 +60,8 @@ def run(
     poor = require_payers(
         shares(opened, plan_of_run(opened, config, base=settings.resolve().parent)), needed_sites(config)
     )
+    if said := remark_on_stock(opened, config, base=settings.resolve().parent):
+        show.note(said)
     if config.schedule.periods:
         show.note("this is a run beside the schedule of these settings: fedcart server schedule runs that")
     for site in poor:
@@ -110,21 +112,25 @@ def plan(
     _print_shares(f"A run of epsilon {config.privacy.epsilon:g}, {config.training.rounds} rounds", found)
     if periods > 1:
         _print_periods(later)
-    typer.echo(
-        f"largest epsilon of a run of {config.training.rounds} rounds that every site can pay: {fits or 'none'}"
-    )
-    for place, line in enumerate(planned.task.forecast(planned)):
-        show.line(f"{'' if place else 'expect':<8} {line}")
+    rounds = config.training.rounds
+    typer.echo(f"largest epsilon of a run of {rounds} rounds that every site can pay: {fits or 'none'}")
     _print_unknown(found)
+    _print_forecast(planned.task.forecast(planned))
 
 
 def _print_unknown(found: Sequence[Any]) -> None:
     from server.affordable import USUAL_LIMIT
 
     if unknown := sum(share.limit is None for share in found):
-        typer.echo(
-            f"{unknown} of {len(found)} sites attested no limit yet: for them the usual {USUAL_LIMIT:g} is taken"
-        )
+        usual = f"for them the usual {USUAL_LIMIT:g} is taken"
+        typer.echo(f"{unknown} of {len(found)} sites attested no limit yet: {usual}")
+
+
+def _print_forecast(lines: Sequence[str]) -> None:
+    """What to expect of the run, public: it follows from settings and declarations."""
+    typer.echo()
+    for place, line in enumerate(lines):
+        show.line(f"{'' if place else 'expect':<8} {line}")
 
 
 def _print_shares(title: str, found: Sequence[Any]) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -127,6 +128,37 @@ def budget_left(value: float | None, digits: int = 3) -> str:
     if value is None:
         return "–"
     return f"{math.floor(value * 10**digits) / 10**digits:.{digits}f}"
+
+
+SHORT_S, BETWEEN_S = (
+    2.0,
+    10.0,
+)  # nothing is said of work that takes less; lines without a terminal are so far apart
+
+
+@contextmanager
+def reading(words: str) -> Iterator[Callable[[int], None]]:
+    """Progress on stderr while the body runs, if it is long; call the value with how much is done: "2,000,000 lines read"."""
+    console, started = progress(), time.monotonic()
+    status, said = console.status("") if console.is_terminal else None, started + SHORT_S - BETWEEN_S
+
+    def step(done: int) -> None:
+        nonlocal said
+        now, text = time.monotonic(), f"{done:,} {words}"
+        if now - started < SHORT_S:
+            return
+        if status is not None:
+            status.update(text)
+            status.start()
+        elif now - said >= BETWEEN_S:
+            said = now
+            note(text)
+
+    try:
+        yield step
+    finally:
+        if status is not None:
+            status.stop()
 
 
 @contextmanager

@@ -240,8 +240,12 @@ def _show_status(found: SiteStatus) -> None:
     )
     show.line(f"model         {found.model}")
     for run in budget.paused:
-        show.line(f"paused        {run}: an answer failed here after it was charged; put right what the log says. The site "
+        show.line(f"paused        {run}: answers failed here after they were charged; put right what the log says. The site "
                    "takes part in the next run, or in this one again if failures_max in policy.toml allows it")  # fmt: skip
+    for run, ended in budget.unfinished:
+        show.line(f"unfinished    {run}: {show.count(ended, 'answer')} ended with the process that computed, and given back. A "
+                   "restart of the site, or want of memory (the system's log says so): one too many is charged, and the "
+                   "site pauses")  # fmt: skip
     for request in found.requests:
         show.line(f"run           {request.run}: {request.status}, plan {request.digest[:16]}")
     for line in found.log:

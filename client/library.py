@@ -239,11 +239,10 @@ def _opened(kit: SiteKit, folder: Path) -> KeptModel:
 
 def _write(site: Site, arrival: Arrival, plan: RunPlan, name: str) -> Path:
     """All files of a model under a passing name, then the folder under its own."""
-    from common.data import FeatureSpec, read_catalogue, write_catalogue
+    from common.data import FeatureSpec, write_catalogue
     from common.data.sharing import shared_item_masks
 
-    facts = site.file.site
-    catalogue = read_catalogue(site.kit.resolve(facts.catalogue)) if facts.catalogue else None
+    catalogue = site.catalogue_of(plan)
     spec = FeatureSpec.from_json(json.loads(plan.features))
     masks: dict[str, Any] = dict(
         shared_item_masks(spec, catalogue, plan.sites, plan.config.aggregation.min_stockists)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -45,7 +45,14 @@ from client.verification import (
     verified_question,
 )
 from common.contribution import DIGEST_BYTES, TRAIN, Query
-from common.errors import LocalProtocolError, PolicyRefusedError, RemoteProtocolError, VerificationError
+from common.errors import (
+    FedcartError,
+    LocalProtocolError,
+    PolicyRefusedError,
+    RemoteProtocolError,
+    VerificationError,
+    WorkFailedError,
+)
 from common.privacy import PrivacyEvent, SignedAttestation
 from common.run import COUNTERSIGNED, DELIVERY, FAREWELL, PROPOSAL, Closing, Delivery, PerformanceSettings, RunPlan
 from common.secagg.client import ClientProtocol, CohortPolicy, LocalSite
@@ -97,14 +104,16 @@ def advertise(site: Site, request: Values, speed: PerformanceSettings) -> tuple[
 def share(site: Site, request: Values, memory: Memory) -> tuple[dict[str, Any], Memory]:
     """Exchange 2: deal encrypted shares of this session's secrets."""
     machine = _machine(site, memory)
-    bundle = machine.share(_asked(messages.AdvertisementList, request, machine))
+    with _failing_is_charged(site, memory):
+        bundle = machine.share(_asked(messages.AdvertisementList, request, machine))
     return {"message": messages.encode(bundle)}, replace(memory, machine=machine.to_state())
 
 
 def accept(site: Site, request: Values, memory: Memory) -> tuple[dict[str, Any], Memory]:
     """Exchange 3: check what was dealt, or show everybody which dealer signed a wrong share; nothing has left yet."""
     machine = _machine(site, memory)
-    receipt = machine.accept(_asked(messages.ShareDelivery, request, machine))
+    with _failing_is_charged(site, memory):
+        receipt = machine.accept(_asked(messages.ShareDelivery, request, machine))
     if receipt.accused:
         accused = [accusation.dealer for accusation in receipt.accused]
         site.note_locally({"round": machine.params.session.round, "kind": "complaint", "accused": accused})
@@ -113,13 +122,15 @@ def accept(site: Site, request: Values, memory: Memory) -> tuple[dict[str, Any],
 
 def mask(site: Site, request: Values, memory: Memory) -> tuple[dict[str, Any], Memory]:
     """Exchange 4: COMMIT, then the masked vector leaves; from here the contribution is dead."""
-    machine, waiting = _machine(site, memory), _waiting(site, memory)
-    # Without privacy the same seed gives the same ring again, so there the session is part of the name.
-    again = b"" if memory.reservation else str(machine.params.session).encode()
-    contribution = sha256(b"fedcart/contribution/2", again, waiting.digest)
-    accepted = _asked(messages.AcceptedList, request, machine)
-    masked = machine.mask(accepted, np.frombuffer(waiting.ring, dtype=np.uint32), contribution)
-    _let_go(site, memory, waiting)
+    machine = _machine(site, memory)
+    with _failing_is_charged(site, memory):
+        waiting = _waiting(site, memory)
+        # Without privacy the same seed gives the same ring again, so there the session is part of the name.
+        again = b"" if memory.reservation else str(machine.params.session).encode()
+        contribution = sha256(b"fedcart/contribution/2", again, waiting.digest)
+        accepted = _asked(messages.AcceptedList, request, machine)
+        masked = machine.mask(accepted, np.frombuffer(waiting.ring, dtype=np.uint32), contribution)
+        _let_go(site, memory, waiting)
     return {"message": messages.encode(masked)}, Memory(machine.to_state())
 
 
@@ -269,6 +280,22 @@ def _charged(grant: Grant) -> Iterator[None]:
         yield
     except Exception as error:
         raise ChargedError(error, grant.attestation) from error
+
+
+@contextmanager
+def _failing_is_charged(site: Site, memory: Memory) -> Iterator[None]:
+    """A failure of the site's own before its answer has left is told by a code: charged for good, as one of computing is.
+
+    What another party did wrong is not; and a disk that does not take this entry leaves the reservation open, and charged.
+    """
+    try:
+        yield
+    except Exception as error:
+        others = isinstance(error, FedcartError) and not isinstance(error, LocalProtocolError | WorkFailedError)
+        if memory.reservation and not others:
+            with suppress(FedcartError):
+                site.guard().fail(_reservation_from_json(memory.reservation))
+        raise
 
 
 def attested(signed: SignedAttestation) -> str:

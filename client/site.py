@@ -30,7 +30,7 @@ from common.strict_json import one_line
 from common.trust import CONSUMERS_KEY, Identity, Roster, require_private
 
 if TYPE_CHECKING:
-    from common.data import ConsumerSequences, EventLog, Mapping
+    from common.data import Catalogue, ConsumerSequences, EventLog, Mapping
     from common.data.store.source_log import SourceLog
     from common.source_settings import SourceSettings
 
@@ -111,6 +111,20 @@ class Site:
             store_sequences(path, pieces, mask, split_of(plan.config, self.secret()))
         return load_prepared(path)
 
+    def catalogue_of(self, plan: RunPlan) -> Catalogue | None:
+        """The public catalogue by which a run reads this site's items; None where it hashes all of them.
+
+        The site's own or none: a run can leave it out, as where sites share no item, and cannot exchange it.
+        """
+        from common.data import read_catalogue
+
+        name = self.file.site.catalogue
+        if not name or (
+            plan.config.features.item_buckets and not json.loads(plan.features).get("catalogue_digest")
+        ):
+            return None
+        return read_catalogue(self.kit.resolve(name))
+
     def event_log(self) -> EventLog:
         """The site's own event log in memory, cleaned, ids pseudonymised; empty if no line of it is usable.
 
@@ -174,12 +188,12 @@ class Site:
             file.write(line)
 
     def _encode(self, plan: RunPlan) -> tuple[Iterator[ConsumerSequences], NDArray[np.bool_]]:
-        from common.data import FeatureSpec, build_sequences, read_catalogue
+        from common.data import FeatureSpec, build_sequences
         from common.data.sharing import shared_item_masks
 
-        facts, config = self.file.site, plan.config
+        config = plan.config
         spec = FeatureSpec.from_json(json.loads(plan.features))
-        catalogue = read_catalogue(self.kit.resolve(facts.catalogue)) if facts.catalogue else None
+        catalogue = self.catalogue_of(plan)
         if spec.catalogue_digest != (catalogue.digest().hex() if catalogue else ""):
             raise ConfigError(
                 "the catalogue of this site is not the one of the run",

@@ -83,11 +83,9 @@ def check_plan(site: Site, plan: RunPlan) -> None:
 
 def _expected_features(site: Site, plan: RunPlan) -> str:
     """The encoding that this site's own catalogue and the run's settings ask for, as a plan carries it."""
-    from common.data import feature_spec, read_catalogue
+    from common.data import feature_spec
 
-    name = site.file.site.catalogue
-    catalogue = read_catalogue(site.kit.resolve(name)) if name else None
-    return feature_spec(catalogue, item_buckets=plan.config.features.item_buckets).canonical()
+    return feature_spec(site.catalogue_of(plan), item_buckets=plan.config.features.item_buckets).canonical()
 
 
 def proposal_of(site: Site, question: Question, params: Params | PlainParams | None) -> Proposal:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from common.errors import BadInputError
@@ -22,7 +23,8 @@ KINDS = ("released", "oracle")
 class Comparison:
     """Runs side by side. ``settings``: key -> values in the order of ``names``, only of keys that differ.
 
-    ``metrics``: (kind, name) -> values, None where a run did not measure it; ``epsilon``: at the worst site, public;
+    ``metrics``: (kind, name) -> values, None where a run did not measure it; ``bars``: half the width of each released value's
+    95 % bar, from its public noise, nan where it has none; ``epsilon``: at the worst site, public;
     ``unknown``: sites of each run that never attested, so what they spent is in no figure.
     """
 
@@ -33,6 +35,7 @@ class Comparison:
     seconds: tuple[float, ...]
     status: tuple[str, ...]
     unknown: tuple[tuple[str, ...], ...] = ()
+    bars: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def table(self) -> pl.DataFrame:
@@ -54,6 +57,7 @@ class Comparison:
                 "metrics": {
                     kind: {n: values[i] for (k, n), values in self.metrics.items() if k == kind} for kind in KINDS
                 },
+                "bars": {name: widths[i] for name, widths in self.bars.items()},
                 "epsilon": self.epsilon[i],
                 "never_attested": list(self.unknown[i]),
                 "seconds": self.seconds[i],
@@ -71,12 +75,21 @@ class Comparison:
     def rows(self) -> list[tuple[str, str, list[str]]]:
         """(kind, name, a cell per run): kind is setting, released, oracle or public."""
         rows = [("setting", key, [_cell(value) for value in values]) for key, values in self.settings.items()]
-        rows += [(kind, name, [_number(v) for v in values]) for (kind, name), values in self.metrics.items()]
+        rows += [(kind, name, self._figures(kind, name)) for kind, name in self.metrics]
         rows.append(("public", "ε at the worst site", [_number(value) for value in self.epsilon]))
         if any(self.unknown):
             rows.append(("public", "never attested", [", ".join(sites) or "–" for sites in self.unknown]))
         rows.append(("public", "seconds", [f"{value:.1f}" for value in self.seconds]))
         return [*rows, ("public", "status", list(self.status))]
+
+    def _figures(self, kind: str, name: str) -> list[str]:
+        """Values of a metric, released ones with their bars."""
+        cells = [_number(value) for value in self.metrics[kind, name]]
+        if kind != "released" or name not in self.bars:
+            return cells
+        widths = self.bars[name]
+        told = ["" if math.isnan(w) else f" ± {_number(w) if math.isfinite(w) else '?'}" for w in widths]
+        return [cell + bar for cell, bar in zip(cells, told, strict=True)]
 
     def _repr_html_(self) -> str:
         from html import escape
@@ -120,6 +133,7 @@ def compare(*runs: Place | Sequence[Place]) -> Comparison:
         ),
         status=tuple(s.status for s in summaries),
         unknown=tuple(never_attested(run.metrics()) for run in opened),
+        bars=_bars(opened, [name for kind, name in metrics if kind == "released"]),
     )
 
 
@@ -129,6 +143,14 @@ def _spent(run: RunFolder, summary: Summary) -> float | None:
         return max(summary.epsilon.values())
     rounds = [record.worst_epsilon for record in run.metrics() if record.worst_epsilon is not None]
     return max(rounds, default=None)
+
+
+def _bars(runs: list[RunFolder], names: list[str]) -> dict[str, tuple[float, ...]]:
+    """Half widths of the last released value of each metric at each run."""
+    from server.bars import Bars
+
+    known = [(Bars.of(run), run.metrics()) for run in runs]
+    return {name: tuple(bars.width(records, name) for bars, records in known) for name in names}
 
 
 def _names(runs: list[RunFolder]) -> tuple[str, ...]:

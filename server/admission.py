@@ -65,16 +65,18 @@ class HeadsBook:
         latest = self.heads.latest(site)
         return (Losses.of(latest.attestation.totals) if latest else Losses()) + self.asked.get(site, Losses())
 
-    def epsilon(self) -> dict[str, float]:
-        """Spent at most, per site that ever attested; of one that never did nothing is known."""
-        return {site: max(shown, self._with_asked(site)) for site, shown in self.heads.epsilon().items()}
+    def epsilon(self, delta: float = 1.0) -> dict[str, float]:
+        """Spent at most, per site that ever attested; of one that never did nothing is known.
 
-    def _with_asked(self, site: str) -> float:
+        ``delta``: at which the figures are shown; a site's own where that is smaller.
+        """
+        return {site: max(shown, self._at_most(site, delta)) for site, shown in self.heads.epsilon().items()}
+
+    def _at_most(self, site: str, delta: float) -> float:
         latest = self.heads.latest(site)
-        if latest is None or site not in self.asked:
-            return 0.0
+        assert latest is not None
         said = latest.attestation
-        return round_up(epsilon_of(self.spent(site), said.delta, said.adaptive_order))
+        return round_up(epsilon_of(self.spent(site), min(delta, said.delta), said.adaptive_order))
 
     def _save_asked(self) -> None:
         plain = {site: [asdict(event) for event in losses] for site, losses in sorted(self.asked.items())}
@@ -130,13 +132,14 @@ class Admission:
             "round": self.query.round,
             "attempt": self.attempt,
             "events": self.plan.events(self.query.kind),
-            "delta": self.plan.config.privacy.delta,
             "roster": self.roster.digest.hex(),
             "witness": self.witness.hex(),
         }
         for what, wanted in asked.items():
             if getattr(said, what) != wanted:
                 raise VerificationError(f"{site} attests another {what} than was asked")
+        if not self.plan.accepts_delta(site, said.delta):
+            raise VerificationError(f"{site} attests another delta than was asked")
         self.book.heads.accept(signed, self.roster.party(site).public_key)
         self.accepted[site] = signed.to_json()
         self.book.answered(site)

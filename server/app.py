@@ -17,12 +17,12 @@ import common.wire as wire
 from common import VERSION
 from common.errors import FedcartError, WorkFailedError
 from common.flower import Parts
+from common.item_coordinates import ItemCoordinates
 from common.plain_text import word_or
 from common.run import COUNTERSIGNED, FAREWELL, Closing, Observer, RunFolder, RunPlan
 from common.trust import Identity, Roster
 from server.admission import HeadsBook
 from server.asking import Measure, Run
-from server.cohort import ItemCoordinates
 from server.exchange import LATE, Exchange
 from server.rounds import Outcome, run_federation
 

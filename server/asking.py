@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 import common.wire as wire
 from common.contribution import Query
 from common.flower import Parts
+from common.item_coordinates import ItemCoordinates
 from common.privacy import Witnessed, witness_of
 from common.run import (
     IMPLAUSIBLE,
@@ -36,7 +37,7 @@ from common.secagg.messages import (
 from common.trust import Identity, Roster
 from server.admission import Admission, HeadsBook
 from server.blame import Blamed
-from server.cohort import ItemCoordinates, choose_cohort
+from server.cohort import choose_cohort
 from server.exchange import Exchange
 from server.gathering import Gathering
 from server.plausible import Judgement, judge

@@ -32,6 +32,7 @@ from common.run import (
     RunFolder,
     Summary,
     hold_run,
+    interrupted,
     seal_run,
     stop_is_asked,
 )
@@ -286,6 +287,6 @@ def _told(folder: RunFolder) -> Iterator[None]:
 def _leave_word(folder: RunFolder, told: dict[str, Any]) -> None:
     """Say in the summary why it ended; on a full disk the word may be lost, then the log has it."""
     try:
-        folder.write_summary(Summary(INTERRUPTED, **told))
+        folder.write_summary(interrupted(folder.metrics(), **told))
     except FedcartError as error:
         logging.getLogger("fedcart").error("%s; %s", told.get("error", "stopped"), error.message)

@@ -27,13 +27,12 @@ scope = {_quote(site.scope or site.name)}
 # Declared number of consumers, rounded, public: it sets sampling rate and weight. Do not follow the true count.
 population = {site.population}
 # Paths are relative to this folder unless they are absolute.
-events = {_quote(site.events or "events.csv")}
+events = {_quote(site.events or ("" if site.source else "events.csv"))}
 format = {_quote(site.format)}
 mapping = {_quote(site.mapping)}
 catalogue = {_quote(site.catalogue or (CATALOGUE_FILE if federation.catalogue else ""))}
 
-# Events in a database instead: set events = "" above and add a table [source], see docs/data.md.
-
+{_source_table(site)}
 [server]
 address = {_quote(federation.coordinator.address)}
 
@@ -44,6 +43,16 @@ coordinator = {_quote(pins.coordinator)}
 # SHA-256 of the only app bundle that may run here. It holds no code: what runs is the program you installed.
 bundle = {_quote(pins.bundle)}
 """
+
+
+def _source_table(site: SiteEntry) -> str:
+    """The table [source] of a site whose events are in no file, or how to write one."""
+    if site.source is None:
+        return (
+            '# Events in a database instead: set events = "" above and add a table [source], see docs/data.md.\n'
+        )
+    plain = site.source.model_dump(mode="json", exclude_defaults=True)
+    return f"# Where the events are; the password stays in the variable or file that is named here.\n{tomli_w.dumps({'source': plain})}"
 
 
 _POLICY = """\

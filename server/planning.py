@@ -57,7 +57,7 @@ def plan_of_run(kit: CoordinatorKit, config: RunConfig, *, base: Path) -> RunPla
 def prepare_run(kit: CoordinatorKit, config: RunConfig, *, base: Path) -> RunFolder:
     """Make a new run folder in the coordinator's kit, its plan fixed for good.
 
-    Paths in ``config`` are relative to ``base``.
+    Paths in ``config`` are relative to ``base``. What ``remark_on_stock`` says of these settings is done.
     Raises: ConfigError, BadInputError before anything is written.
     """
     from common.data import write_catalogue
@@ -77,11 +77,40 @@ def prepare_run(kit: CoordinatorKit, config: RunConfig, *, base: Path) -> RunFol
     return folder
 
 
+def remark_on_stock(kit: CoordinatorKit, config: RunConfig, *, base: Path) -> str:
+    """What is made of settings that leave it open where sites share no item; empty if nothing. Raises: as ``plan_of_run``."""
+    catalogue = _catalogue(kit, config, base)
+    return _fitted(config, catalogue, tuple(kit.read().sites))[2]
+
+
+def _fitted(
+    config: RunConfig, catalogue: Catalogue | None, sites: tuple[str, ...]
+) -> tuple[RunConfig, Catalogue | None, str]:
+    """Settings and catalogue of a run, hashed items in their place where sites share none; and a word about it.
+
+    Raises: ConfigError if some site shares no item and the settings want it so.
+    """
+    from common.data import feature_spec
+    from common.data.sharing import require_shared_items, shared_item_masks, with_hashed_items
+
+    if not task_named(config.task).looks_up_items:
+        return config, catalogue, ""
+    spec, needed = (
+        feature_spec(catalogue, item_buckets=config.features.item_buckets),
+        config.aggregation.min_stockists,
+    )
+    masks = shared_item_masks(spec, catalogue, sites, needed)
+    hashed = with_hashed_items(config, masks)
+    if hashed is not None:
+        return hashed[0], None, hashed[1]
+    require_shared_items(masks, needed)
+    return config, catalogue, ""
+
+
 def _planned(
     kit: CoordinatorKit, config: RunConfig, base: Path
 ) -> tuple[RunPlan, RunConfig, FeatureSpec, Catalogue | None, Any]:
     from common.data import feature_spec
-    from common.data.sharing import require_shared_items, shared_item_masks
 
     settings = kit.read()
     _check_sites(config, len(settings.sites))
@@ -89,10 +118,8 @@ def _planned(
     if catalogue is not None:
         names = partial(catalogue_categories, catalogue.categories, catalogue.item_category)
         config = task_named(config.task).with_catalogue(config, names)
+    config, catalogue, _ = _fitted(config, catalogue, tuple(settings.sites))
     spec = feature_spec(catalogue, item_buckets=config.features.item_buckets)
-    if task_named(config.task).looks_up_items:
-        masks = shared_item_masks(spec, catalogue, tuple(settings.sites), config.aggregation.min_stockists)
-        require_shared_items(masks, config.aggregation.min_stockists)
     initial = _initial_model(config, spec, base, catalogue.names if catalogue else ())
     plan = make_plan(config, tuple(settings.sites.items()), spec, initial[0].size)
     return plan, config, spec, catalogue, initial

@@ -44,7 +44,7 @@ from common.trust.keyfiles import PublicKeys, make_site_keys, read_site_keys
 from server.admission import HeadsBook
 from server.kit_files import policy_toml, site_readme, site_toml, unusual_deltas
 from server.runtime.bundle import bundle_text, write_bundle
-from server.stock import federation_catalogue
+from server.stock import federation_catalogue, stock_remark
 
 RENEW_DAYS = 30.0
 
@@ -54,7 +54,7 @@ class Provisioned:
     """What was made: kits, new sites, sites whose private keys were made here, parties that left.
 
     ``deltas``: of sites with so many consumers that the usual one is too large. ``catalogue_changed``: kits had
-    another one before.
+    another one before. ``stock_remark``: what a run will do where the sites share no item.
     """
 
     kits: Path
@@ -69,6 +69,7 @@ class Provisioned:
     catalogue: str = ""
     catalogue_warning: str = ""
     catalogue_changed: bool = False
+    stock_remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def provision(federation_file: Path, out: Path, *, bundle: str = "", approve: st
         certificate_until=until,
         bundle=digest,
         roster=tuple(party.name for party in roster.parties),
-        **_said_of(catalogue, changed=changed),
+        **_said_of(catalogue, tuple(keys), changed=changed),
     )
 
 
@@ -215,13 +216,14 @@ def _write_public(kits: Sequence[Kit], roster: Roster, authority: Authority) -> 
         write_atomic(kit.authority, authority.certificate_pem)
 
 
-def _said_of(catalogue: Catalogue | None, *, changed: bool) -> dict[str, Any]:
+def _said_of(catalogue: Catalogue | None, sites: tuple[str, ...], *, changed: bool) -> dict[str, Any]:
     if catalogue is None:
         return {}
     return {
         "catalogue": repr(catalogue),
         "catalogue_warning": catalogue.warning,
         "catalogue_changed": changed,
+        "stock_remark": stock_remark(catalogue, sites),
     }
 
 

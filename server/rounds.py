@@ -132,7 +132,7 @@ def run_round(run: Run, state: ServerState) -> tuple[ServerState, RoundRecord]:
     outcome = asked.outcome
     after = replace(state, round=number)
     if not outcome.aborted:
-        _say_what_is_unusual(run, asked)
+        _say_what_was_shortened(run, asked)
         steps = run.plan.config.training.local_steps
         after = strategy.apply(state, asked.judged.update, run.plan.config.strategy, steps)
     released = _released(run, outcome)
@@ -155,12 +155,11 @@ def run_round(run: Run, state: ServerState) -> tuple[ServerState, RoundRecord]:
     return after, record
 
 
-def _say_what_is_unusual(run: Run, asked: Asked) -> None:
-    """Say once in a run that an update was shortened; the records say it of every round."""
-    if asked.judged.unusual and not any(record.shortened for record in run.folder.metrics()):
-        run.observer.note(
-            f"round {asked.query.round}: {asked.judged.shortened}: {WHY_SHORTENED}; further ones are in the records"
-        )
+def _say_what_was_shortened(run: Run, asked: Asked) -> None:
+    """Say it once in a run; the records say it of every round, and the summary of the worst."""
+    if asked.judged.shortened and not any(record.shortened for record in run.folder.metrics()):
+        told = "; ".join(f"{name} shortened {what}" for name, what in asked.judged.shortened.items())
+        run.observer.note(f"round {asked.query.round}: {told}: {WHY_SHORTENED}")
 
 
 def release_series(run: Run, state: ServerState) -> RoundRecord:
@@ -273,7 +272,11 @@ def _is_of(head: SignedAttestation, run: Run, number: int) -> bool:
 
 
 def _epsilon(run: Run) -> dict[str, float]:
-    return {site: epsilon for site, epsilon in run.book.epsilon().items() if site in run.plan.sites}
+    return {
+        site: epsilon
+        for site, epsilon in run.book.epsilon(run.plan.config.privacy.delta).items()
+        if site in run.plan.sites
+    }
 
 
 def _closing_evaluation(run: Run, state: ServerState) -> RoundRecord | None:
@@ -314,7 +317,7 @@ def _record(run: Run, asked: Asked, released: dict[str, float], seconds: float) 
         heads=dict(asked.heads),
         evidence=evidence,
         plausible=dict(asked.judged.figures),
-        shortened=dict(asked.judged.unusual),
+        shortened=dict(asked.judged.shortened),
         faults=tuple(asked.blamed.faults),
         proofs=asked.blamed.write(run.folder, number),
     )

@@ -41,6 +41,20 @@ def federation_catalogue(federation: Federation, folder: Path) -> Catalogue | No
     return replace(catalogue, stock=_in_names_of_sites(catalogue, federation))
 
 
+def stock_remark(catalogue: Catalogue | None, sites: tuple[str, ...]) -> str:
+    """What a run of these sites does about a stock that they do not share, if its settings leave it open; empty if they share."""
+    from common.data import feature_spec
+    from common.data.sharing import shared_item_masks, with_hashed_items
+    from common.run import RunConfig
+
+    if catalogue is None:
+        return ""
+    config = RunConfig()
+    masks = shared_item_masks(feature_spec(catalogue), catalogue, sites, config.aggregation.min_stockists)
+    hashed = with_hashed_items(config, masks)
+    return hashed[1] if hashed else ""
+
+
 def _in_names_of_sites(catalogue: Catalogue, federation: Federation) -> dict[str, NDArray[np.bool_]]:
     sites, named = [site.name for site in federation.sites], federation.stock
     if not catalogue.stock:

@@ -1,55 +1,63 @@
 """What would help a run that ended below what simple methods reach: changes, each with what the forecast gives for it.
 
-Sizes are in points of Recall@20, over the public logs that the forecast was fitted on: what training without noise gains there
-differs, so each is a range. A guess from public numbers, as the forecast itself; no site is asked.
+Sizes are in points of Recall@20, over the public logs that the forecast was fitted on: a range, because logs differ. A guess
+from public numbers, as the forecast itself; no site is asked.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import common.tasks.forecast as forecasts
 from common.errors import FedcartError
 from common.run import RunPlan
 from common.tasks import metric_named
-from common.tasks.forecast import LOGS, METRIC as FORECAST, Forecast
+from common.tasks.forecast import LOGS, Forecast
 
-WORTH = 0.01  # of what training without noise gains: below it a change is not named
+WORTH = 0.5  # points on some log: a change that brings less is not named
 MORE_SITES, LARGER_EPSILON = 4, 2.0
+Points = Sequence[float]  # of each log
 
 
 def advice(plan: RunPlan, metrics: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]) -> list[str]:
     """One remark, if a trivial baseline beats the model and a forecast says what would change that; else none."""
     name, now = plan.task.primary, Forecast.of(plan)
     model, metric = metrics.get(name, math.nan), metric_named(name)
-    if (
-        name != FORECAST
-        or now is None
-        or not any(metric.better(other.get(name, math.nan), model) for other in baselines.values())
-    ):
+    if name != forecasts.METRIC or now is None:
         return []
-    helps = []
+    if not any(metric.better(other.get(name, math.nan), model) for other in baselines.values()):
+        return []
+    helps: list[tuple[float, str]] = []
     for words, change in changes(plan).items():
         with suppress(FedcartError):  # such noise, or such a run, is not possible
             then = change()
-            gain = then.joined.middle - now.joined.middle if then else 0.0
-            if gain >= WORTH:
-                helps.append((gain, f"{words} ({points(gain)})"))
+            gains = [_points(log, then.joined(log) - now.joined(log)) for log in LOGS] if then else [0.0]
+            if max(gains) >= WORTH:
+                helps.append((max(gains), f"{words} ({_words(gains)})"))
     told = [text for _, text in sorted(helps, reverse=True)]
-    return [f"what would help here, by the forecast: {'; '.join([*told, _own_data(now)])}"]
+    return [f"what would help here, by the forecast over public logs: {'; '.join([*told, _own_data(now)])}"]
 
 
 def _own_data(now: Forecast) -> str:
     """What personalizing is worth where it is least: the better of shared and alone serves."""
-    size = sorted(now.sites.values())[len(now.sites) // 2]
-    gain = now.alone(size).middle - now.joined.middle
-    worth = f", {points(gain)} for a site of {size:,.0f}" if gain >= WORTH else ""
+    size = now.size()
+    gains = [_points(log, max(forecasts.alone(log, size) - now.joined(log), 0.0)) for log in LOGS]
+    worth = f", {_words(gains)} for a site of {size:,.0f}" if max(gains) >= WORTH else ""
     return (
         f"own data on top at each site{worth}: fedcart personalize is never below alone, --baselines shows it here"
     )
+
+
+def _points(log: forecasts.Like, share: float) -> float:
+    return 100 * share * (log.without_noise - log.untrained)
+
+
+def _words(gains: Points) -> str:
+    return f"{min(gains):+.0f} to {max(gains):+.0f} points"
 
 
 def changes(plan: RunPlan) -> dict[str, Callable[[], Forecast | None]]:
@@ -73,12 +81,6 @@ def changes(plan: RunPlan) -> dict[str, Callable[[], Forecast | None]]:
             plan, {"privacy": {"epsilon": larger}}
         )
     return found
-
-
-def points(gain: float) -> str:
-    """A gain of so large a share in points of Recall@20, over the logs of the fit."""
-    sizes = sorted(100 * gain * (log.without_noise - log.untrained) for log in LOGS)
-    return f"{sizes[0]:+.0f} to {sizes[-1]:+.0f} points"
 
 
 def _changed(plan: RunPlan, sections: Mapping[str, Mapping[str, Any]]) -> Forecast | None:

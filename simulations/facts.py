@@ -86,8 +86,9 @@ def assumptions(config: RunConfig) -> tuple[str, ...]:
     stated += oracle_of(config.task).assumptions(config)
     if config.start_from:
         stated.append(
-            "started from an earlier model: what its run cost the same consumers is charged first, and is in every epsilon; "
-            "what a model without ledgers beside it cost is not"
+            "started from a model of other people, as who began this run says: what it cost them is in no epsilon here"
+            if config.start_from_others
+            else "started from an earlier model: what its run cost the same consumers is charged first, and is in every epsilon"
         )
     if not config.privacy.enabled:
         stated.append("NOT PRIVATE: no noise was added")

@@ -5,7 +5,6 @@ Only defaults are changed, each with a word about it: what a user has chosen sta
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from common.errors import BadInputError
@@ -13,14 +12,8 @@ from common.run import RunConfig
 from common.tasks import STEP_HEADS, task_named
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from common.data import EventLog
     from simulations.partition import Partition
-
-BUCKETS = 1_000
-"""Hashed buckets where sites share no items: a public constant, no count of a log."""
 
 MANY = 0.01
 """Share of consumers at several sites from which a run says so."""
@@ -148,23 +141,6 @@ def _heads_without_items(config: RunConfig, log: EventLog) -> dict[str, float]:
     if not log.frame["category"].count():
         heads.pop("next-category", None)
     return heads
-
-
-def with_hashed_items(
-    config: RunConfig, masks: Mapping[str, NDArray[np.bool_]]
-) -> tuple[RunConfig, tuple[str, ...]] | None:
-    """Settings under which sites that share no item can learn together; None where they can, or where a user has chosen."""
-    without = [site for site, mask in masks.items() if not mask.any()]
-    chosen = config.data.catalogue or "min_stockists" in config.aggregation.model_fields_set
-    if not without or chosen or "item_buckets" in config.features.model_fields_set:
-        return None
-    few = ", ".join(without[:5]) + (f" and {len(without) - 5} more" if len(without) > 5 else "")
-    needed = min(config.aggregation.min_stockists, len(masks))
-    changed = {"features": _changed(config.features, {"item_buckets": BUCKETS})}
-    return _changed(config, changed), (
-        f"no item of {few} is sold at {needed} sites or more: items are hashed into {BUCKETS:,} buckets that all sites share; "
-        "expect little gain on items from federating (or --set aggregation.min_stockists=1: each site trains its own)",
-    )
 
 
 def with_dates(config: RunConfig, parts: Partition) -> tuple[RunConfig, tuple[str, ...]]:

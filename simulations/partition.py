@@ -51,6 +51,11 @@ class Partition:
         """Names of the sites, in order."""
         return tuple(site.name for site in self.sites)
 
+    def stock(self) -> EventLog:
+        """Item, category and site of all events, in no order and of nobody: what a catalogue is made from."""
+        light = (site.log.frame.select("item", "category", pl.lit(site.name).alias("site")) for site in self.sites)
+        return EventLog(pl.concat(light))
+
     def log(self) -> EventLog:
         """All events of all sites, the site column holding these sites' names."""
         frames = [site.log.frame.with_columns(pl.lit(site.name).alias("site")) for site in self.sites]

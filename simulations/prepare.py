@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,13 +25,14 @@ from common.plain_text import shown
 from common.run import DataSettings, RunConfig, RunFolder, RunPlan, SiteFacts
 from common.tasks import task_named
 from common.trust import Identity, Roster
-from simulations.carried import begin_ledger, carried_from
+from simulations.carried import LOG_DIGEST, begin_ledger, carried_from
 from simulations.tasks.half import oracle_of
 
 if TYPE_CHECKING:
-    from common.data import Catalogue, ConsumerSequences, FeatureSpec
+    from common.data import Catalogue, CleaningReport, ConsumerSequences, EventLog, FeatureSpec
     from simulations.partition import Partition
 
+Step = Callable[[int], None]
 COORDINATOR_NAME = "coordinator"
 NO_PIN = "0" * 64  # a simulation has no app bundle to pin
 
@@ -51,20 +53,20 @@ class DealtData:
     sequences: dict[str, ConsumerSequences]
 
 
-def deal_data(config: RunConfig) -> DealtData:
-    """Load or generate the events and deal them to sites.
+def deal_data(config: RunConfig, step: Step = lambda _lines: None) -> DealtData:
+    """Load or generate the events and deal them to sites; ``step`` is called with the lines read so far.
 
     Raises: BadInputError for an unusable file, too few sites or consumers; ConfigError.
     """
     source = config.data.source
     if not source:
-        return _dealt(config)
+        return _dealt(config, step)
     if config.data.events:
         raise ConfigError("data.events and data.source are both given", hint="give one of them")
     from common.data.store.source_log import spooled
 
-    with spooled(Path(source)) as path:
-        world = _dealt(config.model_copy(update={"data": _with(config.data, events=str(path))}))
+    with spooled(Path(source), step=step) as path:
+        world = _dealt(config.model_copy(update={"data": _with(config.data, events=str(path))}), step)
     return replace(world, config=world.config.model_copy(update={"data": _with(world.config.data, events="")}))
 
 
@@ -72,13 +74,15 @@ def _with(data: DataSettings, events: str) -> DataSettings:
     return data.model_copy(update={"events": events})
 
 
-def _dealt(config: RunConfig) -> DealtData:
+def _dealt(config: RunConfig, step: Step) -> DealtData:
     from common.data import feature_spec
+    from common.data.sharing import require_shared_items, with_hashed_items
     from simulations.pseudonyms import with_random_pseudonyms
 
-    log, known, data = _events(config)
+    log, known, data = _events(config, step)
     config, itemless = fitting.without_items(config, log)
     parts, said = fitting.dealt(config, log)
+    del log  # the sites have it
     config, dates = fitting.with_dates(config, parts)
     said = (*said, *dates, *fitting.overlap_note(config, parts))
     parts, called = with_plain_names(parts)
@@ -90,17 +94,15 @@ def _dealt(config: RunConfig) -> DealtData:
     catalogue = _renamed(_catalogue(config, known, parts), called)
     spec = feature_spec(catalogue, item_buckets=config.features.item_buckets)
     masks = _masks(config, spec, catalogue, parts)
-    hashed = fitting.with_hashed_items(config, masks) if task_named(config.task).looks_up_items else None
+    hashed = with_hashed_items(config, masks) if task_named(config.task).looks_up_items else None
     if hashed is not None:
         config, catalogue = hashed[0], None
         spec = feature_spec(None, item_buckets=config.features.item_buckets)
         masks = _masks(config, spec, None, parts)
     if task_named(config.task).looks_up_items:
-        from common.data.sharing import require_shared_items
-
         require_shared_items(masks, config.aggregation.min_stockists)
     rows = oracle_of(config.task).encoded(config, parts, spec, catalogue)
-    fitted = [*itemless, *said, *(hashed[1] if hashed else ()), *map(_called, called.items())]
+    fitted = [*itemless, *said, *(hashed[1:] if hashed else ()), *map(_called, called.items())]
     told = {"fitted": fitted, "notes": [*fitted, *parts.notes]}
     return DealtData(config, parts, catalogue, spec, masks, data | told, rows)
 
@@ -113,17 +115,14 @@ def _masks(
     return shared_item_masks(spec, catalogue, parts.names, config.aggregation.min_stockists)
 
 
-def _events(config: RunConfig) -> tuple[Any, Catalogue | None, dict[str, Any]]:
-    from common.data import load_events, said_of
-
+def _events(config: RunConfig, step: Step) -> tuple[Any, Catalogue | None, dict[str, Any]]:
     settings = config.data
     if settings.events:
         column = "" if settings.split_by in ("consumers", "items", "site") else settings.split_by
         secret = hashlib.sha256(f"fedcart/simulation/{config.seed}".encode()).digest()
-        log, report = load_events(
-            settings.events, settings.format, secret=secret, site_column=column, said=said_of(settings.map)
-        )
-        return log, None, {"source": Path(settings.events).name, "events": len(log), "cleaning": report.to_json()}
+        log, report = _read(settings, (column, secret), step)
+        told = {"source": Path(settings.events).name, "events": len(log), LOG_DIGEST: _digest(log)}
+        return log, None, told | {"cleaning": report.to_json()}
     if settings.synthetic == "rows":
         from simulations.plain_rows import RowsSpec, generate_rows
 
@@ -147,6 +146,21 @@ def _events(config: RunConfig) -> tuple[Any, Catalogue | None, dict[str, Any]]:
     )
 
 
+def _digest(log: EventLog) -> str:
+    """Of all events, so that a later run knows whether it deals the same ones; never leaves this machine's run folder."""
+    return hashlib.sha256(log.frame.hash_rows().to_numpy().tobytes()).hexdigest()
+
+
+def _read(settings: DataSettings, by: tuple[str, bytes], step: Step) -> tuple[EventLog, CleaningReport]:
+    """The log of a file, its lines on disk until they are in order: what is in memory is the log once, not thrice."""
+    from common.data import joined, said_of
+    from common.data.store.logs import OpenedLog, Tally
+
+    (site_column, secret), tally = by, Tally()
+    opened = OpenedLog.of(settings.events, settings.format, site_column=site_column, said=said_of(settings.map))
+    return joined(opened.pieces(secret, tally, step)), opened.report(tally)
+
+
 def _catalogue(config: RunConfig, known: Catalogue | None, dealt: Partition) -> Catalogue | None:
     from common.data import catalogue_from_events, read_catalogue
     from common.data.product_names import product_names
@@ -158,7 +172,7 @@ def _catalogue(config: RunConfig, known: Catalogue | None, dealt: Partition) -> 
     if known is not None and config.data.split_by == "site":
         return _with_merged_stock(known, dealt)
     names = product_names(config.data.events, config.data.format, config.data.map) if config.data.events else None
-    return catalogue_from_events(dealt.log(), max_items=config.features.max_items, names=names)
+    return catalogue_from_events(dealt.stock(), max_items=config.features.max_items, names=names)
 
 
 def _with_merged_stock(known: Catalogue, dealt: Partition) -> Catalogue:
@@ -245,7 +259,7 @@ def make_federation(
     roster = Roster.signed_by(coordinator, [(name, one.public_key) for name, one in identities.items()])
     folder.write_roster(roster)
     kits, facts = {}, []
-    carried = carried_from(config, plan)
+    carried = carried_from(config, plan, str(world.data.get(LOG_DIGEST, "")))
     for part in world.partition.sites:
         name, mask = kit_name(part.name), world.masks[part.name]
         owed = carried.get(name)

@@ -35,6 +35,7 @@ from common.run import (
     RunFolder,
     RunPlan,
     Summary,
+    interrupted,
     require_free,
     seal_run,
 )
@@ -43,6 +44,7 @@ from server.result import result_of_run, summarise_run
 from server.rounds import Outcome
 from server.run_setup import make_plan, noise_of, remark_on
 from server.state import ServerState, latest_checkpoint, save_checkpoint
+from simulations.carried import spent_before
 from simulations.engines import run_apps
 from simulations.prepare import constant_features, deal_data, declared, make_federation
 from simulations.reference_runs import reference_runs
@@ -86,7 +88,7 @@ def simulate(config: RunConfig, out: Path, observer: Observer | None = None, *, 
 def _prepare(config: RunConfig, out: Path, pool: WorkerPool, observer: Observer) -> _Simulation:
     require_free(out)
     observer.progress(0, "events", 0, 3)
-    world = deal_data(config)
+    world = deal_data(config, lambda lines: observer.progress(0, f"events, {lines:,} lines read", 0, 3))
     config = world.config.without(constant_features(world))
     config = oracle_of(config.task).fill_in(config, world.partition, world.catalogue)
     noise_of(config)  # make_plan finds it done: there is time, the workers are still importing
@@ -183,12 +185,7 @@ def _finish(run: _Simulation, outcome: Outcome, seconds: float) -> Summary:
     baselines: dict[str, dict[str, float]] = {}
     remarks: list[str] = []
     if outcome.status != FAILED:
-        made = result_of_run(folder, plan, outcome)
-        _job(run.pool, oracle.write_model, str(folder.path), plan.to_json(), made.last.tobytes(), made.facts)
-        if made.best is not None:
-            told = str(folder.best_model), plan.to_json(), made.best.tobytes(), made.best_facts
-            _job(run.pool, oracle.write_model, *told, str(folder.path))
-            remarks.append(made.remark)
+        remarks += _write_models(run, outcome)
         if plan.evaluates:
             baselines = _job(run.pool, oracle.trivial_baselines, kits, plan.to_json())
     if run.config.baselines and baselines:
@@ -216,6 +213,19 @@ def _finish(run: _Simulation, outcome: Outcome, seconds: float) -> Summary:
     return summary
 
 
+def _write_models(run: _Simulation, outcome: Outcome) -> list[str]:
+    """Write the last model, and the best one where it is another; return what is to be said of that."""
+    folder, plan = run.folder, run.plan
+    made, before = result_of_run(folder, plan, outcome), spent_before(folder, plan)
+    last = str(folder.path), plan.to_json(), made.last.tobytes(), made.facts | before
+    _job(run.pool, oracle.write_model, *last)
+    if made.best is None:
+        return []
+    best = str(folder.best_model), plan.to_json(), made.best.tobytes(), made.best_facts | before
+    _job(run.pool, oracle.write_model, *best, str(folder.path))
+    return [made.remark]
+
+
 def _job(pool: WorkerPool, function: Callable[..., Any], *arguments: Any) -> Any:
     return next(pool.run_all([(function, arguments)])).unwrap()
 
@@ -226,5 +236,5 @@ def _marked_interrupted(folder: RunFolder) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        folder.write_summary(Summary(INTERRUPTED))
+        folder.write_summary(interrupted(folder.metrics()))
         raise

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from client.guard import Proposal
 from common.contribution import TRAIN, Query
@@ -13,6 +15,7 @@ from common.run import RunPlan, build_config
 from common.run.files import RunFolder
 from common.run.records import RoundRecord, SiteRound
 from common.trust.identity import Identity, Roster
+from server.plausible import judge
 from tests.guard_samples import COORDINATOR, proposal
 
 MODEL = "11" * 32
@@ -58,10 +61,19 @@ class SignedRun:
             state=MODEL,
             average=MODEL,
             heads=self.heads(),
+            plausible=self.judged(attested),
             previous=self.folder.last_record(),
         )
         record = replace(record, **changes)
         self.folder.append_round(replace(record, signature=COORDINATOR.sign(bytes.fromhex(record.digest)).hex()))
+
+    def judged(self, survivors: Iterable[str]) -> dict[str, tuple[float, float]]:
+        """What a sum of nothing but zeros is judged by."""
+        known = sorted(survivors)
+        if not known:
+            return {}
+        zeros = {block.name: np.zeros(block.length) for block in self.plan.blocks(TRAIN)}
+        return dict(judge(self.plan, TRAIN, zeros, known, None).figures)
 
 
 def signed_run(

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from common.audit.records import Records, attestations_in, find_records, rounds_of
+from common.audit.records import Records, asked_since, attestations_in, find_records, rounds_of
 from common.audit.statement import (
     LedgerRow,
     SiteBudget,
@@ -28,6 +28,7 @@ from common.privacy import (
     HOLDOUT_SIDE,
     TRAIN_SIDE,
     VALIDATION_SIDE,
+    Losses,
     PrivacyEvent,
     Replay,
     ScopeAccountant,
@@ -36,9 +37,10 @@ from common.privacy import (
     round_up,
     rounds_left,
 )
-from common.run import RoundRecord, RunFolder, unattested
+from common.run import RoundRecord, RunFolder, never_attested, unattested
 
 ATTESTED = "attested"
+NOT_ATTESTED = "not attested"
 POST_PROCESSING = "post-processing of the release"
 CSV_COLUMNS = (
     "site", "scope", "run", "round", "attempt", "state", "time", "events",
@@ -103,7 +105,10 @@ def read_audit(path: Path) -> Audit:
     ledgers = {state.header.site: state for state in where.replays.values() if state.header is not None}
     limits = {state.header.site: where.limit(file) for file, state in where.replays.items() if state.header}
     sites = [_from_ledger(ledgers[name], attested.get(name, []), limits[name]) for name in sorted(ledgers)]
-    sites += [_from_attestations(attested[name]) for name in sorted(set(attested) - set(ledgers))]
+    asked = asked_since(run, records)
+    sites += [
+        _from_attestations(attested[name], asked.get(name, [])) for name in sorted(set(attested) - set(ledgers))
+    ]
     sites = [_with_population(site, where) for site in sites]
     settings = _Settings.of(run)
     if not sites and settings.private:
@@ -114,6 +119,12 @@ def read_audit(path: Path) -> Audit:
     )
     name = settings.name or path.resolve().stem
     missing = tuple(_not_attested(records, set(ledgers)))
+    unknown = tuple(
+        f"{site} was asked and never attested: what it spent is not known, and in no figure here."
+        for site in never_attested(records)
+        if site not in ledgers
+    )
+    statement = replace(statement, warnings=(*statement.warnings, *unknown))
     return Audit(path, name, tuple(sites), statement, verdict, records, missing)
 
 
@@ -193,7 +204,10 @@ def _from_ledger(state: Replay, attested: list[SignedAttestation], limit: float 
     return SiteAudit(budget_of_ledger(state, limit), tuple(ledger_rows(state)), "ledger")
 
 
-def _from_attestations(attested: list[SignedAttestation]) -> SiteAudit:
+def _from_attestations(
+    attested: list[SignedAttestation], asked: list[tuple[RoundRecord, tuple[PrivacyEvent, ...]]]
+) -> SiteAudit:
+    """A site as it has attested; what it was asked since counts as charged."""
     rows = []
     for signed in attested:
         said = signed.attestation
@@ -202,7 +216,13 @@ def _from_attestations(attested: list[SignedAttestation]) -> SiteAudit:
         rows.append(
             LedgerRow(said.sequence, "", said.run, said.round, said.attempt, ATTESTED, said.events, alone, so_far)
         )
-    return SiteAudit(budget_of_attestation(attested[-1]), tuple(rows), "attestations")
+    budget, run = budget_of_attestation(attested[-1]), attested[-1].attestation.run
+    for record, events in asked:
+        budget = replace(budget, events=(Losses.of(budget.events) + Losses.of(events)).events)
+        alone, so_far = round_up(epsilon_of(events, budget.delta)), budget.epsilon
+        last = (rows[-1].sequence, "", run, record.round, record.attempt)
+        rows.append(LedgerRow(*last, NOT_ATTESTED, events, alone, so_far))
+    return SiteAudit(budget, tuple(rows), "attestations")
 
 
 @dataclass(frozen=True)

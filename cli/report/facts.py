@@ -8,9 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cli.bars import Bars
 from cli.verdict import Standing, standings
 from common.run import COMPLETED, INTERRUPTED, RoundRecord, RunFacts, RunFolder, Summary
+from server.bars import Bars
 
 
 @dataclass(frozen=True)

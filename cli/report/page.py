@@ -146,7 +146,9 @@ def _tiles(story: RunStory) -> list[Tile]:
     ):
         values = story.summary.metrics.get(kind) or story.last(kind)
         if primary in values:
-            value = _last_released(story, primary) if kind == "released" else show.number(values[primary])
+            value = (
+                story.bars.latest(story.records, primary) if kind == "released" else show.number(values[primary])
+            )
             tiles.append(Tile(words, value, kind, text))
     worst = max((r.worst_epsilon or 0.0 for r in story.records), default=0.0)
     if story.private and worst:
@@ -164,12 +166,6 @@ def _tiles(story: RunStory) -> list[Tile]:
         spent = show.duration(sum(r.seconds for r in story.records))
         tiles.append(Tile("Traffic", show.size(moved), "public", f"in {spent}"))
     return tiles
-
-
-def _last_released(story: RunStory, metric: str) -> str:
-    """The latest released figure with its 95 % bar."""
-    told = [record for record in story.records if metric in record.released]
-    return story.bars.cell(told[-1], metric) if told else "–"
 
 
 def _quality(story: RunStory) -> list[Figure]:

@@ -62,9 +62,8 @@ def _beside_baselines(story: RunStory) -> Sentence | None:
 def _released(story: RunStory) -> Sentence | None:
     """A deployed run: what the sites reported, with its bar."""
     name = primary_metric(story.task)
-    told = [record for record in story.records if name in record.released]
-    if not told:
+    cell = story.bars.latest(story.records, name)
+    if cell == "–":
         return None
-    cell = story.bars.cell(told[-1], name)
     words = f"The shared model has {metric_named(name).words} {cell} on the sites' held-out consumers"
     return ("info", "released", f"{words}; what that is worth to a site, fedcart personalize says there.")

@@ -7,22 +7,32 @@ from common.privacy import Forfeit, Replay, Reservation, Void
 
 FAILED_HERE = "failed here"
 OVER_VOIDS = "voids_max"
-IN_A_ROW = 3  # answers of a run that all came to nothing, whatever the cause
+UNFINISHED = "not finished"
+IN_A_ROW = 6  # answers of a run that all came to nothing: more than a coordinator asks for while it aborts round after round
 
 
 def paused_in(state: Replay, run: str, failures_max: int) -> bool:
     """Whether a site takes no further part in a run: it would be asked every round, and be charged for nothing."""
-    return state.count(run, "forfeit", FAILED_HERE) >= failures_max
+    if state.count(run, "forfeit", FAILED_HERE) >= failures_max:
+        return True
+    last = [r.state for r in state.reservations.values() if r.body.run == run and r.state != "open"]
+    last = last[-IN_A_ROW * failures_max :]
+    return len(last) == IN_A_ROW * failures_max and set(last) <= {"void", "forfeit"}
 
 
 def refuse_paused(state: Replay, run: str, failures_max: int) -> None:
-    """Return if a site may answer in a run. Raises: PausedError after failures of its own."""
+    """Return if a site may answer in a run. Raises: PausedError after failures of its own, or many answers in vain."""
     if not paused_in(state, run, failures_max):
         return
     failed = state.count(run, "forfeit", FAILED_HERE)
+    if failed >= failures_max:
+        words = f"{failed} answer{'s' if failed > 1 else ''} of run {run} failed here and {'were' if failed > 1 else 'was'}"
+    else:
+        words = (
+            f"the last {IN_A_ROW * failures_max} answers of run {run} came to nothing and all but the first were"
+        )
     raise PausedError(
-        f"{failed} answer{'s' if failed > 1 else ''} of run {run} failed here and {'were' if failed > 1 else 'was'} "
-        f"charged; failures_max is {failures_max}",
+        f"{words} charged; failures_max is {failures_max}",
         hint="see the log and put the cause right; the site takes part in the next run, or in this one "
         "again if failures_max in policy.toml allows it and the run is resumed",
     )
@@ -34,12 +44,14 @@ def closing(
     """What ends a reservation that never left: so many of a run are given back, then they are charged.
 
     How long computing took was seen, so a run cannot have that for ever. ``stored``: the answer was complete. One that
-    was not, because its process was killed, is a failure of the site's own; so is the last of ``IN_A_ROW``.
+    was not, because its process was killed, is a failure of the site's own.
     """
-    run, sequence = reservation.body.run, reservation.sequence
-    if state.count(run, "void") < voids_max:
-        return Void(reserve=sequence, reason=reason)
-    before = [r.state for r in state.reservations.values() if r.body.run == run and r.sequence < sequence]
-    in_vain = before[1 - IN_A_ROW :]
-    own = not stored or (len(in_vain) == IN_A_ROW - 1 and set(in_vain) <= {"void", "forfeit"})
-    return Forfeit(reserve=sequence, reason=FAILED_HERE if own else OVER_VOIDS)
+    sequence = reservation.sequence
+    if state.count(reservation.body.run, "void") < voids_max:
+        return Void(reserve=sequence, reason=reason if stored else UNFINISHED)
+    return Forfeit(reserve=sequence, reason=OVER_VOIDS if stored else FAILED_HERE)
+
+
+def unfinished_in(state: Replay, run: str) -> int:
+    """How many answers of a run were given back because the process that computed them was ended."""
+    return state.count(run, "void", UNFINISHED)

@@ -303,11 +303,9 @@ class Guard:
 
     def _end(self, reservations: Sequence[Reservation], stored: set[int], reason: str) -> None:
         """End what never left; its contribution is gone. ``stored``: those whose answer had been complete."""
+        state, allowed = self._ledger.state, self._policy.voids_max
         for one in reservations:
-            complete = one.sequence in stored
-            self._ledger.append(
-                closing(self._ledger.state, one, self._policy.voids_max, stored=complete, reason=reason)
-            )
+            self._ledger.append(closing(state, one, allowed, stored=one.sequence in stored, reason=reason))
         self._ledger.renew_anchor()
 
     def status(self) -> GuardStatus:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from client.guard.failures import paused_in
+from client.guard.failures import paused_in, unfinished_in
 from client.guard.policy import SitePolicy
 from common.privacy import Reading, Replay, ScopeAccountant, epsilon_of, round_up
 
@@ -13,7 +13,8 @@ from common.privacy import Reading, Replay, ScopeAccountant, epsilon_of, round_u
 class GuardStatus:
     """Where a scope stands. ``epsilon`` counts open reservations; ``left`` is limit minus epsilon, at least 0.
 
-    ``paused``: runs in which this site takes no further part after failures of its own.
+    ``paused``: runs in which this site takes no further part after failures of its own. ``unfinished``: (run, how many
+    of its answers were given back because their process was ended).
     """
 
     site: str
@@ -29,6 +30,7 @@ class GuardStatus:
     void: int
     forfeit: int = 0
     paused: tuple[str, ...] = ()
+    unfinished: tuple[tuple[str, int], ...] = ()
 
 
 def status_of(state: Replay, site: str, policy: SitePolicy) -> GuardStatus:
@@ -51,4 +53,5 @@ def status_of(state: Replay, site: str, policy: SitePolicy) -> GuardStatus:
         void=states.count("void"),
         forfeit=states.count("forfeit"),
         paused=tuple(run for run in state.runs if paused_in(state, run, policy.failures_max)),
+        unfinished=tuple((run, ended) for run in state.runs if (ended := unfinished_in(state, run))),
     )

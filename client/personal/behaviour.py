@@ -31,6 +31,9 @@ from common.tasks import metric_names
 TUNED = "tuned"
 COMPARED = ("recall@20", "mrr@20", "event_accuracy", "category_accuracy")
 HEAD_METRICS = {"next-item": "recall@20", "next-event": "event_accuracy", "next-category": "category_accuracy"}
+RANK_COUNTS = (
+    0.1  # of a hit: at 1 a site of purchases chose its transitions, and gave up four points of hits for it
+)
 MOST_TO_CHOOSE = 1_000  # consumers for whom mixtures are tried
 
 
@@ -102,12 +105,13 @@ class Workshop:
         return make_batcher(rows, self.config.model_copy(update={"model": every}))
 
     def score(self, table: Scores, head: str = "") -> Scores:
-        """What decides, of each consumer that has an answer: hits and their rank for items, else right answers and the loss."""
+        """What decides, of each consumer that has an answer: hits and, between equals, their rank for items, else right answers
+        and the loss. The verdict is on hits: what serves is chosen by them too."""
         answered = table[table[:, 0] > 0]
         column = {name: answered[:, place] for place, name in enumerate(self.names)}
         deciding = head or next((name for name in HEAD_METRICS if name in self.config.model.heads), "")
         if deciding == "next-item":
-            return column["recall@20"] + column["mrr@20"]
+            return column["recall@20"] + RANK_COUNTS * column["mrr@20"]
         right = column[HEAD_METRICS[deciding]] if deciding else np.zeros(len(answered))
         return np.asarray(right - 0.1 * column["loss"], dtype=np.float64)
 

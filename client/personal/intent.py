@@ -19,7 +19,10 @@ from common.model.intent_baselines import fitted_trees, intent_table
 from common.run import RunConfig
 
 NETWORK, TREES, BOTH = "network", "trees", "trees that read the shared network"
-_KINDS = {ALONE: (NETWORK, TREES), PERSONAL: (NETWORK, BOTH)}
+EVERY = (
+    ", of every ask"  # earlier moments of a consumer teach too: good where what is usual stays, bad where it moves
+)
+_KINDS = {ALONE: (NETWORK, TREES, TREES + EVERY), PERSONAL: (NETWORK, BOTH, BOTH + EVERY)}
 _AT_ONCE = 256
 
 
@@ -52,7 +55,7 @@ class _Rows:
 
     def read(self, kind: str) -> Table:
         """The table as one kind of trees reads it."""
-        return with_logit(self.table, self.logit) if kind == BOTH else self.table
+        return with_logit(self.table, self.logit) if kind.startswith(BOTH) else self.table
 
 
 def with_logit(table: Table, logit: Table) -> Table:
@@ -78,9 +81,10 @@ def personalize_intent(made: Made, config: RunConfig) -> tuple[PersonalIntent, V
     shop = made.workshop
     shared = shop.with_network(shop.trained(SHARED))
     own = OwnConsumers(shop.fit, shop.choose, shop.holdout)
-    fit, choose, held = (_rows(shared, part, config) for part in (own.fit, own.choose, own.holdout))
+    learnt, slice_, asked = (_rows(shared, part, config) for part in (own.fit, own.choose, own.holdout))
+    choose, held = slice_[-1], asked[-1]  # judged at the last moment; trees learn from earlier ones too
     networks = {who: shop.with_network(one.network) for who, one in ((ALONE, made.alone), (PERSONAL, made.joined))}
-    tried = {who: _tried(kinds, networks[who], fit, choose) for who, kinds in _KINDS.items()}
+    tried = {who: _tried(kinds, networks[who], [learnt], choose) for who, kinds in _KINDS.items()}
     labels = choose.labels[choose.known]
     alone, joined = (
         max(tried[who], key=lambda kind: _area(tried[who][kind], labels)) for who in (ALONE, PERSONAL)
@@ -91,7 +95,7 @@ def personalize_intent(made: Made, config: RunConfig) -> tuple[PersonalIntent, V
     other = PERSONAL if made.personal.base == ALONE else ALONE
     possible = {kind: scores for kind, scores in tried[who].items() if kind != NETWORK or who != other}
     kind = max(possible, key=lambda k: _area(possible[k], labels))
-    parts, scores = [fit, choose], {SHARED: _probability(held.logit)[held.known]}
+    parts, scores = [learnt, slice_], {SHARED: _probability(held.logit)[held.known]}
     scores[ALONE] = _asked(alone, networks[ALONE], parts, held)[held.known]
     scores[PERSONAL] = _asked(kind, networks[who], parts, held)[held.known]
     trees = None if kind == NETWORK else _grown(kind, parts)
@@ -99,9 +103,11 @@ def personalize_intent(made: Made, config: RunConfig) -> tuple[PersonalIntent, V
     return PersonalIntent(kind, trees), auc_verdict(scores, held.labels[held.known], words)
 
 
-def _tried(kinds: tuple[str, ...], network: SequenceModel, fit: _Rows, choose: _Rows) -> dict[str, Table]:
+def _tried(
+    kinds: tuple[str, ...], network: SequenceModel, learnt: list[list[_Rows]], choose: _Rows
+) -> dict[str, Table]:
     """What each way of answering says on the choosing slice: probability of each row with an answer."""
-    return {kind: _asked(kind, network, [fit], choose)[choose.known] for kind in kinds}
+    return {kind: _asked(kind, network, learnt, choose)[choose.known] for kind in kinds}
 
 
 def _area(scores: Table, labels: Table) -> float:
@@ -125,24 +131,30 @@ def own_scores(
     """
     assert own.trees is not None
     table, logit = intent_table(sequences, targets), logits(shared, sequences, targets)
-    scores = own.trees.probability(with_logit(table, logit) if own.kind == BOTH else table)
+    scores = own.trees.probability(with_logit(table, logit) if own.kind.startswith(BOTH) else table)
     return np.where(np.isnan(logit), np.nan, scores)
 
 
-def _rows(shared: SequenceModel, sequences: ConsumerSequences, config: RunConfig) -> _Rows:
+def _rows(shared: SequenceModel, sequences: ConsumerSequences, config: RunConfig) -> list[_Rows]:
+    """The rows of one part at each moment at which they are asked, the judged one last."""
     targets = row_targets(config, sequences)
     assert targets is not None
-    return _Rows(sequences, targets, intent_table(sequences, targets), logits(shared, sequences, targets))
+    return [
+        _Rows(sequences, at, intent_table(sequences, at), logits(shared, sequences, at))
+        for at in targets.moments()
+    ]
 
 
-def _grown(kind: str, parts: list[_Rows]) -> Trees:
-    table = np.concatenate([part.read(kind)[part.known] for part in parts])
-    labels = np.concatenate([part.labels[part.known] for part in parts])
+def _grown(kind: str, parts: list[list[_Rows]]) -> Trees:
+    """Trees of the judged moments, or of every moment, of several parts."""
+    taken = [rows for part in parts for rows in (part if kind.endswith(EVERY) else part[-1:])]
+    table = np.concatenate([rows.read(kind)[rows.known] for rows in taken])
+    labels = np.concatenate([rows.labels[rows.known] for rows in taken])
     fitted, columns = fitted_trees(table, labels)
     return Trees.of(fitted, columns, float(labels.mean()) if len(labels) else 0.5)
 
 
-def _asked(kind: str, network: SequenceModel, learnt: list[_Rows], rows: _Rows) -> Table:
+def _asked(kind: str, network: SequenceModel, learnt: list[list[_Rows]], rows: _Rows) -> Table:
     """Probability of a purchase of each row: by a network, or by trees grown on other rows."""
     if kind == NETWORK:
         return _probability(logits(network, rows.sequences, rows.targets))

@@ -311,7 +311,7 @@ def _load_source(subject: Subject, settings: SourceSettings, mapping: Mapping | 
 
 
 def _consumers(subject: Subject, count: int) -> Row:
-    from common.tasks.reach import GROWN
+    from common.tasks import GROWN
 
     declared, least = subject.site.file.site.population, subject.policy.min_consumers
     summary = f"{count:,} consumers (this number stays here), declared {declared:,}"

@@ -9,10 +9,11 @@ import getpass
 import sys
 from pathlib import Path
 
-from client.site import load_site
+from client.site import Site, load_site
 from common.deployment import SiteKit
 from common.errors import BadInputError
 from common.processes import python_command
+from common.source_settings import sqlite_name
 
 HIDDEN = ("/home", "/root", "/run/user")  # what ProtectHome=yes hides
 TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108  what PrivateTmp=yes hides
@@ -26,8 +27,7 @@ def systemd_unit(kit: SiteKit, user: str = "") -> str:
     site = load_site(kit.path)
     shared = site.shared_ledger()
     written = [kit.state, *([shared.folder] if shared else [])]
-    events = [kit.resolve(site.file.site.events)] if site.file.site.events else []
-    read = [kit.path, *events, Path(sys.executable), *written]
+    read = [kit.path, *_events(site), Path(sys.executable), *written]
     command = " ".join(_word(part) for part in python_command("cli.main", "site", "start", str(kit.path)))
     home = "read-only" if _any_below(read, HIDDEN) else "yes"
     return f"""\
@@ -41,7 +41,7 @@ After=network-online.target
 User={_word(user or getpass.getuser())}
 WorkingDirectory=/
 ExecStart={command}
-Restart=on-failure
+{_secret(site)}Restart=on-failure
 RestartSec=30
 TimeoutStopSec=30
 UMask=0077
@@ -53,6 +53,30 @@ ReadWritePaths={" ".join(_word(str(path)) for path in written)}
 
 [Install]
 WantedBy=multi-user.target
+"""
+
+
+def _events(site: Site) -> list[Path]:
+    """The files that hold the events, as far as settings name them, and that of a password."""
+    source = site.file.source
+    if source is None:
+        return [site.kit.resolve(site.file.site.events)]
+    names = [one for named in source.files.values() for one in ([named] if isinstance(named, str) else named)]
+    if source.driver == "sqlite" and source.uri:
+        names.append(sqlite_name(source.uri))
+    return [site.kit.resolve(name) for name in (*names, source.query_file, source.password_file) if name]
+
+
+def _secret(site: Site) -> str:
+    """Lines of a unit that bring the variable with the password of [source]; none where there is no such variable."""
+    source = site.file.source
+    if source is None or not source.password_env:
+        return ""
+    place = f"/etc/fedcart-{site.name}.env"
+    return f"""\
+# The password of [source]: a line {source.password_env}=... in {place}, of root, mode 0600. systemd reads it before it takes
+# the rights of root away; without the file the unit does not start.
+EnvironmentFile={_word(place)}
 """
 
 

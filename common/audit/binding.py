@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from common.contribution import EVALUATE, TRAIN, Query
 from common.errors import FedcartError, VerificationError
-from common.privacy import Attestation, Replay, SignedAttestation, witness_of
+from common.privacy import Attestation, Replay, SignedAttestation, epsilon_of, witness_of
 from common.run import (
     COMPLETED,
     COUNTERSIGNED,
@@ -107,7 +107,6 @@ def _attested(chain: _Chain, plan: RunPlan, roster: Roster, record: RoundRecord)
         "round": record.round,
         "query": _query_of(plan, record).digest().hex(),
         "events": plan.events(record.kind),
-        "delta": plan.config.privacy.delta,
         "roster": roster.digest.hex(),
         "witness": witness_of(record.heads).hex(),
     }
@@ -119,6 +118,7 @@ def _attested(chain: _Chain, plan: RunPlan, roster: Roster, record: RoundRecord)
     for site, attestation in sorted(said.items()):
         for name in [name for name, value in expected.items() if getattr(attestation, name) != value]:
             yield f"holds an attestation of {site} with another {name}"
+        yield from _delta_of(plan, record, site, attestation)
         yield from _entry(chain, site, attestation.sequence, attestation.head)
         if attestation.sequence <= chain.newest.get(site, -1):
             yield f"holds an attestation of {site} that is not newer than the one before: entry {attestation.sequence}"
@@ -128,6 +128,18 @@ def _attested(chain: _Chain, plan: RunPlan, roster: Roster, record: RoundRecord)
             yield f"counts {site} in the sum and has no attestation of it"
         elif said[site].attempt != record.attempt:
             yield f"is attempt {record.attempt}, {site} attested attempt {said[site].attempt}"
+
+
+def _delta_of(plan: RunPlan, record: RoundRecord, site: str, said: Attestation) -> Iterator[str]:
+    """A scope may have a larger delta than the run states: then what the record shows is at the run's."""
+    delta = plan.config.privacy.delta
+    if site not in plan.sites or not plan.accepts_delta(site, said.delta):
+        yield f"holds an attestation of {site} with another delta"
+    elif (
+        said.delta > delta
+        and record.epsilon.get(site, 0.0) < epsilon_of(said.totals, delta, said.adaptive_order) - 1e-6
+    ):
+        yield f"shows an epsilon of {site} at another delta than the run's"
 
 
 def _entry(chain: _Chain, site: str, sequence: int, head: str) -> Iterator[str]:

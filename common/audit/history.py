@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
-from common.audit.records import Records, attestations_in, rounds_of
+from common.audit.records import Records, asked_since, attestations_in, rounds_of
 from common.privacy import (
     Charge,
     Losses,
@@ -33,7 +33,7 @@ class Account:
 
     ``sites``: who reserves from it; ``key``: public key (hex) under which it is signed, empty where no roster says so;
     ``order``: the Rényi order fixed in it; ``adaptive``: it counts. ``runs``: those named in the record. ``hash_at``: of an
-    entry by its number, where the ledger itself is there. ``unsettled``: of the reservation that was attested last.
+    entry by its number, where the ledger itself is there. ``unsettled``: of the reservation that was attested last, and what was asked since.
     ``attested``: hashes of entries by their number, as the site has signed them.
     """
 
@@ -155,10 +155,13 @@ class History:
 def accounts_in(records: Records) -> list[Account]:
     """Every account at a path: its ledgers, and what the sites attested in its rounds."""
     found = [_of_ledger(state, records.limit(file)) for file, state in records.replays.items()]
-    for site, attested in attestations_in(rounds_of(records.run)).items():
+    rounds = rounds_of(records.run)
+    asked = asked_since(records.run, rounds)
+    for site, attested in attestations_in(rounds).items():
         roster = records.roster
         key = roster.party(site).public_key.hex() if roster is not None else ""
-        found.append(_of_attestations(attested, key))
+        more = Losses.of(event for _, events in asked.get(site, ()) for event in events)
+        found.append(_of_attestations(attested, key, more))
     return found
 
 
@@ -199,13 +202,14 @@ def _of_ledger(state: Replay, limit: float | None) -> Account:
     )
 
 
-def _of_attestations(attested: Sequence[SignedAttestation], key: str) -> Account:
+def _of_attestations(attested: Sequence[SignedAttestation], key: str, asked: Losses) -> Account:
+    """``asked``: since the last of them, and not attested."""
     said = max((signed.attestation for signed in attested), key=lambda one: one.sequence)
     return Account(
         sites=frozenset({said.site}),
         scope=said.scope,
         key=key,
-        losses=Losses.of(said.totals),
+        losses=Losses.of(said.totals) + asked,
         order=said.order,
         adaptive=said.adaptive,
         delta=said.delta,
@@ -214,7 +218,7 @@ def _of_attestations(attested: Sequence[SignedAttestation], key: str) -> Account
         sequence=said.sequence,
         head=said.head,
         runs=frozenset(signed.attestation.run for signed in attested),
-        unsettled=Losses.of(said.events),
+        unsettled=Losses.of(said.events) + asked,
         attested={signed.attestation.sequence: signed.attestation.head for signed in attested},
     )
 

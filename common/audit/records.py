@@ -11,7 +11,7 @@ An anchor (SITE.head.json) lies beside its ledger.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +19,8 @@ from typing import Any
 
 from common.deployment import LEDGER_FILE, USER_LEDGER, Kits, SiteKit, user_ledgers
 from common.errors import BadInputError, FedcartError
-from common.privacy import Replay, SignedAttestation, replay_lines, split_lines
-from common.run import LEDGERS, RoundRecord, RunFolder, read_toml
+from common.privacy import PrivacyEvent, Replay, SignedAttestation, replay_lines, split_lines
+from common.run import LEDGERS, RoundRecord, RunFolder, read_toml, unattested
 from common.trust import ROSTER_FILE, Roster
 
 _HINT = "name a run folder, a ledger, a folder of ledgers, or a kit"
@@ -160,6 +160,28 @@ def attestations_in(rounds: Iterable[RoundRecord]) -> dict[str, list[SignedAttes
             except (FedcartError, TypeError):
                 continue
     return attestations
+
+
+def asked_since(
+    run: RunFolder | None, records: Sequence[RoundRecord]
+) -> dict[str, list[tuple[RoundRecord, tuple[PrivacyEvent, ...]]]]:
+    """What each site was asked after its last attestation, and did not attest: nobody knows better, so it counts as charged.
+
+    Nothing where the run has no readable plan, which the verification names.
+    """
+    asked: dict[str, list[tuple[RoundRecord, tuple[PrivacyEvent, ...]]]] = {}
+    try:
+        plan = run.plan() if run is not None and unattested(records) else None
+    except FedcartError:
+        plan = None
+    if plan is None:
+        return asked
+    for record in records:
+        for site in record.attestations:
+            asked.pop(site, None)
+        for _, site in unattested([record]):
+            asked.setdefault(site, []).append((record, plan.events(record.kind)))
+    return asked
 
 
 def rounds_of(run: RunFolder | None) -> list[RoundRecord]:

@@ -201,7 +201,10 @@ def cross_site(budgets: Sequence[SiteBudget]) -> CrossSite:
 
 
 def _worst(budgets: Iterable[SiteBudget]) -> float | None:
-    return max((budget.epsilon for budget in budgets), default=None)
+    """Over scopes with different deltas at the smallest of them: one figure has one delta."""
+    of_all = list(budgets)
+    delta = min((budget.delta for budget in of_all), default=1.0)
+    return max((round_up(epsilon_of(b.events, delta, b.order)) for b in of_all), default=None)
 
 
 def _adversaries(budgets: Sequence[SiteBudget], *, secure: bool | None) -> tuple[Adversary, ...]:

@@ -18,6 +18,7 @@ from common.audit.binding import (
     proof_problems,
     record_problems,
 )
+from common.audit.judgements import judgement_problems
 from common.audit.ledger_check import LedgerCheck, sites_of
 from common.audit.model_binding import model_problems
 from common.audit.records import Records, find_records
@@ -254,6 +255,7 @@ def _check_bindings(
             *record_problems(plan, roster, records),
             *evidence_problems(plan, roster, records, evidence),
             *proof_problems(plan, roster, records, proofs),
+            *judgement_problems(run, plan, records),
         ]
         verdict.findings += [Finding(_line_of_metrics(number), what) for number, what in problems]
         verdict.faults += [f"round {record.round}: {fault}" for record in records for fault in record.faults]

@@ -5,7 +5,10 @@ True counts of one party's own data. They are shown to the operator and never be
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -88,46 +91,143 @@ class Description:
 
 def describe(log: EventLog) -> Description:
     """Count what is in a log, in all and per site (one site named "all" where the log has no site column)."""
-    frame = log.frame if "site" in log.frame.columns else log.frame.with_columns(pl.lit("all").alias("site"))
-    shared = _items_of_several_sites(frame)
-    by_site = frame.group_by("site").agg(
-        pl.col("consumer").n_unique().alias("consumers"),
-        pl.len().alias("events"),
-        pl.col("item").drop_nulls().n_unique().alias("items"),
-        (pl.col("event") == "purchase").sum().alias("purchases"),
-        pl.col("item").drop_nulls().is_in(shared.implode()).mean().fill_null(0.0).alias("shared_events"),
-        pl.col("timestamp").min().dt.to_string().alias("first"),
-        pl.col("timestamp").max().dt.to_string().alias("last"),
+    return describe_pieces([log])
+
+
+def describe_pieces(pieces: Iterable[EventLog]) -> Description:
+    """``describe`` of a log in pieces, each consumer whole in one of them; memory for a piece, and for what is counted."""
+    counts = _Counts()
+    for piece in pieces:
+        counts.add(piece)
+    return counts.description()
+
+
+@dataclass
+class _Counts:
+    """What adds up over pieces. ``items``: events of each item at each site; ``sites``: sums and ends of each."""
+
+    sites: pl.DataFrame | None = None
+    items: pl.DataFrame | None = None
+    categories: set[str] = field(default_factory=set)
+    types: Counter[str] = field(default_factory=Counter)
+    lengths: list[NDArray[np.int64]] = field(default_factory=list)
+    consumers: int = 0
+    at_several: int = 0
+    days: pl.Series = field(default_factory=lambda: pl.Series([], dtype=pl.Date))
+    bought: list[datetime] = field(default_factory=list)
+
+    def add(self, log: EventLog) -> None:
+        """Count a piece."""
+        frame = log.frame if "site" in log.frame.columns else log.frame.with_columns(pl.lit("all").alias("site"))
+        by_site = frame.group_by("site").agg(
+            pl.col("consumer").n_unique().cast(pl.Int64).alias("consumers"),
+            pl.len().cast(pl.Int64).alias("events"),
+            (pl.col("event") == "purchase").sum().cast(pl.Int64).alias("purchases"),
+            pl.col("timestamp").min().alias("first"),
+            pl.col("timestamp").max().alias("last"),
+        )
+        self.sites = _merged(self.sites, by_site, "site")
+        touched = frame.drop_nulls("item").group_by("site", "item").agg(pl.len().cast(pl.Int64).alias("events"))
+        self.items = _merged(self.items, touched, "site", "item")
+        self.categories |= set(frame["category"].drop_nulls().unique())
+        counts = frame["event"].value_counts()
+        self.types.update(dict(zip(counts["event"].cast(pl.String), counts["count"], strict=True)))
+        self.lengths.append(np.diff(log.offsets))
+        homes = frame.select("consumer", "site").unique()["consumer"].value_counts()["count"]
+        self.consumers, self.at_several = self.consumers + len(homes), self.at_several + int((homes > 1).sum())
+        self.days = pl.concat([self.days, frame["timestamp"].dt.date()]).unique().sort()
+        bought = frame.filter(pl.col("event") == "purchase")["timestamp"]
+        self.bought = [end(times) for end in (min, max) if (times := [*self.bought, *_ends(bought)])]
+
+    def description(self) -> Description:
+        """What all pieces together have."""
+        sites = self.sites if self.sites is not None else _merged(None, _NO_SITE, "site")
+        items = self.items if self.items is not None else _NO_ITEM
+        of_item = items.group_by("item").agg(pl.len().alias("sites"))
+        shared = of_item.filter(pl.col("sites") >= STOCKISTS)["item"]
+        inside = items["item"].is_in(shared.implode())
+        lengths = np.concatenate(self.lengths) if self.lengths else np.zeros(0, dtype=np.int64)
+        low, middle, high = (
+            np.quantile(lengths, (0.1, 0.5, 0.9), method="nearest") if len(lengths) else np.zeros(3)
+        )
+        return Description(
+            consumers=self.consumers,
+            events=int(sites["events"].sum()),
+            items=of_item.height,
+            categories=len(self.categories),
+            event_types=dict(sorted(self.types.items(), key=lambda pair: -pair[1])),
+            sites=_site_statistics(sites, items.with_columns(inside.alias("shared"))),
+            shared_events=int(items["events"].filter(inside).sum()) / max(1, int(items["events"].sum())),
+            overlap=self.at_several / self.consumers if self.consumers else 0.0,
+            shared_items=len(shared),
+            per_consumer=(int(low), int(middle), int(high)),
+            learnable=float(np.mean(lengths > 1)) if len(lengths) else 0.0,
+            time=_time_range(self.days),
+            tasks=self._tasks(lengths),
+        )
+
+    def _tasks(self, lengths: NDArray[np.int64]) -> tuple[tuple[str, str], ...]:
+        """What each task of the program needs of a log, and what of it is not there."""
+        has_items = self.items is not None and self.items.height > 0
+        others = any(count for name, count in self.types.items() if name not in ("purchase", "cancel"))
+        days = (self.bought[1] - self.bought[0]).days + 1 if self.bought else 0
+        nothing_follows = "" if (lengths > 1).any() else "no consumer has two events: nothing follows anything"
+        one_type = "every event is of one type" if len(self.types) < 2 else ""
+        only_purchases = "" if self.bought and others else "needs purchases, and events before them"
+        too_short = (
+            ""
+            if days >= SALES_DAYS
+            else f"purchases of {days} days, {SALES_DAYS} are needed with the usual settings"
+        )
+        return (
+            ("next item", nothing_follows or ("" if has_items else "no line names an item")),
+            ("next event", nothing_follows or one_type),
+            ("purchase intent", nothing_follows or only_purchases),
+            ("sales", "no purchase" if not self.bought else too_short),
+            ("anomalies", nothing_follows),
+        )
+
+
+_NO_SITE = pl.DataFrame(
+    schema={"site": pl.String, "consumers": pl.Int64, "events": pl.Int64, "purchases": pl.Int64,
+            "first": pl.Datetime("us"), "last": pl.Datetime("us")}
+)  # fmt: skip
+_NO_ITEM = pl.DataFrame(schema={"site": pl.String, "item": pl.String, "events": pl.Int64})
+
+
+def _merged(before: pl.DataFrame | None, more: pl.DataFrame, *keys: str) -> pl.DataFrame:
+    """Counts of two pieces: sums, and the earlier first and the later last."""
+    if before is None:
+        return more
+    ends = [pl.col("first").min(), pl.col("last").max()] if "first" in more.columns else []
+    sums = [pl.col(name).sum() for name in more.columns if name not in (*keys, "first", "last")]
+    return pl.concat([before, more]).group_by(*keys).agg(*sums, *ends).select(more.columns)
+
+
+def _ends(times: pl.Series) -> list[datetime]:
+    return [times.min(), times.max()] if len(times) else []  # type: ignore[list-item]
+
+
+def _site_statistics(sites: pl.DataFrame, items: pl.DataFrame) -> tuple[SiteStatistics, ...]:
+    """Largest site first. ``items``: events of each item at each site, and whether it is shared."""
+    touched = items.group_by("site").agg(
+        pl.len().cast(pl.Int64).alias("items"),
+        (pl.col("events").filter(pl.col("shared")).sum() / pl.col("events").sum()).alias("shared_events"),
     )
-    sites = tuple(
+    rows = sites.join(touched, on="site", how="left", nulls_equal=True).with_columns(
+        pl.col("items").fill_null(0),
+        pl.col("shared_events").fill_null(0.0),
+        pl.col("first").dt.to_string(),
+        pl.col("last").dt.to_string(),
+    )
+    return tuple(
         SiteStatistics(**row, events_per_consumer=row["events"] / row["consumers"])
-        for row in by_site.sort("consumers", "site", descending=[True, False]).iter_rows(named=True)
-    )
-    counts = frame["event"].value_counts()
-    of_type = dict(zip(counts["event"].cast(pl.String), counts["count"], strict=True))
-    items = frame["item"].drop_nulls()
-    lengths = np.diff(log.offsets)
-    middle = np.quantile(lengths, (0.1, 0.5, 0.9), method="nearest") if len(lengths) else np.zeros(3)
-    homes = frame.select("consumer", "site").unique()["consumer"].value_counts()["count"].to_numpy()
-    return Description(
-        consumers=len(homes),
-        events=frame.height,
-        items=items.n_unique(),
-        categories=frame["category"].drop_nulls().n_unique(),
-        event_types={name: of_type[name] for name in sorted(of_type, key=lambda name: -of_type[name])},
-        sites=sites,
-        shared_events=int(items.is_in(shared.implode()).sum()) / max(1, len(items)),
-        overlap=float(np.mean(homes > 1)) if len(homes) else 0.0,
-        shared_items=len(shared),
-        per_consumer=(int(middle[0]), int(middle[1]), int(middle[2])),
-        learnable=float(np.mean(lengths > 1)) if len(lengths) else 0.0,
-        time=_time_range(frame["timestamp"]),
-        tasks=_tasks(frame, lengths),
+        for row in rows.sort("consumers", "site", descending=[True, False]).iter_rows(named=True)
     )
 
 
-def _time_range(times: pl.Series) -> TimeRange:
-    days = times.dt.date().unique().sort()
+def _time_range(days: pl.Series) -> TimeRange:
+    """``days``: those with an event, ascending, each once."""
     if not len(days):
         return TimeRange()
     steps = days.diff().dt.total_days().fill_null(1)
@@ -137,29 +237,3 @@ def _time_range(times: pl.Series) -> TimeRange:
     gaps = tuple((str(days[place - 1]), str(days[place]), int(steps[place]) - 1) for place in sorted(longest))
     whole = (days[-1] - days[0]).days + 1
     return TimeRange(str(days[0]), str(days[-1]), whole, whole - len(days), gaps)
-
-
-def _tasks(frame: pl.DataFrame, lengths: NDArray[np.int64]) -> tuple[tuple[str, str], ...]:
-    """What each task of the program needs of a log, and what of it is not there."""
-    has_items = bool(frame["item"].count())
-    purchases = frame.filter(pl.col("event") == "purchase")
-    others = frame.filter(~pl.col("event").is_in(["purchase", "cancel"]))
-    days = (purchases["timestamp"].max() - purchases["timestamp"].min()).days + 1 if purchases.height else 0  # type: ignore[operator, union-attr]
-    nothing_follows = "" if (lengths > 1).any() else "no consumer has two events: nothing follows anything"
-    one_type = "every event is of one type" if frame["event"].n_unique() < 2 else ""
-    only_purchases = "" if purchases.height and others.height else "needs purchases, and events before them"
-    too_short = (
-        "" if days >= SALES_DAYS else f"purchases of {days} days, {SALES_DAYS} are needed with the usual settings"
-    )
-    return (
-        ("next item", nothing_follows or ("" if has_items else "no line names an item")),
-        ("next event", nothing_follows or one_type),
-        ("purchase intent", nothing_follows or only_purchases),
-        ("sales", "no purchase" if not purchases.height else too_short),
-        ("anomalies", nothing_follows),
-    )
-
-
-def _items_of_several_sites(frame: pl.DataFrame) -> pl.Series:
-    pairs = frame.select("item", "site").drop_nulls().unique()
-    return pairs.group_by("item").len().filter(pl.col("len") >= STOCKISTS)["item"]

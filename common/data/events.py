@@ -215,6 +215,11 @@ def opened_events(
     if site_column:
         named = formats.resolve_site_column(site_column, opened.mapping, opened.header)
         opened = replace(opened, mapping=opened.mapping.with_site_column(named))
+    if opened.continued:
+        notes = (
+            *notes,
+            f"without a header, read with the columns of the others: {', '.join(opened.continued[:8])}",
+        )
     if opened.passed_over:
         notes = (*notes, f"passed over, not events: {', '.join(opened.passed_over[:8])}")
     return opened, notes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 from common.data.catalogue import Catalogue
 from common.data.features import FeatureSpec, item_mask
 from common.errors import ConfigError
+
+BUCKETS = 1_000
+"""Hashed buckets where sites share no items: a public constant, no count of a log."""
 
 
 def shared_item_masks(
@@ -34,19 +38,41 @@ def shared_item_masks(
     return {site: mask & shared for site, mask in masks.items()}
 
 
+def sharing_nothing(masks: Mapping[str, NDArray[np.bool_]], min_stockists: int) -> str:
+    """Which sites share no item, in words; empty if every site shares some."""
+    without = [site for site, mask in masks.items() if not mask.any()]
+    if not without:
+        return ""
+    few = ", ".join(without[:5]) + (f" and {len(without) - 5} more" if len(without) > 5 else "")
+    return f"no item of {few} is sold at {min(min_stockists, len(masks))} sites or more"
+
+
+def with_hashed_items(config: Any, masks: Mapping[str, NDArray[np.bool_]]) -> tuple[Any, str] | None:
+    """Settings under which sites that share no item can learn together, and a word about it, before anything is computed.
+
+    None where every site shares some, or where a user has chosen: a catalogue, ``min_stockists`` or ``item_buckets``.
+    """
+    found = sharing_nothing(masks, config.aggregation.min_stockists)
+    chosen = config.data.catalogue or "min_stockists" in config.aggregation.model_fields_set
+    if not found or chosen or "item_buckets" in config.features.model_fields_set:
+        return None
+    features = config.features.model_copy(update={"item_buckets": BUCKETS})
+    return config.model_copy(update={"features": features}), (
+        f"{found}: items are hashed into {BUCKETS:,} buckets that all sites share; expect little gain on items from federating "
+        "(or --set aggregation.min_stockists=1: each site trains its own)"
+    )
+
+
 def require_shared_items(masks: Mapping[str, NDArray[np.bool_]], min_stockists: int) -> None:
     """Return if every site shares at least one item, as a model of behaviour needs. Before anything is computed.
 
     Raises: ConfigError naming the sites that share none.
     """
-    without = [site for site, mask in masks.items() if not mask.any()]
-    if not without:
+    found = sharing_nothing(masks, min_stockists)
+    if not found:
         return
-    needed = min(min_stockists, len(masks))
-    few = ", ".join(without[:5]) + (f" and {len(without) - 5} more" if len(without) > 5 else "")
     raise ConfigError(
-        f"no item of {few} is sold at {needed} sites or more (aggregation.min_stockists), so there is nothing to learn "
-        "together there",
+        f"{found} (aggregation.min_stockists), so there is nothing to learn together there",
         hint="split the events another way, set a smaller aggregation.min_stockists, or hash items with "
         "features.item_buckets=1000",
     )

@@ -48,9 +48,18 @@ class SiteEntry(_Section):
         "", description="public key file of `fedcart site keygen`; empty: keys made here, for a trial"
     )
     events: str = Field("", description="event log, as the site will see it")
+    source: SourceSettings | None = Field(
+        None, description="where the events are instead: [sites.source], no secret"
+    )
     format: str = Field("fedcart", description="preset of the event log")
     mapping: str = Field("", description="own column mapping instead of a preset")
     catalogue: str = Field("", description="public catalogue file")
+
+    @model_validator(mode="after")
+    def _events_are_in_one_place(self) -> SiteEntry:
+        if self.events and self.source is not None:
+            raise ValueError("give either events or a table [sites.source]")
+        return self
 
 
 class CoordinatorEntry(_Section):

@@ -59,6 +59,23 @@ def intent_table(sequences: ConsumerSequences, targets: RowTargets) -> Table:
     return rows if targets.asks is None else np.concatenate([rows, targets.asks.history[:, -1]], axis=1)
 
 
+def every_ask(sequences: ConsumerSequences, targets: RowTargets) -> tuple[Table, Table]:
+    """What trees learn from: ``intent_table`` of every moment with an answer, and the answers; ``float64[M, K], float64[M]``.
+
+    Earlier moments of a row teach as the model's head is taught by them; none reads what it must foretell.
+    """
+    parts, labels = [], []
+    for at in targets.moments():
+        known = np.isfinite(at.values[INTENT])
+        if known.any():
+            rows = RowTargets(np.where(known, at.lengths, 0), at.values, at.asks)
+            parts.append(intent_table(sequences, rows)[known])
+            labels.append(at.values[INTENT][known])
+    if not parts:
+        return intent_table(sequences, targets)[:0], np.zeros(0)
+    return np.concatenate(parts), np.concatenate(labels)
+
+
 def boosted_trees(table: Table, labels: NDArray[np.float64], asked: Table) -> NDArray[np.float64]:
     """Probability of a purchase by gradient-boosted trees fitted on ``table``: ``float64[len(asked)]``.
 
@@ -95,16 +112,20 @@ def histogram_metrics(scores: NDArray[np.float64], labels: NDArray[np.float64]) 
 def evaluate_intent_baselines(
     train: tuple[ConsumerSequences, RowTargets], holdout: tuple[ConsumerSequences, RowTargets]
 ) -> dict[str, dict[str, float]]:
-    """Each baseline's metrics on the hold-out, fitted on the training consumers of all sites together."""
-    table, asked = intent_table(*train), intent_table(*holdout)
+    """Each baseline's metrics on the hold-out, fitted on the training consumers of all sites together.
+
+    Trees learn from the judged moments, or from every moment at which a consumer is asked, as the model does; all are judged
+    at the last one. Earlier moments help where what is usual stays as it is, and mislead where it does not.
+    """
     labels, truth = train[1].values[INTENT], holdout[1].values[INTENT]
     fit, test = np.isfinite(labels), np.isfinite(truth)
     if not fit.any() or not test.any():
         return {}
-    share = float(labels[fit].mean())
+    share, asked, table = float(labels[fit].mean()), intent_table(*holdout), intent_table(*train)
     bought = asked[test, _BUY] / np.maximum(asked[test, 2 * (len(EVENT_TYPES) + 1)], 1)
     return {
         "majority": histogram_metrics(np.full(int(test.sum()), share), truth[test]),
         "buys-again": histogram_metrics(bought, truth[test]),
         "boosted-trees": histogram_metrics(boosted_trees(table[fit], labels[fit], asked[test]), truth[test]),
+        "boosted-trees, every ask": histogram_metrics(boosted_trees(*every_ask(*train), asked[test]), truth[test]),
     }

@@ -7,8 +7,9 @@ site computes for itself and keeps.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ LIMIT = 5.0  # normalised deviations beyond this count as this
 SMALLEST_LEVEL = 1e-3  # of a bound: below it a level is noise
 _ENCODERS: Mapping[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 _CHUNK = 2_048
+CLEAR = 0.5  # standard errors by which a correction must help before a site uses it
 _PRIOR = 4.0  # windows without overlap that a site's own bias needs to count half
 
 
@@ -101,6 +103,16 @@ class SeriesWindows:
 
     def __len__(self) -> int:
         return len(self.category)
+
+    def rows_at(self, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Examples of some origins: ``bool[origins] -> bool[B]``."""
+        return np.tile(chosen, len(self) // max(len(self.origins), 1))
+
+    def at(self, chosen: NDArray[np.bool_]) -> SeriesWindows:
+        """The examples of some origins."""
+        rows = self.rows_at(chosen)
+        parts = ("window", "ahead", "target", "mean", "level", "noise", "category")
+        return replace(self, origins=self.origins[chosen], **{name: getattr(self, name)[rows] for name in parts})
 
     def unfold(self, flat: Floats) -> Floats:
         """``[B, horizon, channels]`` -> ``[channels, categories, origins, horizon]``."""
@@ -204,13 +216,44 @@ def own_bias(windows: SeriesWindows, corrected: NDArray[np.float32], horizon: in
 def own_part(windows: SeriesWindows, corrected: NDArray[np.float32], horizon: int) -> OwnPart:
     """Fit a site's own part on windows that the shared model has not learnt from.
 
-    Where the shared correction did not help here, it is taken back: trust is the least-squares factor, at most 1.
+    Where the shared correction did not help here, it is taken back: trust is the least-squares factor, at most 1. Where the
+    whole correction, fitted on some of the windows, is not clearly better on the others than the mean of four, there is none.
     """
+    whole = _fitted_part(windows, corrected, horizon)
+    if _clearly_helps(windows, corrected, horizon):
+        return whole
+    return OwnPart(np.zeros_like(whole.trust), np.zeros_like(whole.bias))
+
+
+def _fitted_part(windows: SeriesWindows, corrected: NDArray[np.float32], horizon: int) -> OwnPart:
     weight = windows.level[:, None] ** 2  # errors in pieces, not in shares: large categories decide
     product = (weight * windows.target * corrected).sum(axis=(0, 1))
     power = (weight * corrected.astype(np.float64) ** 2).sum(axis=(0, 1))
     trust = np.clip(np.divide(product, power, out=np.zeros_like(power), where=power > 0), 0, 1).astype(np.float32)
     return OwnPart(trust, own_bias(windows, corrected * trust, horizon))
+
+
+def _clearly_helps(windows: SeriesWindows, corrected: NDArray[np.float32], horizon: int) -> bool:
+    """Whether each half of the origins, corrected as the other half says, has less error of quantity by more than its spread.
+
+    Forecasts of neighbouring origins are about the same periods: only so many count as the horizon lets stand apart.
+    """
+    origins = len(windows.origins)
+    half = np.arange(origins) >= origins // 2
+    if origins < 2:
+        return False
+    gains = np.zeros(origins)
+    for judged in (half, ~half):
+        learnt, asked = windows.at(~judged), windows.at(judged)
+        own = _fitted_part(learnt, corrected[windows.rows_at(~judged)], horizon)
+        quantity = asked.level[:, :1]
+        plain = np.abs(asked.target[..., 0]) * quantity
+        whole = (
+            np.abs(asked.target - normalised(asked, corrected[windows.rows_at(judged)], own))[..., 0] * quantity
+        )
+        gains[judged] = (plain - whole).sum(axis=1).reshape(-1, int(judged.sum())).sum(axis=0)
+    apart = max(origins / horizon, 1.0)
+    return bool(gains.mean() > CLEAR * gains.std() / math.sqrt(apart))
 
 
 def forecasts(windows: SeriesWindows, corrected: NDArray[np.float32], own: OwnPart) -> Floats:

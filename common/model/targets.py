@@ -47,6 +47,20 @@ class RowTargets:
     values: Mapping[str, NDArray[np.float64]]
     asks: Asks | None = None
 
+    def moments(self) -> list[RowTargets]:
+        """The same rows asked at each of their moments, earlier ones first, the judged one last; itself without any.
+
+        Rows that are not asked at a moment have no answer there, and nothing of them is read.
+        """
+        asks = self.asks
+        if asks is None:
+            return [self]
+        found = []
+        for m in range(asks.steps.shape[1]):
+            at = Asks(asks.steps[:, m : m + 1], asks.values[:, m : m + 1], asks.history[:, m : m + 1])
+            found.append(RowTargets(asks.steps[:, m] + 1, {INTENT: asks.values[:, m]}, at))
+        return found
+
 
 def row_targets(config: RunConfig, sequences: ConsumerSequences) -> RowTargets | None:
     """The one map from a run's task to what whole rows must answer; None where every target is a step.

@@ -162,7 +162,16 @@ class PerformanceSettings(Section):
     micro_batch: int = Field(256, ge=1, description="consumers per physical batch")
 
 
-NOT_PUBLIC = ("recipe", "data", "performance", "drop", "start_from", "baselines", "oracle_every")
+NOT_PUBLIC = (
+    "recipe",
+    "data",
+    "performance",
+    "drop",
+    "start_from",
+    "start_from_others",
+    "baselines",
+    "oracle_every",
+)
 
 
 class RunConfig(Section):
@@ -183,6 +192,10 @@ class RunConfig(Section):
     drop: float = Field(0.0, ge=0, lt=1, description="simulation: share of sites lost per round at a random phase")
     start_from: str = Field(
         "", description="run folder whose model begins this run, where names and shapes agree; its epsilon adds up"
+    )
+    start_from_others: bool = Field(
+        False,
+        description="simulation: the consumers behind start_from are other people, so nothing of it is charged",
     )
     baselines: bool = Field(False, description="simulation: also local-only, item-kNN and central runs")
     oracle_every: int = Field(

@@ -132,6 +132,10 @@ class RunPlan:
             f"site {site!r} is not part of run {self.run}", hint="compare the roster with the run's sites"
         )
 
+    def accepts_delta(self, site: str, delta: float) -> bool:
+        """Whether a site's scope may have this delta: the run's or a larger one, and at most one in its consumers."""
+        return self.config.privacy.delta <= delta <= 1 / max(self.population(site), 1)
+
     def weight(self, site: str) -> float:
         """Public FedAvg weight in (0, 1]: declared population over the largest one, or 1."""
         if self.config.aggregation.weights == "equal":

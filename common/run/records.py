@@ -109,6 +109,20 @@ FAULT_WORDS = {
 
 
 @dataclass(frozen=True)
+class Shortened:
+    """The worst of what was longer than usual logs make it: ``seen``, what it ``became``, and of how many rows or coordinates."""
+
+    seen: float
+    became: float
+    number: int = 1
+
+    def __str__(self) -> str:
+        return f"from {self.seen:.4g} to {self.became:.4g}" + (
+            f", {self.number} of them" if self.number > 1 else ""
+        )
+
+
+@dataclass(frozen=True)
 class RoundRecord:
     """One line of ``metrics.jsonl``, where null is a metric that has no value; the closing evaluation has ``kind = "evaluate"`` and the next number.
 
@@ -119,8 +133,8 @@ class RoundRecord:
 
     ``model``, ``state`` and ``average``: digests (hex) of the parameters that were asked about, and of the two vectors after
     the round. ``heads``: ends of all ledgers that the sites were shown. ``evidence``: SHA-256 of the round's evidence.
-    ``plausible``: what the sum was judged by, name -> (seen, largest that honest sites reach); ``shortened``: of an update
-    that is longer than usual logs make it, name -> (seen, what it became). Released, as they are made of the sum.
+    ``plausible``: what the sum was judged by, name -> (seen, largest that honest sites reach); ``shortened``: what of an
+    update was longer than usual logs make it. Released, as they are made of the sum.
     ``faults``: what sites provably did wrong, in every attempt; ``proofs``: SHA-256 of the file that proves it.
     ``previous``: digest of the record before, of the plan for the first one. ``signature``: the coordinator's, over all
     but ``oracle``, which no server sees and which an auditor is not given.
@@ -148,7 +162,7 @@ class RoundRecord:
     heads: dict[str, tuple[int, str]] = field(default_factory=dict)
     evidence: str = ""
     plausible: dict[str, tuple[float, float]] = field(default_factory=dict)
-    shortened: dict[str, tuple[float, float]] = field(default_factory=dict)
+    shortened: dict[str, Shortened] = field(default_factory=dict)
     faults: tuple[FaultRecord, ...] = ()
     proofs: str = ""
     previous: str = ""
@@ -198,11 +212,11 @@ class RoundRecord:
         for group in ("released", "public", "oracle"):
             plain[group] = {name: math.nan if value is None else value for name, value in plain[group].items()}
         plain["heads"] = {site: (int(sequence), str(head)) for site, (sequence, head) in plain["heads"].items()}
-        for group in ("plausible", "shortened"):
-            plain[group] = {
-                name: (math.nan if seen is None else float(seen), math.inf if limit is None else float(limit))
-                for name, (seen, limit) in plain[group].items()
-            }
+        plain["plausible"] = {
+            name: (math.nan if seen is None else float(seen), math.inf if limit is None else float(limit))
+            for name, (seen, limit) in plain["plausible"].items()
+        }
+        plain["shortened"] = {name: Shortened(**values) for name, values in plain["shortened"].items()}
         plain["faults"] = tuple(FaultRecord(**fault) for fault in plain["faults"])
         return RoundRecord(**plain)
 
@@ -224,6 +238,15 @@ def never_attested(records: Sequence[RoundRecord]) -> tuple[str, ...]:
     """Sites that were asked and of which no epsilon is known at all."""
     known = {site for record in records for site in record.epsilon}
     return tuple(sorted({site for _, site in unattested(records)} - known))
+
+
+def interrupted(records: Sequence[RoundRecord], **told: Any) -> Summary:
+    """The summary of a run that ends before its end: what was spent so far, and ``told``."""
+    rounds, sums = sums_in(records)
+    last = records[-1] if records else RoundRecord(0)
+    words = tuple(unattested_words(records))
+    stands = {"rounds": rounds, "sums": sums, "epsilon": last.epsilon, "private": last.private, "notes": words}
+    return Summary(INTERRUPTED, **{**stands, **told})
 
 
 def unattested_words(records: Sequence[RoundRecord]) -> list[str]:
@@ -311,16 +334,14 @@ def without_sum(records: Sequence[RoundRecord]) -> str:
 def with_shortened(records: Sequence[RoundRecord]) -> str:
     """A sentence on the updates that were shortened, with the worst of each kind; empty if none was."""
     rounds = [record for record in records if record.shortened]
-    worst: dict[str, tuple[float, float, int]] = {}
+    worst: dict[str, tuple[Shortened, int]] = {}
     for record in rounds:
-        for name, (seen, became) in record.shortened.items():
-            if name not in worst or seen * worst[name][1] > worst[name][0] * became:
-                worst[name] = (seen, became, record.round)
+        for name, what in record.shortened.items():
+            if name not in worst or what.seen * worst[name][0].became > worst[name][0].seen * what.became:
+                worst[name] = (what, record.round)
     if not rounds:
         return ""
-    told = "; ".join(
-        f"{name} from {seen:.4g} to {to:.4g} in round {number}" for name, (seen, to, number) in worst.items()
-    )
+    told = "; ".join(f"{name} {what} in round {number}" for name, (what, number) in sorted(worst.items()))
     return f"{len(rounds)} of {sums_in(records)[1]} updates were shortened ({told}): {WHY_SHORTENED}"
 
 

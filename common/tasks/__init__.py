@@ -23,7 +23,7 @@ from common.tasks.metric_sums import (
     summarise,
 )
 from common.tasks.metrics import IN_ROUNDS, METRICS, in_order, metric_named
-from common.tasks.reach import Reach
+from common.tasks.reach import GROWN, Reach
 from common.tasks.task import TAIL, Legal, Measured, Task
 
 # isort: split
@@ -36,6 +36,7 @@ __all__ = [
     "COUNT",
     "DEFAULT_TASK",
     "EPSILON",
+    "GROWN",
     "INTENT",
     "INTENT_BINS",
     "IN_ROUNDS",

@@ -120,7 +120,11 @@ def test_the_coordinator_sees_what_a_run_brings_each_site_to(
     shown = capsys.readouterr().out
     assert "NO" in shown and "every site can pay: " in shown and "none" not in shown
     assert main(["server", "plan", str(kit.path), str(settings), "--json"]) == 0
-    assert float(json.loads(capsys.readouterr().out)["fits"]) >= 3
+    plain = json.loads(capsys.readouterr().out)
+    assert float(plain["fits"]) >= 3
+    assert plain["forecast"] == again.task.forecast(again)
+    eight = planned(kit, settings, "privacy.epsilon=8")
+    assert all(line in shown for line in eight.task.forecast(eight))
 
 
 def test_a_year_of_runs_adds_up_and_says_when_it_ends(federation: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,16 +9,22 @@ import numpy as np
 import pytest
 
 from cli.main import main
+from cli.report.audit_view import read_audit
 from client.guard import SitePolicy
 from client.training.dpsgd.engine import TapeEngine
 from common.audit.statement import SiteBudget, make_statement
+from common.audit.verify import verify_path
+from common.deployment import Kits
 from common.errors import ConfigError, PolicyRefusedError
+from common.privacy.attestation import SignedAttestation
 from common.privacy.delta import delta_for, delta_remark
 from common.privacy.mechanism import PrivacyEvent
-from common.run import build_config
+from common.run import RunFacts, RunFolder, build_config
 from server.kit_files import policy_toml
+from simulations.run import simulate
 from tests.dpsgd_samples import batcher_of, model_of
 from tests.guard_samples import proposal
+from tests.tiny_federation import Recorder, tiny
 
 
 @pytest.mark.parametrize(
@@ -91,3 +97,38 @@ def test_why_one_consumer_more_would_move_the_others_too() -> None:
         return summed
 
     assert np.linalg.norm(total(list(range(400))) - total(list(range(1, 400)))) > 2 * 0.05
+
+
+class LargerDelta(Recorder):
+    """Gives one site a scope with a larger delta than the run states, as where another site has a thousand times its consumers."""
+
+    def __init__(self, out: Path) -> None:
+        super().__init__()
+        self._out = out
+        self.site = ""
+
+    def prepared(self, facts: RunFacts) -> None:
+        super().prepared(facts)
+        self.site = facts.sites[0].name
+        kit = Kits(self._out).site(self.site)
+        SitePolicy.load(kit.policy).model_copy(update={"delta": 1e-4}).save(kit.policy)
+
+
+def test_a_site_with_a_larger_delta_takes_part_and_is_shown_at_the_runs(tmp_path: Path) -> None:
+    """Its answers were charged and then turned away, in every round; and a figure has one delta."""
+    out = tmp_path / "run"
+    watcher = LargerDelta(out)
+    assert simulate(tiny("privacy.delta=1e-6"), out, watcher).status == "completed"
+    assert all(record.sites[watcher.site].status == "ok" for record in watcher.records)
+    attested = SignedAttestation.from_json(watcher.records[-1].attestations[watcher.site]).attestation
+    assert attested.delta == 1e-4
+    shown = watcher.records[-1].epsilon
+    assert shown[watcher.site] == pytest.approx(max(shown.values()), abs=1e-5)
+    assert shown[watcher.site] > attested.epsilon_after + 0.5
+    assert verify_path(out).ok
+    statement = read_audit(out).statement
+    assert statement.adversaries[0].epsilon == pytest.approx(max(shown.values()), abs=1e-5)
+
+    plan, (site, population) = RunFolder.open(out).plan(), RunFolder.open(out).plan().populations[0]
+    within = {1e-6: True, 1 / population: True, 1.01 / population: False, 0.9e-6: False, float("nan"): False}
+    assert {delta: plan.accepts_delta(site, delta) for delta in within} == within

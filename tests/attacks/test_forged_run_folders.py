@@ -16,11 +16,13 @@ import pytest
 from cli.main import main
 from common.audit.verify import verify_path
 from common.errors import FedcartError
-from common.run.records import FaultRecord, RoundRecord, SiteRound
+from common.limits import LENGTH
+from common.run.records import FaultRecord, RoundRecord, Shortened, SiteRound
 from common.trust.identity import Identity, Roster
 from tests.forged_runs import Edit, coordinator_of, lines, sign_again
 
 pytestmark = pytest.mark.full
+Figures = dict[str, tuple[float, float]]
 
 
 def in_json(name: str, change: Callable[[Any], object]) -> Edit:
@@ -53,6 +55,13 @@ def resigned(change: Callable[[list[RoundRecord]], list[RoundRecord]]) -> Edit:
 def second(**changes: Any) -> Edit:
     """The second record changed, all signed anew by the coordinator."""
     return resigned(lambda records: [records[0], replace(records[1], **changes), *records[2:]])
+
+
+def judged(change: Callable[[Figures], Figures]) -> Edit:
+    """What the second sum was judged by changed, all signed anew by the coordinator."""
+    return resigned(
+        lambda records: [records[0], replace(records[1], plausible=change(records[1].plausible)), *records[2:]]
+    )
 
 
 def without_round_two(run: Path) -> None:
@@ -91,8 +100,36 @@ FORGED: dict[str, tuple[Edit, str]] = {
     ),
     "no heads, signed": (second(heads={}), "with another witness"),
     "limits of what is plausible raised, signed": (
-        second(plausible={"length of the update": (1e6, 1e9)}),
-        "did not sign the last record",
+        judged(lambda figures: {name: (seen, 1e9) for name, (seen, _) in figures.items()}),
+        "judged by a laxer limit than the plan's: largest coordinate, 1e+09",
+    ),
+    "a limit of what is plausible left out, signed": (
+        judged(lambda figures: dict(sorted(figures.items())[1:])),
+        "not judged by what the plan says: other figures",
+    ),
+    "an impossible sum that was not refused, signed": (
+        judged(lambda figures: {name: (limit + 1, limit) for name, (_, limit) in figures.items()}),
+        "was not refused, and shows what no honest sites make: first number",
+    ),
+    "an unusual sum that was not shortened, signed": (
+        judged(lambda figures: {name: (0.99 * limit, limit) for name, (_, limit) in figures.items()}),
+        "and does not say that it was shortened",
+    ),
+    "an update shortened to more than is usual, signed": (
+        second(shortened={LENGTH: Shortened(1e3, 1e2)}),
+        "shortened by another limit than the plan's: length of the update, to 100",
+    ),
+    "an update shortened that was shorter, signed": (
+        second(shortened={LENGTH: Shortened(1e-3, 1e-2)}),
+        "says that length of the update was shortened from 0.001 to 0.01",
+    ),
+    "an evaluation shortened, signed": (
+        resigned(lambda records: [*records[:-1], replace(records[-1], shortened={LENGTH: Shortened(1.0, 0.1)})]),
+        "says that an update was shortened, and there is none",
+    ),
+    "a sum said to be refused for nothing, signed": (
+        second(aborted="implausible", released={}),
+        "was refused, and shows nothing that honest sites do not make",
     ),
     "a sum said to have failed, signed": (without_round_two, "changed the model"),
     "a newer roster, all signed": (a_newer_roster, "roster"),

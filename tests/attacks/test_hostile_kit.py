@@ -261,6 +261,21 @@ def test_a_unit_is_written_at_the_site_with_its_own_paths(kit):
     assert "User=shop" in text and "WorkingDirectory=/\n" in text and "PrivateTmp=no" in text
 
 
+def test_a_unit_brings_the_password_of_a_source_from_a_file_of_root_and_holds_none(kit, monkeypatch):
+    monkeypatch.setenv("FEDCART_SOURCE_SHOP", "only-for-the-database")
+    text = kit.settings.read_text().replace('events = "events.csv"', 'events = ""')
+    source = '[source]\nkind = "sql"\ndriver = "sqlite"\nuri = "/home/shop/a.db"\nquery = "SELECT 1"\n'
+    kit.settings.write_text(text + source + 'password_env = "FEDCART_SOURCE_SHOP"\n')
+    unit = systemd_unit(kit, "shop")
+    assert "\nEnvironmentFile=/etc/fedcart-north.env\n" in unit
+    assert "FEDCART_SOURCE_SHOP=..." in unit and "only-for-the-database" not in unit
+    assert "ProtectHome=read-only" in unit  # the database lies below /home
+
+
+def test_a_unit_without_a_secret_asks_for_no_file(kit):
+    assert "EnvironmentFile" not in systemd_unit(kit, "shop")
+
+
 @pytest.mark.parametrize("name", ["two words", "per%cent", "dollar$HOME", 'quo"te', "semi;colon", "back\\slash"])
 def test_a_path_cannot_add_a_word_to_a_unit(kits, name):
     kits.folder.rename(kits.folder.with_name(name))

@@ -8,15 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file as load
 
 import client.session as session
 import common.secagg.client as secagg_client
 import simulations.engines as engines
+from cli.report import write_report
 from common.audit.verify import verify_path
 from common.contribution import EVALUATE, METRICS, TRAIN, UPDATE
-from common.run import COMPLETED, FAILED, IMPLAUSIBLE, RunFolder, RunPlan
+from common.item_coordinates import ItemCoordinates
+from common.limits import COORDINATE, LENGTH, ROW, UpdateLimits
+from common.run import COMPLETED, FAILED, IMPLAUSIBLE, RoundRecord, RunFolder, RunPlan, Shortened
 from common.secagg.fixedpoint import slices
-from server.cohort import ItemCoordinates
 from server.plausible import judge
 from simulations.grid import InProcessGrid
 from simulations.run import simulate
@@ -117,6 +120,53 @@ def test_a_tiny_model_whose_consumers_all_move_one_bias_is_not_refused(tmp_path:
     assert (summary.status, summary.sums) == (COMPLETED, 3)
 
 
+UNUSUAL: dict[str, tuple[Push, str]] = {
+    "a push of one item": ({UPDATE: (slice(8, 16), 0.35)}, ROW),
+    "a push of one coordinate of no item": ({UPDATE: (slice(400, 401), 1.1)}, COORDINATE),
+}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("push", UNUSUAL)
+def test_a_push_that_honest_sites_could_make_moves_the_model_by_no_more_than_is_usual_and_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_this_process: None, push: str
+) -> None:
+    out, watcher, (lie, kind) = tmp_path / "run", Recorder(), UNUSUAL[push]
+    pushing(monkeypatch, lambda: RunFolder.open(out).plan(), lie, {2, 3})
+    summary = simulate(tiny("training.rounds=3"), out, watcher)
+    assert (summary.status, summary.sums) == (COMPLETED, 3)
+    first, *pushed = [record for record in watcher.records if record.kind == TRAIN]
+    assert not first.shortened
+    before, after = (
+        load(out / f"checkpoints/round-{n:05d}.safetensors")["parameters"] for n in (2, 3)
+    )  # the last two are kept
+    where, _ = lie[UPDATE]
+    moved = float(np.linalg.norm((after - before)[where]))
+    for record in pushed:
+        assert record.shortened.keys() == {kind}
+        assert record.shortened[kind].seen > record.shortened[kind].became
+    assert moved == pytest.approx(pushed[1].shortened[kind].became, rel=1e-3)
+    notes = [note for note in watcher.notes if "shortened from" in note]
+    assert len(notes) == 1  # once in a run
+    assert notes[0].startswith(f"round 2: {kind} shortened from")
+    assert any("2 of 3 updates were shortened" in note for note in summary.notes)
+    assert "2 of 3 updates were shortened" in write_report(out).read_text()
+    assert verify_path(out).ok
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_log_of_which_one_item_is_everything_is_not_refused(tmp_path: Path, steps: int) -> None:
+    days = [f"2024-01-{day:02d}T10:00:00Z" for day in range(1, 9)]
+    lines = [f"c{consumer},{day},purchase,item-1" for consumer in range(900) for day in days]
+    (tmp_path / "log.csv").write_text("\n".join(["consumer_id,timestamp,event_type,item_id", *lines]) + "\n")
+    log = (f"data.events={tmp_path / 'log.csv'}", "data.split_by=consumers")
+    strong = ("privacy.epsilon=50", "privacy.sampling_rate=0.5", f"training.local_steps={steps}")
+    summary = simulate(tiny(*log, *strong, "training.rounds=3"), tmp_path / "run")
+    assert (summary.status, summary.sums) == (COMPLETED, 3)
+    assert verify_path(tmp_path / "run").ok
+
+
 # --- what is judged, without a run
 
 
@@ -197,3 +247,66 @@ def test_the_mean_is_judged_where_few_sites_stock_an_item() -> None:
     sums[UPDATE][0] = 0.95 * limit  # as a sum it would pass
     assert row not in judge(public, TRAIN, sums, public.sites, shared).why_not
     assert row in judge(public, TRAIN, sums, public.sites, rare).why_not
+
+
+def item_rows() -> ItemCoordinates:
+    """Two items of eight coordinates each, at every site."""
+    item = np.full(plan().parameters, -1, dtype=np.int32)
+    item[:16] = np.repeat([0, 1], 8)
+    return ItemCoordinates(item, {site: np.ones(2, dtype=np.bool_) for site in plan().sites})
+
+
+def weighted(mean: np.ndarray) -> dict[str, np.ndarray]:
+    return honest() | {UPDATE: mean * sum(map(plan().weight, plan().sites))}
+
+
+def test_a_row_between_what_is_usual_and_what_is_possible_is_shortened_and_nothing_else() -> None:
+    public, rows = plan(), item_rows()
+    limits = UpdateLimits.of(public, public.sites, rows)
+    usual, possible = limits.usual.row[1], limits.possible.row[1]
+    assert usual < possible
+    mean = np.zeros(public.parameters)
+    mean[8:16], mean[0], mean[20] = (usual + possible) / 2 / np.sqrt(8), 0.01, -0.01
+    judged = judge(public, TRAIN, weighted(mean), public.sites, rows)
+    assert judged.why_not == ""
+    assert judged.shortened == {ROW: Shortened(pytest.approx((usual + possible) / 2), pytest.approx(usual), 1)}
+    assert np.linalg.norm(judged.update[8:16]) == pytest.approx(usual)
+    assert len(set(judged.update[8:16])) == 1  # it points where it did
+    mean[8:16] = judged.update[8:16]
+    assert judged.update == pytest.approx(mean)
+
+
+def test_an_update_that_is_too_long_is_shortened_as_a_whole() -> None:
+    public = plan()
+    limits = UpdateLimits.of(public, public.sites, None)
+    longest = (limits.usual.whole + limits.possible.whole) / 2
+    mean = np.full(public.parameters, longest / np.sqrt(public.parameters))
+    judged = judge(public, TRAIN, weighted(mean), public.sites, None)
+    assert judged.why_not == ""
+    assert judged.shortened == {LENGTH: Shortened(pytest.approx(longest), pytest.approx(limits.usual.whole), 1)}
+    assert judged.update == pytest.approx(mean * limits.usual.whole / longest)
+
+
+def test_what_is_impossible_is_not_shortened_but_refused() -> None:
+    public = plan()
+    mean = np.full(public.parameters, 1.01 * UpdateLimits.of(public, public.sites, None).possible.whole)
+    judged = judge(public, TRAIN, weighted(mean), public.sites, None)
+    assert judged.why_not
+    assert (judged.shortened, len(judged.update)) == ({}, 0)
+
+
+def test_a_record_in_which_nothing_was_shortened_is_signed_as_before_that_was_done() -> None:
+    record = RoundRecord(1)
+    assert "shortened" not in record.to_json()
+    told = replace(record, shortened={ROW: Shortened(2.0, 1.0, 3)})
+    assert RoundRecord.from_json(told.to_json()) == told
+    assert len({record.digest, told.digest}) == 2
+
+
+def test_a_site_is_judged_by_the_size_of_its_own_model() -> None:
+    """Which has the rows of its mask, and row 0, the unknown item's, in any case."""
+    item = np.array([-1, 0, 0, 1, 1, 2, 2], dtype=np.int32)
+    masks = {"a": np.array([False, True, False]), "b": np.array([True, True, True])}
+    rows = ItemCoordinates(item, masks)
+    assert (rows.coordinates_of("a"), rows.coordinates_of("b")) == (5, 7)
+    assert ItemCoordinates(item).coordinates_of("a") == 7

@@ -18,7 +18,14 @@ from client.guard import ChargedError, SitePolicy
 from client.guard.ledger import Ledger
 from client.site import Site, load_site
 from common import flower, wire
-from common.errors import FedcartError, PolicyRefusedError, RefusedError, VerificationError, WorkFailedError
+from common.errors import (
+    FedcartError,
+    PolicyRefusedError,
+    RefusedError,
+    RemoteProtocolError,
+    VerificationError,
+    WorkFailedError,
+)
 from common.run import PerformanceSettings, RunPlan, build_config, model_bytes
 from common.run.files import RunFolder
 from common.secagg import messages
@@ -350,3 +357,35 @@ def empty_encode(site: Site, plan: RunPlan) -> Any:
     sequences = build_sequences(site.event_log(), spec, catalogue, max_events=50)
     assert len(sequences) == 0
     return iter([sequences]), open_rows(next(site.kit.state.glob("consumers-*.rows"))).mask
+
+
+@pytest.mark.parametrize("phase", ["share", "accept", "mask"])
+@pytest.mark.parametrize(
+    ("error", "charged", "place"),
+    [(RuntimeError(), 1, 0), (WorkFailedError("disk full"), 1, 1), (RemoteProtocolError("a false list"), 0, 2)],
+)
+def test_a_failure_of_its_own_after_the_training_is_charged_and_another_partys_is_not(
+    site: Site,
+    coordinator: Coordinator,
+    monkeypatch: pytest.MonkeyPatch,
+    phase: str,
+    error: Exception,
+    charged: int,
+    place: int,
+) -> None:
+    """The server hears a code either way; before, it was given back, and the site asked again in every round."""
+    number = 80 + 3 * ["share", "accept", "mask"].index(phase) + place  # a session is answered once
+    _, memory = session.advertise(site, coordinator.request(coordinator.query(number)), SPEED)
+    asked = {"share": "AdvertisementList", "accept": "ShareDelivery", "mask": "AcceptedList"}[phase]
+
+    def fail(kind: type, *_: object) -> None:
+        assert kind.__name__ == asked
+        raise error
+
+    monkeypatch.setattr(session, "_asked", fail)
+    with pytest.raises(type(error)):
+        getattr(session, phase)(site, {}, memory)
+    session.close(site, coordinator.farewell())
+    status = site.guard().status()
+    assert (status.forfeit, status.void) == (charged, 1 - charged)
+    assert bool(status.paused) is bool(charged)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from common.errors import ConfigError
+from common.item_coordinates import ItemCoordinates, mean_update
 from common.run import RunPlan, build_config
-from server.cohort import ItemCoordinates, choose_cohort, mean_update
+from server.cohort import choose_cohort
 
 
 def _plan(populations: dict[str, int], *overrides: str) -> RunPlan:

@@ -13,6 +13,7 @@ from common.data import read_catalogue
 from common.deployment import CoordinatorKit, Kits, SiteKit
 from common.errors import BadInputError, ConfigError
 from common.kit_files import require_known_files
+from common.source_settings import SourceSettings
 from common.trust.certificates import certificate_facts, verify_issued
 from common.trust.identity import Roster
 from common.trust.keyfiles import make_site_keys
@@ -226,3 +227,39 @@ def test_a_catalogue_that_does_not_fit_the_sites_is_refused_before_anything_is_w
     with pytest.raises(ConfigError, match=word):
         with_catalogue(tmp_path, stock, *columns)
     assert not (tmp_path / "kits").exists()
+
+
+SOURCE = {
+    "kind": "sql", "uri": "postgresql://reader@db.example.org/shop", "password_env": "FEDCART_SOURCE_SHOP",
+    "query": "SELECT *\nFROM events", "watermark": "at",
+}  # fmt: skip
+
+
+def test_a_site_whose_events_are_in_a_database_gets_its_source_and_no_secret(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDCART_SOURCE_SHOP", "only-for-the-database")
+    north, south = {"name": "north", "population": 1000, "source": SOURCE}, sites("south")[0]
+    provision(write_federation(tmp_path, [north, south]), tmp_path / "kits")
+    file = SiteKit(tmp_path / "kits/sites/north").read()
+    assert (file.site.events, file.source) == ("", SourceSettings.model_validate(SOURCE))
+    assert SiteKit(tmp_path / "kits/sites/south").read().source is None
+    kept = [path.read_bytes() for path in (tmp_path / "kits").rglob("*") if path.is_file()]
+    assert not any(b"only-for-the-database" in content for content in kept)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"uri": "postgresql://reader:hunter2@db/shop"}, {"password_env": "hunter2"}, {"password": "hunter2"}],
+)
+def test_a_password_in_the_federation_file_is_refused_and_not_repeated(tmp_path, change):
+    site = {"name": "north", "population": 1000, "source": SOURCE | change}
+    with pytest.raises(ConfigError) as refusal:
+        provision(write_federation(tmp_path, [site, *sites("south")]), tmp_path / "kits")
+    assert "sites.0.source" in str(refusal.value)
+    assert "hunter2" not in str(refusal.value) + str(refusal.value.hint)
+    assert not (tmp_path / "kits").exists()
+
+
+def test_a_site_has_its_events_in_one_place(tmp_path):
+    site = {"name": "north", "population": 1000, "events": "events.csv", "source": SOURCE}
+    with pytest.raises(ConfigError, match="either events or a table"):
+        provision(write_federation(tmp_path, [site, *sites("south")]), tmp_path / "kits")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,10 @@ import pytest
 
 import fedcart
 from cli.main import main
+from cli.report.audit_view import read_audit
 from client.site import load_site
+from common.audit.history import accounts_in
+from common.audit.records import find_records
 from common.audit.verify import verify_path
 from common.run import RunFolder, Summary
 from tests.tiny_federation import TINY
@@ -78,3 +82,21 @@ def test_a_site_of_which_nothing_is_known_is_listed_as_such(tmp_path: Path, caps
     assert fedcart.compare(run.path, run.path).unknown == ((VICTIM,), (VICTIM,))
     main(["compare", str(run.path), str(run.path)])
     assert "never attested" in capsys.readouterr().out
+
+
+@pytest.mark.full
+def test_an_account_without_the_ledgers_counts_what_was_asked(
+    dies_later: tuple[RunFolder, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the records of a deployment: the ledgers stay at the sites."""
+    run, _ = dies_later
+    copy = tmp_path / "run"
+    shutil.copytree(run.path, copy, ignore=shutil.ignore_patterns("sites", "ledgers"))
+    truth = spent_in_ledger(run)
+    [found] = [site for site in read_audit(copy).sites if site.budget.site == VICTIM]
+    assert found.budget.epsilon >= truth
+    assert [row.state for row in found.rows] == ["attested"] * 2 + ["not attested"] * 3
+    [account] = [one for one in accounts_in(find_records(copy)) if VICTIM in one.sites]
+    assert account.epsilon >= truth
+    main(["audit", "show", str(copy)])
+    assert "Not attested" in capsys.readouterr().out

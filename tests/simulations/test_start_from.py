@@ -17,7 +17,8 @@ from common.privacy.accountant import PldAccountant
 from common.privacy.entries import Charge, parse_line
 from common.privacy.mechanism import SUB_SCOPES, TRAIN_SIDE, Losses
 from common.run.files import RunFolder
-from simulations.carried import carried_from
+from simulations.carried import LOG_DIGEST, carried_from
+from simulations.prepare import deal_data
 from simulations.run import simulate
 from tests.tiny_federation import Recorder, tiny
 
@@ -145,3 +146,86 @@ def test_synthetic_people_of_another_seed_are_other_people(first: Path) -> None:
     assert carried_from(tiny(*EPSILON, f"start_from={first}", "seed=9"), plan) == {}
     assert carried_from(tiny(*EPSILON, "privacy.enabled=false", f"start_from={first}"), plan) == {}
     assert make_statement([], secure=True, private=False).private is False
+
+
+def model_alone(run: Path, folder: Path) -> Path:
+    folder.mkdir()
+    for path in run.glob("model.*"):
+        shutil.copy(path, folder)
+    return folder
+
+
+def test_a_copied_model_costs_all_that_its_plan_may_have_cost_anybody(first: Path, tmp_path: Path) -> None:
+    """Shown was 3.00: a model without its ledgers does not say who its consumers were, so they may be these."""
+    copy, out, watcher = model_alone(first, tmp_path / "copy"), tmp_path / "second", Recorder()
+    simulate(tiny(*EPSILON, f"start_from={copy}"), out, watcher)
+    plan = RunFolder.open(first).plan()
+    both = Losses.of([*plan.total_events(), *RunFolder.open(out).plan().total_events()])
+    assert min(watcher.records[-1].epsilon.values()) >= PldAccountant(both).epsilon(1e-5) - 1e-6 > 4
+    assert verify_path(out).ok
+    third = carried_from(tiny(*EPSILON, f"start_from={model_alone(out, tmp_path / 'again')}"), plan)
+    assert all(owed.losses.covers(both) for owed in third.values())  # its header says what came before it
+
+
+def test_a_model_of_other_people_costs_nothing_if_that_is_said(first: Path, tmp_path: Path) -> None:
+    plan, copy = RunFolder.open(first).plan(), model_alone(first, tmp_path / "copy")
+    assert carried_from(tiny(*EPSILON, f"start_from={copy}", "start_from_others=true"), plan) == {}
+    with pytest.raises(BadInputError, match="are those of the earlier run"):
+        carried_from(tiny(*EPSILON, f"start_from={first}", "start_from_others=true"), plan)
+
+
+def test_a_copied_model_that_was_not_private_or_says_nothing_has_no_bound(tmp_path: Path, first: Path) -> None:
+    plan = RunFolder.open(first).plan()
+    simulate(tiny("privacy.enabled=false", "training.rounds=1"), tmp_path / "open")
+    copy = model_alone(tmp_path / "open", tmp_path / "copy")
+    with pytest.raises(BadInputError, match="no bound"):
+        carried_from(tiny(*EPSILON, f"start_from={copy}"), plan)
+    (copy / "model.json").write_text('{"metadata": {}}')
+    with pytest.raises(BadInputError, match="does not say what it cost"):
+        carried_from(tiny(*EPSILON, f"start_from={copy}"), plan)
+
+
+@pytest.mark.parametrize("before", ["data.source=shop.toml", "data.events=january.csv"])
+def test_the_people_of_a_database_are_the_same_under_another_seed(
+    first: Path, before: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shown was 3.00: a log was known by its file name only."""
+    earlier = tiny(*EPSILON, before)
+    monkeypatch.setattr(RunFolder, "settings", lambda _self: earlier)
+    now = tiny(*EPSILON, f"start_from={first}", "data.source=shop.toml", "seed=9")
+    carried = carried_from(now, RunFolder.open(first).plan(), "digest")
+    assert carried and all(every_side(owed.losses) for owed in carried.values())
+
+
+@pytest.mark.parametrize(("digest", "alike"), [("as before", True), ("one consumer more", False), ("", False)])
+def test_a_log_that_has_grown_is_dealt_otherwise_under_the_same_name(
+    first: Path, digest: str, alike: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier = tiny(*EPSILON, "data.events=log.csv", "data.split_by=consumers")
+    monkeypatch.setattr(RunFolder, "settings", lambda _self: earlier)
+    facts = dataclasses.replace(RunFolder.open(first).facts(), data={LOG_DIGEST: "as before"})
+    monkeypatch.setattr(RunFolder, "facts", lambda _self: facts)
+    now = tiny(*EPSILON, f"start_from={first}", "data.events=log.csv", "data.split_by=consumers")
+    carried = carried_from(now, RunFolder.open(first).plan(), digest)
+    assert carried and all(every_side(owed.losses) is not alike for owed in carried.values())
+
+
+def test_consumers_that_are_read_from_another_column_may_be_on_any_side(
+    first: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = ("data.events=log.csv", "data.split_by=country")
+    monkeypatch.setattr(RunFolder, "settings", lambda _self: tiny(*EPSILON, *named, 'data.map=["consumer=card"]'))
+    now = tiny(*EPSILON, *named, f"start_from={first}", 'data.map=["consumer=household"]')
+    carried = carried_from(now, RunFolder.open(first).plan())
+    assert carried and all(every_side(owed.losses) for owed in carried.values())
+
+
+def test_the_digest_of_a_log_follows_its_events(tmp_path: Path) -> None:
+    lines = [f"c{i % 60},2024-05-{1 + i % 27:02d},view,i{i % 25},a{i % 2}" for i in range(600)]
+    log = tmp_path / "log.csv"
+    digests = []
+    for more in ([], [], ["zz,2024-05-05,view,i3,a1"]):
+        log.write_text("\n".join(["consumer,timestamp,event,item,site", *lines, *more]))
+        world = deal_data(tiny(f"data.events={log}", "data.split_by=consumers"))
+        digests.append(world.data[LOG_DIGEST])
+    assert digests[0] == digests[1] != digests[2]

@@ -107,10 +107,10 @@ def _one(path: Path) -> tuple[Member, ...]:
             entries = [info.filename for info in archive.infolist() if not info.is_dir()]
     if any(name.startswith(("xl/", "[Content_Types]")) for name in entries):
         raise BadInputError(f"{path} is an Excel workbook", hint="save the sheet as CSV UTF-8")
-    wanted = [name for name in sorted(entries) if not _passed_over(Path(name))]
+    wanted = [Member(path, name) for name in sorted(entries) if not _passed_over(Path(name))]
     if not wanted:
         raise BadInputError(f"{path} is empty", hint="a ZIP archive with event files is needed")
-    return tuple(Member(path, name) for name in wanted)
+    return tuple([member for member in wanted if not _is_empty(member)] or wanted)
 
 
 def _in_folder(folder: Path) -> tuple[Member, ...]:
@@ -121,9 +121,17 @@ def _in_folder(folder: Path) -> tuple[Member, ...]:
             continue
         hive = tuple(cast(tuple[str, str], tuple(part.split("=", 1))) for part in inside.parts[:-1] if "=" in part)
         found += [Member(one.path, one.entry, hive) for one in _one(path)]
+    if len(found) > 1:
+        found = [member for member in found if not _is_empty(member)] or found
     if not found:
         raise BadInputError(f"{folder} is a folder without a file", hint="name a folder that holds event files")
     return tuple(found)
+
+
+def _is_empty(member: Member) -> bool:
+    """Whether a table holds nothing but blanks, and is small enough to tell at once."""
+    start = head(member)
+    return not start.strip() and len(start) < PEEK_BYTES
 
 
 def _passed_over(path: Path) -> bool:

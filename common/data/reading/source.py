@@ -15,6 +15,7 @@ from common.data.formats import JoinedFile, Mapping, missing_columns
 from common.data.presets import OPTIONAL_COLUMNS, guess_format
 from common.data.reading.tables import Table
 from common.data.reading.text import LINE, Lines, split_line
+from common.data.values.times import times
 from common.errors import BadInputError
 
 _PLAIN = Mapping(name="plain", columns={"consumer": "consumer", "timestamp": "timestamp"}, default_event="other")
@@ -25,12 +26,13 @@ _LOOKED_AT = 500
 @dataclass(frozen=True)
 class EventFiles:
     """Tables that one mapping reads. ``passed_over``: files of a folder that are no events under it; ``also``: further
-    columns to read."""
+    columns to read; ``continued``: files without header that go on where another ends."""
 
     mapping: Mapping
     tables: tuple[Table, ...]
     passed_over: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
+    continued: tuple[str, ...] = ()
 
     @property
     def header(self) -> list[str]:
@@ -61,17 +63,49 @@ def open_files(path: Path | str, mappings: Sequence[Mapping]) -> EventFiles:
     events = [member for member in members if member.name not in beside] or list(members)
     looked = [(member, tables.table_of(member, mappings[0])) for member in events]
     for mapping in mappings:
-        fitting: list[Table] = []
-        passed: list[str] = []
-        for member, table in looked:
-            found = _fits(tables.table_of(member, mapping) if mapping is not mappings[0] else table, mapping)
-            if found is None:
-                passed.append(member.name)
-            else:
-                fitting.append(found)
-        if fitting:
-            return EventFiles(_present(mapping, fitting), tuple(fitting), tuple(passed))
+        own = [table if mapping is mappings[0] else tables.table_of(member, mapping) for member, table in looked]
+        found = [_fits(table, mapping) or _by_its_own_separator(table, mapping) for table in own]
+        first = next((table for table in found if table is not None), None)
+        if first is not None:
+            more = [
+                _continued(table, first, mapping) if fits is None else None
+                for table, fits in zip(own, found, strict=True)
+            ]
+            read = [fits or goes_on for fits, goes_on in zip(found, more, strict=True)]
+            passed = tuple(table.member.name for table, one in zip(own, read, strict=True) if one is None)
+            continued = tuple(table.member.name for table in more if table is not None)
+            chosen = tuple(table for table in read if table is not None)
+            return EventFiles(_present(mapping, (first,)), chosen, passed, continued=continued)
     raise _refusal(looked[0][1], mappings)
+
+
+def _by_its_own_separator(table: Table, mapping: Mapping) -> Table | None:
+    """A file of a folder that separates its columns by another mark than the first one; its header says which."""
+    if table.kind != "text" or not mapping.separator or mapping.names:
+        return None
+    return _fits(tables.table_of(table.member, mapping.model_copy(update={"separator": ""})), mapping)
+
+
+def _continued(table: Table, first: Table, mapping: Mapping) -> Table | None:
+    """A file without header that goes on where one with a header ends, as an export in parts does; None if it does not.
+
+    Most of its first lines have as many fields, with a time where it belongs: no single line decides it.
+    """
+    partitions = len(first.member.partitions)
+    if {table.kind, first.kind} != {"text"} or not first.has_header or len(table.member.partitions) != partitions:
+        return None
+    same = replace(
+        first, member=table.member, encoding=table.encoding, newline=table.newline, has_header=False, above=0
+    )
+    names = first.header[: len(first.header) - partitions]
+    moment = mapping.fitted(first.header).columns.get("timestamp", "")
+    if moment not in names:
+        return None
+    start = files.head(same.member).decode(same.encoding, "replace").splitlines()[:_LOOKED_AT]
+    rows = [split_line(line, same.separator) for line in start if line.strip()]
+    wide = [row[names.index(moment)] for row in rows if row is not None and len(row) == len(names)]
+    read = times(pl.Series(wide, dtype=pl.String), unit=mapping.time, formats=mapping.time_formats)
+    return same if len(read) - read.null_count() > len(rows) / 2 else None
 
 
 def _second_files(mapping: Mapping) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,18 +13,22 @@ import common.data.reading.encoding as encodings
 import common.data.reading.files as files
 import common.data.reading.records as json_records
 import common.data.reading.text as texts
-from common.data.formats import Mapping
+from common.data.formats import Mapping, missing_columns
+from common.data.presets import OPTIONAL_COLUMNS
 from common.data.reading.files import Kind, Member
 from common.data.reading.text import LINE, Lines
 from common.errors import BadInputError, WorkFailedError
 
 CHUNK_ROWS = 500_000
+MOST_ABOVE = 30
+_SEPARATOR_LINE = re.compile(r'^"?sep=(?P<mark>[^"])"?$', re.I)
 SEPARATORS = (",", ";", "\t", "|", "^", "~", "\x01")
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table and how it is stored. ``header``: the names of its columns; ``separator`` and ``encoding`` of text."""
+    """A table and how it is stored. ``header``: the names of its columns; ``separator`` and ``encoding`` of text; ``above``: lines
+    above the header that are not blank: a title, ``sep=;``, comments."""
 
     member: Member
     kind: Kind
@@ -32,6 +37,7 @@ class Table:
     encoding: str = "utf-8"
     newline: str = "\n"
     has_header: bool = True
+    above: int = 0
 
 
 def table_of(member: Member, mapping: Mapping) -> Table:
@@ -50,7 +56,7 @@ def table_of(member: Member, mapping: Mapping) -> Table:
         return Table(member, kind, (*names, *(name for name, _ in member.partitions)))
     if kind == "json":
         with files.readable(member.path), files.opened(member) as file:
-            names = json_records.paths_of(file.read(), member.name)
+            names = json_records.paths_of(_as_utf8(file.read()), member.name)
         return Table(member, kind, (*names, *(name for name, _ in member.partitions)))
     return _text_table(member, start, mapping)
 
@@ -64,14 +70,29 @@ def _text_table(member: Member, start: bytes, mapping: Mapping) -> Table:
         return Table(member, "text", named, mapping.separator or ",", encoding, newline, has_header=False)
     if encoding == "utf-8" and not mapping.encoding and start[:64].count(0) > 16:
         encoding = encodings.guessed(start[:64])
-    first = first_text_line(member, start, encoding)
-    separator = mapping.separator or separator_of(first)
-    header = [*texts.header_of(first, separator), *partitions]
-    return Table(member, "text", tuple(header), separator, encoding, newline)
+    lines = first_text_lines(member, start, encoding)
+    above = _above_header(lines, mapping, partitions)
+    told = _SEPARATOR_LINE.match(lines[0].strip("\ufeff \t"))
+    separator = mapping.separator or (told["mark"] if told else separator_of(lines[above]))
+    header = [*texts.header_of(lines[above], separator), *partitions]
+    return Table(member, "text", tuple(header), separator, encoding, newline, above=above)
 
 
-def first_text_line(member: Member, start: bytes, encoding: str) -> str:
-    """The first line that is not blank. Raises: BadInputError if there is none, or if it is not text."""
+def _above_header(lines: Sequence[str], mapping: Mapping, partitions: Sequence[str]) -> int:
+    """How many lines stand above the header: those above the first that names every column that is needed, among the first few.
+
+    No line of a consumer does that, and none stands above a header; 0 where no line does.
+    """
+    needed = missing_columns(mapping, [], OPTIONAL_COLUMNS.get(mapping.name, ()))
+    for above, line in enumerate(lines[:MOST_ABOVE]):
+        names = [*texts.header_of(line, mapping.separator or separator_of(line)), *partitions]
+        if needed and not missing_columns(mapping.fitted(names), names, OPTIONAL_COLUMNS.get(mapping.name, ())):
+            return above
+    return 1 if len(lines) > 1 and _SEPARATOR_LINE.match(lines[0].strip("\ufeff \t")) else 0
+
+
+def first_text_lines(member: Member, start: bytes, encoding: str) -> list[str]:
+    """The first lines that are not blank. Raises: BadInputError if there is none, or if the first is not text."""
     text = start.decode(encoding, "replace")
     lines = [
         line for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n") if line.strip("\ufeff \t")
@@ -85,7 +106,7 @@ def first_text_line(member: Member, start: bytes, encoding: str) -> str:
             f"{member.path} is not text",
             hint="give CSV, TSV, JSON lines, Parquet or Arrow, also as .gz, .zst or .zip",
         )
-    return first
+    return lines
 
 
 def separator_of(line: str) -> str:
@@ -129,25 +150,36 @@ def _batches(table: Table, columns: list[str]) -> Iterator[Lines]:
         yield from _typed(table, columns)
     elif table.kind == "json":
         with files.opened(table.member) as file:
-            yield from json_records.record_lines(file.read(), table.member.name, columns)
+            yield from json_records.record_lines(_as_utf8(file.read()), table.member.name, columns)
     else:
         yield from _texts(table, columns)
+
+
+def _as_utf8(content: bytes) -> bytes:
+    """JSON in the encoding that JSON has; UTF-16 and UTF-32 say themselves what they are."""
+    declared = encodings.declared(content[:8], "")
+    return content if declared.startswith("utf-8") else content.decode(declared, "replace").encode()
 
 
 def _texts(table: Table, columns: list[str]) -> Iterator[Lines]:
     partitions = len(table.member.partitions)
     header = table.header[: len(table.header) - partitions]
-    number, skip, headers, above = 1, table.has_header, 0, 0
+    number, skip, headers, above = 1, table.has_header * (table.above + 1), 0, 0
     with files.opened(table.member) as file:
         for chunk in encodings.utf8_chunks(file, table.encoding, table.newline):
             text = _counted_lines(table, chunk)
             number_of_first, number = number, number + len(text)
-            if skip:  # the header is the first line that is not blank
+            if skip:  # the header is the first line that is not blank, or so many behind it
                 filled = (text.str.strip_chars("\ufeff \t") != "").arg_true()
-                above += int(filled[0]) if len(filled) else len(text)
-                if not len(filled):
+                if len(filled) < skip:
+                    above, headers, skip = (
+                        above + len(text) - len(filled),
+                        headers + len(filled),
+                        skip - len(filled),
+                    )
                     continue
-                headers, skip, place = 1, False, int(filled[0]) + 1
+                place = int(filled[skip - 1]) + 1
+                above, headers, skip = above + place - skip, headers + skip, 0
                 text, number_of_first = text[place:], number_of_first + place
             found = texts.fields_of(text, header, table.separator, columns, number_of_first)
             yield replace(found, headers=headers, blank=found.blank + above)

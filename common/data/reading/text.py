@@ -63,17 +63,27 @@ def lines_in(chunk: bytes) -> pl.Series:
 
 
 def header_of(line: str, separator: str) -> list[str]:
-    """The names in a header line, without blanks and quotes around them."""
-    names = split_line(line.lstrip("\ufeff"), separator) or []
-    return [name.strip().strip('"').strip() for name in names]
+    """The names in a header line, without blanks and quotes around them. Of two that are one the first keeps it."""
+    found = split_line(line.lstrip("\ufeff"), separator) or []
+    names: list[str] = []
+    for name in (one.strip().strip('"').strip() for one in found):
+        names.append(f"{name} (again, column {len(names) + 1})" if name and name in names else name)
+    return names
 
 
 def split_line(line: str, separator: str) -> list[str] | None:
-    """The fields of one line; None where its quotes do not end."""
+    r"""The fields of one line; None where its quotes do not end. A quote in quotes is doubled, or written ``\"`` where that fails."""
     if separator == _BLANKS:
         return line.split()
     try:
         return next(csv.reader([line], delimiter=separator, strict=True), [])
+    except csv.Error:
+        return _with_backslashes(line, separator) if '\\"' in line else None
+
+
+def _with_backslashes(line: str, separator: str) -> list[str] | None:
+    try:
+        return next(csv.reader([line], delimiter=separator, strict=True, doublequote=False, escapechar="\\"), [])
     except csv.Error:
         return None
 
@@ -101,7 +111,9 @@ def fields_of(text: pl.Series, header: Sequence[str], separator: str, columns: S
     slow = _quoted(kept.filter(quoted), numbers.filter(quoted), ragged | dict.fromkeys(blank_numbers, ""), separator,
                    len(header))  # fmt: skip
     if slow.rows:
-        parts = {name: [row[place] for row in slow.rows] for name, place in zip(columns, wanted, strict=True)}
+        parts = {
+            name: [_unquoted(row[place]) for row in slow.rows] for name, place in zip(columns, wanted, strict=True)
+        }
         frames.append(pl.DataFrame(parts | {LINE: slow.places}, schema=schema))
     frame = pl.concat([one for one in frames if one.height]) if any(f.height for f in frames) else frames[0]
     lost = len(kept) - frame.height - slow.spanned
@@ -109,6 +121,14 @@ def fields_of(text: pl.Series, header: Sequence[str], separator: str, columns: S
     return Lines(
         frame.sort(LINE), lost, examples[0][1] if examples and lost else "", last, int(empty.sum()), slow.spanned
     )
+
+
+def _unquoted(field: str) -> str:
+    """What is in a quoted field with a blank before its quote, which a strict reader takes for text."""
+    if not field.startswith((" ", "\t")):
+        return field
+    inside = field.strip()
+    return inside[1:-1].replace('""', '"') if len(inside) > 1 and inside[0] == inside[-1] == '"' else field
 
 
 def _split(

@@ -11,7 +11,8 @@ import common.data.reading.encoding as encodings
 import common.data.reading.files as files
 import common.data.recognising.names as names
 from common.data.formats import Mapping
-from common.data.reading.tables import Table, table_batches, table_of
+from common.data.reading.tables import MOST_ABOVE, Table, first_text_lines, separator_of, table_batches, table_of
+from common.data.reading.text import header_of
 from common.data.recognising.moments import time_form
 from common.errors import BadInputError
 
@@ -29,8 +30,24 @@ def look(member: files.Member, said: Map[str, str]) -> Table:
     if table.kind == "text" and not encoding and table.encoding == "utf-8":
         spoken = _encoding_of(member)
         if spoken != "utf-8":
-            table = table_of(member, plain.model_copy(update={"encoding": spoken}))
+            plain = plain.model_copy(update={"encoding": spoken})
+            table = table_of(member, plain)
+    if table.kind == "text" and not any(names.is_known(name) for name in table.header):
+        table = _below_other_lines(table, plain)
     return _without_header(table) if table.kind == "text" and not _has_header(table) else table
+
+
+def _below_other_lines(table: Table, plain: Mapping) -> Table:
+    """The table with the first line as its header that names who and when; as it was if no line near its beginning does."""
+    start = files.head(table.member)
+    for line in first_text_lines(table.member, start, table.encoding)[:MOST_ABOVE]:
+        header = header_of(line, plain.separator or separator_of(line))
+        who = names.best(names.NAMES["consumer"], header, {})
+        when = names.best(names.NAMES["timestamp"], header, {"consumer": who})
+        if who and when:
+            columns = {"consumer": who, "timestamp": when}
+            return table_of(table.member, plain.model_copy(update={"columns": columns}))
+    return table
 
 
 def _encoding_of(member: files.Member) -> str:
@@ -94,4 +111,7 @@ def stored(table: Table) -> str:
     """How a table is stored, in words."""
     words = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "blanks"}
     how = {"parquet": "Parquet", "arrow": "Arrow", "json": "JSON"}.get(table.kind)
-    return how or f"text in {table.encoding}, separated by {words.get(table.separator, repr(table.separator))}"
+    above = f"; {table.above} lines above its header are passed over" if table.above else ""
+    return (
+        how or f"text in {table.encoding}, separated by {words.get(table.separator, repr(table.separator))}{above}"
+    )

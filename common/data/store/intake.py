@@ -56,7 +56,7 @@ class _Buffer:
 
 
 def take_in(
-    batches: Iterable[Lines],
+    batches: Iterable[tuple[str, Lines]],
     mapping: Mapping,
     secret: bytes,
     folder: Path,
@@ -66,7 +66,7 @@ def take_in(
 ) -> Taken:
     """Put the lines of a log on disk under pseudonyms. ``ranges`` 0: one where all lines fit into one part.
 
-    A column ``mark`` (Int64) of a batch goes with its lines.
+    ``batches``: with what goes before an example of each. A column ``mark`` (Int64) of one goes with its lines.
     Raises: WorkFailedError if the disk is full; what the batches raise.
     """
     buffer, counted, parts = _Buffer(), Counted(), list[Part]()
@@ -77,15 +77,15 @@ def take_in(
         path = folder / f"{first_part + len(parts):06d}{on_disk.SUFFIX}"
         parts.append(on_disk.write_part(path, buffer.take(), width))
 
-    for batch in batches:
+    for where, batch in batches:
         lines = cleaning.typed_lines(batch.frame, mapping)
         lines = lines.with_columns(pseudonyms(lines["consumer"], secret).alias("consumer"))
         if on_disk.MARK in batch.frame.columns:
             lines = lines.with_columns(batch.frame[on_disk.MARK])
         if "site" in lines.columns:
             sites |= set(lines["site"].drop_nulls().unique())
-        usable, judged = cleaning.judge(lines, mapping)
-        counted = counted + judged + Counted.of_batch(batch)
+        usable, judged = cleaning.judge(lines, mapping, where)
+        counted = counted + judged + Counted.of_batch(batch, where)
         if on_disk.MARK in usable.columns and usable.height:
             marks += [usable[on_disk.MARK].min(), usable[on_disk.MARK].max()]  # type: ignore[list-item]
             marks = [min(marks), max(marks)]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping as Map
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import polars as pl
@@ -13,11 +13,12 @@ import common.data.cleaning as cleaning
 import common.data.formats as formats
 import common.data.reading as reading
 from common.data.cleaning import CleaningReport, Counted
-from common.data.events import EventLog, mappings_of, refuse_auto
+from common.data.events import EventLog, mappings_of, opened_events, refuse_auto
 from common.data.formats import Mapping
+from common.data.reading import Lines
 from common.data.rules import report_rules
 from common.data.store.intake import Taken, take_in
-from common.data.store.streaming import file_batches
+from common.data.store.streaming import file_batches, named_batches
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,62 @@ class FileLog:
     def report(self, tally: Tally) -> CleaningReport:
         """What cleaning did, once all pieces were gone through."""
         return tally.report(self.path.name, self.format)
+
+
+Step = Callable[[int], None]
+"""Called with the number of lines that were read so far."""
+
+
+def ignored(_lines: int) -> None:
+    """The step of who shows no progress."""
+
+
+@dataclass(frozen=True)
+class OpenedLog:
+    """Events under the mapping that was named or recognised, to be read in pieces. ``notes``: what they were taken for."""
+
+    opened: reading.EventFiles
+    notes: tuple[str, ...]
+    path: str
+
+    @classmethod
+    def of(
+        cls, path: Path | str, format_name: str, *, site_column: str = "", said: Map[str, str] | None = None
+    ) -> OpenedLog:
+        """Look at a source: file, folder, pattern, ``-``. Raises: BadInputError, ConfigError, as ``load_events``."""
+        opened, notes = opened_events(path, format_name, None, site_column, said)
+        return cls(opened, notes, str(path))
+
+    @property
+    def mapping(self) -> Mapping:
+        """What its columns mean."""
+        return self.opened.mapping
+
+    def pieces(self, secret: bytes, tally: Tally | None = None, step: Step = ignored) -> Iterator[EventLog]:
+        """The log that ``load_events`` gives, in pieces of consumers in ascending order; memory for one piece.
+
+        What does not fit lies under pseudonyms in a private folder of the temporary directory while it is read.
+        Raises: as ``load_events``, but not for a log without a usable line; WorkFailedError (disk).
+        """
+        with tempfile.TemporaryDirectory(prefix="fedcart-") as spill:
+            taken = take_in(_stepping(named_batches(self.opened), step), self.mapping, secret, Path(spill))
+            for frame in settled_frames(taken, tally):
+                yield EventLog(cleaning.add_product_categories(frame, self.mapping, self.path))
+
+    def report(self, tally: Tally) -> CleaningReport:
+        """What cleaning did, once all pieces were gone through. Raises: BadInputError if no line is usable."""
+        report = tally.report(Path(self.path).name or self.path, self.mapping.name)
+        report = replace(report, notes=self.notes, constant=self.mapping.constant_features)
+        cleaning.refuse_unusable(report)
+        return report
+
+
+def _stepping(batches: Iterable[tuple[str, Lines]], step: Step) -> Iterator[tuple[str, Lines]]:
+    lines = 0
+    for where, batch in batches:
+        yield where, batch
+        lines += batch.frame.height
+        step(lines)
 
 
 def settled_frames(taken: Taken, tally: Tally | None = None) -> Iterator[pl.DataFrame]:

@@ -28,7 +28,7 @@ from common.data.reading import LINE, Lines
 from common.data.sources.opening import open_source, source_settings
 from common.data.sources.source import Mark, Since, Source, marks_of
 from common.data.store.intake import Taken, take_in
-from common.data.store.logs import Tally, settled_frames
+from common.data.store.logs import Step, Tally, ignored, settled_frames
 from common.data.store.parts import Part
 from common.errors import BadInputError
 
@@ -78,10 +78,10 @@ class SourceLog:
             return None
         mapping = self._fitting(first.columns)
 
-        def lines() -> Iterator[Lines]:
+        def lines() -> Iterator[tuple[str, Lines]]:
             number = 0
             for frame in chain((first,), frames):
-                yield self._lines(frame, mapping, number)
+                yield "", self._lines(frame, mapping, number)
                 number += frame.height
 
         return take_in(lines(), mapping, self.secret, folder, first_part=first_part, ranges=ranges)
@@ -209,7 +209,7 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(fd)
 
 
-def sample(source: Source, path: Path, limit: int = 0) -> int:
+def sample(source: Source, path: Path, limit: int = 0, step: Step = ignored) -> int:
     """Write what a source gives as one Parquet file, its owner's only: for `data check` and simulations. Lines written.
 
     Raises: BadInputError if the source gives no line.
@@ -227,6 +227,7 @@ def sample(source: Source, path: Path, limit: int = 0) -> int:
                 writer = writer or pq.ParquetWriter(path, table.schema)
                 writer.write_table(table.cast(writer.schema))
                 lines += frame.height
+                step(lines)
         finally:
             if writer is not None:
                 writer.close()
@@ -236,7 +237,7 @@ def sample(source: Source, path: Path, limit: int = 0) -> int:
 
 
 @contextmanager
-def spooled(settings_file: Path, limit: int = 0) -> Iterator[Path]:
+def spooled(settings_file: Path, limit: int = 0, step: Step = ignored) -> Iterator[Path]:
     """What the ``[source]`` of a TOML file gives, as a private Parquet file for the life of the block.
 
     Raises: BadInputError, WorkFailedError.
@@ -244,5 +245,5 @@ def spooled(settings_file: Path, limit: int = 0) -> Iterator[Path]:
     settings = source_settings(settings_file)
     with tempfile.TemporaryDirectory(prefix="fedcart-") as name:  # readable by its owner only
         path = Path(name) / f"{settings_file.stem}.parquet"
-        sample(open_source(settings, settings_file.resolve().parent, Path(name)), path, limit)
+        sample(open_source(settings, settings_file.resolve().parent, Path(name)), path, limit, step)
         yield path

@@ -10,10 +10,16 @@ from common.data.formats import Mapping
 from common.data.reading import Lines
 
 
-def file_batches(path: Path, mapping: Mapping) -> Iterator[Lines]:
-    """The well-formed lines of a source, in batches in its order.
+def file_batches(path: Path, mapping: Mapping) -> Iterator[tuple[str, Lines]]:
+    """The well-formed lines of a source, in batches in its order, as ``named_batches``.
 
     Raises: BadInputError if the file is cut off or cannot be read.
     """
-    for _, batch in reading.open_files(path, (mapping,)).batches():
-        yield batch
+    yield from named_batches(reading.open_files(path, (mapping,)))
+
+
+def named_batches(opened: reading.EventFiles) -> Iterator[tuple[str, Lines]]:
+    """The lines of opened files, each batch with what goes before an example of it: the name of the file, if there are several."""
+    several = len(opened.tables) > 1
+    for name, batch in opened.batches():
+        yield (f"{name} " if several else ""), batch

@@ -104,6 +104,8 @@ def _by_format(pattern: str, zone: str) -> Callable[[pl.Series], pl.Series]:
             )
             return moments.dt.convert_time_zone(zone).dt.replace_time_zone(None)
         found = text.str.to_datetime(pattern, time_unit="us", strict=False)
+        if "%Y" in pattern:  # two digits of a year are not the first century
+            found = found.set((found.dt.year() < 1_000).fill_null(value=False), None)
         return found if not pattern.endswith("Z") else _at_zone(found.to_physical(), zone)
 
     return read
@@ -154,9 +156,13 @@ def _epochs(zone: str) -> list[Callable[[pl.Series], pl.Series]]:
 
 def _normal(text: pl.Series) -> pl.Series:
     """One spelling of what may be written in several: the date's marks, the zone's name, the half of the day."""
-    text = text.str.replace(r"\s*\[[A-Za-z_]+/[A-Za-z_]+\]$", "")
+    text = text.str.replace(r"\s*\[[A-Za-z_]+/[A-Za-z_]+\]$", "").str.replace(r"^\[(.*)\]$", "$1")
     text = text.str.replace(r"^(\d{4})[/.](\d{1,2})[/.](\d{1,2})", "$1-$2-$3")
     text = text.str.replace(r"^(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,?\s+", "")
+    text = text.str.replace(
+        r"^([A-Za-z]{3,9}) +(\d{1,2}) (\d{2}:\d{2}:\d{2})(?: ([A-Z]{2,4}))? (\d{4})$", "$1 $2 $5 $3 $4"
+    )
+    text = text.str.replace(r"^(\d{4}-\d{2}-\d{2})_(\d{2})[-_.:](\d{2})[-_.:](\d{2})$", "$1 $2:$3:$4")
     text = text.str.replace(r"^(\d{1,2})[/\- ]?([A-Za-z]{3,9})\.?[/\- ,]*(\d{4})[: ,T]*", "$1 $2 $3 ")
     text = text.str.replace(
         r"^([A-Za-z]{3,9})\.?\s+(\d{1,2})(?:st|nd|rd|th)?,?\s+(\d{4})[ ,]*(?:at )?", "$1 $2 $3 "

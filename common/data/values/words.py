@@ -16,6 +16,7 @@ NULL_WORDS = (
 REPLACEMENT = "\ufffd"
 """Stands for bytes that are no text in the file's encoding."""
 
+_BLANKS = "\ufeff\u200b\u2060\u00a0 \t\r\n\v\f\u3000\u2007\u202f\u2009"
 FLOAT_ID = r"^(-?\d+)\.0+$"
 ROUNDED_ID = r"^-?\d(?:\.\d+)?[eE]\+\d+$"
 _EXACT_DIGITS = 15  # of a whole number that went through a float
@@ -59,14 +60,19 @@ _TYPE_OF = {word: ours for ours, words in EVENT_WORDS.items() for word in (ours,
 
 
 def plain_text(column: pl.Series) -> pl.Series:
-    """Text without blanks and invisible marks around it; nothing left is missing. Whole floats lose their ``.0``."""
+    """Text without blanks and invisible marks around it; nothing left is missing. Whole floats lose their ``.0``.
+
+    One text in two forms of Unicode is one text (NFC), and ``="007"``, with which a spreadsheet keeps zeros, is what it holds.
+    """
     if column.dtype.is_float():
         column = _whole_numbers(column)
     elif column.dtype == pl.Boolean:
         column = column.cast(pl.Int8)
-    text = column.cast(pl.String, strict=False).str.strip_chars(
-        "\ufeff\u200b\u2060\u00a0 \t\r\n\v\f\u3000\u2007\u202f"
-    )
+    text = column.cast(pl.String, strict=False).str.strip_chars(_BLANKS)
+    if text.str.starts_with('="').any():
+        text = text.str.replace(r'^="(.*)"$', "$1").str.strip_chars(_BLANKS)
+    if (text.str.len_bytes() != text.str.len_chars()).any():
+        text = text.str.normalize("NFC")
     return text.set(text == "", None)
 
 

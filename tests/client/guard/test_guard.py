@@ -448,6 +448,8 @@ def test_a_run_gets_two_rounds_back_and_pays_for_the_rest(tmp_path: Path) -> Non
         one_round(guard, number, leave=False)
     status = guard.status()
     assert (status.void, status.forfeit) == (2, 5)
+    assert not status.paused  # nothing failed, and this policy is patient
+    assert not status.unfinished
     assert status.epsilon >= epsilon_of_releases(5) - 1e-6
     guard.reserve(proposal(9, run="another"))
     guard.restart()
@@ -487,13 +489,17 @@ def test_a_site_whose_process_is_killed_every_round_pauses_once_it_is_charged_fo
     assert guard.status().epsilon == pytest.approx(epsilon_of_releases(1), abs=2e-6)
 
 
-def test_three_answers_in_a_row_that_never_left_pause_a_site_and_one_that_left_begins_anew(tmp_path: Path) -> None:
+def test_many_answers_in_a_row_that_never_left_pause_a_site_and_one_that_left_begins_anew(tmp_path: Path) -> None:
+    """Lost after they were complete, whoever's fault it was: three aborted rounds end a run, and it can be resumed."""
     guard = guard_in(tmp_path, policy(failures_max=1))
-    for number, leaves in enumerate((False, False, True, False, True, False, False), start=1):
-        one_round(guard, number, leave=leaves)
+    leaves = (False, False, False, True, False, False, False, False, False)
+    for number, left in enumerate(leaves, start=1):
+        one_round(guard, number, leave=left)
     assert not guard.status().paused  # of a long run some are lost on the way: charged, and it goes on
-    one_round(guard, 8, leave=False)
+    one_round(guard, 10, leave=False)
     assert guard.status().paused == ("run",)
+    with pytest.raises(PausedError, match="last 6 answers of run run came to nothing"):
+        guard.reserve(proposal(11))
 
 
 def test_restarts_in_the_middle_of_computing_are_given_back_twice_and_then_pause(tmp_path: Path) -> None:
@@ -502,6 +508,7 @@ def test_restarts_in_the_middle_of_computing_are_given_back_twice_and_then_pause
         guard_in(tmp_path, policy(failures_max=1)).restart()
     status = guard_in(tmp_path, policy(failures_max=1)).status()
     assert (status.void, status.forfeit, status.paused) == (2, 1, ("run",))
+    assert status.unfinished == (("run", 2),)
 
 
 def test_an_anchor_that_cannot_be_written_is_a_failure_like_any_other(tmp_path: Path, monkeypatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import client.personal.tuning as tuning
-from client.personal.behaviour import TUNED, Personal, mixed_model, personalize
+from client.personal.behaviour import TUNED, Personal, Workshop, mixed_model, personalize
 from client.personal.counts import count
 from client.personal.mixture import MixedHead, Shares, best_shares, install
 from client.personal.start import OwnConsumers, SharedStart
@@ -196,3 +196,15 @@ def test_a_personal_model_answers_as_it_was_measured(made, done):
     again = tuning.measured(mixed_model(model, personal), shop.batcher(shop.holdout))
     assert np.allclose(again, shop.holdout_table(shop.served(personal)))
     assert isinstance(personal, Personal)
+
+
+def test_more_hits_win_over_better_ranks_of_fewer(made):
+    shop = Workshop(made[0], made[1], quiet)
+    hits, ranks = shop.names.index("recall@20"), shop.names.index("mrr@20")
+    many, few = (np.zeros((10, len(shop.names))) for _ in range(2))
+    many[:, 0] = few[:, 0] = 1.0
+    many[:4, hits], many[:4, ranks] = 1.0, 0.1  # four hits at rank ten
+    few[:3, hits], few[:3, ranks] = 1.0, 1.0  # three at rank one
+    assert shop.score(many, "next-item").mean() > shop.score(few, "next-item").mean()
+    few[:4, hits] = 1.0
+    assert shop.score(many, "next-item").mean() < shop.score(few, "next-item").mean()

@@ -80,7 +80,7 @@ class Shape:
     """A file or folder, and in what its log differs from the plain one.
 
     ``hours``: how far the times are moved; ``lost``: lines that drop themselves; ``renamed``: ids are other texts;
-    ``minutes``: seconds are not written; ``no_site``: it has no site.
+    ``minutes``: seconds are not written; ``no_site``: it has no site; ``extra``: lines beside the log, which drop themselves.
     """
 
     name: str
@@ -90,6 +90,7 @@ class Shape:
     renamed: bool = False
     minutes: bool = False
     no_site: bool = False
+    extra: int = 0
 
 
 @dataclass

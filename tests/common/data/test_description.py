@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import date, datetime, timedelta
+from pathlib import Path
 
+import numpy as np
 import polars as pl
+import pytest
 
-from common.data import EventLog
-from common.data.describe import Description, describe
+from common.data import EventLog, load_events
+from common.data.describe import Description, describe, describe_pieces
 
 
 def log_of(
@@ -67,3 +71,47 @@ def test_an_empty_log_is_described() -> None:
     made = describe(log_of([]))
     assert made.events == 0 and made.time.days == 0 and made.to_json()["time"]["first"] == ""
     assert date(2024, 1, 1).isoformat() not in str(made)
+
+
+def test_a_log_in_pieces_is_described_as_the_log_in_one(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    n = 4_000
+    lines = pl.DataFrame({
+        "consumer": [f"c{i}" for i in rng.integers(0, 300, n)],
+        "timestamp": [f"2024-0{1 + i % 9}-{1 + i % 7:02d}T{i % 24:02d}:00:00" for i in range(n)],
+        "event": rng.choice(["login", "view", "purchase", "cancel"], n),
+        "item": [f"i{i}" for i in rng.zipf(1.5, n) % 90],
+        "category": [f"k{i % 7}" for i in range(n)],
+        "site": rng.choice(["a", "b", "c", "d"], n, p=[0.6, 0.3, 0.09, 0.01]),
+    }).with_columns(item=pl.when(pl.col("event") == "login").then(None).otherwise("item"))  # fmt: skip
+    lines.write_csv(tmp_path / "log.csv")
+    log, _ = load_events(tmp_path / "log.csv", secret=b"k" * 16)
+    cuts = [0, 1, 40, 41, 200, len(log.consumers)]
+    pieces = [
+        EventLog(log.frame.slice(int(log.offsets[a]), int(log.offsets[b] - log.offsets[a])))
+        for a, b in itertools.pairwise(cuts)
+    ]
+    whole = describe(log)
+    assert describe_pieces(pieces) == whole
+    # and against plain counts of the frame
+    frame, items = log.frame, log.frame["item"].drop_nulls()
+    shared = (
+        frame.select("item", "site")
+        .drop_nulls()
+        .unique()
+        .group_by("item")
+        .len()
+        .filter(pl.col("len") >= 3)["item"]
+    )
+    assert (whole.events, whole.items, whole.shared_items) == (len(frame), items.n_unique(), len(shared))
+    assert whole.shared_events == pytest.approx(items.is_in(shared.implode()).mean())
+    homes = frame.select("consumer", "site").unique()["consumer"].value_counts()["count"]
+    assert whole.overlap == pytest.approx((homes > 1).mean())
+    for site in whole.sites:
+        own = frame.filter(pl.col("site") == site.site)
+        assert (site.consumers, site.events) == (own["consumer"].n_unique(), own.height)
+        assert site.items == own["item"].drop_nulls().n_unique()
+        assert site.shared_events == pytest.approx(own["item"].drop_nulls().is_in(shared.implode()).mean())
+        assert (site.first, site.last) == tuple(
+            str(t) for t in (own["timestamp"].dt.to_string().min(), own["timestamp"].dt.to_string().max())
+        )

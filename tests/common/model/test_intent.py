@@ -9,7 +9,13 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from common.data.formats import EVENT_TYPES
 from common.errors import ConfigError
-from common.model.intent_baselines import boosted_trees, evaluate_intent_baselines, histogram_metrics, intent_table
+from common.model.intent_baselines import (
+    boosted_trees,
+    evaluate_intent_baselines,
+    every_ask,
+    histogram_metrics,
+    intent_table,
+)
 from common.model.targets import INTENT, dated_intent, row_targets, session_intent
 from common.run import build_config
 from common.tasks import INTENT_BINS, intent_metrics
@@ -148,4 +154,35 @@ def test_the_table_of_the_baselines_reads_only_what_the_cut_allows():
     assert targets is not None
     np.testing.assert_array_equal(intent_table(sequences, targets), intent_table(other, targets))
     found = evaluate_intent_baselines((sequences, targets), (sequences, targets))
-    assert set(found) == {"majority", "buys-again", "boosted-trees"}
+    assert set(found) == {"majority", "buys-again", "boosted-trees", "boosted-trees, every ask"}
+
+
+def test_trees_of_every_ask_learn_from_each_moment_and_read_nothing_behind_it():
+    asked = build_config({"task": "purchase-intent", "intent": {"ask": "events", "horizon": 1, "asks": 3}})
+    sequences = sequences_of([[1, 2, 3, 4], [4, 5]], event=[[VIEW, VIEW, BUY, VIEW], [VIEW, BUY]])
+    other = sequences_of([[1, 2, 3, 9], [4, 5]], event=[[VIEW, VIEW, BUY, BUY], [VIEW, BUY]])
+    found = [every_ask(rows, row_targets(asked, rows)) for rows in (sequences, other)]
+    table, labels = found[0]
+    assert sorted(labels.tolist()) == [
+        0.0,
+        0.0,
+        1.0,
+        1.0,
+    ]  # three moments of the first consumer, one of the second
+    assert len(table) == 4
+    np.testing.assert_array_equal(found[0][0], found[1][0])  # the last event of the first is behind all moments
+    assert sorted(found[1][1].tolist()) == [0.0, 1.0, 1.0, 1.0]
+    third = sequences_of([[1, 2, 9, 4], [4, 5]], event=[[VIEW, VIEW, VIEW, VIEW], [VIEW, BUY]])
+    earlier = every_ask(third, row_targets(asked, third))[0]
+    np.testing.assert_array_equal(earlier[:2], table[:2])  # asked before the third event
+    assert not np.array_equal(earlier, table)
+
+
+def test_the_last_of_the_moments_is_the_one_that_is_judged():
+    asked = build_config({"task": "purchase-intent", "intent": {"ask": "events", "horizon": 1, "asks": 3}})
+    sequences = sequences_of([[1, 2, 3, 4], [4, 5]], event=[[VIEW, VIEW, BUY, VIEW], [VIEW, BUY]])
+    targets = row_targets(asked, sequences)
+    last = targets.moments()[-1]
+    np.testing.assert_array_equal(last.lengths, targets.lengths)
+    np.testing.assert_array_equal(last.values[INTENT], targets.values[INTENT])
+    np.testing.assert_array_equal(intent_table(sequences, last), intent_table(sequences, targets))

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from common.errors import ConfigError
-from common.model.sales_network import build_sales_model, corrections, forecasts, make_windows, own_part
+from common.model.sales_network import (
+    OwnPart,
+    build_sales_model,
+    corrections,
+    forecasts,
+    make_windows,
+    own_part,
+)
 from common.run import RunConfig, build_config
 from common.tasks.sales_accuracy import SALES_SUMS, accuracy_sums, sales_figures, trivial_figures
 from common.tasks.sales_series import SalesSpec, calendar, deviations, mean_of_four, seasonal_naive, trend
@@ -154,8 +161,24 @@ def test_a_site_takes_back_a_correction_that_does_not_help_it() -> None:
     assert own_part(windows, -windows.target, config.sales.horizon).trust.tolist() == [0.0, 0.0]
 
 
-def test_no_forecast_is_negative() -> None:
+def test_a_correction_that_helps_one_half_of_the_past_only_is_not_used() -> None:
+    """What fits the windows that it is fitted on is no evidence: the other half must gain too."""
+    _, windows, config = _windows(list(range(50, 100)))
+    rng = np.random.default_rng(4)
+    lucky = rng.normal(size=windows.target.shape).astype(np.float32)
+    own = own_part(windows, lucky, config.sales.horizon)
+    assert not own.trust.any()
+    assert not own.bias.any()
+
+
+def test_with_one_forecast_to_judge_by_a_site_keeps_to_the_mean_of_four() -> None:
     _, windows, config = _windows([60])
-    corrected = np.full_like(windows.target, -50.0)
     own = own_part(windows, windows.target, config.sales.horizon)
+    assert not own.trust.any()
+
+
+def test_no_forecast_is_negative() -> None:
+    _, windows, _ = _windows([60])
+    corrected = np.full_like(windows.target, -50.0)
+    own = OwnPart(np.ones(2, dtype=np.float32), np.zeros((2, 2), dtype=np.float32))
     assert forecasts(windows, corrected, own).min() == 0.0

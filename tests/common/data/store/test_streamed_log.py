@@ -172,7 +172,7 @@ def test_lines_that_were_read_again_later_do_not_count(tmp_path: Path) -> None:
     frame = pl.DataFrame({"consumer": ["a"] * 4, "timestamp": ["2024-01-01"] * 4, "event": ["login"] * 4,
                           "item": list("wxyz"), "mark": [1, 2, 3, 4]})  # fmt: skip
     mapping = Mapping(name="f", columns={n: n for n in ("consumer", "timestamp", "event", "item")})
-    taken = intake.take_in([Lines(frame, 0)], mapping, SECRET, tmp_path)
+    taken = intake.take_in([("", Lines(frame, 0))], mapping, SECRET, tmp_path)
     assert taken.marks == (1, 4)
     older = replace(taken, parts=tuple(replace(part, until=3) for part in taken.parts))
     assert [p.frame["item"].to_list() for p in older.pieces()] == [["w", "x"]]

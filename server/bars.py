@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import cli.show as show
 
 if TYPE_CHECKING:
     from common.run import RoundRecord, RunFolder, RunPlan
@@ -47,9 +46,23 @@ class Bars:
         """A released figure with its bar; ``± ?`` where the noise hides how many consumers it is of."""
         value, bar = record.released.get(metric), self.at(record, metric)
         if value is None or math.isnan(bar):
-            return show.number(value)
-        return f"{show.number(value)} ± {show.number(bar) if math.isfinite(bar) else '?'}"
+            return _number(value)
+        return f"{_number(value)} ± {_number(bar) if math.isfinite(bar) else '?'}"
+
+    def width(self, records: Sequence[RoundRecord], metric: str) -> float:
+        """Half the width of the last released figure's bar; nan where it has none."""
+        told = [record for record in records if metric in record.released]
+        return self.at(told[-1], metric) if told else math.nan
+
+    def latest(self, records: Sequence[RoundRecord], metric: str) -> str:
+        """The last released figure of a metric with its bar; a dash where there is none."""
+        told = [record for record in records if metric in record.released]
+        return self.cell(told[-1], metric) if told else "–"
 
     def any_in(self, record: RoundRecord) -> bool:
         """Whether some released figure of a record has a bar."""
         return any(not math.isnan(self.at(record, metric)) for metric in record.released)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.3f}"

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from cli.bars import LABEL, Bars, Z
+import fedcart
 from cli.screen import columns, header
-from common.run import RoundRecord, RunPlan, SiteRound, build_config
+from common.run import RoundRecord, RunFolder, RunPlan, SiteRound, Summary, build_config
+from server.bars import LABEL, Bars, Z
 from server.best import noise_bar
 
 SITES = (("a", 5_000), ("b", 5_000), ("c", 5_000))
@@ -65,3 +66,28 @@ def test_a_figure_that_was_not_released_has_no_bar():
 @pytest.mark.parametrize("metric", ["recall@20", "mrr@20", "loss"])
 def test_the_mean_of_many_noised_sums_stays_within_its_bar(metric):
     assert 0 < bars_of().at(record(), metric) < 1
+
+
+def test_runs_side_by_side_show_the_bars_of_what_was_released(tmp_path):
+    folders = []
+    for name, noise in (("loud", 4.0), ("quiet", 1.0)):
+        bars = bars_of(noise=noise)
+        assert bars.plan is not None
+        folder = RunFolder.create(tmp_path / name)
+        folder.write_settings(bars.plan.config)
+        folder.write_plan(bars.plan)
+        folder.append_round(record())
+        folder.write_summary(
+            Summary("completed", metrics={"released": RELEASED, "public": {}, "oracle": RELEASED})
+        )
+        folders.append(folder)
+    comparison = fedcart.compare(*(folder.path for folder in folders))
+    rows = {(kind, name): cells for kind, name, cells in comparison.rows()}
+    expected = [Bars.of(folder).cell(record(), "recall@20") for folder in folders]
+    assert rows["released", "recall@20"] == expected
+    assert expected[0] != expected[1]
+    assert rows["oracle", "recall@20"] == ["0.500", "0.500"]
+    assert rows["released", "intent_auc"] == ["0.700", "0.700"]
+    assert (
+        comparison.to_json()["runs"][0]["bars"]["recall@20"] > comparison.to_json()["runs"][1]["bars"]["recall@20"]
+    )

@@ -1,0 +1,87 @@
+"""Was every sum judged as plan and item masks say? What is recorded of it is recomputed, as far as it does not follow from the sum.
+
+The sum itself is nobody's but the server's: that the model is made of it, and of nothing else, is the coordinator's word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from common.contribution import TRAIN
+from common.item_coordinates import ItemCoordinates
+from common.limits import COORDINATE, LENGTH, ROW, UpdateLimits, count_limits
+from common.run import IMPLAUSIBLE, MASKS_FILE, RoundRecord, RunFolder, RunPlan
+
+_ROUNDED = 1e-6  # another processor adds up in another order
+
+
+def judgement_problems(run: RunFolder, plan: RunPlan, records: Sequence[RoundRecord]) -> Iterator[tuple[int, str]]:
+    """(line number, what does not hold) of what the sums were judged by. Raises: BadInputError for masks that are damaged."""
+    without = MASKS_FILE in run.left_out() and not (run.path / MASKS_FILE).is_file()
+    rows = None if without else _rows_of(run, plan)
+    limits: dict[frozenset[str], UpdateLimits] = {}
+    for number, record in enumerate(records, start=1):
+        survivors = frozenset(site for site, did in record.sites.items() if did.status == "ok")
+        if not record.summed or not survivors <= set(plan.sites):
+            if record.plausible or record.shortened:
+                yield number, "was judged, and says that there was no sum"
+            continue
+        if record.kind == TRAIN and without:  # what limits an update depends on who stocks what
+            record = replace(record, plausible=_of_counts(record), shortened={})
+        elif record.kind == TRAIN and survivors not in limits:
+            limits[survivors] = UpdateLimits.of(plan, sorted(survivors), rows)
+        yield from ((number, what) for what in _of_record(plan, record, limits.get(survivors)))
+
+
+def _of_counts(record: RoundRecord) -> dict[str, tuple[float, float]]:
+    return {name: figure for name, figure in record.plausible.items() if name not in (LENGTH, COORDINATE, ROW)}
+
+
+def _rows_of(run: RunFolder, plan: RunPlan) -> ItemCoordinates | None:
+    masks = run.item_masks()
+    rows = ItemCoordinates(run.item_of(), masks) if masks else None
+    if rows is not None and (len(rows.item_of) != plan.parameters or not set(plan.sites) <= set(masks)):
+        raise ValueError("item masks are not those of the plan")
+    return rows
+
+
+def _of_record(plan: RunPlan, record: RoundRecord, update: UpdateLimits | None) -> Iterator[str]:
+    survivors = sorted(site for site, did in record.sites.items() if did.status == "ok")
+    first = {
+        block.name: record.plausible[name][0]
+        for block in plan.blocks(record.kind)
+        if (name := f"first number of the {block.name}") in record.plausible
+    }
+    possible = count_limits(plan, record.kind, survivors, first)
+    possible |= update.possible.largest() if update is not None and record.kind == TRAIN else {}
+    if possible.keys() != record.plausible.keys():
+        yield "was not judged by what the plan says: other figures"
+    for name in sorted(possible.keys() & record.plausible.keys()):
+        if record.plausible[name][1] > possible[name] + abs(possible[name]) * _ROUNDED:
+            yield f"was judged by a laxer limit than the plan's: {name}, {record.plausible[name][1]:.4g} for {possible[name]:.4g}"
+    beyond = sorted(name for name, (seen, limit) in record.plausible.items() if not seen <= limit)
+    if beyond and not record.aborted:
+        yield f"was not refused, and shows what no honest sites make: {', '.join(beyond)}"
+    if record.aborted == IMPLAUSIBLE and not beyond:
+        yield "was refused, and shows nothing that honest sites do not make"
+    yield from _of_shortened(record, update.usual.largest() if update is not None else {})
+
+
+def _of_shortened(record: RoundRecord, usual: Mapping[str, float]) -> Iterator[str]:
+    if record.shortened and (record.aborted or record.kind != TRAIN):
+        yield "says that an update was shortened, and there is none"
+        return
+    for name, what in sorted(record.shortened.items()):
+        if name not in usual or what.became > usual[name] * (1 + _ROUNDED):
+            yield f"shortened by another limit than the plan's: {name}, to {what.became:.4g}"
+        elif not what.seen > what.became or what.number < 1:
+            yield f"says that {name} was shortened {what}"
+    for name, (seen, _) in sorted(record.plausible.items()):
+        told = record.shortened.keys() & {
+            name,
+            COORDINATE,
+            ROW,
+        }  # a shorter row may have made the whole short enough
+        if name in usual and seen > usual[name] * (1 + _ROUNDED) and not (record.aborted or told):
+            yield f"shows {name} {seen:.4g}, beyond {usual[name]:.4g}, and does not say that it was shortened"
