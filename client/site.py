@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from client.guard import Guard, SitePolicy, open_guard
 from client.guard.shared_ledger import SharedLedger, shared_ledger
+from client.own_state import require_own_state
 from client.prepared import PreparedConsumers, load_prepared, prepared_path, split_of, store_sequences
 from common import VERSION
 from common.atomic import create_atomic, private_folder, write_atomic
@@ -284,5 +285,6 @@ def _load_site(
             "roster and site.toml name different coordinators", hint="ask the coordinator for a new kit"
         )
     if not simulated:
+        require_own_state(kit, identity)
         _accept_roster(kit, roster)  # last: what another check refuses must not be remembered
     return Site(kit, file, identity, roster, simulated, ledger_path)

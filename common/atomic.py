@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
@@ -62,9 +63,20 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise WorkFailedError(
-            f"cannot write {path}: {error.strerror}", hint="free some space, then resume"
-        ) from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = (
+            "free some space, then resume" if full else "look at the folder: is it there, and yours to write to?"
+        )
+        raise WorkFailedError(f"cannot write {path}: {error.strerror}", hint=hint) from error
+
+
+def unwritable(folder: Path) -> str:
+    """Why no file can be made in a folder; empty if one can: it was, and is gone again."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return ""
+    except OSError as error:
+        return error.strerror or type(error).__name__
 
 
 def link_atomic(link: Path, target: Path) -> None:

@@ -43,6 +43,7 @@ CODE_SUFFIXES = (
 )  # fmt: skip
 DELIVERED_ONCE = ("start.sh", "fedcart-site.service")  # by older versions
 MOST_NAMED = 5
+SPECIAL = "special file"
 _PLAIN = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)  # of all that our programs name in the state folder
 
 
@@ -159,7 +160,7 @@ def _kind(path: Path) -> str:
     mode = path.lstat().st_mode
     if stat.S_ISREG(mode):
         return "file"
-    return "folder" if stat.S_ISDIR(mode) else "link" if stat.S_ISLNK(mode) else "special file"
+    return "folder" if stat.S_ISDIR(mode) else "link" if stat.S_ISLNK(mode) else SPECIAL
 
 
 def _said(kit: Path, path: Path, kind: str) -> str:

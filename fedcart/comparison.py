@@ -137,20 +137,20 @@ def compare(*runs: Place | Sequence[Place]) -> Comparison:
     )
 
 
-def _spent(run: RunFolder, summary: Summary) -> float | None:
-    """Epsilon at the worst site: of a run that has not ended, what its rounds have cost so far, sum or none."""
-    if summary.epsilon:
-        return max(summary.epsilon.values())
-    rounds = [record.worst_epsilon for record in run.metrics() if record.worst_epsilon is not None]
-    return max(rounds, default=None)
-
-
 def _bars(runs: list[RunFolder], names: list[str]) -> dict[str, tuple[float, ...]]:
     """Half widths of the last released value of each metric at each run."""
     from server.bars import Bars
 
     known = [(Bars.of(run), run.metrics()) for run in runs]
     return {name: tuple(bars.width(records, name) for bars, records in known) for name in names}
+
+
+def _spent(run: RunFolder, summary: Summary) -> float | None:
+    """Epsilon at the worst site: of a run that has not ended, what its rounds have cost so far, sum or none."""
+    if summary.epsilon:
+        return max(summary.epsilon.values())
+    rounds = [record.worst_epsilon for record in run.metrics() if record.worst_epsilon is not None]
+    return max(rounds, default=None)
 
 
 def _names(runs: list[RunFolder]) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 import simulations.fitting as fitting
 from client.guard import SitePolicy
+from client.own_state import begin_state
 from common.atomic import write_atomic
 from common.deployment import Kits, SiteKit
 from common.errors import ConfigError
@@ -307,6 +308,7 @@ def _make_kit(
     policy.model_copy(update={"epsilon_max": limit}).save(kit.policy)
     key = holdout_key(config.seed, identity.name)
     write_atomic(kit.consumers_key, key, mode=0o600)  # follows the seed: the same split every time
+    begin_state(kit, identity)
     return kit
 
 

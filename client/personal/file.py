@@ -87,7 +87,7 @@ def save_personal(kept: PersonalFile, folder: Path) -> Path:
         "format": FORMAT,
         "model": kept.model,
         "base": personal.base,
-        "shares": {head: [s.network, s.transitions, s.likeness] for head, s in personal.shares.items()},
+        "shares": {head: [s.network, s.transitions, s.likeness, s.again] for head, s in personal.shares.items()},
         "intent": kept.intent.kind if kept.intent else "",
         "profile": list(kept.reference.names) if kept.reference else [],
         "facts": dict(kept.facts),

@@ -17,16 +17,17 @@ _LEAST = 1e-30  # log of a mixture that gives a class nothing
 
 @dataclass(frozen=True)
 class Shares:
-    """Weights of the network, of own transitions and of own likeness; they sum to 1."""
+    """Weights of the network, of own transitions, of own likeness, and of items that come again; they sum to 1."""
 
     network: float = 1.0
     transitions: float = 0.0
     likeness: float = 0.0
+    again: float = 0.0
 
     @property
     def counts(self) -> float:
         """Weight of all counts."""
-        return self.transitions + self.likeness
+        return self.transitions + self.likeness + self.again
 
 
 class MixedHead(ClassHead):
@@ -64,6 +65,10 @@ class MixedHead(ClassHead):
             share += torch.from_numpy(self._counts.after(latest[:, 0])).mul_(self.shares.transitions)
         if self.shares.likeness:
             share += torch.from_numpy(self._counts.alike(latest)).mul_(self.shares.likeness)
+        if self.shares.again:
+            share += torch.from_numpy(self._counts.once_more(_seen(batch, piece, len(share)), len(share))).mul_(
+                self.shares.again
+            )
         share[:, 0] = 0.0
         return share.clamp_min_(_LEAST).log_().index_fill_(1, torch.zeros(1, dtype=torch.int64), float("-inf"))
 
@@ -85,6 +90,13 @@ def _context(head: ClassHead, batch: Batch) -> Tensor:
     return last[:, None]
 
 
+def _seen(batch: Batch, piece: slice, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows, counted from the first of so many, and items seen up to them: ``int64[K]`` each."""
+    rows, items = batch.seen_rows.numpy() - (piece.start or 0), batch.seen_items.numpy()
+    inside = (rows >= 0) & (rows < count)
+    return rows[inside], items[inside]
+
+
 def install(
     model: SequenceModel, head: str, counts: OwnCounts, shares: Shares, barred: Tensor | None = None
 ) -> None:
@@ -99,7 +111,13 @@ def install(
 
 NETWORK = (0.8, 0.6, 0.4, 0.2, 0.05, 0.0)
 LIKENESS = (0.0, 0.3, 0.7, 1.0)
+AGAIN = (0.0, 0.3, 0.7, 1.0)
 FIRST_LIKENESS = 0.3
+FIRST_NETWORK = (
+    0.4,
+    0.05,
+    0.0,
+)  # beside items that come again: in logs of purchases pairs of items only take from them
 
 
 def best_shares(measure: Callable[[Shares], np.ndarray], has_likeness: bool) -> tuple[Shares, np.ndarray]:
@@ -116,13 +134,20 @@ def best_shares(measure: Callable[[Shares], np.ndarray], has_likeness: bool) -> 
 
     first = FIRST_LIKENESS if has_likeness else 0.0
     known = [Shares(), *(split(network, first) for network in NETWORK)]
+    if has_likeness:
+        known += [split(network, first, 1.0) for network in FIRST_NETWORK]
     best = max(known, key=score)
     if best.counts and has_likeness:
-        best = max([split(best.network, likeness) for likeness in LIKENESS] + [best], key=score)
+        again = best.again / best.counts
+        best = max([*(split(best.network, likeness, again) for likeness in LIKENESS), best], key=score)
+        pairs = best.transitions + best.likeness
+        likeness = best.likeness / pairs if pairs else first
+        best = max([*(split(best.network, likeness, again) for again in AGAIN), best], key=score)
     return best, tried[best]
 
 
-def split(network: float, likeness: float) -> Shares:
-    """Shares with so much for the network, and so much of the rest for likeness."""
+def split(network: float, likeness: float, again: float = 0.0) -> Shares:
+    """Shares with so much for the network, of the rest so much for items that come again, and of what is left for likeness."""
     rest = 1.0 - network
-    return Shares(network, rest * (1 - likeness), rest * likeness)
+    paired = rest * (1 - again)
+    return Shares(network, paired * (1 - likeness), paired * likeness, rest * again)

@@ -16,7 +16,7 @@ from client.runtime.reach import Reached, reach_server
 from client.site import Site, load_site
 from common.deployment import SiteKit
 from common.errors import BadInputError, FedcartError, VerificationError
-from common.kit_files import require_known_files
+from common.kit_files import SPECIAL, require_known_files, strange_files
 from common.supervisor import running_pid
 from common.trust import IDENTITY_KEY, NODE_KEY, is_private
 from common.trust.certificates import certificate_facts, load_node_key, verify_issued
@@ -63,6 +63,8 @@ def check_site(kit: SiteKit, *, timeout_s: float = 5.0) -> list[Row]:
         _row("files", lambda: _files(kit)),
         _row("permissions", lambda: _permissions(kit)),
     ]
+    if any(name.endswith(SPECIAL) for name in strange_files(kit)):  # whoever opens a pipe waits for ever
+        return [*rows, Row("settings", FAILED, "not read", "move what is no file out of the kit first")]
     try:
         site, policy = load_site(kit.path), SitePolicy.load(kit.policy)
     except FedcartError as error:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 import tomli_w
 
 from client.guard import SitePolicy
+from client.own_state import adopt_state
 from client.site import load_site
 from common import VERSION
 from common.atomic import sync_directory, write_atomic
 from common.deployment import SiteKit
 from common.errors import BadInputError
 from common.supervisor import only_one
+from common.trust import Identity
 
 if TYPE_CHECKING:
     from client.guard import GuardStatus
@@ -43,6 +45,9 @@ def recover_site(kit: SiteKit, attestation: Path, old_keys: Path | None = None) 
             f"{attestation} is not an attestation",
             hint="the coordinator writes it: fedcart server status --attestations",
         ) from error
+    former = PublicKeys.load(old_keys).identity if old_keys is not None else None
+    if former is not None:
+        adopt_state(kit, Identity.load(kit.read().site.name, kit.identity_key), former)
     site = load_site(kit.path)
     scope = site.file.site.scope
     if site.file.site.ledger:
@@ -56,7 +61,6 @@ def recover_site(kit: SiteKit, attestation: Path, old_keys: Path | None = None) 
             f"this is scope {scope} of {site.name}",
             hint="ask the coordinator for the right file",
         )
-    former = PublicKeys.load(old_keys).identity if old_keys is not None else None
     with only_one(kit, "site"):
         return recover_guard(
             kit.state, site.identity, SitePolicy.load(kit.policy), known, former_key=former, code=VERSION

@@ -13,6 +13,7 @@ import client.selftest.report as report
 import common.privacy.accountant as accounting
 from client.guard import Grant, Guard, Proposal, ReservationKey, SitePolicy, open_guard
 from client.selftest.report import Check
+from common.deployment import LEDGER_FILE
 from common.errors import FedcartError
 from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE, Losses, PrivacyEvent
 from common.trust import Identity
@@ -47,6 +48,11 @@ def vectors() -> list[Check]:
     first, second, order, known = LATE
     late = accounting.epsilon_of([PrivacyEvent(*first), PrivacyEvent(*second)], DELTA, order)
     checks.append(_close("a run that was not planned in advance", late, known, 2e-3))
+    planned = accounting.epsilon_of([PrivacyEvent(*first), PrivacyEvent(*second)], DELTA)
+    again = accounting.epsilon_of([PrivacyEvent(*first), PrivacyEvent(*second)], DELTA, order)
+    checks.append(report.holds("planned and not planned", planned < again == late, "are two figures"))
+    alone = [(Losses.of([PrivacyEvent(*first), PrivacyEvent(*second)]), order)]
+    checks.append(_close("not planned, at every site", accounting.epsilon_everywhere(alone, DELTA), known, 2e-3))
     looser = accounting.epsilon_of((PrivacyEvent(1.0, 1.0, 1),), LOOSER)
     checks.append(_close(f"epsilon at delta {LOOSER:g}", looser, AT_LOOSER, 1e-5))
     both = [PrivacyEvent(1.0, 0.05, 100)], [PrivacyEvent(1.2, 1.0, 1, HOLDOUT_SIDE)]
@@ -137,10 +143,17 @@ def _late(event: PrivacyEvent) -> list[Check]:
         stays = open_again().status().reading.adaptive
     with scratch_ledger() as (open_again, asked):
         guard = open_again()
+        first = guard.reserve(asked(1, event))
+        guard.reserve(asked(1, other, run="beside", config="cd" * 32))
+        leave(guard, first)
+        choice = open_again().reserve(asked(2, event)).attestation.attestation.adaptive
+    with scratch_ledger() as (open_again, asked):
+        guard = open_again()
         guard.fail(guard.reserve(asked(1, event)))
         failed = guard.reserve(asked(1, other, run="later", config="cd" * 32)).attestation.attestation.adaptive
     return [
         report.holds("a run after the first release", said, "counts at the order fixed before it"),
+        report.holds("which of two planned runs goes on", choice, "is a choice: counts at that order"),
         report.holds("a late run beside one that was given back", stays, "still counts at that order"),
         report.holds("a run after the first failure", failed, "counts at the order fixed before it"),
     ]
@@ -195,3 +208,20 @@ def scratch_ledger(
             return dataclasses.replace(plain, **changes)
 
         yield open_again, asked
+
+
+@contextmanager
+def shared_scratch_ledger() -> Iterator[tuple[Callable[..., Guard], Callable[..., Proposal]]]:
+    """A ledger that two kits share: how to open it for a kit under a limit, and how to ask for a round."""
+    with tempfile.TemporaryDirectory(prefix="fedcart-selftest-") as name, scratch_ledger() as (_, asked):
+        folder, key = Path(name), Identity.generate("shoppers")
+        kits = {kit: Identity.generate(kit) for kit in ("first", "second")}
+
+        def open_kit(kit: str, limit: float = 100.0) -> Guard:
+            policy = SitePolicy(epsilon_max=limit, delta=DELTA, sampling_rate_max=1.0)
+            (folder / kit).mkdir(exist_ok=True)
+            return open_guard(
+                folder / kit, kits[kit], policy, "shoppers", ledger_path=folder / LEDGER_FILE, ledger_key=key
+            )
+
+        yield open_kit, asked

@@ -23,6 +23,7 @@ from common.trust.randomness import PrivateStream
 SIGMA = 2.0
 MICRO_BATCH = 7
 DRAWN = 1 << 18
+FAR = 1 << 22
 SHORT, SUMS = 1 << 8, 1 << 10  # coordinates of a sum, and sums, of the look at directions
 MANY, STEPS = 1 << 14, 400  # consumers and steps of the long look at sampling
 
@@ -76,6 +77,7 @@ def _drawn(name: str, *, hardened: bool) -> list[Check]:
     drawn = [mechanism.noise(DRAWN) / scale for _ in range(2)]
     return [
         *report.normality_checks(name, np.concatenate(drawn)),
+        report.far_tails_check(name, mechanism.noise(FAR) / scale),
         report.correlation_check(f"{name} of two sums", *drawn),
         report.lags_check(f"{name} at any distance", np.stack(drawn)),
     ]
@@ -166,9 +168,16 @@ def sampling() -> list[Check]:
         *(_sizes(consumers, rate) for consumers in (3, 100)),
         report.at_most("batches of two steps", abs(overlap), level, "share drawn again, in deviations"),
         report.at_most("equal batches", alike, 0.0, "every step draws its own"),
+        report.at_most("equal batches of two rounds", _again(rate), 0.0, "every round draws its own"),
         report.lags_check("sampled together", there),
         report.variance_check("sampling of every consumer", each, "each as often as the others"),
     ]
+
+
+def _again(rate: float) -> int:
+    """How many batches of a round were drawn in the round before it."""
+    first, second = ({rows.tobytes() for rows in _batches(1_000, 5, rate)} for _ in range(2))
+    return len(first & second)
 
 
 def _sizes(consumers: int, rate: float) -> Check:

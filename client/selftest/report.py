@@ -84,6 +84,16 @@ def normality_checks(name: str, values: Vector) -> list[Check]:
     ]
 
 
+def far_tails_check(name: str, values: Vector) -> Check:
+    """How many of many standard normal values lie beyond 4.5: a cut there is a delta of 7e-6 by itself."""
+    beyond, expected = int((np.abs(values) > 4.5).sum()), 2 * len(values) * float(stats.norm.sf(4.5))
+    low, high = stats.poisson.ppf([LEVEL / 2, 1 - LEVEL / 2], expected)
+    fits = bool(low <= beyond <= high)
+    return Check(
+        f"far tails of {name}", fits, beyond, float(high), f"beyond 4.5 of {len(values):,}; at least {low:.0f}"
+    )
+
+
 def coordinates_check(name: str, draws: Vector, meaning: str) -> Check:
     """Standard normal values in every coordinate of several draws: ``[draws, coordinates]``; one without noise shows.
 

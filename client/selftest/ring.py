@@ -127,7 +127,11 @@ def _parts() -> list[Check]:
         fewer = parts_of(scratch.site.prepared(scratch.plan).sides)
     reported = set(everybody[held & ~chooses].tolist())
     charged = {TRAIN: {TRAIN_SIDE, VALIDATION_SIDE}, EVALUATE: {HOLDOUT_SIDE}}
+    rows, alone = people.encoded(log), len(everybody) == len(set(everybody.tolist())) == 300
+    by_key = all(_split_follows(rows, bytes([one]) * 32) for one in range(1, 17))
     return [
+        report.holds("a row each", alone, "nobody is stored twice"),
+        report.holds("held out whatever they did", by_key, "by the key alone, under sixteen keys"),
         *_key(everybody, held, secret),
         report.holds("held out by key", _ids(parts[2]) == reported, "keyed hash of the consumer"),
         report.holds(
@@ -144,6 +148,15 @@ def _parts() -> list[Check]:
         ),
         report.holds("charged where it is read", events == charged, "each part for what reads it"),
     ]
+
+
+def _split_follows(rows: people.ConsumerSequences, key: bytes) -> bool:
+    from common.data import Split, holdout_mask, parts_of
+
+    found = [_ids(part) for part in parts_of(Split(key, 0.5, 0.5).of(rows))]
+    held, chooses = (holdout_mask(rows.consumers, key, share) for share in (0.5, 0.25))
+    wanted = (~held, chooses, held & ~chooses)
+    return found == [set(rows.consumers[mask].tolist()) for mask in wanted]
 
 
 def _key(everybody: NDArray[np.uint64], held: NDArray[np.bool_], secret: bytes) -> list[Check]:

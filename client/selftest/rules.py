@@ -21,6 +21,7 @@ LOOK = PrivacyEvent(3.0, 1.0, 1, HOLDOUT_SIDE)
 FORBIDDEN: dict[str, dict[str, Any]] = {
     "noise_multiplier_min": {"events": (PrivacyEvent(0.45, 0.05, 1),)},
     "evaluation_noise_min": {"events": (PrivacyEvent(0.9, 1.0, 1, HOLDOUT_SIDE),)},
+    "evaluation_noise_min, beside training": {"events": (EVENT, PrivacyEvent(0.9, 1.0, 1, HOLDOUT_SIDE))},
     "steps_max": {"events": (PrivacyEvent(1.7, 0.001, 1_001),)},
     "plain_aggregation": {"events": (EVENT,), "secure": False},
     "min_cohort": {"events": (EVENT,), "cohort": 2, "threshold": 2},
@@ -38,7 +39,8 @@ FORBIDDEN: dict[str, dict[str, Any]] = {
 
 def rules() -> list[Check]:
     """Each rule of the guard: the proposal that breaks it is refused, the one beside it is not."""
-    return [*_proposals(), *_answers(), _limit_of_the_held_out(), _attested(), *_file(), _carried()]
+    alone = [*_proposals(), *_answers(), *_killed(), _limit_of_the_held_out(), _attested(), *_file(), *_carried()]
+    return [*alone, *_two_kits()]
 
 
 def _refused(act: Callable[[], Any]) -> bool:
@@ -62,6 +64,7 @@ def _proposals() -> list[Check]:
             "the share held out stays": asked(2, EVENT, holdout=0.1, split_key="aa" * 32),
             "no run passes its plan": asked(2, EVENT, run_events=(EVENT,), **held),
             "nothing is free": asked(2, **held),
+            "no run looks more often than its plan": asked(2, LOOK, run_events=(EVENT, EVENT), **held),
         }
         for number, (rule, changes) in enumerate(FORBIDDEN.items(), start=2):
             broken[f"policy rule {rule}"] = asked(number, **{**held, **changes})
@@ -84,6 +87,9 @@ def _answers() -> list[Check]:
         other = _refused(lambda: guard.store(grant, b"x", (dataclasses.replace(EVENT, sub_scope=HOLDOUT_SIDE),)))
         guard.store(grant, b"contribution", (EVENT,))
         guard.commit(grant)
+        two = guard.reserve(asked(4, EVENT, LOOK, run="two"))
+        second = _refused(lambda: guard.store(two, b"x", (EVENT, dataclasses.replace(LOOK, noise_multiplier=1.5))))
+        guard.close_round("two", 4)
         twice = _refused(lambda: open_again().commit(grant))
         spent = guard.status().epsilon
         open_again().restart()
@@ -95,9 +101,51 @@ def _answers() -> list[Check]:
         report.holds("more steps than charged", more, "refused before anything is stored"),
         report.holds("less noise than charged", quieter, "refused before anything is stored"),
         report.holds("other consumers than charged", other, "refused before anything is stored"),
+        report.holds("less noise in the second part", second, "refused before anything is stored"),
         report.holds("an answer leaves once", twice, "the second time is refused"),
         report.holds("what has left stays charged", stays, "after a restart"),
         report.holds("a failure pauses the run", paused, "or the site would pay every round for nothing"),
+    ]
+
+
+def _killed() -> list[Check]:
+    """A process that is ended while it computes says nothing: two answers of a run are given back, then it pauses."""
+    with account.scratch_ledger(failures_max=1) as (open_again, asked):
+        for number in (1, 2, 3):
+            open_again().reserve(asked(number, EVENT))
+            open_again().restart()
+        status = open_again().status()
+        paused = _refused(lambda: open_again().reserve(asked(4, EVENT)))
+    counted = (status.void, status.forfeit) == (2, 1)
+    return [
+        report.holds("answers that were killed", counted, "two are given back, the third is charged"),
+        report.holds("killing without end", paused, "the site pauses for the run"),
+    ]
+
+
+def _two_kits() -> list[Check]:
+    """Two kits about the same consumers spend one budget, and a restart of one leaves the other's reservations alone."""
+    with account.shared_scratch_ledger() as (open_kit, asked):
+        first, second = open_kit("first"), open_kit("second")
+        open_kit("first").reserve(asked(1, EVENT, run="one", config="cd" * 32))
+        second.restart()
+        kept = open_kit("second").status()
+        waiting = first.find("one", 1)
+        if waiting is not None:
+            account.leave(first, waiting)
+        said = second.reserve(asked(1, EVENT, run="two")).attestation.attestation
+        steps = sum(event.steps for event in said.totals)
+        limit = Losses.of(said.totals)
+        full = open_kit("second", accounting.epsilon_of(limit, account.DELTA, said.order) + 1e-6)
+        refused = _refused(lambda: full.reserve(asked(2, EVENT, run="two")))
+    return [
+        report.holds(
+            "another kit's reservation", (kept.open, kept.void) == (1, 0), "stays when this one restarts"
+        ),
+        report.holds(
+            "another kit's release", steps == 2 * EVENT.steps and said.adaptive, "counts here, as a late run's"
+        ),
+        report.holds("the limit of two kits", refused, "holds for both together"),
     ]
 
 
@@ -158,7 +206,7 @@ def _file() -> list[Check]:
     return [report.holds(f"ledger: {name}", refused, "the site stops") for name, refused in seen.items()]
 
 
-def _carried() -> Check:
+def _carried() -> list[Check]:
     """What is charged for an earlier ledger counts, and on every side where it is not known who was held out."""
     charged = Losses.of((EVENT,)).on_every_side()
     with account.scratch_ledger() as (open_again, asked):
@@ -169,5 +217,16 @@ def _carried() -> Check:
         account.leave(guard, guard.reserve(asked(1, EVENT)))
         state = open_again().ledger.state
         sides = {event.sub_scope: event.steps for event in state.spent}
+    with account.scratch_ledger() as (open_again, asked):
+        guard = open_again()
+        with guard.ledger.transaction():
+            guard.ledger.append(
+                Charge(events=(EVENT,), reason="self-test", order=4.0, adaptive=True, planned=("ab" * 32,))
+            )
+            guard.ledger.renew_anchor()
+        late = guard.reserve(asked(1, EVENT)).attestation.attestation.adaptive
     counted = sides == dict.fromkeys(SUB_SCOPES, EVENT.steps) | {TRAIN_SIDE: 2 * EVENT.steps}
-    return report.holds("an earlier ledger", counted, "what it had is charged here")
+    return [
+        report.holds("an earlier ledger", counted, "what it had is charged here"),
+        report.holds("an earlier ledger that was not planned", late, "counts at the one order here too"),
+    ]

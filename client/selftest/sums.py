@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ import client.selftest.report as report
 import client.training.evaluation as evaluation
 import client.training.trainer as trainers
 from client.selftest.report import Check, Vector
+from common.contribution import STATISTICS
 from common.privacy import SUB_SCOPES
 from common.tasks import LOSS_BOUND, metric_sensitivity
 from common.trust.randomness import PrivateStream
@@ -21,6 +25,7 @@ from common.trust.randomness import PrivateStream
 SIGMA = 2.0
 MICRO_BATCH = 7
 DRAWS = 200
+CROWD = 300
 HOSTILE = (float("nan"), float("inf"), 1e30, 2e4)
 SERIES_NOISE = 1.5
 
@@ -36,7 +41,7 @@ def sensitivity() -> list[Check]:
             moved = whole - _clipped_sum(people.without(log, consumer), config, name)
             worst = max(worst, float(np.linalg.norm(moved)))
         checks.append(_at_most_the_clip(f"sensitivity: {name}", worst))
-    return [*checks, *_hostile()]
+    return [*checks, *_hostile(), _in_large_batches()]
 
 
 def _at_most_the_clip(name: str, moved: float) -> Check:
@@ -49,8 +54,10 @@ def _clipped_sum(log: people.EventLog, config: people.RunConfig, name: str) -> V
     return _sum_of(model, log, config, "opacus" if name == "by Opacus" else "fast")
 
 
-def _sum_of(model: Any, log: people.EventLog, config: people.RunConfig, trainer: str) -> Vector:
-    engine = models.make_engine(model, people.batches(log, config), config, trainer, MICRO_BATCH)
+def _sum_of(
+    model: Any, log: people.EventLog, config: people.RunConfig, trainer: str, micro_batch: int = MICRO_BATCH
+) -> Vector:
+    engine = models.make_engine(model, people.batches(log, config), config, trainer, micro_batch)
     with trainers.one_thread():
         total, _ = engine.clipped_sum(np.arange(engine.consumers))
     copied: Vector = total.double().numpy().copy()
@@ -71,6 +78,17 @@ def _hostile() -> list[Check]:
     return checks
 
 
+def _in_large_batches() -> Check:
+    """As many consumers as a real batch has, in one piece."""
+    config, log = people.config_of(people.MODELS["lstm"]), people.people(CROWD, seed=CROWD)
+    whole = _sum_of(people.model_of(config), log, config, "fast", CROWD)
+    worst = 0.0
+    for consumer in (2, 3, CROWD):
+        rest = _sum_of(people.model_of(config), people.without(log, consumer), config, "fast", CROWD)
+        worst = max(worst, float(np.linalg.norm(whole - rest)))
+    return _at_most_the_clip(f"sensitivity: a batch of {CROWD}", worst)
+
+
 def metrics() -> list[Check]:
     """Metric sums of every task: bounded loss, right sensitivity, noise of the promised size."""
     checks = []
@@ -82,17 +100,20 @@ def metrics() -> list[Check]:
             checks.append(
                 report.at_most(f"metric sensitivity: {name}, x{scale:g}", worst, bound * (1 + 1e-9), "L2 bound")
             )
-        values = _metric_noise(config)
-        checks.append(
-            report.variance_check(f"noise of metric sums: {name}", values.ravel(), "variance 1 in promised units")
-        )
-        checks.append(report.coordinates_check(f"noise of every metric: {name}", values, "none goes without"))
+        for consumers in (24, CROWD):
+            values, told = _metric_noise(config, consumers), f"{name}, {consumers} consumers"
+            checks.append(
+                report.variance_check(
+                    f"noise of metric sums: {told}", values.ravel(), "variance 1 in promised units"
+                )
+            )
+            checks.append(report.coordinates_check(f"noise of every metric: {told}", values, "none goes without"))
     return [*checks, report.at_most("loss of a consumer", LOSS_BOUND, 10.0, "nats, counted at most")]
 
 
-def _metric_noise(config: people.RunConfig) -> Vector:
-    """What is added to the metrics of twenty-four consumers, in promised units: ``[draws, metrics]``."""
-    model, holdout = people.model_of(config), people.batches(people.people(), config)
+def _metric_noise(config: people.RunConfig, consumers: int) -> Vector:
+    """What is added to the metrics of so many consumers, in promised units: ``[draws, metrics]``."""
+    model, holdout = people.model_of(config), people.batches(people.people(consumers), config)
     exact = evaluation.metric_sums(model, holdout)
     drawn = [
         evaluation.evaluate(model, holdout, evaluation.MetricNoise(SIGMA), PrivateStream()).vector - exact
@@ -110,6 +131,34 @@ def _metric_moves(log: people.EventLog, config: people.RunConfig, scale: float) 
     whole = evaluation.metric_sums(model, people.batches(log, config))
     for consumer in (1, 2, 3, 9, 24):
         yield whole - evaluation.metric_sums(model, people.batches(people.without(log, consumer), config))
+
+
+def _kept() -> list[Check]:
+    """What a sales run learns from is what has left: the kept bytes, and none but those that were charged."""
+    from client.guard import outbox_digest
+    from client.tasks.series import keep_release, kept_release
+    from common.secagg import fixedpoint
+
+    plan = people.sales_plan(1.0, ["all"], SERIES_NOISE)
+    cells = people.sales_spec(plan).cells
+    ring, other = (np.arange(cells, dtype=np.uint32) * k for k in (1_000, 2_000))
+    with tempfile.TemporaryDirectory(prefix="fedcart-selftest-") as name:
+        door = SimpleNamespace(released_digest=lambda *_: outbox_digest(ring.tobytes()).hex())
+        site: Any = SimpleNamespace(kit=SimpleNamespace(state=Path(name)), guard=lambda: door)
+        seen = []
+        for kept in (ring, other):
+            keep_release(Path(name), plan, kept.tobytes())
+            try:
+                seen.append(kept_release(site, plan).reshape(-1))
+            except Exception:  # refused, or not learnt from the file at all
+                seen.append(np.zeros(0))
+    wanted = fixedpoint.decode(ring, plan.blocks(STATISTICS))
+    return [
+        report.holds(
+            "what sales are learnt from", np.array_equal(seen[0], wanted / plan.weight("self")), "what has left"
+        ),
+        report.holds("another series", not len(seen[1]), "is not learnt from: it was not charged"),
+    ]
 
 
 def series() -> list[Check]:
@@ -142,4 +191,4 @@ def series() -> list[Check]:
         checks.append(report.coordinates_check(f"{name}, every cell", values, "none goes without"))
         sides = {event.sub_scope for event in releases[0].events} == set(SUB_SCOPES)
         checks.append(report.holds(f"{name}: whom it reads", sides, "every part of the consumers pays"))
-    return checks
+    return [*checks, *_kept()]

@@ -45,3 +45,7 @@ def require_free(path: Path) -> None:
     there = next(above for above in (path, *path.absolute().parents) if above.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise BadInputError(f"cannot write to {path}: {there} is no folder of yours", hint="choose another --out")
+    from common.atomic import unwritable
+
+    if why := unwritable(there):
+        raise BadInputError(f"cannot write to {path}: {there}: {why}", hint="choose another --out")

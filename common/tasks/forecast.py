@@ -69,13 +69,14 @@ class Like:
 
 
 # fitted: begin
-JOINED = Curve((1.551, -0.092), 0.10, 0.55, ((0.45, 5.13), (0.00, 2.30)))
-ALONE = Curve((1.652,), 0.25, 0.46, ((5.70, 8.86),))
+JOINED = Curve((1.230, -0.078), 0.12, 0.40, ((0.45, 5.13), (0.00, 2.30)))
+ALONE = Curve((1.669,), 0.23, 0.35, ((5.70, 8.86),))
 LOGS = (
-    Like("clicks", 0.276, 0.783, -6.87, -12.21),
-    Like("Online Retail dealt", 0.253, 0.359, -6.25, -10.86),
-    Like("Complete Journey", 0.102, 0.194, -1.32, -8.96),
-    Like("market", 0.518, 0.794, -4.33, -9.92),
+    Like("clicks", 0.276, 0.783, -5.40, -12.33),
+    Like("Online Retail dealt", 0.253, 0.359, -5.56, -10.97),
+    Like("Complete Journey", 0.102, 0.194, -0.99, -9.06),
+    Like("market", 0.518, 0.794, -3.45, -10.02),
+    Like("market without contexts", 0.523, 0.684, -3.17, -8.48),
 )
 # fitted: end
 

@@ -239,10 +239,11 @@ def test_the_operator_sees_the_digest_the_size_both_epsilons_and_the_budget_befo
 
 
 def test_the_operator_sees_what_the_run_may_bring_to_a_site_of_its_own_size(world, kit, capsys):
-    asked(world, world.plan)
+    plan = replace(world.plan, evaluation_noise=3.0, noise_multiplier=3.0)
+    asked(world, plan)
     assert main(["site", "approve", str(kit.path)]) == 0
     shown = capsys.readouterr().out
-    expected = world.plan.task.forecast(world.plan, kit.read().site.name)
+    expected = plan.task.forecast(plan, kit.read().site.name)
     assert all(line in shown for line in expected)
     assert "your site" in shown
     assert main(["site", "approve", str(kit.path), "--json"]) == 0

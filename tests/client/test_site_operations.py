@@ -222,7 +222,7 @@ def test_a_site_that_rotates_its_keys_carries_its_budget_over(kit, tmp_path):
     sites = [(p.name, new.identity if p.name == "north" else p.public_key) for p in roster.sites]
     coordinator = Identity.load("coordinator", kit.path.parents[1] / "coordinator/identity.key")
     Roster.signed_by(coordinator, sites, roster).save(kit.roster)
-    with pytest.raises(VerificationError):
+    with pytest.raises(BadInputError, match="was not begun by this site"):
         recover_site(kit, file)
     assert recover_site(kit, file, old).epsilon == pytest.approx(signed.attestation.epsilon_after, abs=1e-5)
     again = spend(kit, number=2)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
 from common import atomic
-from common.atomic import write_atomic
+from common.atomic import disk_errors, unwritable, write_atomic
 from common.errors import WorkFailedError
 
 
@@ -24,3 +25,19 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path, monkey
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["summary.json"]
+
+
+def test_a_folder_in_which_no_file_can_be_made_says_why(tmp_path):
+    assert unwritable(tmp_path) == "" and not list(tmp_path.iterdir())
+    assert unwritable(tmp_path / "none")
+    if Path("/proc/self").exists():
+        assert unwritable(Path("/proc"))  # open to its owner by its mode, and takes no file
+
+
+@pytest.mark.parametrize(
+    ("number", "space"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EACCES, False), (errno.ENOENT, False)]
+)
+def test_the_hint_fits_the_cause_of_what_cannot_be_written(number, space):
+    with pytest.raises(WorkFailedError) as failed, disk_errors(Path("run/model")):
+        raise OSError(number, "why")
+    assert ("free some space" in (failed.value.hint or "")) == space

@@ -247,3 +247,13 @@ def test_float64_follows_the_model() -> None:
     with default_dtype(torch.float64):
         core = ClippedGradient(model_of(torch.float64, 1), CLIP)
         assert taped_sum(core, batcher_of([4, 5], 1), [np.arange(2)]).dtype == torch.float64
+
+
+def test_a_batch_of_many_consumers_in_one_piece_is_clipped_like_a_small_one() -> None:
+    """A real batch has hundreds: what holds for seven must hold for them."""
+    engine = engine_of([1 + i % 9 for i in range(300)], micro_batch=300)
+    everybody = list(range(300))
+    whole = total(engine, everybody)
+    for removed in (0, 150, 299):
+        rest = total(engine, everybody[:removed] + everybody[removed + 1 :])
+        assert float((whole - rest).norm()) <= CLIP * (1 + 1e-5)

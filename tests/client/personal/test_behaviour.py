@@ -136,13 +136,17 @@ def test_a_mixture_is_the_weighted_mean_of_what_its_parts_say(made):
     with torch.no_grad():
         hidden = model.hidden_states(batch)
         plain = torch.softmax(model.heads["next-item"].logits(hidden, batch), 1).numpy()
-        install(model, "next-item", counts, Shares(0.5, 0.3, 0.2))
+        install(model, "next-item", counts, Shares(0.5, 0.2, 0.2, 0.1))
         mixed = torch.softmax(model.heads["next-item"].logits(hidden, batch), 1).numpy()
         pieces = np.concatenate(
             [p.numpy().copy() for _, p in model.heads["next-item"].logits_in_pieces(hidden, batch)]
         )
     latest = batch.recent.numpy()
-    expected = 0.5 * plain + 0.3 * counts.after(latest[:, 0]) + 0.2 * counts.alike(latest)
+    again = np.tile(1e-3 * counts.popularity, (len(latest), 1))
+    for row, item in zip(batch.seen_rows.tolist(), batch.seen_items.tolist(), strict=True):
+        again[row, item] += counts.again[item]
+    again /= again.sum(1, keepdims=True)
+    expected = 0.5 * plain + 0.2 * counts.after(latest[:, 0]) + 0.2 * counts.alike(latest) + 0.1 * again
     assert np.allclose(mixed, expected / expected.sum(1, keepdims=True), atol=1e-5)
     assert np.allclose(torch.softmax(torch.from_numpy(pieces), 1).numpy(), mixed, atol=1e-5)
     assert isinstance(model.heads["next-item"], MixedHead)
@@ -167,6 +171,29 @@ def test_transitions_are_counted_within_a_row_only(made):
             pairs[a, b] += 1
     assert np.array_equal(counts.transitions.toarray(), pairs)
     assert np.allclose(counts.after(np.arange(20)).sum(1), 1.0)
+
+
+def test_items_come_again_as_often_as_they_did_few_consumers_drawn_to_the_mean(made):
+    _, own, _, _ = made
+    few = own.fit.take(np.arange(40))
+    counts, items = count(few, "next-item", 70), few.column("item")
+    had, more = np.zeros(70), np.zeros(70)
+    for row in range(40):
+        part = items[few.offsets[row] : few.offsets[row + 1]]
+        for item in set(part[part > 0].tolist()):
+            had[item] += 1
+            more[item] += (part == item).sum() - 1
+    usual = more.sum() / had.sum()
+    assert np.allclose(counts.again, (more + 5 * usual) / (had + 5), atol=1e-6)
+
+
+def test_where_items_come_again_that_is_found():
+    def measure(shares: Shares) -> np.ndarray:
+        return np.full(4, -abs(shares.network - 0.4) - abs(shares.again - 0.42))
+
+    found, _ = best_shares(measure, True)
+    assert (found.network, round(found.again, 2)) == (0.4, 0.42)
+    assert round(found.transitions + found.likeness, 2) == 0.18
 
 
 def test_the_best_shares_are_those_with_the_highest_mean():
@@ -208,3 +235,18 @@ def test_more_hits_win_over_better_ranks_of_fewer(made):
     assert shop.score(many, "next-item").mean() > shop.score(few, "next-item").mean()
     few[:4, hits] = 1.0
     assert shop.score(many, "next-item").mean() < shop.score(few, "next-item").mean()
+
+
+def test_choices_are_made_by_the_consumers_by_whom_the_run_chose_where_they_are_enough(made):
+    _, _, site, known = made
+    sides = known.sides
+    few = OwnConsumers.of(sides, site.secret())
+    assert not few.validation and len(few.fit) < len(sides.train)  # a slice of the training rows
+    many = Sides(sides.train, sides.train.take(np.arange(len(sides.train) // 3)), sides.holdout)
+    own = OwnConsumers.of(many, site.secret())
+    assert own.validation and len(own.fit) == len(sides.train)
+    assert own.choose.consumers.tolist() == many.validation.consumers.tolist()
+    for one in (few, own):
+        chosen_by = {*one.fit.consumers.tolist(), *one.choose.consumers.tolist()}
+        assert not chosen_by & set(sides.holdout.consumers.tolist())
+        assert one.holdout.consumers.tolist() == sides.holdout.consumers.tolist()
