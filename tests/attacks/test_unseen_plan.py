@@ -222,7 +222,8 @@ def test_the_operator_sees_the_digest_the_size_both_epsilons_and_the_budget_befo
     rows = {line[:13].strip(): line[14:] for line in shown.out.splitlines()}
     assert rows["plan"] == digest(world.plan)
     assert rows["model"] == f"{world.plan.parameters:,} parameters"
-    assert "for a consumer who is trained on" in shown.out and "for one who is held out" in shown.out
+    assert "for a consumer who is trained on" in shown.out
+    assert "by whom the run chooses" in shown.out and "on whom it reports" in shown.out
     assert "0.0000 of 8 spent, 8.0000 left; with this run" in rows["budget"]
     assert f"site approve {kit.path} {digest(world.plan)[:LEAST_PREFIX]}" in shown.err
     assert main(["site", "approve", str(kit.path), "--json"]) == 0
