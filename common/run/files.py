@@ -1,4 +1,6 @@
-"""``RunFolder``: the only code that writes or reads the files of a run; their names are in ``common.run.paths``.
+"""``RunFolder`` writes and reads the files of a run, but for locks (``hold``) and checkpoints (``server.state``).
+
+Their names are in ``common.run.paths``.
 
 Every file is written under a temporary name, synced, and renamed; ``metrics.jsonl`` is append-only and
 a torn last line was never written.

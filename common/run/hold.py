@@ -13,10 +13,8 @@ from typing import IO
 from common.atomic import write_atomic
 from common.errors import BadInputError
 from common.run.files import RunFolder
+from common.run.paths import LOCK_FILE, STOP_FILE, SUBMIT_LOCK_FILE
 
-LOCK_FILE = "running.lock"
-SUBMIT_LOCK_FILE = "submit.lock"
-STOP_FILE = "stop.asked"
 GLANCE_S = 2.0  # ``run_is_held`` shares the lock while it looks, which must not turn the holder away
 
 

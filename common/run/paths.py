@@ -15,7 +15,8 @@
     catalogue.json      public item facts        submitted.json      Flower's number of a deployed run
     summary.json        result and status
     oracle/             simulation only: what no server sees: initial.f32, own-data.json (what sites make of the model)
-    checkpoints/        beside the states: sessions.json (how often begun), leaving.json (what may have left)
+    checkpoints/        beside the states: sessions.json (how often begun), leaving.json (what may have left), best.npz
+    asked.json          questions without attestation    running.lock, submit.lock, stop.asked    who is at work on it
 
 Weights and metadata of the model are named in ``common.model_files``, the roster in ``common.trust.identity``.
 """
@@ -39,6 +40,7 @@ BEST_FILE, DELIVERED_FILE = "best.npz", "delivered.json"
 MANIFEST_FILE, COUNTERSIGNED_FILE, LEFT_OUT_FILE = "manifest.json", "countersigned.json", "left-out.json"
 LEDGERS, EVIDENCE, CHECKPOINTS, ORACLE = "ledgers", "evidence", "checkpoints", "oracle"
 PROOFS, BEST = "proofs", "best"
+LOCK_FILE, SUBMIT_LOCK_FILE, STOP_FILE = "running.lock", "submit.lock", "stop.asked"
 
 
 def round_file(folder: Path, number: int, suffix: str) -> Path:

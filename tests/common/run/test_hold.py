@@ -10,7 +10,6 @@ import pytest
 from common.errors import BadInputError
 from common.run.files import RunFolder
 from common.run.hold import (
-    LOCK_FILE,
     ask_to_stop,
     hold_run,
     hold_submission,
@@ -19,6 +18,7 @@ from common.run.hold import (
     run_is_submitted,
     stop_is_asked,
 )
+from common.run.paths import LOCK_FILE
 
 
 @pytest.fixture
