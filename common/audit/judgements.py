@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from common.contribution import TRAIN
-from common.item_coordinates import ItemCoordinates
-from common.limits import COORDINATE, LENGTH, ROW, UpdateLimits, count_limits
+from common.limits import COORDINATE, LENGTH, ROW, ItemCoordinates, UpdateLimits, count_limits
 from common.run import IMPLAUSIBLE, MASKS_FILE, RoundRecord, RunFolder, RunPlan
 
 _ROUNDED = 1e-6  # another processor adds up in another order
@@ -27,9 +25,9 @@ def judgement_problems(run: RunFolder, plan: RunPlan, records: Sequence[RoundRec
             if record.plausible or record.shortened:
                 yield number, "was judged, and says that there was no sum"
             continue
-        if record.kind == TRAIN and without:  # what limits an update depends on who stocks what
+        if record.kind == "train" and without:  # what limits an update depends on who stocks what
             record = replace(record, plausible=_of_counts(record), shortened={})
-        elif record.kind == TRAIN and survivors not in limits:
+        elif record.kind == "train" and survivors not in limits:
             limits[survivors] = UpdateLimits.of(plan, sorted(survivors), rows)
         yield from ((number, what) for what in _of_record(plan, record, limits.get(survivors)))
 
@@ -54,7 +52,7 @@ def _of_record(plan: RunPlan, record: RoundRecord, update: UpdateLimits | None) 
         if (name := f"first number of the {block.name}") in record.plausible
     }
     possible = count_limits(plan, record.kind, survivors, first)
-    possible |= update.possible.largest() if update is not None and record.kind == TRAIN else {}
+    possible |= update.possible.largest() if update is not None and record.kind == "train" else {}
     if possible.keys() != record.plausible.keys():
         yield "was not judged by what the plan says: other figures"
     for name in sorted(possible.keys() & record.plausible.keys()):
@@ -69,7 +67,7 @@ def _of_record(plan: RunPlan, record: RoundRecord, update: UpdateLimits | None) 
 
 
 def _of_shortened(record: RoundRecord, usual: Mapping[str, float]) -> Iterator[str]:
-    if record.shortened and (record.aborted or record.kind != TRAIN):
+    if record.shortened and (record.aborted or record.kind != "train"):
         yield "says that an update was shortened, and there is none"
         return
     for name, what in sorted(record.shortened.items()):
