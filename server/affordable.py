@@ -11,8 +11,6 @@ from common.deployment import CoordinatorKit
 from common.errors import ConfigError, RefusedError
 from common.privacy import choose_order, epsilon_of, round_up
 from common.run import HEADS_FILE, RunConfig, RunPlan
-from server.admission import HeadsBook
-from server.planning import plan_of_run
 
 EPSILONS = (8.0, 6.0, 5.0, 4.0, 3.0, 2.5, 2.0, 1.5, 1.0, 0.75, 0.5, 0.25)  # that are tried
 USUAL_LIMIT = 8.0  # of a site's policy, where it is not known
@@ -51,6 +49,8 @@ def shares(kit: CoordinatorKit, plan: RunPlan, runs: int = 1) -> list[SiteShare]
 
     A site that never attested is taken to have the usual order and limit of a new one.
     """
+    from server.admission import HeadsBook
+
     book, events = HeadsBook.open(kit.state / HEADS_FILE), plan.total_events() * runs
     now, found = book.epsilon(), []
     for site in plan.sites:
@@ -119,6 +119,8 @@ def largest_that_fits(kit: CoordinatorKit, config: RunConfig, *, base: Path, run
 
     A site that never attested is taken to have the usual limit.
     """
+    from server.planning import plan_of_run
+
     for epsilon in EPSILONS:
         privacy = config.privacy.model_copy(update={"epsilon": epsilon})
         with suppress(ConfigError):  # this noise is not possible

@@ -8,12 +8,12 @@ import tomli_w
 
 from common.deployment import Federation, FederationPins, SiteEntry
 from common.privacy import USUAL_DELTA, delta_for
-from common.run import CATALOGUE_FILE
-from common.tasks import TASKS
 
 
 def site_toml(site: SiteEntry, federation: Federation, pins: FederationPins) -> str:
     """``site.toml``: the operator's facts, and what the site believes about its federation."""
+    from common.run import CATALOGUE_FILE
+
     return f"""\
 # Who this site is. Yours to edit, except [federation], which you compare with the coordinator by telephone.
 
@@ -114,6 +114,8 @@ def unusual_deltas(populations: Mapping[str, int]) -> dict[str, float]:
 
 def policy_toml(site: str, population: int, approve: str = "ask") -> str:
     """``policy.toml`` with safe defaults, every rule explained. A test compares it with ``SitePolicy``."""
+    from common.tasks import TASKS
+
     delta = f"{delta_for(population):.0e}".replace("e-0", "e-")
     return _POLICY.format(site=site, approve=approve, delta=delta, tasks=", ".join(f'"{name}"' for name in TASKS))
 

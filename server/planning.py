@@ -16,7 +16,6 @@ from common.errors import BadInputError, ConfigError
 from common.privacy import delta_for
 from common.run import RunConfig, RunFolder, RunPlan, build_config, read_toml
 from common.tasks import task_named
-from common.tasks.sales_series import catalogue_categories
 from common.trust import Roster
 from server.run_setup import make_plan
 from server.state import ServerState, save_checkpoint
@@ -111,6 +110,7 @@ def _planned(
     kit: CoordinatorKit, config: RunConfig, base: Path
 ) -> tuple[RunPlan, RunConfig, FeatureSpec, Catalogue | None, Any]:
     from common.data import feature_spec
+    from common.tasks.sales_series import catalogue_categories
 
     settings = kit.read()
     _check_sites(config, len(settings.sites))

@@ -36,12 +36,9 @@ from common.deployment import (
 )
 from common.errors import BadInputError, VerificationError
 from common.kit_files import DELIVERED_ONCE, README_FILE
-from common.privacy import AttestedHeads, SignedAttestation
-from common.run import HEADS_FILE
 from common.trust import NODE_KEY, ROSTER_FILE, Identity, Roster, require_private
 from common.trust.certificates import Authority, certificate_facts, issue_server_certificate, make_authority
 from common.trust.keyfiles import PublicKeys, make_site_keys, read_site_keys
-from server.admission import HeadsBook
 from server.kit_files import policy_toml, site_readme, site_toml, unusual_deltas
 from server.runtime.bundle import bundle_text, write_bundle
 from server.stock import federation_catalogue, stock_remark
@@ -239,6 +236,10 @@ def _write_catalogue(catalogue: Catalogue | None, kits: Sequence[Kit]) -> bool:
 
 def _retire_heads(kit: CoordinatorKit, roster: Roster) -> None:
     """Set aside what a site attested with a key that it no longer has: it could not recognise it as its own."""
+    from common.privacy import AttestedHeads, SignedAttestation
+    from common.run import HEADS_FILE
+    from server.admission import HeadsBook
+
     book = HeadsBook.open(kit.state / HEADS_FILE)
     kept, retired = {}, []
     for site, plain in book.heads.to_json().items():

@@ -17,8 +17,6 @@ from pathlib import Path
 from common.deployment import CoordinatorKit
 from common.errors import ConfigError
 from common.run import COMPLETED, FAILED, STOPPED, RunConfig, RunFolder, ScheduleSettings, Summary, run_is_held
-from common.tasks import task_named
-from server.planning import deployed_settings
 
 DAYS = {"day": 1, "week": 7}
 MONTHS = {"month": 1, "quarter": 3, "year": 12}
@@ -135,6 +133,9 @@ def settings_of_turn(
     A task whose runs begin anew (sales: the released series is the whole model's input) has no model to begin from.
     Raises: ConfigError.
     """
+    from common.tasks import task_named
+    from server.planning import deployed_settings
+
     config = deployed_settings(kit, file, overrides)
     own: dict[str, str | int] = {"name": run_name(config, turn.period), "schedule.period": turn.period.number}
     earlier = last_model(turns)

@@ -32,7 +32,7 @@ TUNED = "tuned"
 COMPARED = ("recall@20", "mrr@20", "event_accuracy", "category_accuracy")
 HEAD_METRICS = {"next-item": "recall@20", "next-event": "event_accuracy", "next-category": "category_accuracy"}
 RANK_COUNTS = (
-    0.1  # of a hit: at 1 a site of purchases chose its transitions, and gave up four points of hits for it
+    0.1  # of a hit: at 1 a site of purchases gave up four points of hits for the ranks of its transitions
 )
 MOST_TO_CHOOSE = 1_000  # consumers for whom mixtures are tried
 

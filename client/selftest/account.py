@@ -13,6 +13,7 @@ import client.selftest.report as report
 import common.privacy.accountant as accounting
 from client.guard import Grant, Guard, Proposal, ReservationKey, SitePolicy, open_guard
 from client.selftest.report import Check
+from common.deployment import LEDGER_FILE
 from common.errors import FedcartError
 from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE, Losses, PrivacyEvent
 from common.trust import Identity
@@ -220,7 +221,7 @@ def shared_scratch_ledger() -> Iterator[tuple[Callable[..., Guard], Callable[...
             policy = SitePolicy(epsilon_max=limit, delta=DELTA, sampling_rate_max=1.0)
             (folder / kit).mkdir(exist_ok=True)
             return open_guard(
-                folder / kit, kits[kit], policy, "shoppers", ledger_path=folder / "ledger.jsonl", ledger_key=key
+                folder / kit, kits[kit], policy, "shoppers", ledger_path=folder / LEDGER_FILE, ledger_key=key
             )
 
         yield open_kit, asked

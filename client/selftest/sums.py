@@ -135,7 +135,7 @@ def _metric_moves(log: people.EventLog, config: people.RunConfig, scale: float) 
 
 def _kept() -> list[Check]:
     """What a sales run learns from is what has left: the kept bytes, and none but those that were charged."""
-    from client.guard.outbox import outbox_digest
+    from client.guard import outbox_digest
     from client.tasks.series import keep_release, kept_release
     from common.secagg import fixedpoint
 

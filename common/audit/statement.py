@@ -288,7 +288,8 @@ NOT_COVERED = (
     "Which sites take part, message sizes and time are visible to the server. A real site's training answer waits for the "
     "next full second, so time tells the number of consumers to some hundreds; two rounds of a run may be given back unpaid.",
     "That an answer failed, and its code (a fixed word such as failed or budget), is seen by the server. A failure after the "
-    "reservation is charged; whether there is one could still depend on the data: by memory, disk, or a bug.",
+    "reservation is charged, but for two processes a run that were ended while they computed; whether there is one could still "
+    "depend on the data: by memory, disk, or a bug.",
     "A scope is one ledger. The same people in the ledger of another machine or another scope are not known here.",
     "Rounding in single precision within 256 consumers: the noise has a public slack for it, measured and not proven.",
     "An item catalogue that was built from an event log is itself a release and is not counted.",

@@ -34,7 +34,7 @@ class CleaningReport:
     """What cleaning did with a file: every line is kept or dropped for a stated reason.
 
     ``sites_lost`` names the sites that appear in the file but have no usable line. ``notes`` say what the file was taken
-    for, ``constant`` the features that its format has the same value of in every line. Of text: ``physical`` lines = header lines + ``blank`` + ``spanned`` (further lines of records that go over several)
+    for, ``passed_over`` the files of its kind that are no events by its columns, ``constant`` the features that its format has the same value of in every line. Of text: ``physical`` lines = header lines + ``blank`` + ``spanned`` (further lines of records that go over several)
     + ``lines``.
     """
 
@@ -54,6 +54,7 @@ class CleaningReport:
     spanned: int = 0
     notes: tuple[str, ...] = ()
     constant: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
 
     @property
     def dropped(self) -> int:
@@ -74,7 +75,7 @@ class CleaningReport:
     def status(self) -> str:
         """ "ok", or "warn" if more than 1 % of the lines or of their values were lost, or a rule speaks of doubt."""
         losses = max(self.dropped, self.removed) > WARN_SHARE * self.lines
-        return "warn" if losses or any(self.found(rule) for rule in _ALWAYS_WARN) else "ok"
+        return "warn" if losses or self.passed_over or any(self.found(rule) for rule in _ALWAYS_WARN) else "ok"
 
     def found(self, rule: str) -> int:
         """Lines that met a rule."""

@@ -182,7 +182,7 @@ def load_events(
         kept.append(usable)
     settled = cleaning.settle(pl.concat(kept), chosen)
     report = cleaning.report_of(settled.frame, counted + settled.counted, chosen, source, sites)
-    report = replace(report, notes=notes, constant=chosen.constant_features)
+    report = replace(report, notes=notes, constant=chosen.constant_features, passed_over=opened.doubtful)
     if not tolerant:
         cleaning.refuse_unusable(report)
     return EventLog(cleaning.add_product_categories(settled.frame, chosen, path)), report

@@ -11,7 +11,6 @@ from typing import IO, cast
 
 import polars as pl
 
-from common.atomic import unwritable
 from common.errors import BadInputError, WorkFailedError
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
@@ -67,5 +66,7 @@ def check_writable(path: Path, suffixes: tuple[str, ...]) -> None:
         raise BadInputError(f"no such folder: {path.parent}", hint="make the folder first")
     if not os.access(path.parent, os.W_OK):
         raise BadInputError(f"not allowed to write to {path.parent}", hint="choose another folder")
+    from common.atomic import unwritable
+
     if why := unwritable(path.parent):
         raise BadInputError(f"cannot write to {path.parent}: {why}", hint="choose another folder")

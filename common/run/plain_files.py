@@ -11,7 +11,6 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from common.atomic import unwritable
 from common.errors import BadInputError
 from common.run.paths import BEST, CHECKPOINTS, EVIDENCE, LEDGERS, PROOFS
 
@@ -46,5 +45,7 @@ def require_free(path: Path) -> None:
     there = next(above for above in (path, *path.absolute().parents) if above.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise BadInputError(f"cannot write to {path}: {there} is no folder of yours", hint="choose another --out")
+    from common.atomic import unwritable
+
     if why := unwritable(there):
         raise BadInputError(f"cannot write to {path}: {there}: {why}", hint="choose another --out")

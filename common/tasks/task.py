@@ -32,7 +32,7 @@ Calibrate = Callable[[float, float, float, int], float]
 
 _RING = 2**31
 _UPDATE_CLIP = 4.0
-_LEAST_CLOSING_NOISE = 1.0  # what sites ask for unless they say otherwise: policy.toml, evaluation_noise_min
+_LEAST_EVALUATION_NOISE = 1.0  # what sites ask for unless they say otherwise: policy.toml, evaluation_noise_min
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,8 @@ class Task:
                 hint="nothing from the first on is learnt; what is reported comes from the second on",
             )
         releases = training.rounds + (0 if privacy.validation else 1)  # one a round, one that closes the run
-        return noise, privacy.evaluation_noise or noise_for(privacy.epsilon, privacy.delta, 1.0, releases)
+        calibrated = noise_for(privacy.epsilon, privacy.delta, 1.0, releases)
+        return noise, privacy.evaluation_noise or max(calibrated, _LEAST_EVALUATION_NOISE)
 
     def closing(self, config: Any, noise_for: Calibrate) -> float:
         """Noise multiplier of the closing evaluation where it is not that of the rounds: those it reads are read once. Else 0.
@@ -112,7 +113,7 @@ class Task:
         privacy = config.privacy
         if not (privacy.holdout and privacy.validation) or privacy.evaluation_noise or privacy.closing_noise:
             return float(privacy.closing_noise)
-        return max(noise_for(privacy.epsilon, privacy.delta, 1.0, 1), _LEAST_CLOSING_NOISE)
+        return max(noise_for(privacy.epsilon, privacy.delta, 1.0, 1), _LEAST_EVALUATION_NOISE)
 
     # what is asked, and what it costs
 

@@ -222,7 +222,8 @@ def test_the_operator_sees_the_digest_the_size_both_epsilons_and_the_budget_befo
     rows = {line[:13].strip(): line[14:] for line in shown.out.splitlines()}
     assert rows["plan"] == digest(world.plan)
     assert rows["model"] == f"{world.plan.parameters:,} parameters"
-    assert "for a consumer who is trained on" in shown.out and "for one who is held out" in shown.out
+    assert "for a consumer who is trained on" in shown.out
+    assert "by whom the run chooses" in shown.out and "on whom it reports" in shown.out
     assert "0.0000 of 8 spent, 8.0000 left; with this run" in rows["budget"]
     assert f"site approve {kit.path} {digest(world.plan)[:LEAST_PREFIX]}" in shown.err
     assert main(["site", "approve", str(kit.path), "--json"]) == 0
@@ -239,10 +240,11 @@ def test_the_operator_sees_the_digest_the_size_both_epsilons_and_the_budget_befo
 
 
 def test_the_operator_sees_what_the_run_may_bring_to_a_site_of_its_own_size(world, kit, capsys):
-    asked(world, world.plan)
+    plan = replace(world.plan, evaluation_noise=3.0, noise_multiplier=3.0)
+    asked(world, plan)
     assert main(["site", "approve", str(kit.path)]) == 0
     shown = capsys.readouterr().out
-    expected = world.plan.task.forecast(world.plan, kit.read().site.name)
+    expected = plan.task.forecast(plan, kit.read().site.name)
     assert all(line in shown for line in expected)
     assert "your site" in shown
     assert main(["site", "approve", str(kit.path), "--json"]) == 0

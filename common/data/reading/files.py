@@ -201,7 +201,12 @@ def is_blank(source: Path | str) -> bool:
 
 def member_suffix(member: Member) -> str:
     """The end of a table's name, what packs it left out."""
-    name = (member.entry or member.path.name).lower()
+    return suffix_of(member.entry or member.path.name)
+
+
+def suffix_of(name: str) -> str:
+    """The end of a file's name, what packs it left out."""
+    name = name.lower()
     for packed in (".gz", ".zst", ".gzip"):
         name = name.removesuffix(packed)
     return Path(name).suffix

@@ -15,7 +15,6 @@ from common.data.formats import JoinedFile, Mapping, missing_columns
 from common.data.presets import OPTIONAL_COLUMNS, guess_format
 from common.data.reading.tables import Table
 from common.data.reading.text import LINE, Lines, split_line
-from common.data.values.times import times
 from common.errors import BadInputError
 
 _PLAIN = Mapping(name="plain", columns={"consumer": "consumer", "timestamp": "timestamp"}, default_event="other")
@@ -33,6 +32,12 @@ class EventFiles:
     passed_over: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     continued: tuple[str, ...] = ()
+
+    @property
+    def doubtful(self) -> tuple[str, ...]:
+        """Of the files that are passed over those whose names end as that of one that is read: they may have been meant."""
+        read = {files.member_suffix(table.member) for table in self.tables}
+        return tuple(name for name in self.passed_over if files.suffix_of(name) in read)
 
     @property
     def header(self) -> list[str]:
@@ -89,8 +94,11 @@ def _by_its_own_separator(table: Table, mapping: Mapping) -> Table | None:
 def _continued(table: Table, first: Table, mapping: Mapping) -> Table | None:
     """A file without header that goes on where one with a header ends, as an export in parts does; None if it does not.
 
-    Most of its first lines have as many fields, with a time where it belongs: no single line decides it.
+    Most of its first lines have as many fields, with a time where it belongs, and the first is no header of its own, in which
+    nothing holds a digit.
     """
+    from common.data.values.times import times
+
     partitions = len(first.member.partitions)
     if {table.kind, first.kind} != {"text"} or not first.has_header or len(table.member.partitions) != partitions:
         return None
@@ -103,6 +111,8 @@ def _continued(table: Table, first: Table, mapping: Mapping) -> Table | None:
         return None
     start = files.head(same.member).decode(same.encoding, "replace").splitlines()[:_LOOKED_AT]
     rows = [split_line(line, same.separator) for line in start if line.strip()]
+    if not rows or not any(letter.isdigit() for letter in "".join(rows[0] or ["0"])):
+        return None
     wide = [row[names.index(moment)] for row in rows if row is not None and len(row) == len(names)]
     read = times(pl.Series(wide, dtype=pl.String), unit=mapping.time, formats=mapping.time_formats)
     return same if len(read) - read.null_count() > len(rows) / 2 else None

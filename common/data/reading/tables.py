@@ -14,7 +14,6 @@ import common.data.reading.files as files
 import common.data.reading.records as json_records
 import common.data.reading.text as texts
 from common.data.formats import Mapping, missing_columns
-from common.data.presets import OPTIONAL_COLUMNS
 from common.data.reading.files import Kind, Member
 from common.data.reading.text import LINE, Lines
 from common.errors import BadInputError, WorkFailedError
@@ -83,6 +82,8 @@ def _above_header(lines: Sequence[str], mapping: Mapping, partitions: Sequence[s
 
     No line of a consumer does that, and none stands above a header; 0 where no line does.
     """
+    from common.data.presets import OPTIONAL_COLUMNS
+
     needed = missing_columns(mapping, [], OPTIONAL_COLUMNS.get(mapping.name, ()))
     for above, line in enumerate(lines[:MOST_ABOVE]):
         names = [*texts.header_of(line, mapping.separator or separator_of(line)), *partitions]

@@ -12,7 +12,6 @@ import common.data.reading.files as files
 import common.data.recognising.names as names
 from common.data.formats import Mapping
 from common.data.reading.tables import MOST_ABOVE, Table, first_text_lines, separator_of, table_batches, table_of
-from common.data.reading.text import header_of
 from common.data.recognising.moments import time_form
 from common.errors import BadInputError
 
@@ -39,6 +38,8 @@ def look(member: files.Member, said: Map[str, str]) -> Table:
 
 def _below_other_lines(table: Table, plain: Mapping) -> Table:
     """The table with the first line as its header that names who and when; as it was if no line near its beginning does."""
+    from common.data.reading.text import header_of
+
     start = files.head(table.member)
     for line in first_text_lines(table.member, start, table.encoding)[:MOST_ABOVE]:
         header = header_of(line, plain.separator or separator_of(line))

@@ -15,7 +15,6 @@ import common.data.reading as reading
 from common.data.cleaning import CleaningReport, Counted
 from common.data.events import EventLog, mappings_of, opened_events, refuse_auto
 from common.data.formats import Mapping
-from common.data.reading import Lines
 from common.data.rules import report_rules
 from common.data.store.intake import Taken, take_in
 from common.data.store.streaming import file_batches, named_batches
@@ -98,12 +97,14 @@ class OpenedLog:
     def report(self, tally: Tally) -> CleaningReport:
         """What cleaning did, once all pieces were gone through. Raises: BadInputError if no line is usable."""
         report = tally.report(Path(self.path).name or self.path, self.mapping.name)
-        report = replace(report, notes=self.notes, constant=self.mapping.constant_features)
+        report = replace(
+            report, notes=self.notes, constant=self.mapping.constant_features, passed_over=self.opened.doubtful
+        )
         cleaning.refuse_unusable(report)
         return report
 
 
-def _stepping(batches: Iterable[tuple[str, Lines]], step: Step) -> Iterator[tuple[str, Lines]]:
+def _stepping(batches: Iterable[tuple[str, reading.Lines]], step: Step) -> Iterator[tuple[str, reading.Lines]]:
     lines = 0
     for where, batch in batches:
         yield where, batch

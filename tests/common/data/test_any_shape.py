@@ -191,3 +191,18 @@ def test_a_started_site_recognises_nothing(tmp_path: Path) -> None:
     path.write_text(text(rows()))
     with pytest.raises(BadInputError, match="must know"):
         load_events(path, "auto", secret=SECRET, tolerant=True)
+
+
+def test_a_file_of_a_folder_that_is_no_event_by_its_columns_is_named_and_the_status_says_so(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "export"
+    folder.mkdir()
+    (folder / "a.csv").write_text(text(rows()[:300]))
+    (folder / "b.csv").write_text(text(rows()[300:], names=tuple("kxyzuvwo")))
+    (folder / "notes.txt").write_text("made by hand\n")
+    _, report = load_events(folder, "auto", secret=SECRET)
+    assert (report.kept, report.passed_over, report.status) == (300, ("b.csv",), "warn")
+    assert "passed over, not events: b.csv, notes.txt" in report.notes
+    (folder / "b.csv").unlink()
+    assert load_events(folder, "auto", secret=SECRET)[1].status == "ok"
