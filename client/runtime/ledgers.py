@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import tomli_w
 
 from client.guard import SitePolicy
-from client.own_state import adopt_state
 from client.site import load_site
 from common import VERSION
 from common.atomic import sync_directory, write_atomic
@@ -34,6 +33,7 @@ def recover_site(kit: SiteKit, attestation: Path, old_keys: Path | None = None) 
     VerificationError if this site did not sign it.
     """
     from client.guard.recovery import recover_guard
+    from client.own_state import adopt_state
     from common.privacy import SignedAttestation
     from common.trust.keyfiles import PublicKeys
 
