@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.atomic import private_folder, write_atomic
-from common.deployment import LEDGER_FILE
 from common.errors import BadInputError, VerificationError
 from common.privacy import parse_line, verify_entry_signature
-from common.strict_json import one_line
 from common.trust import Identity, verify_signature
 
 if TYPE_CHECKING:
@@ -56,11 +54,12 @@ def require_own_state(kit: SiteKit, identity: Identity) -> None:
 def begin_state(kit: SiteKit, identity: Identity) -> None:
     """Mark the state folder as begun by this site."""
     said = {"site": identity.name, "signature": identity.sign(_statement(identity.name)).hex()}
-    write_atomic(private_folder(kit.state) / MARK_FILE, one_line(said).encode(), mode=0o600)
+    write_atomic(private_folder(kit.state) / MARK_FILE, json.dumps(said, allow_nan=False).encode(), mode=0o600)
 
 
-def adopt_state(kit: SiteKit, identity: Identity, former: bytes) -> None:
+def adopt_state(kit: SiteKit, former: bytes) -> None:
     """Mark it anew after this site has changed its keys, if it was begun with the ``former`` one. Raises: as ``require_own_state``."""
+    identity = Identity.load(kit.read().site.name, kit.identity_key)
     if _is_marked(kit, former) or _began_ledger(kit, former):
         begin_state(kit, identity)
     require_own_state(kit, identity)
@@ -84,7 +83,7 @@ def _is_marked(kit: SiteKit, key: bytes) -> bool:
 
 def _began_ledger(kit: SiteKit, key: bytes) -> bool:
     """Whether the first line of the kit's ledger, or of one that was moved away, is this key's."""
-    return any(_first_line_is_by(kit.state / name, key) for name in (LEDGER_FILE, f"moved-{LEDGER_FILE}"))
+    return any(_first_line_is_by(kit.state / name, key) for name in (kit.ledger.name, f"moved-{kit.ledger.name}"))
 
 
 def _first_line_is_by(path: Path, key: bytes) -> bool:

@@ -1,21 +1,21 @@
 """How far honest sums can be from nothing, by public constants: limits that refuse a sum, and limits that shorten an update.
 
 Both are of the *mean* update, which is what moves the model: few stockists leave a row more noise, and a single one's part is
-larger. Whoever holds plan and item masks computes the same, the server before a sum is used and an auditor afterwards.
+larger. Whoever holds plan and item masks computes the same, the server before a sum is used and an auditor afterwards; all of it
+from public facts, never a count of data.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.contribution import UPDATE
-from common.item_coordinates import ItemCoordinates, Vector, added_up, divided
 from common.run import RunPlan
 from common.tasks import TAIL, Reach
 
@@ -24,8 +24,60 @@ SINGLE = 1.001  # what single precision rounds at most, over all steps of a site
 _LENGTH = 1.15  # usual: over the predicted length; the root of a sum of squares is not quite its prediction
 _OF_ROW = 0.4  # usual: share of the signal that lies in the rows of one item; .13 was measured in most logs
 
+Vector = NDArray[np.float64]
 Figure = tuple[float, float]
 """(seen, limit)."""
+
+
+@dataclass(frozen=True)
+class ItemCoordinates:
+    """Which coordinates of the parameter vector belong to which item, and which site stocks it.
+
+    Shapes: ``item_of: int32[d]``, -1 where a coordinate belongs to no item; ``masks[site]: bool[items]``.
+    """
+
+    item_of: NDArray[np.int32]
+    masks: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+
+    def coordinates_of(self, site: str) -> int:
+        """How many coordinates the site's own model has: those of no item, the rows of its mask, and row 0 in any case."""
+        if not self.masks:
+            return len(self.item_of)
+        kept = self.masks[site].copy()
+        kept[0] = True
+        return int(np.count_nonzero((self.item_of < 0) | kept[self.item_of]))
+
+
+def mean_update(
+    total: NDArray[np.float64], survivors: Sequence[str], plan: RunPlan, rows: ItemCoordinates | None
+) -> NDArray[np.float64]:
+    """Weighted mean of the survivors' updates from their weighted sum.
+
+    An item's row is divided by the weights of the survivors that stock it: dividing by all of them
+    would shrink what few sites know, while every site's noise stays.
+
+    Shapes: ``total: float64[d]`` -> ``float64[d]``.
+    """
+    weights = {site: plan.weight(site) for site in survivors}
+    return divided(total, added_up(weights, len(total), rows))
+
+
+def added_up(values: Mapping[str, float], size: int, rows: ItemCoordinates | None, power: float = 1.0) -> Vector:
+    """For each of ``size`` coordinates the sum of ``values ** power`` over the sites that have it: all, or an item's stockists.
+
+    Shape: ``float64[d]``.
+    """
+    whole = np.full(size, sum(value**power for value in values.values()))
+    if rows is not None and rows.masks:
+        stocked = sum((values[s] ** power * rows.masks[s].astype(np.float64) for s in values), np.zeros(1))
+        belongs = rows.item_of >= 0
+        whole[belongs] = np.asarray(stocked)[rows.item_of[belongs]]
+    return whole
+
+
+def divided(total: NDArray[np.float64], divisor: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``total / divisor: float64[d]``; 0 where nobody has the coordinate."""
+    return np.divide(total, divisor, out=np.zeros_like(total), where=divisor > 0)
 
 
 @dataclass(frozen=True)

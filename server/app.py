@@ -17,7 +17,7 @@ import common.wire as wire
 from common import VERSION
 from common.errors import FedcartError, WorkFailedError
 from common.flower import Parts
-from common.item_coordinates import ItemCoordinates
+from common.limits import ItemCoordinates
 from common.plain_text import word_or
 from common.run import COUNTERSIGNED, FAREWELL, Closing, Observer, RunFolder, RunPlan
 from common.trust import Identity, Roster

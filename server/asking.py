@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 import common.wire as wire
 from common.contribution import Query
 from common.flower import Parts
-from common.item_coordinates import ItemCoordinates
+from common.limits import ItemCoordinates
 from common.privacy import Witnessed, witness_of
 from common.run import (
     IMPLAUSIBLE,

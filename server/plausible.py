@@ -13,8 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.contribution import UPDATE
-from common.item_coordinates import ItemCoordinates, Vector, mean_update
-from common.limits import COORDINATE, LENGTH, ROW, Figure, UpdateLimits, count_limits, nearest
+from common.limits import (
+    COORDINATE,
+    LENGTH,
+    ROW,
+    Figure,
+    ItemCoordinates,
+    UpdateLimits,
+    Vector,
+    count_limits,
+    mean_update,
+    nearest,
+)
 from common.run import RunPlan, Shortened
 
 REFUSED_IN_A_ROW = 2  # then the run stops: somebody does it on purpose

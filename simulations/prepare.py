@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 import simulations.fitting as fitting
 from client.guard import SitePolicy
-from client.own_state import begin_state
 from common.atomic import write_atomic
 from common.deployment import Kits, SiteKit
 from common.errors import ConfigError
@@ -287,6 +286,8 @@ def _make_kit(
     folder: RunFolder, plan: RunPlan, roster: Roster, identity: Identity, with_earlier: float
 ) -> SiteKit:
     """``with_earlier``: epsilon of this run and of what its consumers have lost before it, 0 if nothing."""
+    from client.own_state import begin_state
+
     config = plan.config
     kit = Kits(folder.path).site(identity.name)
     kit.state.mkdir(parents=True)

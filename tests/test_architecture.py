@@ -37,7 +37,7 @@ FLOORS = (  # inside common: a file imports from its own line and from those abo
     ("tasks",),
     ("extensions", "model_files", "recipes"),
     ("run",),
-    ("model", "item_coordinates"),
+    ("model",),
     ("limits",),
     ("deployment", "flower", "local_log"),
     ("supervisor", "kit_files"),

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING
 import tomli_w
 
 from client.guard import SitePolicy
-from client.own_state import adopt_state
 from client.site import load_site
 from common import VERSION
 from common.atomic import sync_directory, write_atomic
 from common.deployment import SiteKit
 from common.errors import BadInputError
 from common.supervisor import only_one
-from common.trust import Identity
 
 if TYPE_CHECKING:
     from client.guard import GuardStatus
@@ -35,6 +33,7 @@ def recover_site(kit: SiteKit, attestation: Path, old_keys: Path | None = None) 
     VerificationError if this site did not sign it.
     """
     from client.guard.recovery import recover_guard
+    from client.own_state import adopt_state
     from common.privacy import SignedAttestation
     from common.trust.keyfiles import PublicKeys
 
@@ -47,7 +46,7 @@ def recover_site(kit: SiteKit, attestation: Path, old_keys: Path | None = None) 
         ) from error
     former = PublicKeys.load(old_keys).identity if old_keys is not None else None
     if former is not None:
-        adopt_state(kit, Identity.load(kit.read().site.name, kit.identity_key), former)
+        adopt_state(kit, former)
     site = load_site(kit.path)
     scope = site.file.site.scope
     if site.file.site.ledger:

@@ -5,21 +5,26 @@ The sum itself is nobody's but the server's: that the model is made of it, and o
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from common.contribution import TRAIN
-from common.item_coordinates import ItemCoordinates
-from common.limits import COORDINATE, LENGTH, ROW, UpdateLimits, count_limits
+from common.limits import COORDINATE, LENGTH, ROW, ItemCoordinates, UpdateLimits, count_limits
 from common.run import IMPLAUSIBLE, MASKS_FILE, RoundRecord, RunFolder, RunPlan
 
+MOST_PARAMETERS = 1 << 25
+_HEADER_BYTES = 4_096
 _ROUNDED = 1e-6  # another processor adds up in another order
 
 
 def judgement_problems(run: RunFolder, plan: RunPlan, records: Sequence[RoundRecord]) -> Iterator[tuple[int, str]]:
-    """(line number, what does not hold) of what the sums were judged by. Raises: BadInputError for masks that are damaged."""
+    """(line number, what does not hold) of what the sums were judged by. Raises: BadInputError, ValueError for masks that are
+    damaged or are not the plan's."""
     without = MASKS_FILE in run.left_out() and not (run.path / MASKS_FILE).is_file()
-    rows = None if without else _rows_of(run, plan)
+    try:
+        rows = None if without else _rows_of(run, plan)
+    except (zipfile.BadZipFile, MemoryError) as error:
+        raise ValueError(f"item masks are damaged: {error}") from None
     limits: dict[frozenset[str], UpdateLimits] = {}
     for number, record in enumerate(records, start=1):
         survivors = frozenset(site for site, did in record.sites.items() if did.status == "ok")
@@ -27,9 +32,9 @@ def judgement_problems(run: RunFolder, plan: RunPlan, records: Sequence[RoundRec
             if record.plausible or record.shortened:
                 yield number, "was judged, and says that there was no sum"
             continue
-        if record.kind == TRAIN and without:  # what limits an update depends on who stocks what
+        if record.kind == "train" and without:  # what limits an update depends on who stocks what
             record = replace(record, plausible=_of_counts(record), shortened={})
-        elif record.kind == TRAIN and survivors not in limits:
+        elif record.kind == "train" and survivors not in limits:
             limits[survivors] = UpdateLimits.of(plan, sorted(survivors), rows)
         yield from ((number, what) for what in _of_record(plan, record, limits.get(survivors)))
 
@@ -39,10 +44,22 @@ def _of_counts(record: RoundRecord) -> dict[str, tuple[float, float]]:
 
 
 def _rows_of(run: RunFolder, plan: RunPlan) -> ItemCoordinates | None:
-    masks = run.item_masks()
-    rows = ItemCoordinates(run.item_of(), masks) if masks else None
-    if rows is not None and (len(rows.item_of) != plan.parameters or not set(plan.sites) <= set(masks)):
+    """Item masks, if they can be those of the plan: nothing is made of sizes and numbers that somebody else wrote before."""
+    if plan.parameters > MOST_PARAMETERS:
+        raise ValueError(f"the plan says {plan.parameters} parameters: more than is looked at")
+    masks_file, most = run.path / MASKS_FILE, plan.parameters + _HEADER_BYTES
+    if not masks_file.exists():
+        return None
+    with zipfile.ZipFile(masks_file) as packed:
+        if len(packed.infolist()) > len(plan.sites) or any(one.file_size > most for one in packed.infolist()):
+            raise ValueError("item masks are larger than the plan's")
+    rows = ItemCoordinates(run.item_of(), run.item_masks())
+    lengths = {len(mask) for mask in rows.masks.values() if mask.ndim == 1}
+    shape = rows.item_of.shape == (plan.parameters,) and rows.item_of.dtype.kind == "i"
+    if not shape or len(lengths) != 1 or set(plan.sites) != set(rows.masks):
         raise ValueError("item masks are not those of the plan")
+    if not (rows.item_of.min() >= -1 and rows.item_of.max() < min(lengths)):
+        raise ValueError("item rows are not those of the masks")
     return rows
 
 
@@ -54,7 +71,7 @@ def _of_record(plan: RunPlan, record: RoundRecord, update: UpdateLimits | None) 
         if (name := f"first number of the {block.name}") in record.plausible
     }
     possible = count_limits(plan, record.kind, survivors, first)
-    possible |= update.possible.largest() if update is not None and record.kind == TRAIN else {}
+    possible |= update.possible.largest() if update is not None and record.kind == "train" else {}
     if possible.keys() != record.plausible.keys():
         yield "was not judged by what the plan says: other figures"
     for name in sorted(possible.keys() & record.plausible.keys()):
@@ -69,7 +86,7 @@ def _of_record(plan: RunPlan, record: RoundRecord, update: UpdateLimits | None) 
 
 
 def _of_shortened(record: RoundRecord, usual: Mapping[str, float]) -> Iterator[str]:
-    if record.shortened and (record.aborted or record.kind != TRAIN):
+    if record.shortened and (record.aborted or record.kind != "train"):
         yield "says that an update was shortened, and there is none"
         return
     for name, what in sorted(record.shortened.items()):

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cli.main import main
@@ -62,6 +63,14 @@ def judged(change: Callable[[Figures], Figures]) -> Edit:
     return resigned(
         lambda records: [records[0], replace(records[1], plausible=change(records[1].plausible)), *records[2:]]
     )
+
+
+def lines_of_item_rows(run: Path) -> int:
+    return len(np.load(run / "item_of.npy"))
+
+
+def in_bytes(name: str, content: bytes) -> Edit:
+    return lambda run: (run / name).write_bytes(content)
 
 
 def without_round_two(run: Path) -> None:
@@ -127,6 +136,19 @@ FORGED: dict[str, tuple[Edit, str]] = {
         resigned(lambda records: [*records[:-1], replace(records[-1], shortened={LENGTH: Shortened(1.0, 0.1)})]),
         "says that an update was shortened, and there is none",
     ),
+    "rows of items that no mask has": (
+        lambda run: np.save(run / "item_of.npy", np.full(lines_of_item_rows(run), 2_000_000_000, dtype=np.int32)),
+        "item rows are not those of the masks",
+    ),
+    "masks of other items": (
+        lambda run: np.savez(run / "masks.npz", **{f"merchant-{n}": np.ones(3, dtype=bool) for n in (1, 2, 3)}),
+        "item rows are not those of the masks",
+    ),
+    "masks without end": (
+        lambda run: np.savez_compressed(run / "masks.npz", **{"merchant-1": np.ones(10**8, dtype=bool)}),
+        "item masks are larger than the plan's",
+    ),
+    "masks that are none": (in_bytes("masks.npz", b"no zip"), "damaged"),
     "a sum said to be refused for nothing, signed": (
         second(aborted="implausible", released={}),
         "was refused, and shows nothing that honest sites do not make",

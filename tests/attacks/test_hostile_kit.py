@@ -395,13 +395,14 @@ def test_a_ledger_may_come_alone_into_a_new_kit(kit, made, tmp_path):
 
 
 def test_a_state_under_former_keys_is_this_sites_once_it_has_proved_them(kit):
-    former = Identity.load("north", used(kit).identity_key)
-    identity = Identity.generate("north")
+    former, identity = Identity.load("north", used(kit).identity_key), Identity.generate("north")
+    kit.identity_key.unlink()
+    identity.save(kit.identity_key)
     with pytest.raises(BadInputError, match="was not begun by this site"):
         require_own_state(kit, identity)
     with pytest.raises(BadInputError, match="was not begun by this site"):
-        adopt_state(kit, identity, Identity.generate("north").public_key)
-    adopt_state(kit, identity, former.public_key)
+        adopt_state(kit, Identity.generate("north").public_key)
+    adopt_state(kit, former.public_key)
     require_own_state(kit, identity)
 
 

@@ -16,8 +16,7 @@ import simulations.engines as engines
 from cli.report import write_report
 from common.audit.verify import verify_path
 from common.contribution import EVALUATE, METRICS, TRAIN, UPDATE
-from common.item_coordinates import ItemCoordinates
-from common.limits import COORDINATE, LENGTH, ROW, UpdateLimits
+from common.limits import COORDINATE, LENGTH, ROW, ItemCoordinates, UpdateLimits
 from common.run import COMPLETED, FAILED, IMPLAUSIBLE, RoundRecord, RunFolder, RunPlan, Shortened
 from common.secagg.fixedpoint import slices
 from server.plausible import judge

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from common.errors import ConfigError
-from common.item_coordinates import ItemCoordinates, mean_update
+from common.limits import ItemCoordinates, mean_update
 from common.run import RunPlan, build_config
 from server.cohort import choose_cohort
 
