@@ -22,7 +22,8 @@ from common.tasks import TAIL, Reach
 LENGTH, COORDINATE, ROW = "length of the update", "largest coordinate", "longest row of an item"
 SINGLE = 1.001  # what single precision rounds at most, over all steps of a site
 _LENGTH = 1.15  # usual: over the predicted length; the root of a sum of squares is not quite its prediction
-_OF_ROW = 0.4  # usual: share of the signal that lies in the rows of one item; .13 was measured in most logs
+_OF_ROW = 0.4  # usual: share of the signal that lies in the rows of one item
+_IN_MOST = 0.13  # the same as it was measured in most logs
 
 Vector = NDArray[np.float64]
 Figure = tuple[float, float]
@@ -164,6 +165,22 @@ class UpdateLimits:
             TAIL * noise[self.free] + max(reach.usual for reach in reached),
             self.rows(noise) + TAIL * largest + _OF_ROW * max(reach.usual_row for reach in reached),
         )
+
+    @cached_property
+    def ordinary_row(self) -> Vector:
+        """How long the rows of items are in most logs, which is what an unusual one becomes: ``float64[items]``.
+
+        Not as long as is usual at most: then a push that is loud would bring as much as the best that is not.
+        """
+        return self.rows(self.noise + self.rounding) + _IN_MOST * max(
+            reach.usual_row for reach in self.reached.values()
+        )
+
+    @property
+    def becomes(self) -> dict[str, float]:
+        """The most that each kind of what is not usual becomes, by name."""
+        usual = self.usual.largest()
+        return usual | ({ROW: float(self.ordinary_row.max())} if ROW in usual else {})
 
     def figures(self, mean: Vector) -> dict[str, Figure]:
         """What is seen of a mean update ``float64[d]``, and the limit of what is possible, where they are nearest."""

@@ -23,7 +23,6 @@ from common.limits import (
     Vector,
     count_limits,
     mean_update,
-    nearest,
 )
 from common.run import RunPlan, Shortened
 
@@ -69,17 +68,23 @@ def judge(
 
 
 def _shortened(limits: UpdateLimits, mean: Vector) -> tuple[dict[str, Shortened], NDArray[np.float32]]:
-    """The mean update with each coordinate of no item, each item's row, and then the whole, no longer than is usual."""
+    """The mean update with each coordinate of no item, each item's row, and then the whole, no longer than is usual.
+
+    An unusual row becomes as long as rows are in most logs, the others as long as is usual at most.
+    """
     free, usual, factor, done = limits.free, limits.usual, np.ones(len(mean)), {}
 
-    def shorten(name: str, seen: Vector, longest: Vector) -> Vector:
-        if (number := int((seen > longest).sum())) > 0:
-            done[name] = Shortened(*nearest(seen, longest), number)
-        return np.minimum(1.0, longest / np.maximum(seen, 1e-300))
+    def shorten(name: str, seen: Vector, longest: Vector, becomes: Vector) -> Vector:
+        beyond = seen > longest
+        if beyond.any():
+            worst = int(np.argmax(np.where(beyond, seen / np.maximum(longest, 1e-300), 0.0)))
+            done[name] = Shortened(float(seen[worst]), float(becomes[worst]), int(beyond.sum()))
+        return np.where(beyond, becomes / np.maximum(seen, 1e-300), 1.0)
 
-    factor[free] = shorten(COORDINATE, np.abs(mean[free]), usual.coordinate)
-    factor[~free] = shorten(ROW, limits.rows(mean), usual.row)[limits.item[~free]]
-    factor *= shorten(LENGTH, np.array([np.linalg.norm(mean * factor)]), np.array([usual.whole]))
+    factor[free] = shorten(COORDINATE, np.abs(mean[free]), usual.coordinate, usual.coordinate)
+    factor[~free] = shorten(ROW, limits.rows(mean), usual.row, limits.ordinary_row)[limits.item[~free]]
+    whole = np.array([usual.whole])
+    factor *= shorten(LENGTH, np.array([np.linalg.norm(mean * factor)]), whole, whole)
     return done, (mean * factor).astype(np.float32)
 
 

@@ -6,7 +6,7 @@ The sum itself is nobody's but the server's: that the model is made of it, and o
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from common.limits import COORDINATE, LENGTH, ROW, ItemCoordinates, UpdateLimits, count_limits
@@ -82,15 +82,16 @@ def _of_record(plan: RunPlan, record: RoundRecord, update: UpdateLimits | None) 
         yield f"was not refused, and shows what no honest sites make: {', '.join(beyond)}"
     if record.aborted == IMPLAUSIBLE and not beyond:
         yield "was refused, and shows nothing that honest sites do not make"
-    yield from _of_shortened(record, update.usual.largest() if update is not None else {})
+    yield from _of_shortened(record, update)
 
 
-def _of_shortened(record: RoundRecord, usual: Mapping[str, float]) -> Iterator[str]:
+def _of_shortened(record: RoundRecord, update: UpdateLimits | None) -> Iterator[str]:
+    usual, becomes = ({}, {}) if update is None else (update.usual.largest(), update.becomes)
     if record.shortened and (record.aborted or record.kind != "train"):
         yield "says that an update was shortened, and there is none"
         return
     for name, what in sorted(record.shortened.items()):
-        if name not in usual or what.became > usual[name] * (1 + _ROUNDED):
+        if name not in becomes or what.became > becomes[name] * (1 + _ROUNDED):
             yield f"shortened by another limit than the plan's: {name}, to {what.became:.4g}"
         elif not what.seen > what.became or what.number < 1:
             yield f"says that {name} was shortened {what}"
