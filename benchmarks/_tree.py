@@ -31,6 +31,8 @@ class Measured:
 def measure(command: Sequence[str], *, folder: Path, environment: Mapping[str, str] | None = None) -> Measured:
     """Run a command in a folder and measure its whole process tree; CPU seconds are the kernel's own, to the last."""
     ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
+    # what another benchmark has left here, such as a fork server: nobody waits for that
+    others = set(_children().get(os.getpid(), []))
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     process = subprocess.Popen(
         list(command), cwd=folder, env={**os.environ, **(environment or {})}, text=True,
@@ -44,9 +46,10 @@ def measure(command: Sequence[str], *, folder: Path, environment: Mapping[str, s
     code, wall = process.wait(), time.monotonic() - started
     stop.set()
     watcher.join()
-    with suppress(ChildProcessError):
-        while True:
-            os.waitpid(-1, 0)
+    while orphans := set(_children().get(os.getpid(), [])) - others:
+        for orphan in orphans:
+            with suppress(ChildProcessError):
+                os.waitpid(orphan, 0)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Measured(round(wall, 2), round(cpu, 2), peak[0], code, tuple(lines))
@@ -57,12 +60,18 @@ def _watch(peak: list[int], stop: threading.Event) -> None:
         peak[0] = max(peak[0], sum(map(_pss_kb, _descendants(os.getpid()))) >> 10)
 
 
-def _descendants(root: int) -> list[int]:
+def _children() -> dict[int, list[int]]:
+    """Process -> those that it started, of all processes of this machine."""
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             parent = int(path.read_text().rpartition(")")[2].split()[1])
             children.setdefault(parent, []).append(int(path.parent.name))
+    return children
+
+
+def _descendants(root: int) -> list[int]:
+    children = _children()
     found, todo = [], list(children.get(root, []))
     while todo:
         found.append(todo.pop())
