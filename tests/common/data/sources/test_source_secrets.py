@@ -26,7 +26,7 @@ def settings(**more: Any) -> SourceSettings:
 @pytest.mark.parametrize(
     "wrong",
     [{"uri": "postgresql://reader:word@db/shop"}, {"uri": "postgresql://db/shop?password=word"},
-     {"password_env": "HOME"}, {"password_env": "AWS_SECRET_ACCESS_KEY"}, {"password_file": "/root/.ssh/id_ed25519"},
+     {"password_env": "HOME"}, {"password_env": "AWS_SECRET_ACCESS_KEY"}, {"password_file": "/srv/keys/id_ed25519"},
      {"driver": "/tmp/evil.so"}, {"query": ""}, {"files": {"a": "b"}}],
 )  # fmt: skip
 def test_settings_that_hold_or_reach_for_a_secret_are_refused(wrong: dict[str, Any]) -> None:
