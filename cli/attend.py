@@ -45,13 +45,13 @@ def submit_and_follow(kit: CoordinatorKit, folder: RunFolder, manner: Manner, *,
     from common.run import hold_submission
     from server.runtime.control import open_control, submit
 
-    with hold_submission(folder), open_control(kit) as control:
+    with hold_submission(folder) as tell, open_control(kit) as control:
         follower = _follower(folder, to_stderr=manner.to_stderr)
         if again:
             follower.skip_past()
         folder.begin()
         number = submit(kit, control, folder.path.name)
-        folder.begin(number)
+        tell(number)
         return _attend(Attended(kit, folder, control, number), follower, manner)
 
 
@@ -75,9 +75,9 @@ def attach(kit: CoordinatorKit, folder: RunFolder, manner: Manner) -> int:
 def _number(folder: RunFolder) -> int:
     """Flower's number for a run, which another screen may be about to learn. Raises: WorkFailedError."""
     from common.errors import WorkFailedError
-    from common.run import run_is_submitted
+    from common.run import run_is_submitted, submitted
 
-    while (number := folder.submitted()) is None:
+    while (number := submitted(folder)) is None:
         if not run_is_submitted(folder):
             raise WorkFailedError("the run was not submitted after all", hint="fedcart server resume")
         time.sleep(SUBMIT_POLL_S)

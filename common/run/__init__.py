@@ -17,6 +17,7 @@ from common.run.hold import (
     run_is_held,
     run_is_submitted,
     stop_is_asked,
+    submitted,
 )
 from common.run.inputs import DataSettings, ModelSettings
 from common.run.loading import build_config, load_config, read_toml
@@ -174,6 +175,7 @@ __all__ = [
     "sealed_paths",
     "stop_is_asked",
     "strange_lines",
+    "submitted",
     "sums_in",
     "unattested",
     "unattested_words",

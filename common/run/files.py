@@ -47,7 +47,6 @@ from common.run.paths import (
     REPORT_FILE,
     SESSIONS_FILE,
     SETTINGS_FILE,
-    SUBMITTED_FILE,
     SUMMARY_FILE,
     WEIGHTS_FILE,
     RunPaths,
@@ -288,7 +287,7 @@ class RunFolder(RunPaths):
 
     def manifest(self) -> dict[str, Any]:
         """What the coordinator signed of the whole run; empty while it is not over. Raises: BadInputError."""
-        return dict(self._read(MANIFEST_FILE)) if (self.path / MANIFEST_FILE).exists() else {}
+        return dict(self._read_as(MANIFEST_FILE, dict) or {})
 
     def mark_leaving(self, mark: Mapping[str, Any]) -> None:
         """Say, durably, that contributions of a round may have left their sites."""
@@ -342,20 +341,11 @@ class RunFolder(RunPaths):
         lines = path.read_text("utf-8").splitlines() if path.exists() else []
         return [str(json.loads(line)["note"]) for line in lines]
 
-    def begin(self, submitted: int | None = None) -> None:
-        """A run starts, or starts again. ``submitted``: Flower's number for a deployed one."""
-        if submitted is not None:
-            self._write(SUBMITTED_FILE, {"flower_run": submitted})
-            return
-        for name in (PROGRESS_FILE, MANIFEST_FILE, SUBMITTED_FILE):  # of an earlier life
+    def begin(self) -> None:
+        """A run starts, or starts again. Raises: WorkFailedError (disk full)."""
+        for name in (PROGRESS_FILE, MANIFEST_FILE):  # of an earlier life
             (self.path / name).unlink(missing_ok=True)
         self.write_summary(Summary(RUNNING))
-
-    def submitted(self) -> int | None:
-        """Flower's number for a deployed run, None before it is submitted. Raises: BadInputError."""
-        if not (self.path / SUBMITTED_FILE).exists():
-            return None
-        return int(self._read(SUBMITTED_FILE)["flower_run"])
 
     def write_summary(self, summary: Summary) -> None:
         """Write how the run stands or ended. Raises: WorkFailedError (disk full)."""
@@ -383,10 +373,13 @@ class RunFolder(RunPaths):
             raise BadInputError(f"cannot read {self.path / name}", hint=_INCOMPLETE) from None
 
     def _read_as(self, name: str, make: Any) -> Any:
-        if not (self.path / name).exists():
-            return None
+        """The value in a file, None without it; a run that begins again may take it away between look and read."""
         try:
             return make(self._read(name))
+        except BadInputError:
+            if not (self.path / name).exists():
+                return None
+            raise
         except (TypeError, KeyError, AttributeError):
             raise BadInputError(
                 f"{self.path / name} is not what this version writes", hint="restore the file, or delete it"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -13,7 +13,7 @@ from typing import IO
 from common.atomic import write_atomic
 from common.errors import BadInputError
 from common.run.files import RunFolder
-from common.run.paths import LOCK_FILE, STOP_FILE, SUBMIT_LOCK_FILE
+from common.run.paths import LOCK_FILE, STOP_FILE, SUBMIT_LOCK_FILE, SUBMITTED_FILE
 
 GLANCE_S = 2.0  # ``run_is_held`` shares the lock while it looks, which must not turn the holder away
 
@@ -30,10 +30,32 @@ def hold_run(folder: RunFolder) -> Iterator[None]:
 
 
 @contextmanager
-def hold_submission(folder: RunFolder) -> Iterator[None]:
-    """Keep others from submitting a run, from before it is submitted until its screen ends. Raises: BadInputError."""
+def hold_submission(folder: RunFolder) -> Iterator[Callable[[int], None]]:
+    """Keep others from submitting a run, from before it is submitted until its screen ends. Raises: BadInputError.
+
+    Yields what takes Flower's number of the run. Who looks (``run_is_submitted``, ``submitted``) sees either nothing
+    or this submission, never the number of an earlier one: its file is locked before it gets its name.
+    """
     with _locked(folder.path / SUBMIT_LOCK_FILE):
-        yield
+        new = folder.path / f"{SUBMITTED_FILE}.{os.getpid()}"
+        with open(new, "w", encoding="ascii") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            os.replace(new, folder.path / SUBMITTED_FILE)
+
+            def tell(number: int) -> None:
+                file.write(f"{number}\n")
+                file.flush()
+
+            yield tell
+
+
+def submitted(folder: RunFolder) -> int | None:
+    """Flower's number of the run that was submitted last; None where it has none (yet)."""
+    try:
+        said = (folder.path / SUBMITTED_FILE).read_text("ascii")
+        return int(said) if said.endswith("\n") else None
+    except (OSError, ValueError):
+        return None
 
 
 @contextmanager
@@ -80,7 +102,7 @@ def run_is_held(folder: RunFolder) -> bool:
 
 def run_is_submitted(folder: RunFolder) -> bool:
     """Whether a screen on this machine has submitted a run, or is about to, and still watches it."""
-    return _is_locked(folder.path / SUBMIT_LOCK_FILE)
+    return _is_locked(folder.path / SUBMITTED_FILE)
 
 
 def _is_locked(path: Path) -> bool:

@@ -12,7 +12,7 @@
     manifest.json       the whole, signed        countersigned.json  sites' word on the last round
     left-out.json       what an export leaves out     delivered.json      which site keeps which model
     best/               the best model by released metric, if it beats the last by more than chance
-    catalogue.json      public item facts        submitted.json      Flower's number of a deployed run
+    catalogue.json      public item facts        submitted           Flower's number of a deployed run
     summary.json        result and status
     oracle/             simulation only: what no server sees: initial.f32, own-data.json (what sites make of the model)
     checkpoints/        beside the states: sessions.json (how often begun), leaving.json (what may have left), best.npz
@@ -33,7 +33,7 @@ SETTINGS_FILE, PLAN_FILE, FACTS_FILE = "run.toml", "plan.json", "sites.json"
 METRICS_FILE, SUMMARY_FILE, REPORT_FILE = "metrics.jsonl", "summary.json", "report.html"
 MASKS_FILE, ITEM_OF_FILE, CATALOGUE_FILE = "masks.npz", "item_of.npy", "catalogue.json"
 HEADS_FILE, ASKED_FILE, MARKET_FILE = "heads.json", "asked.json", "market.json"
-PROGRESS_FILE, NOTES_FILE, SUBMITTED_FILE = "progress.json", "notes.jsonl", "submitted.json"
+PROGRESS_FILE, NOTES_FILE, SUBMITTED_FILE = "progress.json", "notes.jsonl", "submitted"
 SESSIONS_FILE, LEAVING_FILE, INITIAL_FILE = "sessions.json", "leaving.json", "initial.f32"
 OWN_DATA_FILE = "own-data.json"
 BEST_FILE, DELIVERED_FILE = "best.npz", "delivered.json"

@@ -17,6 +17,7 @@ from common.run.hold import (
     run_is_held,
     run_is_submitted,
     stop_is_asked,
+    submitted,
 )
 from common.run.paths import LOCK_FILE
 
@@ -61,6 +62,30 @@ def test_a_run_is_submitted_by_one_screen_at_a_time(folder):
         with pytest.raises(BadInputError, match="under way"), hold_submission(folder):
             pass
     assert not run_is_submitted(folder)
+
+
+def test_who_looks_at_a_new_submission_never_reads_the_number_of_an_earlier_one(folder):
+    with hold_submission(folder) as tell:
+        assert submitted(folder) is None
+        tell(17)
+        assert submitted(folder) == 17
+    assert submitted(folder) == 17  # the screen is gone, the run may go on
+    seen, over = set(), threading.Event()
+
+    def look() -> None:
+        while not over.is_set():
+            if run_is_submitted(folder):
+                seen.add(submitted(folder))
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    for _ in range(200):
+        with hold_submission(folder) as tell:
+            tell(18)
+    over.set()
+    looker.join()
+    assert 17 not in seen
+    assert seen <= {None, 18}
 
 
 def test_the_word_to_stop_is_for_one_life_of_a_run(folder):
