@@ -49,6 +49,16 @@ RecipeName = Annotated[
 ]
 Rounds = Annotated[int | None, typer.Option(help="number of rounds", metavar="R")]
 Epsilon = Annotated[float | None, typer.Option(help="target of the whole run, per consumer and site", metavar="E")]
+Trust = Annotated[
+    Literal["local", "quorum"] | None,
+    typer.Option(
+        help="local: each site's own noise is enough [default]; quorum: the sum holds it, each adds its share"
+    ),
+]
+Colluders = Annotated[
+    int | None,
+    typer.Option(help="quorum: sites that may work with the server [fewer than a third]", metavar="C"),
+]
 NoPrivacy = Annotated[bool, typer.Option("--no-privacy", help="no differential privacy: to compare")]
 Aggregation = Annotated[
     Literal["secure", "plain"] | None, typer.Option(help="may the server see a single update?")
@@ -106,6 +116,8 @@ class RunOptions:
     rounds: int | None = None
     epsilon: float | None = None
     no_privacy: bool = False
+    trust: str | None = None
+    colluders: int | None = None
     aggregation: str | None = None
     drop: float | None = None
     baselines: bool = False
@@ -120,6 +132,8 @@ class RunOptions:
             "training.rounds": self.rounds,
             "privacy.epsilon": self.epsilon,
             "privacy.enabled": False if self.no_privacy else None,
+            "privacy.trust": self.trust,
+            "privacy.colluders": self.colluders,
             "aggregation.mode": self.aggregation,
             "drop": self.drop,
             "baselines": True if self.baselines else None,
@@ -156,6 +170,8 @@ def simulate(
     rounds: Rounds = None,
     epsilon: Epsilon = None,
     no_privacy: NoPrivacy = False,
+    trust: Trust = None,
+    colluders: Colluders = None,
     aggregation: Aggregation = None,
     drop: Drop = None,
     engine: Engine = None,
@@ -176,7 +192,7 @@ def simulate(
     base = str(source) if source else None
     chosen = chosen_settings(
         DataOptions(files, format, catalogue, sites, split_by, mapped, base),
-        RunOptions(recipe, rounds, epsilon, no_privacy, aggregation, drop, baselines, seed),
+        RunOptions(recipe, rounds, epsilon, no_privacy, trust, colluders, aggregation, drop, baselines, seed),
         SpeedOptions(engine, workers, trainer),
     )
     raise typer.Exit(run_job(_job(scenario, chosen, set_ or [], out, resume), as_json=json))

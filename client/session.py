@@ -73,8 +73,9 @@ Asked = TypeVar(
 class Memory:
     """What a site remembers between two messages of a round: the machine's state, and the reservation.
 
-    ``ring`` is used without privacy only (nothing is charged, so nothing waits in an outbox). ``plan``: the run's,
-    where the site keeps what leaves, to learn from it later.
+    ``ring``: a contribution that waits here and not in the outbox: one without privacy, for which nothing is charged, and one
+    that holds a share of a sum's noise, which must not outlive the session. ``plan``: the run's, where the site keeps what
+    leaves, to learn from it later.
     """
 
     machine: bytes = b""
@@ -258,16 +259,22 @@ def _prepare(
     _close_rounds(guard, question.query.run, keep=question.query.round)
     grant = guard.reserve(proposal_of(site, question, params), _echoed(request))
     with _charged(grant):
-        if not grant.reused:
-            _compute(site, question, guard, grant)
+        ring = b"" if grant.reused else _compute(site, question, guard, grant)
         kept = json.dumps(_reservation_to_json(grant), allow_nan=False)
-        return {"attestation": attested(grant.attestation)}, Memory(reservation=kept, plan=_plan_to_keep(question))
+        memory = Memory(reservation=kept, ring=ring, plan=_plan_to_keep(question))
+        return {"attestation": attested(grant.attestation)}, memory
 
 
-def _compute(site: Site, question: Question, guard: Guard, grant: Grant) -> None:
+def _compute(site: Site, question: Question, guard: Guard, grant: Grant) -> bytes:
+    """Compute the answer and put it into the outbox; a share of a sum's noise is returned, and only its digest is kept."""
     try:
         ring, events = _quantized(site, question)
-        guard.store(grant, ring.tobytes(), events)
+        raw = ring.tobytes()
+        if question.plan.quorum:
+            guard.note_made(grant, outbox_digest(raw), events)
+            return raw
+        guard.store(grant, raw, events)
+        return b""
     except Exception:
         guard.fail(grant)  # that it failed may depend on the data, and the error code leaves: charged for good
         raise
@@ -306,6 +313,8 @@ def attested(signed: SignedAttestation) -> str:
 def _quantized(site: Site, question: Question) -> tuple[NDArray[np.uint32], tuple[PrivacyEvent, ...]]:
     """The answer as ring elements, and what the mechanisms did that made it."""
     contribution = answer(site, question)
+    if (ring := contribution.ring) is not None:
+        return ring, contribution.events
     config, words = question.plan.config, None
     if not config.privacy.enabled:  # the same seed gives the same bits; with privacy, rounding is secret too
         words = uniform_words(
@@ -344,7 +353,9 @@ def _let_go(site: Site, memory: Memory, waiting: _Waiting) -> None:
 
         keep_release(site.kit.state, RunPlan.from_json(memory.plan), waiting.ring)
     if memory.reservation:
-        site.guard().commit_known(_reservation_from_json(memory.reservation), waiting.digest)
+        guard, reservation = site.guard(), _reservation_from_json(memory.reservation)
+        commit = guard.commit_in_memory if memory.ring else guard.commit_known
+        commit(reservation, waiting.digest)
 
 
 def _asked(kind: type[Asked], request: Values, machine: ClientProtocol) -> Asked:

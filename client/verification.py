@@ -14,7 +14,8 @@ import common.wire as wire
 from client.guard import Proposal
 from client.site import Question, Site
 from common.contribution import MAX_QUERY_BYTES, Query
-from common.errors import PolicyRefusedError, RemoteProtocolError, VerificationError
+from common.errors import ConfigError, PolicyRefusedError, RemoteProtocolError, VerificationError
+from common.privacy import Quorum
 from common.run import PerformanceSettings, RunPlan, model_digest
 from common.secagg.messages import Params, PlainParams, invitation
 
@@ -146,3 +147,21 @@ def check_params(question: Question, params: Params) -> None:
         or any(member.weight != expected[member.site] for member in params.cohort)
     ):
         raise VerificationError("the session's parameters do not belong to the signed query")
+    if plan.quorum:
+        check_quorum(plan.quorum, params, plan.config.aggregation.threshold)
+
+
+def check_quorum(quorum: Quorum, params: Params, threshold: int) -> None:
+    """A smaller cohort, or another attempt, must not open with fewer signers than the noise counts on.
+
+    Raises: PolicyRefusedError (rule ``quorum_noise``).
+    """
+    if params.threshold != threshold:
+        raise PolicyRefusedError(
+            "quorum_noise",
+            f"the session opens with {params.threshold} signers, the run's noise counts on {threshold}",
+        )
+    try:
+        quorum.in_session(len(params.cohort), params.threshold).check()
+    except ConfigError as error:
+        raise PolicyRefusedError("quorum_noise", f"policy rule quorum_noise: {error.message}") from None

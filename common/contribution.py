@@ -34,17 +34,32 @@ DIGEST_BYTES = 32
 class Block:
     """A named stretch of a contribution vector and how its numbers become ring elements.
 
-    ``clip`` bounds each coordinate's absolute value; ``fractional_bits`` is the fixed-point precision.
-    Guarantee: with n sites no sum wraps iff ``n * clip * 2**fractional_bits < 2**31``.
+    ``clip`` bounds each coordinate's absolute value before any noise; ``fractional_bits`` is the fixed-point precision,
+    unless ``unit`` gives the real value of one ring unit. ``noise_bits``: each site has added discrete Gaussian noise of
+    2**noise_bits units in the ring; 0: none.
+    Guarantee: with n sites no sum wraps iff ``n * clip / step < 2**31``, and but for one in 10^15 with noise if there is room for
+    nine of its deviations besides.
     """
 
     name: str
     length: int
     clip: float
     fractional_bits: int
+    unit: float = 0.0
+    noise_bits: int = 0
 
     def __post_init__(self) -> None:
         check_text(self.name, "name of a block", MAX_BLOCK_NAME)
+
+    @property
+    def step(self) -> float:
+        """Real value of one ring unit."""
+        return self.unit or 2.0**-self.fractional_bits
+
+    @property
+    def noise_scale(self) -> float:
+        """Standard deviation of the noise that each site has added in the ring, as a real value; 0: none."""
+        return self.step * 2.0**self.noise_bits if self.noise_bits else 0.0
 
 
 @dataclass(frozen=True)
@@ -83,17 +98,27 @@ class Release:
 
     ``name`` is the block that it fills. ``events`` come from the code that drew the noise (``GaussianMechanism``);
     a release without any was made without privacy, or from what has been released before.
-    Shapes: ``vector: float64[length of the block]``; float32 until it is ``scaled``.
+    Shapes: ``vector: float64[length of the block]``; float32 until it is ``scaled``; ``uint32``: elements of the ring, where
+    the noise was drawn in it.
     Guarantee: adding or removing one consumer changes the distribution of ``vector`` by no more than the
     composition of ``events`` allows.
     """
 
     name: str
-    vector: NDArray[np.float64] | NDArray[np.float32]
+    vector: NDArray[np.float64] | NDArray[np.float32] | NDArray[np.uint32]
     events: tuple[PrivacyEvent, ...]
 
+    @property
+    def in_ring(self) -> bool:
+        """Whether it consists of ring elements, to which nothing may be done any more but adding masks."""
+        return self.vector.dtype == np.uint32
+
     def scaled(self, weight: float) -> Release:
-        """The release times a public weight: post-processing, at the same cost."""
+        """The release times a public weight: post-processing, at the same cost. Raises: LocalProtocolError in the ring."""
+        if self.in_ring:
+            raise LocalProtocolError(
+                "ring elements are not multiplied: a sum of them would not be one of the sites'"
+            )
         return replace(self, vector=np.multiply(self.vector, weight, dtype=np.float64))
 
     def __repr__(self) -> str:
@@ -117,6 +142,11 @@ class Contribution:
         wanted = [(block.name, (block.length,)) for block in self.blocks]
         if filled != wanted:
             raise LocalProtocolError(f"the releases fill {filled}, the blocks are {wanted}")
+        if any(
+            release.in_ring != bool(block.noise_bits)
+            for release, block in zip(self.releases, self.blocks, strict=True)
+        ):
+            raise LocalProtocolError("noise is drawn in the ring where the block says so, and nowhere else")
 
     @staticmethod
     def of(query: Query, blocks: Sequence[Block], releases: Sequence[Release]) -> Contribution:
@@ -127,6 +157,14 @@ class Contribution:
                 f"an answer of {[b.name for b in blocks]} was given {[r.name for r in releases]}"
             )
         return Contribution(query.digest(), tuple(blocks), tuple(named[block.name] for block in blocks))
+
+    @property
+    def ring(self) -> NDArray[np.uint32] | None:
+        """All blocks in a row as ring elements: ``uint32[sum of block lengths]``; None where rounding is still to come."""
+        if not all(release.in_ring for release in self.releases):
+            return None
+        whole: NDArray[np.uint32] = np.concatenate([release.vector for release in self.releases], dtype=np.uint32)
+        return whole
 
     @property
     def vector(self) -> NDArray[np.float64]:

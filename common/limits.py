@@ -100,8 +100,9 @@ class UpdateLimits:
     """How far the mean update of these sites can be from nothing.
 
     ``noise``: predicted deviation of each coordinate, ``rounding``: what fixed point adds to it at most; ``item``: whose
-    row it belongs to, -1 for none. ``sizes``: how many coordinates each site's own model has, ``reached``: how far it goes,
-    ``share``: its largest part in a coordinate of the mean.
+    row it belongs to, -1 for none. ``sizes``: how many coordinates each site's answer has, ``reached``: how far it goes,
+    ``share``: its largest part in a coordinate of the mean. ``foreign``: for each item, by how much more than a weighted mean
+    its row is: sites that share the noise of a sum noise every row, and only its stockists divide it.
     """
 
     noise: Vector
@@ -110,23 +111,27 @@ class UpdateLimits:
     sizes: Mapping[str, int]
     reached: Mapping[str, Reach]
     share: Mapping[str, float]
+    foreign: Vector
 
     @staticmethod
     def of(plan: RunPlan, survivors: Sequence[str], rows: ItemCoordinates | None) -> UpdateLimits:
         """From the plan and the public masks. Raises: KeyError for a site without a mask."""
         size, weights = plan.parameters, {site: plan.weight(site) for site in survivors}
-        sizes = {site: size if rows is None else rows.coordinates_of(site) for site in survivors}
+        theirs = None if plan.quorum else rows  # whose noise is where
+        sizes = {site: size if theirs is None else theirs.coordinates_of(site) for site in survivors}
         reached = {site: plan.task.reach(plan, site, sizes[site]) for site in survivors}
         divisor = added_up(weights, size, rows)
         block = next(block for block in plan.blocks("train") if block.name == UPDATE)
         noises = {site: weights[site] * reached[site].noise for site in survivors}
+        item = np.full(size, -1, dtype=np.int32) if rows is None else rows.item_of
         return UpdateLimits(
-            divided(np.sqrt(added_up(noises, size, rows, power=2)), divisor),
-            divided(np.full(size, len(survivors) * 2.0**-block.fractional_bits), divisor),
-            np.full(size, -1, dtype=np.int32) if rows is None else rows.item_of,
+            divided(np.sqrt(added_up(noises, size, theirs, power=2)), divisor),
+            divided(np.full(size, len(survivors) * block.step), divisor),
+            item,
             sizes,
             reached,
             _largest_share(weights, divisor, rows),
+            _foreign(item, divided(added_up(weights, size, theirs), divisor)),
         )
 
     @cached_property
@@ -143,9 +148,10 @@ class UpdateLimits:
         """
         longest = {site: SINGLE * reach.most(self.sizes[site]) for site, reach in self.reached.items()}
         whole = math.sqrt(sum(self.share[site] * length**2 for site, length in longest.items()))
+        whole *= float(self.foreign.max(initial=1.0))
         counts = np.bincount(self.item[~self.free])
         of_count = {count: self._most(count) for count in np.unique(counts).tolist()}
-        rows = np.array([of_count[count] for count in counts.tolist()], dtype=np.float64)
+        rows = np.array([of_count[count] for count in counts.tolist()], dtype=np.float64) * self.foreign
         return Lengths(
             whole + float(np.linalg.norm(self.rounding)),
             self._most(1) + self.rounding[self.free],
@@ -200,6 +206,13 @@ class UpdateLimits:
         return SINGLE * max(reach.most(coordinates) for reach in self.reached.values())
 
 
+def _foreign(item: NDArray[np.int32], ratio: Vector) -> Vector:
+    """The largest ratio in the row of each item, at least 1: ``float64[items]``."""
+    largest, belongs = np.ones(int(item.max(initial=-1)) + 1), item >= 0
+    np.maximum.at(largest, item[belongs], ratio[belongs])
+    return largest
+
+
 def _largest_share(
     weights: Mapping[str, float], divisor: Vector, rows: ItemCoordinates | None
 ) -> dict[str, float]:
@@ -235,7 +248,7 @@ def count_limits(
     for block in plan.blocks(kind):
         if block.name not in legal:
             continue
-        allowed, rounding = legal[block.name], len(survivors) * 2.0**-block.fractional_bits
+        allowed, rounding = legal[block.name], len(survivors) * block.step
         low, high = allowed.first
         limits[f"first number of the {block.name}"] = high + rounding
         limits[f"first number of the {block.name}, below zero"] = rounding - low

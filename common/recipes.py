@@ -24,6 +24,32 @@ _DEFAULTS: Mapping[Recipe, Mapping[str, Mapping[str, Any]]] = {
     },
 }
 
+_IN_A_QUORUM: Mapping[str, Mapping[str, Any]] = {
+    # one linear step of each site, and the optimizer behind the noise, at the server
+    "training": {"local_steps": 1, "optimizer": "sgd", "learning_rate": 1.0},
+    "strategy": {"name": "scalar-adam", "learning_rate": 0.02},
+    "model": {"item_bias": False},
+}
+_QUORUM: Mapping[Recipe, Mapping[str, Mapping[str, Any]]] = {
+    "quick": {
+        **_IN_A_QUORUM,
+        "training": {**_IN_A_QUORUM["training"], "rounds": 40},
+        "privacy": {"sampling_rate": 0.2},
+    },
+    "quality": {
+        **_IN_A_QUORUM,
+        "training": {**_IN_A_QUORUM["training"], "rounds": 100},
+        "privacy": {"sampling_rate": 0.2},
+    },
+}
+
+
+def _defaults_of(tree: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """What the recipe of these settings fills in: another schedule where sites share the noise of a sum."""
+    privacy = tree.get("privacy", {})
+    shared = isinstance(privacy, Mapping) and privacy.get("trust") == "quorum"
+    return (_QUORUM if shared else _DEFAULTS)[tree.get("recipe", "quick")]
+
 
 def with_recipe(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with the defaults of their ``recipe`` where they say nothing; what is no table is left for validation.
@@ -34,7 +60,7 @@ def with_recipe(tree: Mapping[str, Any]) -> dict[str, Any]:
     if name not in RECIPES:
         raise ConfigError(f"no recipe is called {name!r}", hint=f"there are: {', '.join(RECIPES)}")
     filled = dict(tree)
-    for section, defaults in _DEFAULTS[name].items():
+    for section, defaults in _defaults_of(tree).items():
         given = filled.get(section, {})
         if isinstance(given, Mapping):
             filled[section] = {**defaults, **given}
@@ -44,7 +70,7 @@ def with_recipe(tree: Mapping[str, Any]) -> dict[str, Any]:
 def named_before(tree: Mapping[str, Any]) -> list[str]:
     """The keys that settings name themselves although their recipe has a value for them, as ``section.key``."""
     given = with_recipe(tree)
-    defaults = _DEFAULTS[tree.get("recipe", "quick")].items()
+    defaults = _defaults_of(tree).items()
     return [
         f"{part}.{key}" for part, keys in defaults for key, usual in keys.items() if given[part].get(key) != usual
     ]
@@ -52,7 +78,7 @@ def named_before(tree: Mapping[str, Any]) -> list[str]:
 
 def without_schedule(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Settings without what their recipe has a value for."""
-    defaults = _DEFAULTS[tree.get("recipe", "quick")]
+    defaults = _defaults_of(tree)
     return {
         part: {key: value for key, value in known.items() if key not in defaults[part]}
         if part in defaults

@@ -78,7 +78,8 @@ class Run:
     @property
     def needed(self) -> int:
         """Fewest sites with which a round can be started."""
-        return max(self.plan.config.aggregation.min_sites, MIN_SITES if self.secure else 1)
+        least = max(self.plan.config.aggregation.min_sites, MIN_SITES if self.secure else 1)
+        return max(least, self.plan.quorum.threshold) if self.plan.quorum else least
 
 
 def gathered(run: Run, state: ServerState, number: int) -> bool:

@@ -26,7 +26,7 @@ _FORMAT = "fedcart-checkpoint/1"
 
 @dataclass(frozen=True)
 class ServerState:
-    """Shapes: ``parameters, average, moments[*]: float32[d]``.
+    """Shapes: ``parameters, average: float32[d]``; ``moments[*]``: float32, as the strategy has them.
 
     ``round``: rounds done. ``plan``: hex digest of the run's plan, so that a checkpoint cannot continue a
     different run. ``losses``: the released loss per round, for

@@ -1,6 +1,6 @@
 """Server optimizers: ``apply(state, mean_update) -> state``. The server sees sums only.
 
-FedAvg (McMahan et al. 2017), FedAvgM (Hsu et al. 2019) and FedAdam (Reddi et al. 2021), each followed by
+FedAvg (McMahan et al. 2017), FedAvgM (Hsu et al. 2019), FedAdam (Reddi et al. 2021) and scalar Adam, each followed by
 an exponential moving average of the model, which costs no epsilon: it is post-processing of the sums.
 """
 
@@ -21,6 +21,7 @@ Vector = NDArray[np.float32]
 _ADAM_EPS = 1e-3  # Reddi et al. 2021, section 5: larger than on one machine, updates are small
 
 
+_TINY = 1e-12
 CUSTOM = "custom:"  # before the name of a strategy that a program has registered
 CustomStrategy = Callable[[ServerState, Vector], ServerState]
 _custom: dict[str, CustomStrategy] = {}
@@ -116,4 +117,19 @@ def _fedadam(
     return np.asarray(step, dtype=np.float32), {"first": first, "second": second}
 
 
-_STEPS = {"fedavg": _fedavg, "fedavgm": _fedavgm, "fedadam": _fedadam}
+def _scalar_adam(
+    update: Vector, moments: dict[str, Vector], settings: StrategySettings
+) -> tuple[Vector, dict[str, Vector]]:
+    """Adam with one second moment that all coordinates share, bias-corrected: under noise of equal scale their own carry no
+    signal. A round without a sum is no step."""
+    beta1, beta2 = np.float32(settings.momentum), np.float32(settings.beta2)
+    count = moments.get("count", np.zeros(1, np.float32)) + np.float32(1)
+    first = beta1 * moments.get("first", np.zeros_like(update)) + (1 - beta1) * update
+    square = np.float32(np.dot(update, update) / max(update.size, 1))
+    second = beta2 * moments.get("second", np.zeros(1, np.float32)) + (1 - beta2) * square
+    scale = np.sqrt(second / (1 - beta2**count)) + np.float32(_TINY)
+    step = first / ((1 - beta1**count) * scale)
+    return np.asarray(step, dtype=np.float32), {"first": first, "second": second, "count": count}
+
+
+_STEPS = {"scalar-adam": _scalar_adam, "fedavg": _fedavg, "fedavgm": _fedavgm, "fedadam": _fedadam}

@@ -83,11 +83,15 @@ def new_job(
         tree: dict[str, Any] = {"name": _name_of(Path(log))}
     else:
         tree = read_toml(scenario_path(scenario or DEFAULT_SCENARIO))
-    recipe = chosen.get("recipe")
+    recipe, trust = chosen.get("recipe"), chosen.get("privacy.trust")
     notes: tuple[str, ...] = ()
-    if recipe in RECIPES:
-        tree = (tree if scenario else without_schedule(tree | {"recipe": recipe})) | {"recipe": recipe}
-        notes = _notes_of(recipe, named_before(tree))
+    if recipe in RECIPES or trust:
+        if recipe in RECIPES:
+            tree = tree | {"recipe": recipe}
+        if trust:
+            _put(tree, "privacy.trust", trust)
+        tree = tree if scenario else without_schedule(tree)
+        notes = _notes_of(tree.get("recipe", "quick"), named_before(tree))
     for key, value in chosen.items():
         _put(tree, key, value)
     config = build_config(tree, overrides)

@@ -331,4 +331,7 @@ def simulated_policy(config: RunConfig) -> SitePolicy:
         min_stockists=1,
         min_threshold_fraction=1e-6,
         plain_aggregation=True,
+        quorum_noise=True,
+        colluders_max=0,
+        epsilon_alone_max=UNLIMITED,
     )

@@ -42,7 +42,7 @@ from common.run import (
 from server.app import make_app
 from server.result import result_of_run, summarise_run
 from server.rounds import Outcome
-from server.run_setup import make_plan, noise_of, remark_on
+from server.run_setup import make_plan, noise_of_sums, remark_on
 from server.state import ServerState, latest_checkpoint, save_checkpoint
 from simulations.carried import spent_before
 from simulations.engines import run_apps
@@ -91,7 +91,7 @@ def _prepare(config: RunConfig, out: Path, pool: WorkerPool, observer: Observer)
     world = deal_data(config, lambda lines: observer.progress(0, f"events, {lines:,} lines read", 0, 3))
     config = world.config.without(constant_features(world))
     config = oracle_of(config.task).fill_in(config, world.partition, world.catalogue)
-    noise_of(config)  # make_plan finds it done: there is time, the workers are still importing
+    noise_of_sums(config)  # make_plan finds it done: there is time, the workers are still importing
     observer.progress(0, "model", 1, 3)
     names = world.catalogue.names if world.catalogue else ()
     settings, features = config.public_json(), world.spec.canonical()

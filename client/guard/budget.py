@@ -12,6 +12,7 @@ from common.privacy import (
     Replay,
     ScopeAccountant,
     choose_order,
+    epsilon_alone,
     epsilon_of,
     rounds_left,
     show_epsilon,
@@ -61,6 +62,24 @@ def gate(state: Replay, proposal: Proposal, delta: float, limit: float) -> Proje
         f"{show_epsilon(projection.after)}, the limit is {limit} (delta {delta}); rounds left at these settings: {left}",
         hint="more noise or fewer steps fit longer; only the site can raise epsilon_max in its policy.toml",
     )
+
+
+def gate_alone(state: Replay, proposal: Proposal, delta: float, limit: float) -> None:
+    """Return if the scope stays within the limit also where no other site is honest. Raises: BudgetExhaustedError.
+
+    ``limit`` 0: none is set, which the policy refuses where sites share their noise.
+    """
+    if not limit:
+        return
+    order = state.order or choose_order(proposal.run_events or proposal.events, delta, limit)
+    after = state.spent + Losses.of(proposal.events)
+    alone = epsilon_alone(after, delta, state.order_with(proposal.config, order))
+    if alone > limit:
+        raise BudgetExhaustedError(
+            f"privacy budget: without the noise of other sites this would bring epsilon to {show_epsilon(alone)}, "
+            f"epsilon_alone_max is {limit} (delta {delta})",
+            hint="fewer honest sites counted on (privacy.honest) mean more noise of each; only the site can raise its limit",
+        )
 
 
 def check_split(state: Replay, proposal: Proposal) -> None:

@@ -22,6 +22,7 @@ from client.guard.budget import (
     check_run_total,
     check_split,
     gate,
+    gate_alone,
     project,
     rest_of_run,
     with_later_runs,
@@ -109,8 +110,10 @@ class Guard:
                 limit = self._policy.epsilon_max
                 projection = project(state, proposal, self._delta(state), limit, again=True)
                 return self._reservation(unsent, proposal, projection, reused=True)
+            self._forget_attempt(state, proposal)
             check_run_total(state, proposal)
             projection = gate(state, proposal, self._delta(state), self._policy.epsilon_max)
+            gate_alone(state, proposal, self._delta(state), self._policy.epsilon_alone_max)
             order = projection.order if proposal.events and state.order is None else None
             body = reserve_body(proposal, self._code, source_of(state, proposal), order, self._by)
             sequence = self._ledger.append(body)
@@ -132,7 +135,9 @@ class Guard:
         with self._ledger.transaction() as state:
             self._check(state, proposal)
             check_run_total(state, proposal)
-            gate(state, rest_of_run(state, proposal), self._delta(state), self._policy.epsilon_max)
+            rest = rest_of_run(state, proposal)
+            gate(state, rest, self._delta(state), self._policy.epsilon_max)
+            gate_alone(state, rest, self._delta(state), self._policy.epsilon_alone_max)
 
     def with_run(self, proposal: Proposal, later: int = 0) -> tuple[float, float]:
         """Epsilon now, and when all that is left of the run behind a proposal, and so many more like it, is charged."""
@@ -166,7 +171,12 @@ class Guard:
             )
 
     def _unsent(self, state: Replay, proposal: Proposal) -> Reservation | None:
-        """An open reservation for the very same question whose answer waits in the outbox."""
+        """An open reservation for the very same question whose answer waits in the outbox.
+
+        A share of a sum's noise serves one session: it would be in two sums with other sites' fresh noise.
+        """
+        if proposal.in_quorum:
+            return None
         asked = (proposal.run, proposal.round, proposal.query, proposal.config, proposal.events)
         for old in reversed(self._mine(state.open_reservations())):
             body = old.body
@@ -175,6 +185,19 @@ class Guard:
             ):
                 return old
         return None
+
+    def _forget_attempt(self, state: Replay, proposal: Proposal) -> None:
+        """End an earlier attempt at the same round in a quorum, which never left: its ring lived in memory only."""
+        if not proposal.in_quorum:
+            return
+        open_ = [
+            r
+            for r in self._mine(state.open_reservations())
+            if (r.body.run, r.body.round) == (proposal.run, proposal.round)
+        ]
+        stored = self._stored(open_)
+        self._outbox.remove([r.sequence for r in open_])
+        self._end(open_, stored, "another attempt")
 
     def _reservation(
         self, entry: Reservation, proposal: Proposal, projection: Projection, *, reused: bool = False
@@ -217,6 +240,20 @@ class Guard:
             must_be_open(state, reservation)
             must_be_charged(state.reservations[reservation.sequence].body.events, events)
             self._outbox.put(reservation.sequence, contribution)
+
+    def note_made(self, reservation: ReservationKey, digest: bytes, events: Sequence[PrivacyEvent]) -> None:
+        """As ``store``, of a contribution that lives in memory only: the outbox holds its ``outbox_digest``."""
+        self.store(reservation, digest, events)
+
+    def commit_in_memory(self, reservation: ReservationKey, digest: bytes) -> None:
+        """As ``commit_known``, of the contribution in memory whose ``digest`` was noted.
+
+        Raises: LocalProtocolError if another contribution, or none, was noted."""
+        with self._ledger.transaction() as state:
+            must_be_open(state, reservation)
+            if self._outbox.get(reservation.sequence) != digest:
+                raise LocalProtocolError(f"reservation {reservation.sequence} is of no such contribution")
+            self._commit(reservation, digest)
 
     def find(self, run: str, number: int) -> ReservationKey | None:
         """The newest open reservation of a round, for a process that did not make it itself."""

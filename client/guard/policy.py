@@ -14,23 +14,24 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from common.atomic import write_atomic
 from common.contribution import EVALUATE, STATISTICS
 from common.errors import ConfigError, PolicyRefusedError
-from common.privacy import TRAIN_SIDE, PrivacyEvent
+from common.privacy import TRAIN_SIDE, PrivacyEvent, Quorum, usual_colluders
 from common.tasks import TASKS
 
 # In which direction a rule allows more. A test asks that every rule is in one of the three.
 ALLOWS_MORE_ABOVE = frozenset({
-    "epsilon_max", "delta", "sampling_rate_max", "steps_max", "clip_max", "learning_rate_max", "weight_ratio_max",
+    "epsilon_max", "epsilon_alone_max", "delta", "sampling_rate_max", "steps_max", "clip_max", "learning_rate_max", "weight_ratio_max",
     "failures_max", "voids_max",
 })  # fmt: skip
 ALLOWS_MORE_BELOW = frozenset({
     "noise_multiplier_min", "evaluation_noise_min", "clip_min", "min_cohort", "min_consumers", "min_stockists",
-    "min_threshold_fraction",
+    "min_threshold_fraction", "honest_min",
 })  # fmt: skip
 # The default first, then what allows more; where the default allows all, nothing allows more.
 WORDS: dict[str, tuple[object, ...]] = {
-    "plain_aggregation": (False, True), "approve": ("ask", "auto"),
+    "plain_aggregation": (False, True), "quorum_noise": (False, True), "colluders_max": (-1, *range(100)), "approve": ("ask", "auto"),
     "evaluation": (True,), "statistics": (True,), "allowed_tasks": (),
 }  # fmt: skip
+UNLIMITED = 1e9  # as epsilon_alone_max
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Refusal = tuple[str, str]
 
@@ -76,6 +77,11 @@ class Proposal:
     roster: str = ""
     witness: str = ""
 
+    @property
+    def in_quorum(self) -> bool:
+        """Whether sites share the noise of the sum."""
+        return any(event.in_quorum for event in self.events)
+
 
 class SitePolicy(BaseModel):
     """``policy.toml``: what a site lets itself be asked. Owned by the site.
@@ -111,6 +117,22 @@ class SitePolicy(BaseModel):
     evaluation: bool = Field(True, description="release noised metric sums on the hold-out")
     statistics: bool = Field(True, description="release noised statistics for preprocessing")
     plain_aggregation: bool = Field(False, description="let the server see this site's noised contribution")
+    quorum_noise: bool = Field(
+        False, description="add a share of the noise only, where the sum holds that of other honest sites"
+    )
+    colluders_max: int = Field(
+        -1,
+        ge=-1,
+        le=100,
+        description="quorum: so many of the other sites may work with the server, as far as this site knows them; "
+        "-1: fewer than a third",
+    )
+    honest_min: int = Field(
+        2, ge=2, le=100, description="quorum: least number of honest sites that are counted on"
+    )
+    epsilon_alone_max: float = Field(
+        0.0, ge=0, description="quorum: limit of the scope if no other site is honest; 0: quorum noise is refused"
+    )
     failures_max: int = Field(
         1,
         ge=1,
@@ -229,8 +251,10 @@ def _broken_event_rules(policy: SitePolicy, proposal: Proposal) -> Iterator[_Ref
             yield "evaluation", "this site releases no evaluation"
         rule = "evaluation_noise_min" if evaluates else "noise_multiplier_min"
         least: float = getattr(policy, rule)
-        if event.noise_multiplier < least:
-            yield rule, f"noise multiplier {event.noise_multiplier} is below {least}"
+        if event.noise_in_sum < least:
+            yield rule, f"noise multiplier {event.noise_in_sum:.6g} is below {least}"
+        if event.in_quorum:
+            yield from _broken_quorum_rules(policy, proposal, event)
         if event.sub_scope == TRAIN_SIDE and proposal.kind not in (EVALUATE, STATISTICS):
             steps += event.steps
             if event.sampling_rate > policy.sampling_rate_max:
@@ -240,6 +264,26 @@ def _broken_event_rules(policy: SitePolicy, proposal: Proposal) -> Iterator[_Ref
                 )
     if steps > policy.steps_max:
         yield "steps_max", f"{steps} steps in one round are above {policy.steps_max}"
+
+
+def _broken_quorum_rules(policy: SitePolicy, proposal: Proposal, event: PrivacyEvent) -> Iterator[_Refusal]:
+    """Whether the sites that the noise counts on are those that this site believes in; see ``Quorum``."""
+    colluders = usual_colluders(proposal.cohort) if policy.colluders_max < 0 else policy.colluders_max
+    if not policy.quorum_noise:
+        yield "quorum_noise", "the sum would hold the noise of several sites, this one would add a share only"
+    if not policy.epsilon_alone_max:
+        yield "epsilon_alone_max", "quorum noise needs a limit for the case that no other site is honest"
+    if event.colluders < colluders:
+        yield (
+            "colluders_max",
+            f"the noise holds against {event.colluders} colluding sites, this site fears {colluders}",
+        )
+    if event.honest < policy.honest_min:
+        yield "honest_min", f"{event.honest} honest sites are counted on, at least {policy.honest_min} are wanted"
+    try:
+        Quorum(proposal.cohort, proposal.threshold, event.colluders, event.honest).check()
+    except ConfigError as error:
+        yield "quorum_noise", error.message
 
 
 def _outside(what: str, value: float, policy: SitePolicy) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +10,13 @@ import numpy as np
 
 from client.models import engine_of, measured_of
 from client.site import Question, Site
-from common.contribution import EVALUATE, METRICS, TRAIN, UPDATE, Release
+from common.contribution import EVALUATE, METRICS, TRAIN, UPDATE, Block, Release
+from common.errors import ConfigError
+from common.privacy import TRAIN_SIDE
+from common.tasks import largest_constants, metric_sensitivity, scale_of
 
 if TYPE_CHECKING:
+    from common.privacy import Quorum
     from common.trust.randomness import RandomStream
 
 
@@ -21,6 +26,8 @@ def train(site: Site, question: Question) -> Sequence[Release]:
     from common.trust.randomness import PrivateStream
 
     plan, config = question.plan, question.plan.config
+    if plan.quorum:
+        return [_shared_sum(site, question, plan.quorum), *evaluate(site, question)]
     rows, engine = engine_of(site, plan, question.speed)
     constants = local_plan(config, plan.population(site.name), plan.cohort, plan.noise_multiplier, plan.signal)
     stream = PrivateStream() if constants.private else _seeded(site, question)
@@ -34,16 +41,60 @@ def evaluate(site: Site, question: Question) -> Sequence[Release]:
     """Bounded metric sums of the incoming model on the part of the held-out consumers whom the question reads, noised if the
     run is private; zeros where nobody is held out."""
     from client.training import evaluation
+    from client.training.quorum import QuorumMechanism, Share
     from common.trust.randomness import PrivateStream
 
     plan, config = question.plan, question.plan.config
     if config.privacy.holdout <= 0:
-        return [Release(METRICS, np.zeros(len(plan.metrics)), ())]
+        return [] if plan.quorum else [Release(METRICS, np.zeros(len(plan.metrics)), ())]
     asked = plan.measured(question.query.kind)
     model, rows = measured_of(site, plan, question.model, question.query.kind)
+    if plan.quorum:
+        share = Share(
+            _block_of(question, METRICS),
+            metric_sensitivity(list(config.model.heads)),
+            asked.noise,
+            plan.quorum,
+            asked.side,
+        )
+        return [QuorumMechanism(share, PrivateStream()).release(evaluation.metric_sums(model, rows))]
     noise = asked.noise if config.privacy.enabled else 0.0
     draw = evaluation.MetricNoise(noise, asked.side, config.privacy.noise == "hardened")
     return [evaluation.evaluate(model, rows, draw, PrivateStream())]
+
+
+def _shared_sum(site: Site, question: Question, quorum: Quorum) -> Release:
+    """The clipped gradient sum of one sampled batch, downhill, with this site's share of the noise on every coordinate.
+
+    Coordinates of items that the site does not stock are noised too: the noise of a row is that of all sites, whoever stocks it.
+    """
+    from client.training.quorum import QuorumMechanism, Share
+    from client.training.trainer import LocalDiagnostics, one_thread
+    from common.trust.randomness import PrivateStream
+
+    plan = question.plan
+    rows, engine = engine_of(site, plan, question.speed)
+    constants, block = largest_constants(plan), _block_of(question, UPDATE)
+    scale = scale_of(constants)
+    share = Share(block, scale * constants.sensitivity, plan.noise_multiplier, quorum, TRAIN_SIDE)
+    if engine.clip != constants.clip:
+        raise ConfigError(
+            f"the engine clips at {engine.clip}, the plan says {constants.clip}",
+            hint="build the engine from the plan",
+        )
+    mechanism, diagnostics = QuorumMechanism(share, PrivateStream()), LocalDiagnostics()
+    engine.parameters.load(rows.restrict(question.model))
+    with one_thread():
+        total, batch = engine.clipped_sum(mechanism.sample(constants.sampling_rate, engine.consumers))
+    sums = total.numpy().astype(np.float64)
+    noise = block.noise_scale / scale * math.sqrt(len(sums))
+    diagnostics.add(batch, constants.clip, float(np.linalg.norm(sums)), noise)
+    site.note_locally({"round": question.query.round, "kind": TRAIN, **diagnostics.summary()})
+    return mechanism.release(rows.expand(sums) * -scale)
+
+
+def _block_of(question: Question, name: str) -> Block:
+    return next(block for block in question.plan.blocks(question.query.kind) if block.name == name)
 
 
 def row_targets(_config: Any, _sequences: Any) -> None:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from common.model.network import SequenceModel
 
 Vector = NDArray[np.float32]
+Reals = TypeVar("Reals", NDArray[np.float32], NDArray[np.float64])
 
 
 @dataclass(frozen=True)
@@ -136,9 +137,9 @@ class StockedModel:
         """Global parameters -> the site's: ``float32[d] -> float32[d']``."""
         return vector[self.index]
 
-    def expand(self, update: Vector) -> Vector:
-        """The site's update -> global, zeros elsewhere: ``float32[d'] -> float32[d]``."""
-        out = np.zeros(self.size, dtype=np.float32)
+    def expand(self, update: Reals) -> Reals:
+        """The site's update -> global, zeros elsewhere: ``float[d'] -> float[d]``, in its precision."""
+        out: Reals = np.zeros(self.size, dtype=update.dtype)
         out[self.index] = update
         out[self.unread] = 0.0
         return out

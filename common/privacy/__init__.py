@@ -7,6 +7,7 @@ from common.privacy.accountant import (
     Reading,
     ScopeAccountant,
     choose_order,
+    epsilon_alone,
     epsilon_everywhere,
     epsilon_of,
     round_up,
@@ -54,6 +55,15 @@ from common.privacy.mechanism import (
     PrivacyEvent,
     sides_of,
 )
+from common.privacy.noised_grid import (
+    NoisedGrid,
+    carried_multiplier,
+    check_grid,
+    noised_grid,
+    to_ring,
+    with_slack,
+)
+from common.privacy.quorum import Quorum, usual_colluders
 from common.privacy.replay import Replay, Reservation, replay_lines
 
 __all__ = [
@@ -74,9 +84,11 @@ __all__ = [
     "Forfeit",
     "Head",
     "Losses",
+    "NoisedGrid",
     "Open",
     "PldAccountant",
     "PrivacyEvent",
+    "Quorum",
     "RdpAccountant",
     "Reading",
     "Replay",
@@ -91,13 +103,17 @@ __all__ = [
     "anchor_of",
     "calibrate_noise",
     "canonical_json",
+    "carried_multiplier",
     "check_attestation",
+    "check_grid",
     "choose_order",
     "delta_for",
     "delta_remark",
+    "epsilon_alone",
     "epsilon_everywhere",
     "epsilon_of",
     "make_line",
+    "noised_grid",
     "parse_line",
     "read_head",
     "replay_lines",
@@ -106,7 +122,10 @@ __all__ = [
     "show_epsilon",
     "sides_of",
     "split_lines",
+    "to_ring",
+    "usual_colluders",
     "verify_entry_signature",
     "warm_up",
+    "with_slack",
     "witness_of",
 ]

@@ -28,6 +28,7 @@ from common.privacy.divergence import (
     rdp_of_step,
 )
 from common.privacy.mechanism import Losses, PrivacyEvent
+from common.privacy.noised_grid import with_slack
 from common.privacy.renyi import epsilon_of_divergences
 
 COARSE = 1e-3  # discretization of the privacy loss: fast; both are pessimistic
@@ -46,15 +47,36 @@ MAX_PLD_STEPS = 1_000_000
 MIN_PLD_NOISE = 0.1
 
 
+@dataclass(frozen=True)
+class Discrete:
+    """Sums whose noise is discrete: how many, and the smallest own multiplier that a site has drawn for one."""
+
+    sums: int = 0
+    least: float = math.inf
+
+    def with_sums(self, sums: int, multiplier: float) -> Discrete:
+        """These and more."""
+        return Discrete(self.sums + sums, min(self.least, multiplier))
+
+    def slack(self, delta: float) -> tuple[float, float]:
+        """What to add to the epsilon of continuous noise, and the delta at which to read that; see ``with_slack``."""
+        return with_slack(delta, self.sums, self.least) if self.sums else (0.0, delta)
+
+
 class Accountant(ABC):
     """Sums up privacy events; ``epsilon`` never reports less than the truth.
 
     Guarantee: for consumers, neighbouring by adding or removing one, under Poisson sampling and
     Gaussian noise. The order of ``add`` does not matter.
+
+    An event in a quorum counts with the noise of the sum, against the colluders that it names; ``alone``: with the
+    site's own noise, against everybody. Either way with the slack of discrete noise, see ``noised_grid``.
     """
 
-    def __init__(self, events: Iterable[PrivacyEvent] = ()) -> None:
+    def __init__(self, events: Iterable[PrivacyEvent] = (), *, alone: bool = False) -> None:
+        self._alone = alone
         self._steps: dict[str, Counter[Setting]] = {}
+        self._discrete: dict[str, Discrete] = {}
         for event in events:
             self.add(event)
 
@@ -63,8 +85,11 @@ class Accountant(ABC):
         if n < 0:
             raise ValueError(f"cannot take back events, got n = {n}")
         if event.steps and n:
-            setting = (event.sampling_rate, event.noise_multiplier)
-            self._steps.setdefault(event.sub_scope, Counter())[setting] += event.steps * n
+            noise = event.noise_multiplier if self._alone else event.noise_in_sum
+            self._steps.setdefault(event.sub_scope, Counter())[event.sampling_rate, noise] += event.steps * n
+            if event.in_quorum:
+                before = self._discrete.get(event.sub_scope, Discrete())
+                self._discrete[event.sub_scope] = before.with_sums(event.steps * n, event.noise_multiplier)
 
     def epsilon(self, delta: float) -> float:
         """Epsilon of everything added: the largest over the sub-scopes, 0 if nothing was added.
@@ -74,15 +99,24 @@ class Accountant(ABC):
         _check_delta(delta)
         return max((self.sub_epsilon(sub_scope, delta) for sub_scope in self._steps), default=0.0)
 
-    @abstractmethod
     def sub_epsilon(self, sub_scope: str, delta: float) -> float:
-        """Epsilon of one sub-scope alone."""
+        """Epsilon of one sub-scope alone; infinite where delta is too small for the slack of its discrete noise.
+
+        Densities of discrete noise differ from what is accounted for by a factor of ``exp(slack)`` at most.
+        """
+        slack, left = self._discrete.get(sub_scope, Discrete()).slack(delta)
+        return self._sub_epsilon(sub_scope, left) + slack
+
+    @abstractmethod
+    def _sub_epsilon(self, sub_scope: str, delta: float) -> float:
+        """The same for continuous noise."""
 
     def copy(self) -> Self:
         """An independent accountant with the same events: project on it before deciding."""
         twin = type(self).__new__(type(self))
         twin.__dict__.update(self.__dict__)
         twin._steps = {sub_scope: Counter(steps) for sub_scope, steps in self._steps.items()}
+        twin._discrete = dict(self._discrete)
         return twin
 
     def steps(self, sub_scope: str) -> dict[Setting, int]:
@@ -102,12 +136,14 @@ class RdpAccountant(Accountant):
     Source: Mironov, Talwar and Zhang 2019 for the bound; Lécuyer 2021 for adaptive settings.
     """
 
-    def __init__(self, events: Iterable[PrivacyEvent] = (), *, orders: tuple[float, ...] = ()) -> None:
+    def __init__(
+        self, events: Iterable[PrivacyEvent] = (), *, orders: tuple[float, ...] = (), alone: bool = False
+    ) -> None:
         self._orders = orders
-        super().__init__(events)
+        super().__init__(events, alone=alone)
 
-    def sub_epsilon(self, sub_scope: str, delta: float) -> float:
-        """Epsilon of one sub-scope alone, best over the Rényi orders."""
+    def _sub_epsilon(self, sub_scope: str, delta: float) -> float:
+        """Best over the Rényi orders."""
         settings = self._steps.get(sub_scope)
         if not settings:
             return 0.0
@@ -123,12 +159,14 @@ class PldAccountant(Accountant):
     ``discretization`` None means fine for small epsilon under much noise, and coarse otherwise.
     """
 
-    def __init__(self, events: Iterable[PrivacyEvent] = (), *, discretization: float | None = None) -> None:
+    def __init__(
+        self, events: Iterable[PrivacyEvent] = (), *, discretization: float | None = None, alone: bool = False
+    ) -> None:
         self._grid = discretization
-        super().__init__(events)
+        super().__init__(events, alone=alone)
 
-    def sub_epsilon(self, sub_scope: str, delta: float) -> float:
-        """Epsilon of one sub-scope alone; infinite where delta is too small for this method, or the work too much."""
+    def _sub_epsilon(self, sub_scope: str, delta: float) -> float:
+        """Infinite where delta is too small for this method, or the work too much."""
         settings = self._steps.get(sub_scope)
         if not settings:
             return 0.0
@@ -169,11 +207,13 @@ class ScopeAccountant(Accountant):
     holds for adaptive settings too.
     """
 
-    def __init__(self, events: Iterable[PrivacyEvent] = (), order: float | None = None) -> None:
+    def __init__(
+        self, events: Iterable[PrivacyEvent] = (), order: float | None = None, *, alone: bool = False
+    ) -> None:
         self._order = order
-        self._rdp = RdpAccountant()
-        self._pld = PldAccountant()
-        super().__init__(events)
+        self._rdp = RdpAccountant(alone=alone)
+        self._pld = PldAccountant(alone=alone)
+        super().__init__(events, alone=alone)
 
     def add(self, event: PrivacyEvent, n: int = 1) -> None:
         """Compose ``n`` repetitions of an event in both accountants."""
@@ -187,13 +227,13 @@ class ScopeAccountant(Accountant):
         twin._rdp, twin._pld = self._rdp.copy(), self._pld.copy()
         return twin
 
-    def sub_epsilon(self, sub_scope: str, delta: float) -> float:
-        """Epsilon of one sub-scope alone, by the rule of the gate."""
+    def _sub_epsilon(self, sub_scope: str, delta: float) -> float:
+        """By the rule of the gate."""
         steps = self.steps(sub_scope)
         if self._order is None:
-            return min(self._rdp.sub_epsilon(sub_scope, delta), self._pld.sub_epsilon(sub_scope, delta))
+            return min(self._rdp._sub_epsilon(sub_scope, delta), self._pld._sub_epsilon(sub_scope, delta))
         if all(rate == 1.0 for rate, _ in steps):
-            return self._pld.sub_epsilon(sub_scope, delta)
+            return self._pld._sub_epsilon(sub_scope, delta)
         return _rdp_epsilon(tuple(steps.items()), delta, self._order)
 
     def reading(self, delta: float) -> Reading:
@@ -262,7 +302,13 @@ def round_up(epsilon: float, digits: int = 6) -> float:
 
 def epsilon_of(events: Iterable[PrivacyEvent], delta: float, order: float | None = None) -> float:
     """What ``ScopeAccountant`` reports for these events, remembered: equal sites cost one computation."""
-    return _epsilon_of(Losses.of(events), delta, order)
+    return _epsilon_of(Losses.of(events), delta, order, alone=False)
+
+
+def epsilon_alone(events: Iterable[PrivacyEvent], delta: float, order: float | None = None) -> float:
+    """The same against everybody, other sites' noise left out; without quorum noise it is the same figure."""
+    losses = Losses.of(events)
+    return _epsilon_of(losses, delta, order, alone=losses.colluders is not None)
 
 
 def warm_up() -> None:
@@ -271,8 +317,8 @@ def warm_up() -> None:
 
 
 @lru_cache(maxsize=1024)
-def _epsilon_of(losses: Losses, delta: float, order: float | None) -> float:
-    return ScopeAccountant(losses, order).epsilon(delta)
+def _epsilon_of(losses: Losses, delta: float, order: float | None, *, alone: bool) -> float:
+    return ScopeAccountant(losses, order, alone=alone).epsilon(delta)
 
 
 def epsilon_everywhere(sites: Sequence[tuple[Losses, float | None]], delta: float) -> float:
@@ -282,8 +328,20 @@ def epsilon_everywhere(sites: Sequence[tuple[Losses, float | None]], delta: floa
     Each site draws its own hold-out, so a consumer may be trained on here and held out there: at every site the worse
     side counts. Rényi: the worse side of each site at each order, or at the smallest fixed one. Privacy loss
     distribution: the worst choice of sides, for as many choices as ``_CHOICES``, where no order is fixed.
+
+    In a quorum he moves *one* sum once for each of his sites, which no composition of that sum bounds; what each site's
+    own noise allows does, and that is composed.
     """
     _check_delta(delta)
+    discrete = Discrete()
+    for losses, _ in sites:
+        for event in (event for event in losses if event.in_quorum):
+            discrete = discrete.with_sums(event.steps, event.noise_multiplier)
+    slack, left = discrete.slack(delta)
+    return _composed_everywhere(sites, left) + slack
+
+
+def _composed_everywhere(sites: Sequence[tuple[Losses, float | None]], delta: float) -> float:
     sides = [_sides(losses) for losses, _ in sites if losses]
     if not sides:
         return 0.0
@@ -301,7 +359,7 @@ _Side = tuple[tuple[Setting, int], ...]  # steps of each setting
 
 def _sides(losses: Losses) -> tuple[_Side, ...]:
     """What each side of a site has lost; a side whose every step the other has taken too need not be looked at."""
-    steps = ScopeAccountant(losses)
+    steps = RdpAccountant(losses, alone=True)
     found = {tuple(sorted(steps.steps(sub_scope).items())) for sub_scope in steps.sub_scopes}
     return tuple(sorted(side for side in found if not any(_is_part(side, other) for other in found - {side})))
 

@@ -30,6 +30,7 @@ MIN_NOISE, MAX_NOISE = 1e-6, 1e9  # outside, the accountants divide by zero or o
 MIN_RATE = 1e-9
 MAX_STEPS = 10**12
 MECHANISM, UNIT, RELATION = "poisson-subsampled-gaussian", "consumer", "add-or-remove-one"
+MAX_HONEST = 100  # one session of secure aggregation sums no more
 _HINT = "for example PrivacyEvent(noise_multiplier=1.0, sampling_rate=0.1, steps=100)"
 
 
@@ -42,12 +43,19 @@ class PrivacyEvent:
 
     Units: ``noise_multiplier`` = noise standard deviation / L2 sensitivity; ``sampling_rate`` in (0, 1],
     1 means no sampling; ``sub_scope`` says which disjoint part of the consumers was read.
+
+    ``noise_multiplier`` is that of the site's own draw. ``honest`` above 1: the release is opened in a sum only, which
+    holds as much noise of at least so many honest sites, this one included, while at most ``colluders`` of the others
+    work with whoever reads it (quorum noise). What is gained against them is ``noise_in_sum``; against everybody else,
+    the own draw is all there is.
     """
 
     noise_multiplier: float
     sampling_rate: float
     steps: int
     sub_scope: str = TRAIN_SIDE
+    honest: int = 1
+    colluders: int = 0
     mechanism: str = MECHANISM
     unit: str = UNIT
     relation: str = RELATION
@@ -68,10 +76,28 @@ class PrivacyEvent:
             )
         if self.sub_scope not in SUB_SCOPES:
             raise MechanismError(f"sub-scope must be one of {SUB_SCOPES}, got {self.sub_scope!r}", hint=_HINT)
+        if not (_is_whole(self.honest, 1, MAX_HONEST) and _is_whole(self.colluders, 0, MAX_HONEST)):
+            raise MechanismError(
+                f"noise of {str(self.honest)[:20]} honest sites against {str(self.colluders)[:20]} colluding ones: both are "
+                f"whole numbers, up to {MAX_HONEST}",
+                hint=_HINT,
+            )
+        if self.honest == 1 and self.colluders:
+            raise MechanismError("noise of one site holds against any number of colluding ones", hint=_HINT)
         if (self.mechanism, self.unit, self.relation) != (MECHANISM, UNIT, RELATION):
             raise MechanismError(
                 f"only a {MECHANISM} per {UNIT} ({RELATION}) can be accounted for, got {self}", hint=_HINT
             )
+
+    @property
+    def in_quorum(self) -> bool:
+        """Whether the sum holds more noise than the site's own draw."""
+        return self.honest > 1
+
+    @property
+    def noise_in_sum(self) -> float:
+        """Noise multiplier of the sum, against whoever commands at most ``colluders`` other sites of the session."""
+        return self.noise_multiplier * math.sqrt(self.honest)
 
 
 @dataclass(frozen=True)
@@ -91,7 +117,7 @@ class Losses:
     @classmethod
     def _of(cls, steps: Counter[PrivacyEvent]) -> Self:
         summed = [replace(one, steps=count) for one, count in steps.items() if count > 0]
-        return cls(tuple(sorted(summed, key=lambda e: (e.sub_scope, e.sampling_rate, e.noise_multiplier))))
+        return cls(tuple(sorted(summed, key=_place)))
 
     def __iter__(self) -> Iterator[PrivacyEvent]:
         return iter(self.events)
@@ -124,6 +150,19 @@ class Losses:
     def on_every_side(self) -> Self:
         """What any consumer may have lost where it is unknown who was held out: all of it, in every sub-scope."""
         return self.of(replace(event, sub_scope=sub_scope) for event in self for sub_scope in SUB_SCOPES)
+
+    @property
+    def colluders(self) -> int | None:
+        """How many colluding sites of a session the account holds against; None: any number."""
+        return min((event.colluders for event in self if event.in_quorum), default=None)
+
+
+def _place(event: PrivacyEvent) -> tuple[str, float, float, int, int]:
+    return event.sub_scope, event.sampling_rate, event.noise_multiplier, event.honest, event.colluders
+
+
+def _is_whole(value: object, low: int, high: int) -> bool:
+    return type(value) is int and low <= value <= high
 
 
 def _steps(events: Iterable[PrivacyEvent]) -> Counter[PrivacyEvent]:

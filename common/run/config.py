@@ -97,6 +97,22 @@ class PrivacySettings(Section):
         0.0, ge=0, description="of the closing evaluation; 0: calibrated, or evaluation_noise where that is given"
     )
     noise: Literal["gaussian", "hardened"] = "gaussian"
+    trust: Literal["local", "quorum"] = Field(
+        "local",
+        description="local: each site's own noise is enough; quorum: the sum holds it, each adds its share",
+    )
+    colluders: int = Field(
+        -1, ge=-1, le=100, description="quorum: sites that may work with the server; -1: fewer than a third"
+    )
+    honest: int = Field(
+        0, ge=0, le=100, description="quorum: honest sites whose noise is counted on; 0: threshold less colluders"
+    )
+
+    @model_validator(mode="after")
+    def _of_a_quorum(self) -> PrivacySettings:
+        if self.trust == "local" and (self.colluders >= 0 or self.honest):
+            raise ValueError("privacy.colluders and privacy.honest are for privacy.trust = quorum")
+        return self
 
 
 class AggregationSettings(Section):
@@ -117,8 +133,8 @@ class StrategySettings(Section):
 
     name: str = Field(
         "fedavg",
-        pattern=r"^(fedavg|fedavgm|fedadam|custom:[A-Za-z0-9][A-Za-z0-9-]*)$",
-        description="fedavg, fedavgm, fedadam, or custom:NAME for one that a program has registered",
+        pattern=r"^(fedavg|fedavgm|fedadam|scalar-adam|custom:[A-Za-z0-9][A-Za-z0-9-]*)$",
+        description="fedavg, fedavgm, fedadam, scalar-adam (one second moment for all coordinates), or custom:NAME for one that a program has registered",
     )
     learning_rate: Positive = 1.0
     momentum: float = Field(0.9, ge=0, lt=1)
@@ -186,7 +202,8 @@ class RunConfig(Section):
     task: str = Field(DEFAULT_TASK, description="what is learnt: " + ", ".join(TASKS))
     recipe: Recipe = Field(
         "quick",
-        description="defaults of rounds, local_steps and sampling_rate: 10, 10, .1, or 200, 1, .25 with fedavgm, no item bias",
+        description="defaults of rounds, local_steps and sampling_rate: 10, 10, .1, or 200, 1, .25 with fedavgm, no item bias; "
+        "in a quorum 40 or 100 rounds of one step, .2",
     )
     seed: int = Field(1, ge=0, lt=2**63, description="data, initialisation and order only; never noise")
     drop: float = Field(0.0, ge=0, lt=1, description="simulation: share of sites lost per round at a random phase")
@@ -270,11 +287,50 @@ class RunConfig(Section):
             raise ValueError(
                 f"training.split = time is for the next behaviour; task {task.name} {task.cut_in_time}"
             )
+        if self.privacy.trust == "quorum":
+            self._require_one_linear_step()
         if self.start_from and not TASKS[self.task].goes_on:
             raise ValueError(
                 "start_from begins from a model of behaviour; a sales run begins from the seasonal mean"
             )
         return self
+
+    def _require_one_linear_step(self) -> None:
+        """With quorum noise a site sends one clipped sum: what comes after it is the server's, and nothing bends it before.
+
+        Raises: ValueError naming the setting.
+        """
+        training, aggregation = self.training, self.aggregation
+        broken = (
+            (not self.privacy.enabled, "privacy.enabled = false: without privacy there is no noise to share"),
+            (
+                not TASKS[self.task].shares_noise,
+                f"task {self.task}: a site learns from its own release, which is a share",
+            ),
+            (
+                aggregation.mode != "secure",
+                "aggregation.mode = plain: the server would see each site's share alone",
+            ),
+            (
+                aggregation.weights != "population",
+                "aggregation.weights = equal: sites send sums, which weigh by themselves",
+            ),
+            (
+                training.local_steps != 1,
+                f"training.local_steps = {training.local_steps}: a second step would follow a share",
+            ),
+            (bool(training.proximal), "training.proximal: FedProx needs several local steps"),
+            (
+                training.optimizer != "sgd",
+                f"training.optimizer = {training.optimizer}: the optimizer is the server's",
+            ),
+            (self.privacy.noise != "gaussian", "privacy.noise = hardened: quorum noise is discrete already"),
+        )
+        for wrong, what in broken:
+            if wrong:
+                raise ValueError(
+                    f"privacy.trust = quorum does not go with {what}; `--trust quorum` sets what it needs"
+                )
 
     @property
     def cut_us(self) -> int | None:

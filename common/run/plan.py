@@ -10,6 +10,7 @@ import json
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ from common.bounds import (
 from common.contribution import MAX_PLAN_LENGTH, TRAIN, Block
 from common.errors import BadInputError, ConfigError
 from common.plain_text import require_word
-from common.privacy import MAX_NOISE, MIN_NOISE, PrivacyEvent
+from common.privacy import MAX_NOISE, MIN_NOISE, PrivacyEvent, Quorum
 from common.run.config import RunConfig
 from common.run.loading import build_config
 from common.secagg.params import MAX_SITES
@@ -63,7 +64,7 @@ class RunPlan:
 
     ``populations``: declared consumers per site (never counted). ``features``: JSON of the ``FeatureSpec``,
     which names the public catalogue by its digest. ``parameters``: length d of the parameter vector.
-    Units: ``noise_multiplier`` 0 means no privacy.
+    Units: noise multipliers are of what each site draws itself, also where a sum holds more; 0 means no privacy.
     Raises: BadInputError for a field out of bounds.
     """
 
@@ -164,21 +165,41 @@ class RunPlan:
         consumers = share * sum(population for _, population in self.populations) * (1 - privacy.holdout)
         return privacy.sampling_rate * consumers / (self.noise_multiplier * math.sqrt(self.cohort))
 
+    @property
+    def quorum(self) -> Quorum | None:
+        """Whose noise a sum holds, where sites share it; the numbers are fixed for the run. None: each site's own is enough."""
+        privacy, aggregation = self.config.privacy, self.config.aggregation
+        if privacy.trust != "quorum":
+            return None
+        return Quorum(self.cohort, aggregation.threshold, privacy.colluders, privacy.honest)
+
+    def event(self, noise: float, rate: float, steps: int, side: str) -> PrivacyEvent:
+        """What ``steps`` sums cost in which each site draws such noise."""
+        quorum = self.quorum
+        return quorum.event(noise, rate, steps, side) if quorum else PrivacyEvent(noise, rate, steps, side)
+
     def training_event(self) -> PrivacyEvent:
         """What one training contribution costs."""
         return self.task.training_event(self)
 
     def is_of(self, settings: RunConfig) -> bool:
-        """Whether it was made from these settings: noise of the closing evaluation that they leave open is its own."""
-        if not settings.privacy.closing_noise:
-            own = {"closing_noise": self.config.privacy.closing_noise}
-            settings = settings.model_copy(update={"privacy": settings.privacy.model_copy(update=own)})
-        return settings.public_json() == self.settings
+        """Whether it was made from these settings: what they leave open is what this plan has settled."""
+        left_open: dict[str, dict[str, float]] = {
+            "privacy": {"closing_noise": 0.0, "colluders": -1, "honest": 0},
+            "aggregation": {"threshold": 0},
+        }
+        settled: dict[str, Any] = {}
+        for section, keys in left_open.items():
+            given, own = getattr(settings, section), getattr(self.config, section)
+            taken = {key: getattr(own, key) for key, empty in keys.items() if getattr(given, key) == empty}
+            settled[section] = given.model_copy(update=taken)
+        return settings.model_copy(update=settled).public_json() == self.settings
 
     @property
     def closing_noise(self) -> float:
         """Noise multiplier of the closing evaluation."""
-        return self.config.privacy.closing_noise or self.evaluation_noise
+        own, quorum = self.config.privacy.closing_noise, self.quorum
+        return (quorum.share(own) if quorum and own else own) or self.evaluation_noise
 
     def measured(self, kind: str) -> Measured:
         """On whom the metric sums of such a query are taken, and under which noise."""

@@ -20,6 +20,8 @@ from common.trust import KEY_BYTES, system_entropy, uniform_words
 RING_BITS = 32
 MAX_LENGTH = 1 << 28  # 1 GiB on the wire
 MAX_FRACTIONAL_BITS = 30
+MAX_NOISE_BITS = 24
+NOISE_TAIL = 9.0  # deviations of a sum's noise for which there is room in the ring
 _CHUNK = 1 << 14  # coordinates; keeps the float64 temporaries in cache
 
 Words = Callable[[int], NDArray[np.uint32]]
@@ -49,11 +51,11 @@ def vector_length(blocks: tuple[Block, ...]) -> int:
 
 def ring_limit(block: Block) -> int:
     """The largest absolute integer that one site's coordinate of the block can become."""
-    return math.ceil(math.ldexp(block.clip, block.fractional_bits))
+    return math.ceil(block.clip / block.step)
 
 
 def check_blocks(blocks: tuple[Block, ...], sites: int) -> None:
-    """Return if no sum of ``sites`` vectors can wrap: ``sites * clip * 2**bits < 2**31`` in each block.
+    """Return if no sum of ``sites`` vectors can wrap: ``sites * clip / step < 2**31`` in each block, noise included.
 
     Raises: ConfigError naming the block and the precision that would fit.
     """
@@ -96,12 +98,12 @@ def decode(ring_sum: NDArray[np.uint32], blocks: tuple[Block, ...]) -> NDArray[n
     """
     signed = ring_sum.view(np.int32).astype(np.float64)
     for block, part in slices(blocks):
-        signed[part] *= 2.0**-block.fractional_bits
+        signed[part] *= block.step
     return signed
 
 
 def check_ring(ring: NDArray[np.uint32], blocks: tuple[Block, ...]) -> None:
-    """Return if the vector is one that ``quantize`` can make for these blocks.
+    """Return if the vector is one that ``quantize`` can make for these blocks; noise in the ring can be any element of it.
 
     Raises: LocalProtocolError: masking anything else could wrap the sum.
     """
@@ -110,6 +112,8 @@ def check_ring(ring: NDArray[np.uint32], blocks: tuple[Block, ...]) -> None:
     signed = ring.view(np.int32)
     for block, part in slices(blocks):
         limit = ring_limit(block)
+        if block.noise_bits:
+            continue
         if signed[part].max() > limit or signed[part].min() < -limit:
             raise LocalProtocolError(f"block {block.name} is outside its limit of {limit} ring units")
 
@@ -117,12 +121,22 @@ def check_ring(ring: NDArray[np.uint32], blocks: tuple[Block, ...]) -> None:
 def _check_block(block: Block, sites: int) -> None:
     if not (isinstance(block.clip, float) and 0 < block.clip < math.inf):
         raise ConfigError(f"block {block.name} has the clip {block.clip!r}", hint="give a positive float")
+    if not (0 <= block.unit < math.inf and 0 <= block.noise_bits <= MAX_NOISE_BITS):
+        raise ConfigError(
+            f"block {block.name} has the unit {block.unit!r} and noise of 2**{block.noise_bits} units",
+            hint=f"a unit from 0, at most {MAX_NOISE_BITS} bits of noise",
+        )
     if block.length < 1 or not 0 <= block.fractional_bits <= MAX_FRACTIONAL_BITS:
         raise ConfigError(
             f"block {block.name} has length {block.length} and {block.fractional_bits} fractional bits",
             hint=f"at least 1 coordinate, 0 to {MAX_FRACTIONAL_BITS} bits",
         )
-    if sites * ring_limit(block) >= 1 << (RING_BITS - 1):
+    noise = math.ceil(NOISE_TAIL * math.sqrt(sites) * 2**block.noise_bits) if block.noise_bits else 0
+    if sites * ring_limit(block) + noise >= 1 << (RING_BITS - 1):
+        if block.unit:
+            raise ConfigError(
+                f"block {block.name} can wrap: {sites} sites * clip {block.clip} / {block.unit} and noise"
+            )
         fits = math.floor(math.log2((1 << (RING_BITS - 1)) / (sites * block.clip)) - 1e-9)
         raise ConfigError(
             f"block {block.name} can wrap: {sites} sites * clip {block.clip} * 2**{block.fractional_bits} >= 2**31",
@@ -132,7 +146,7 @@ def _check_block(block: Block, sites: int) -> None:
 
 def _quantize_piece(values: NDArray[np.float64], block: Block, words: Words, out: NDArray[np.uint32]) -> int:
     clipped, saturated = _clipped(values, block.clip)
-    scaled = clipped * 2.0**block.fractional_bits
+    scaled = clipped / block.step if block.unit else clipped * 2.0**block.fractional_bits
     floor = np.floor(scaled)
     scaled -= floor
     scaled *= 2.0**32  # the fraction against a uniform 32-bit word

@@ -23,6 +23,7 @@ from common.tasks.metric_sums import (
     summarise,
 )
 from common.tasks.metrics import IN_ROUNDS, METRICS, in_order, metric_named
+from common.tasks.noised_blocks import largest_constants, scale_of
 from common.tasks.reach import GROWN, Reach
 from common.tasks.task import TAIL, Legal, Measured, Task
 
@@ -57,12 +58,14 @@ __all__ = [
     "histogram_auc",
     "in_order",
     "intent_metrics",
+    "largest_constants",
     "local_constants",
     "metric_named",
     "metric_names",
     "metric_sensitivity",
     "primary_metric",
     "rounding_slack",
+    "scale_of",
     "summarise",
     "task_named",
 ]

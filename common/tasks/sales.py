@@ -28,6 +28,7 @@ class SalesTask(Task):
     network = "sales"
     looks_up_items = False
     goes_on = False
+    shares_noise = False
     opening = STATISTICS
 
     @property

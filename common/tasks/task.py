@@ -25,6 +25,7 @@ from common.tasks.forecast import forecast_lines
 from common.tasks.heads import STEP_HEADS
 from common.tasks.local_steps import local_constants
 from common.tasks.metric_sums import metric_names, metric_sensitivity, summarise
+from common.tasks.noised_blocks import noised_blocks, update_noise
 from common.tasks.reach import TAIL as TAIL, Reach, most_consumers, reach
 
 Calibrate = Callable[[float, float, float, int], float]
@@ -57,6 +58,8 @@ class Task:
     """Whether the model has a row for every item, of which a site needs at least one."""
     goes_on = True
     """Whether a run can begin from an earlier run's model."""
+    shares_noise = True
+    """Whether sites may share the noise of a sum: not where they go on with what they have released themselves."""
     opening = ""
     """Kind of a question that is asked once before round 1; empty: none."""
 
@@ -148,7 +151,8 @@ class Task:
         """What one training contribution costs."""
         config = plan.config
         steps, rate = config.training.local_steps, config.privacy.sampling_rate
-        return PrivacyEvent(plan.noise_multiplier, rate, steps, TRAIN_SIDE)
+        event: PrivacyEvent = plan.event(plan.noise_multiplier, rate, steps, TRAIN_SIDE)
+        return event
 
     def measured(self, plan: Any, kind: str) -> Measured:
         """On whom metric sums are taken: in every round on those by whom a run chooses, in the end on the others held out."""
@@ -162,7 +166,8 @@ class Task:
     def evaluation_event(self, plan: Any, kind: str) -> PrivacyEvent:
         """What the metric sums of one contribution cost."""
         asked = plan.measured(kind)
-        return PrivacyEvent(asked.noise, 1.0, 1, asked.side)
+        event: PrivacyEvent = plan.event(asked.noise, 1.0, 1, asked.side)
+        return event
 
     def sampling_rate(self, config: Any) -> float:
         """Share of the consumers that one noised sum reads."""
@@ -176,6 +181,8 @@ class Task:
 
     def blocks(self, plan: Any, kind: str) -> tuple[Block, ...]:
         """Layout of a contribution: the finest fixed point that cannot wrap, the same for every cohort of a run."""
+        if plan.quorum:
+            return noised_blocks(self, plan, kind)
         cohort, largest = cohort_and_largest(plan)
         length = plan.parameters if kind == TRAIN else 0
         update = Block(UPDATE, length, _UPDATE_CLIP, bits(cohort, _UPDATE_CLIP))
@@ -188,12 +195,18 @@ class Task:
         constants = local_constants(
             plan.config, plan.population(site), plan.cohort, plan.noise_multiplier, plan.signal
         )
+        if plan.quorum:
+            drawn = update_noise(plan) / plan.weight(site)
+            per_multiplier = constants.learning_rate * constants.sensitivity / constants.expected_batch
+            constants = replace(constants, noise_multiplier=drawn / per_multiplier)
         return reach(constants, parameters)
 
     def legal(self, plan: Any, kind: str, sites: Sequence[str]) -> dict[str, Legal]:
         """Bounds of every coordinate of each block beside the update, in a sum over these sites."""
         asked, heads = plan.measured(kind), list(plan.config.model.heads)
         noise = asked.noise * metric_sensitivity(heads) if plan.config.privacy.enabled else 0.0
+        if plan.quorum:
+            noise = next(block.noise_scale for block in self.blocks(plan, kind) if block.name == METRICS)
         most = sum(most_consumers(asked.share * plan.population(site)) for site in sites)
         spread = TAIL * noise * math.sqrt(len(sites))
         return {METRICS: Legal(-spread, most + spread, first=(-spread, most + spread), beyond_first=1.5 * spread)}
