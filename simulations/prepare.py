@@ -17,7 +17,7 @@ import tomli_w
 from numpy.typing import NDArray
 
 import simulations.fitting as fitting
-from client.guard import SitePolicy
+from client.guard import UNLIMITED, SitePolicy
 from common.atomic import write_atomic
 from common.deployment import Kits, SiteKit
 from common.errors import ConfigError

@@ -6,11 +6,12 @@ Start at ``client.guard.guard``: ``open_guard`` returns the ``Guard`` that every
 from client.guard.guard import Guard, open_guard
 from client.guard.journal import FileJournal
 from client.guard.outbox import outbox_digest
-from client.guard.policy import Proposal, SitePolicy
+from client.guard.policy import UNLIMITED, Proposal, SitePolicy
 from client.guard.reservation import ChargedError, Grant, ReservationKey
 from client.guard.status import GuardStatus
 
 __all__ = [
+    "UNLIMITED",
     "ChargedError",
     "FileJournal",
     "Grant",

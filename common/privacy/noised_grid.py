@@ -211,3 +211,8 @@ def _check_numbers(sites: int, length: int, **positive: float) -> None:
             f"{sites} sites times {length} coordinates are above {MOST_NUMBERS}, for which the account of quorum noise holds",
             hint="use a smaller model or fewer sites",
         )
+
+
+def carried_multiplier(grid: NoisedGrid, sensitivity: float, length: int) -> float:
+    """What one site's noise on this grid alone is worth: the largest multiplier for which ``check_grid`` returns."""
+    return math.sqrt(4**grid.log2_sigma - 16) / rounded_sensitivity(grid, sensitivity, length)
