@@ -172,9 +172,19 @@ def _print_audit(audit: Audit) -> None:
     _print_rounds(audit)
     _print_not_attested(audit)
     show.table(
-        "Totals per site: ε of one consumer, against everybody outside the site",
-        ("site", "charged", "ε so far", "limit", "left", "rounds left", "δ", "source"),
-        [_total_row(site) for site in audit.sites],
+        f"Totals per site: ε of one consumer, against {_whom(audit)}",
+        (
+            "site",
+            "charged",
+            "ε so far",
+            *(["alone"] if _shared(audit) else []),
+            "limit",
+            "left",
+            "rounds left",
+            "δ",
+            "source",
+        ),
+        [_total_row(site, shared=_shared(audit)) for site in audit.sites],
         words=("source",),
     )
     typer.echo()
@@ -230,7 +240,7 @@ def _print_rounds(audit: Audit) -> None:
                 str(row.round),
                 row.state,
                 event_words(row.events),
-                show.epsilon(row.epsilon_alone) if row.state != "void" else "–",
+                show.epsilon(row.epsilon_this_round) if row.state != "void" else "–",
                 show.epsilon(row.epsilon_so_far),
                 show.budget_left(left_after(site, row)),
             )
@@ -241,13 +251,26 @@ def _print_rounds(audit: Audit) -> None:
     typer.echo()
 
 
-def _total_row(site: SiteAudit) -> tuple[str, ...]:
+def _shared(audit: Audit) -> bool:
+    """Whether some sum holds noise of several sites."""
+    return any(site.budget.colluders is not None for site in audit.sites)
+
+
+def _whom(audit: Audit) -> str:
+    fewest = min((s.budget.colluders for s in audit.sites if s.budget.colluders is not None), default=None)
+    if fewest is None:
+        return "everybody outside the site"
+    return f"the server and up to {fewest} other sites together; alone: if no other site is honest"
+
+
+def _total_row(site: SiteAudit, *, shared: bool) -> tuple[str, ...]:
     budget = site.budget
     left = site.rounds_left
     return (
         budget.site,
         str(len(site.charged)),
         show.epsilon(budget.epsilon),
+        *([show.epsilon(budget.alone)] if shared else []),
         "–" if budget.limit is None else f"{budget.limit:g}",
         show.budget_left(budget.left),
         "–" if left is None else str(left),
@@ -286,6 +309,8 @@ def _print_verdict(verdict: VerifyReport) -> None:
             f"{show.count(verdict.evidence, 'round')} with aggregation evidence",
         )
         typer.echo(f"intact: {', '.join(checked)}")
+        if verdict.quorum:
+            show.line(verdict.quorum)
         if verdict.countersigned:
             show.line(f"last record countersigned by {', '.join(verdict.countersigned)}")
     else:

@@ -31,8 +31,11 @@ def facts_lines(facts: RunFacts) -> list[str]:
     rows.append(("aggregation", escape(facts.aggregation)))
     if facts.private:
         promise = f"per consumer at each site: ε ≤ {facts.epsilon_target:g} at δ = {facts.delta:g}"
-        noise = f"noise multiplier {facts.noise_multiplier:.3f}, sampling rate {facts.sampling_rate:g}"
-        rows.append(("privacy", f"{promise}, {noise}"))
+        noise = f"noise multiplier {facts.noise_multiplier:.3f}{' of the sum' if facts.trust else ''}"
+        rows.append(("privacy", f"{promise}, {noise}, sampling rate {facts.sampling_rate:g}"))
+        if facts.trust:
+            rows.append(("", escape(facts.trust)))
+            rows.append(("", f"if no other site is honest: ε ≤ {show.epsilon(facts.alone)} (public)"))
         rows.append(("budget", escape(facts.budget)))
         signal = f" (signal S = {facts.expected_signal:,.0f})" if math.isfinite(facts.expected_signal) else ""
         first, *more = facts.expectation.splitlines() or [""]

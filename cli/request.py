@@ -36,6 +36,7 @@ def show_request(kit: SiteKit, request: Request) -> None:
         *plan.task.approval_rows(config),
         *_forecast_rows(kit, plan),
         *_privacy_rows(plan),
+        *_quorum_rows(kit, plan),
         *_budget_rows(kit, plan),
     ]
     for name, text in rows:
@@ -70,10 +71,20 @@ def plain_request(kit: SiteKit, request: Request) -> dict[str, object]:
         "epsilon_of_sides": {side: round_up(epsilon) for side, epsilon in epsilons.items()},
         "epsilon_said": plan.config.privacy.epsilon,
         "exceeds": _exceeds(plan),
+        "quorum": _plain_quorum(plan),
         "parameters": plan.parameters,
         "forecast": [text for _, text in _forecast_rows(kit, plan)],
         "budget": _budget(kit, plan),
     }
+
+
+def _plain_quorum(plan: RunPlan) -> dict[str, Any] | None:
+    from common.privacy import epsilon_alone
+
+    if plan.quorum is None:
+        return None
+    alone = round_up(epsilon_alone(plan.total_events(), plan.config.privacy.delta))
+    return {**asdict(plan.quorum), "epsilon_alone": alone}
 
 
 def _forecast_rows(kit: SiteKit, plan: RunPlan) -> list[tuple[str, str]]:
@@ -163,7 +174,8 @@ def _privacy_rows(plan: RunPlan) -> list[tuple[str, str]]:
     rows = [
         (
             "privacy",
-            f"noise multiplier {plan.noise_multiplier:.4f}, sampling rate {rate:g}, "
+            f"noise multiplier {plan.training_event().noise_in_sum:.4f}{' of the sum' if plan.quorum else ''}, "
+            f"sampling rate {rate:g}, "
             f"clip {privacy.clip:g}; {noise}",
         ),
         (
@@ -183,6 +195,30 @@ def _privacy_rows(plan: RunPlan) -> list[tuple[str, str]]:
     except ConfigError as error:
         remark = f"{error.message}; the promise says nothing"
     return [*rows, ("WARNING", remark)] if remark else rows
+
+
+def _quorum_rows(kit: SiteKit, plan: RunPlan) -> list[tuple[str, str]]:
+    """Whose noise the epsilon counts on, by name: the operator says whom he knows; the rest counts as colluding."""
+    from common.privacy import epsilon_alone
+
+    quorum = plan.quorum
+    if quorum is None:
+        return []
+    alone = show_epsilon(epsilon_alone(plan.total_events(), plan.config.privacy.delta))
+    own = ""
+    with suppress(FedcartError):
+        own = kit.read().site.name
+    others = ", ".join(name for name in plan.sites if name != own)
+    return [
+        ("quorum noise", f"this epsilon holds {quorum.against()}"),
+        ("", f"{alone} if no other site is honest: this site adds a share of the noise only"),
+        ("", f"from {quorum.cliff} colluding sites on nothing but that share may be left"),
+        (
+            "who they are",
+            f"{others}: name those that you know, and know to be run apart; the rest counts as colluding, and is to be "
+            f"{quorum.colluders} at most (colluders_max in policy.toml)",
+        ),
+    ]
 
 
 def _of_each_side(epsilons: dict[str, float]) -> str:

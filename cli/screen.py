@@ -315,6 +315,10 @@ def closing_lines(summary: Summary, config: RunConfig) -> list[str]:
         )
         where = every if min(summary.epsilon.values()) == worst else f"at {escape(site)}, the most"
         lines.append(f"ε spent      {show.epsilon(worst)} {where}; {target} [dim](public, from signed ledgers)[/]")
+    if summary.alone:
+        site, worst = max(summary.alone.items(), key=lambda pair: pair[1])
+        where = "at every site" if min(summary.alone.values()) == worst else f"at {escape(site)}, the most"
+        lines.append(f"ε alone      {show.epsilon(worst)} {where}, if no other site is honest [dim](public)[/]")
     if not summary.private:
         lines.append("[bold yellow]NOT PRIVATE[/]  no differential privacy in this run")
     lines.append(f"aggregation  {escape(summary.aggregation)}")

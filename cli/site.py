@@ -234,6 +234,9 @@ def _show_status(found: SiteStatus) -> None:
     show.line(f"budget        epsilon {show.epsilon(budget.epsilon, 4)} of {budget.limit:g} spent, "
                f"{show.budget_left(budget.left, 4)} left "
                f"(delta {budget.delta:g}, scope {budget.scope})")  # fmt: skip
+    if budget.alone is not None:
+        limit = f"of {budget.alone_limit:g}" if budget.alone_limit else "(no limit in policy.toml)"
+        show.line(f"              epsilon {show.epsilon(budget.alone, 4)} {limit} if no other site is honest")
     show.line(
         f"ledger        {show.count(budget.committed, 'release')}, {budget.open} open, {budget.forfeit} failed, "
         f"{budget.void} given back"

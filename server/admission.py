@@ -17,7 +17,15 @@ from typing import Any
 from common.atomic import write_atomic
 from common.contribution import Query
 from common.errors import BadInputError, FedcartError, VerificationError
-from common.privacy import AttestedHeads, Losses, PrivacyEvent, SignedAttestation, epsilon_of, round_up
+from common.privacy import (
+    AttestedHeads,
+    Losses,
+    PrivacyEvent,
+    SignedAttestation,
+    epsilon_alone,
+    epsilon_of,
+    round_up,
+)
 from common.run import ASKED_FILE, RunPlan
 from common.trust import Roster
 
@@ -77,6 +85,16 @@ class HeadsBook:
         assert latest is not None
         said = latest.attestation
         return round_up(epsilon_of(self.spent(site), min(delta, said.delta), said.adaptive_order))
+
+    def alone(self, delta: float = 1.0) -> dict[str, float]:
+        """The same if no other site is honest, of those that share the noise of sums with others."""
+        found = {}
+        for site in self.heads.epsilon():
+            latest, spent = self.heads.latest(site), self.spent(site)
+            if latest is not None and spent.colluders is not None:
+                said = latest.attestation
+                found[site] = round_up(epsilon_alone(spent, min(delta, said.delta), said.adaptive_order))
+        return found
 
     def _save_asked(self) -> None:
         plain = {site: [asdict(event) for event in losses] for site, losses in sorted(self.asked.items())}

@@ -48,6 +48,7 @@ def summarise_run(
         sums=sums,
         metrics={} if outcome.status == FAILED else last.metrics,
         epsilon=last.epsilon,
+        alone=last.alone,
         aggregation=plan.config.aggregation.mode,
         private=plan.config.privacy.enabled,
         paths=folder.written(),

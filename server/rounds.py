@@ -242,6 +242,7 @@ def _after_cut_off(run: Run, state: ServerState) -> ServerState:
         kind=mark["kind"],
         sites={site: SiteRound("lost", CUT_OFF, "mask") for site in mark["sites"]},
         epsilon=_epsilon(run),
+        alone=_alone(run),
         attestations={site: head.to_json() for site, head in latest.items() if head and _is_of(head, run, number)},
         aggregation=run.plan.config.aggregation.mode,
         private=run.plan.config.privacy.enabled,
@@ -279,6 +280,11 @@ def _epsilon(run: Run) -> dict[str, float]:
     }
 
 
+def _alone(run: Run) -> dict[str, float]:
+    found = run.book.alone(run.plan.config.privacy.delta)
+    return {site: epsilon for site, epsilon in found.items() if site in run.plan.sites}
+
+
 def _closing_evaluation(run: Run, state: ServerState) -> RoundRecord | None:
     """The closing evaluation of an earlier life of this run, if it got that far: it is never paid for twice."""
     written = run.folder.metrics()
@@ -304,6 +310,7 @@ def _record(run: Run, asked: Asked, released: dict[str, float], seconds: float) 
         public=counted(run.plan, outcome.blocks.get(METRICS)),
         sites=outcome.sites,
         epsilon=_epsilon(run),
+        alone=_alone(run),
         attestations=asked.accepted,
         bytes_up=asked.bytes_up,
         bytes_down=asked.bytes_down,

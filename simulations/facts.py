@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from common.privacy import show_epsilon
+from common.privacy import epsilon_alone, round_up, show_epsilon
 from common.run import RunConfig, RunFacts, RunPlan, SiteFacts
 from server.affordable import epsilon_of_runs
 from simulations.tasks.half import oracle_of
@@ -28,7 +28,7 @@ def run_facts(
         local_steps=training.local_steps,
         private=privacy.enabled,
         aggregation=config.aggregation.mode,
-        noise_multiplier=plan.noise_multiplier,
+        noise_multiplier=plan.training_event().noise_in_sum if privacy.enabled else 0.0,
         epsilon_target=privacy.epsilon,
         delta=privacy.delta,
         sampling_rate=plan.task.sampling_rate(config),
@@ -40,6 +40,8 @@ def run_facts(
         budget=f"enforced: each site stops before epsilon {privacy.epsilon:g}"
         if privacy.enabled
         else "none: not private",
+        trust=plan.quorum.against() if plan.quorum else "",
+        alone=round_up(epsilon_alone(plan.total_events(), privacy.delta)) if plan.quorum else 0.0,
     )
 
 

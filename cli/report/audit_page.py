@@ -185,7 +185,7 @@ def _row(site: SiteAudit, row: Any) -> dict[str, str]:
         "state": row.state,
         "time": row.time.replace("T", " ").removesuffix("Z"),
         "events": event_words(row.events),
-        "alone": show.epsilon(row.epsilon_alone) if row.state != "void" else "–",
+        "alone": show.epsilon(row.epsilon_this_round) if row.state != "void" else "–",
         "so_far": show.epsilon(row.epsilon_so_far),
         "left": show.budget_left(left_after(site, row)),
     }

@@ -10,19 +10,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from common.audit.budgets import SiteBudget, budget_of_attestation, budget_of_ledger
 from common.audit.records import Records, asked_since, attestations_in, find_records, rounds_of
-from common.audit.statement import (
-    LedgerRow,
-    SiteBudget,
-    Statement,
-    budget_of_attestation,
-    budget_of_ledger,
-    ledger_rows,
-    make_statement,
-)
+from common.audit.statement import LedgerRow, Statement, ledger_rows, make_statement
 from common.audit.verdict import VerifyReport
 from common.audit.verify import verify_path
-from common.errors import BadInputError, VerificationError
+from common.errors import BadInputError, FedcartError, VerificationError
 from common.plain_text import cell
 from common.privacy import (
     HOLDOUT_SIDE,
@@ -30,6 +23,7 @@ from common.privacy import (
     VALIDATION_SIDE,
     Losses,
     PrivacyEvent,
+    Quorum,
     Replay,
     ScopeAccountant,
     SignedAttestation,
@@ -115,7 +109,11 @@ def read_audit(path: Path) -> Audit:
         verdict.raise_if_broken()
         raise VerificationError(f"nothing in {path} says what was spent", hint="name a run folder or a ledger")
     statement = make_statement(
-        [s.budget for s in sites], secure=where.secure, private=settings.private, hardened=settings.hardened
+        [s.budget for s in sites],
+        secure=where.secure,
+        private=settings.private,
+        hardened=settings.hardened,
+        quorum=_quorum_of(run),
     )
     name = settings.name or path.resolve().stem
     missing = tuple(_not_attested(records, set(ledgers)))
@@ -126,6 +124,13 @@ def read_audit(path: Path) -> Audit:
     )
     statement = replace(statement, warnings=(*statement.warnings, *unknown))
     return Audit(path, name, tuple(sites), statement, verdict, records, missing)
+
+
+def _quorum_of(run: RunFolder | None) -> Quorum | None:
+    try:
+        return run.plan().quorum if run else None
+    except FedcartError:
+        return None  # a plan that cannot be read is a finding of the verification
 
 
 def _with_population(site: SiteAudit, where: Records) -> SiteAudit:
@@ -149,7 +154,8 @@ def event_words(events: Collection[PrivacyEvent]) -> str:
     if not events:
         return POST_PROCESSING
     return "; ".join(
-        f"{_SIDE_WORDS[e.sub_scope]}{e.steps} × σ {e.noise_multiplier:.4g}"
+        f"{_SIDE_WORDS[e.sub_scope]}{e.steps} × σ {e.noise_in_sum:.4g}"
+        + (f" in the sum of {e.honest} honest, {e.noise_multiplier:.4g} own," if e.in_quorum else "")
         + (f" at q {e.sampling_rate:g}" if e.sampling_rate < 1 else "")
         for e in events
     )
@@ -172,7 +178,7 @@ def as_csv(audit: Audit) -> str:
             writer.writerow(
                 [
                     cell(budget.site), cell(budget.scope), cell(row.run), row.round, row.attempt, row.state,
-                    cell(row.time), event_words(row.events), row.epsilon_alone, row.epsilon_so_far,
+                    cell(row.time), event_words(row.events), row.epsilon_this_round, row.epsilon_so_far,
                     "" if budget.limit is None else budget.limit, "" if left is None else round(left, 6), budget.delta,
                 ]
             )  # fmt: skip
@@ -189,7 +195,8 @@ def as_json(audit: Audit) -> dict[str, Any]:
         "problems": [str(finding) for finding in audit.verdict.findings],
         "sites": [
             asdict(site.budget)
-            | {"epsilon": site.budget.epsilon, "left": site.budget.left, "rounds_left": site.rounds_left}
+            | {"epsilon": site.budget.epsilon, "alone": site.budget.alone, "colluders": site.budget.colluders}
+            | {"left": site.budget.left, "rounds_left": site.rounds_left}
             | {"source": site.source, "rows": [asdict(r) | {"left": left_after(site, r)} for r in site.rows]}
             for site in audit.sites
         ],

@@ -155,6 +155,8 @@ def _tiles(story: RunStory) -> list[Tile]:
         privacy = story.section("privacy")
         limit = f"at the worst site, of {privacy.get('epsilon', 0):g} at δ = {privacy.get('delta', 0):g}"
         tiles.append(Tile("ε spent", show.epsilon(worst), "public", limit))
+    if alone := max((epsilon for r in story.records for epsilon in r.alone.values()), default=0.0):
+        tiles.append(Tile("ε alone", show.epsilon(alone), "public", "if no other site is honest; see audit show"))
     tiles.append(Tile("Rounds", f"{len(story.rounds)}", "public", f"of {story.planned_rounds} planned"))
     if story.sites:
         people = sum(site.get("population", 0) for site in story.sites)

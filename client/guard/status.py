@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from client.guard.failures import paused_in, unfinished_in
 from client.guard.policy import SitePolicy
-from common.privacy import Reading, Replay, ScopeAccountant, epsilon_of, round_up
+from common.privacy import Reading, Replay, ScopeAccountant, epsilon_alone, epsilon_of, round_up
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,8 @@ class GuardStatus:
     """Where a scope stands. ``epsilon`` counts open reservations; ``left`` is limit minus epsilon, at least 0.
 
     ``paused``: runs in which this site takes no further part after failures of its own. ``unfinished``: (run, how many
-    of its answers were given back because their process was ended).
+    of its answers were given back because their process was ended). ``alone``: epsilon if no other site is honest, where the
+    scope has shared the noise of sums, and its limit.
     """
 
     site: str
@@ -31,6 +32,8 @@ class GuardStatus:
     forfeit: int = 0
     paused: tuple[str, ...] = ()
     unfinished: tuple[tuple[str, int], ...] = ()
+    alone: float | None = None
+    alone_limit: float = 0.0
 
 
 def status_of(state: Replay, site: str, policy: SitePolicy) -> GuardStatus:
@@ -53,5 +56,9 @@ def status_of(state: Replay, site: str, policy: SitePolicy) -> GuardStatus:
         void=states.count("void"),
         forfeit=states.count("forfeit"),
         paused=tuple(run for run in state.runs if paused_in(state, run, policy.failures_max)),
+        alone=round_up(epsilon_alone(state.spent, header.delta, order))
+        if state.spent.colluders is not None
+        else None,
+        alone_limit=policy.epsilon_alone_max,
         unfinished=tuple((run, ended) for run in state.runs if (ended := unfinished_in(state, run))),
     )

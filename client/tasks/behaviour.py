@@ -13,7 +13,7 @@ from client.site import Question, Site
 from common.contribution import EVALUATE, METRICS, TRAIN, UPDATE, Block, Release
 from common.errors import ConfigError
 from common.privacy import TRAIN_SIDE
-from common.tasks import largest_constants, metric_sensitivity, scale_of
+from common.tasks import largest_constants, noise_needs, scale_of
 
 if TYPE_CHECKING:
     from common.privacy import Quorum
@@ -50,13 +50,8 @@ def evaluate(site: Site, question: Question) -> Sequence[Release]:
     asked = plan.measured(question.query.kind)
     model, rows = measured_of(site, plan, question.model, question.query.kind)
     if plan.quorum:
-        share = Share(
-            _block_of(question, METRICS),
-            metric_sensitivity(list(config.model.heads)),
-            asked.noise,
-            plan.quorum,
-            asked.side,
-        )
+        needs = noise_needs(plan, question.query.kind, METRICS)
+        share = Share(_block_of(question, METRICS), *needs, plan.quorum, asked.side)
         return [QuorumMechanism(share, PrivateStream()).release(evaluation.metric_sums(model, rows))]
     noise = asked.noise if config.privacy.enabled else 0.0
     draw = evaluation.MetricNoise(noise, asked.side, config.privacy.noise == "hardened")
@@ -76,7 +71,7 @@ def _shared_sum(site: Site, question: Question, quorum: Quorum) -> Release:
     rows, engine = engine_of(site, plan, question.speed)
     constants, block = largest_constants(plan), _block_of(question, UPDATE)
     scale = scale_of(constants)
-    share = Share(block, scale * constants.sensitivity, plan.noise_multiplier, quorum, TRAIN_SIDE)
+    share = Share(block, *noise_needs(plan, TRAIN, UPDATE), quorum, TRAIN_SIDE)
     if engine.clip != constants.clip:
         raise ConfigError(
             f"the engine clips at {engine.clip}, the plan says {constants.clip}",

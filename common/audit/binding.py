@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from common.audit.quorum import quorum_problems
 from common.contribution import EVALUATE, TRAIN, Query
 from common.errors import FedcartError, VerificationError
-from common.privacy import Attestation, Replay, SignedAttestation, epsilon_of, witness_of
+from common.privacy import Attestation, Replay, SignedAttestation, epsilon_alone, epsilon_of, witness_of
 from common.run import (
     COMPLETED,
     COUNTERSIGNED,
@@ -140,6 +141,10 @@ def _delta_of(plan: RunPlan, record: RoundRecord, site: str, said: Attestation) 
         and record.epsilon.get(site, 0.0) < epsilon_of(said.totals, delta, said.adaptive_order) - 1e-6
     ):
         yield f"shows an epsilon of {site} at another delta than the run's"
+    if plan.quorum and site in plan.sites:
+        alone = epsilon_alone(said.totals, min(delta, said.delta), said.adaptive_order)
+        if record.alone.get(site, 0.0) < alone - 1e-6:
+            yield f"shows less than epsilon {alone:.6f} for {site} alone, which is what its own noise allows"
 
 
 def _entry(chain: _Chain, site: str, sequence: int, head: str) -> Iterator[str]:
@@ -184,6 +189,8 @@ def evidence_problems(
         ):
             if not holds:
                 yield number, f"evidence of round {record.round} {what}"
+        for what in quorum_problems(plan, record.kind, found):
+            yield number, f"evidence of round {record.round} {what}"
     for stray in sorted(evidence.keys() - sums.keys()):
         yield len(records), f"there is evidence of a sum in round {stray} that no record shows"
 

@@ -6,18 +6,18 @@ composition, random source, and then what is not covered. Texts are about this p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from common.audit.adversaries import Adversary, adversaries_of, colluders_of
+from common.audit.budgets import SiteBudget
 from common.errors import ConfigError
 from common.privacy import (
     Losses,
     PrivacyEvent,
-    Reading,
+    Quorum,
     Replay,
-    ScopeAccountant,
-    SignedAttestation,
     delta_remark,
     epsilon_everywhere,
     epsilon_of,
@@ -25,48 +25,6 @@ from common.privacy import (
 )
 
 EXACT_ROWS = 250
-
-
-@dataclass(frozen=True)
-class SiteBudget:
-    """What one site's scope has spent. ``limit`` None where only the ledger is known: policies stay at sites.
-
-    ``order``: the Rényi order that counts because a run was not planned before the first release, else None.
-    ``population``: declared consumers, where it is known.
-    """
-
-    site: str
-    scope: str
-    delta: float
-    limit: float | None
-    events: tuple[PrivacyEvent, ...]
-    simulated: bool
-    order: float | None = None
-    population: int | None = None
-
-    @property
-    def epsilon(self) -> float:
-        """Spent so far, rounded up to six decimals."""
-        return round_up(epsilon_of(self.events, self.delta, self.order))
-
-    @property
-    def left(self) -> float | None:
-        """Limit minus spent, at least 0; None without a limit."""
-        return None if self.limit is None else max(0.0, self.limit - self.epsilon)
-
-    def reading(self) -> Reading:
-        """Both accountants."""
-        return ScopeAccountant(self.events, self.order).reading(self.delta)
-
-
-@dataclass(frozen=True)
-class Adversary:
-    """One row of the adversary table: who, what they see, and the epsilon that holds against them."""
-
-    who: str
-    sees: str
-    epsilon: float | None
-    why: str
 
 
 @dataclass(frozen=True)
@@ -116,47 +74,34 @@ class LedgerRow:
     attempt: int
     state: str
     events: tuple[PrivacyEvent, ...]
-    epsilon_alone: float
+    epsilon_this_round: float
     epsilon_so_far: float
 
 
 def make_statement(
-    budgets: Sequence[SiteBudget], *, secure: bool | None, private: bool = True, hardened: bool = False
+    budgets: Sequence[SiteBudget],
+    *,
+    secure: bool | None,
+    private: bool = True,
+    hardened: bool = False,
+    quorum: Quorum | None = None,
 ) -> Statement:
     """Assemble the claim for these sites.
 
     ``secure``: contributions were summed under masks, None if nothing says so; ``private`` False: trained without noise, or with the
-    seeded test stream.
+    seeded test stream. ``quorum``: of the run, where sites share the noise of a sum and the run is known.
     """
     simulated = any(budget.simulated for budget in budgets)
     return Statement(
         private=private and bool(budgets),
         simulated=simulated,
         sites=tuple(budgets),
-        adversaries=_adversaries(budgets, secure=secure) if private else (),
+        adversaries=adversaries_of(budgets, secure, quorum) if private else (),
         cross_site=cross_site(budgets) if private and budgets else None,
-        sections=_sections(hardened=hardened),
+        sections=_sections(hardened=hardened, shared=colluders_of(budgets) is not None),
         assumptions=_assumptions(simulated=simulated),
-        not_covered=NOT_COVERED,
+        not_covered=NOT_COVERED if colluders_of(budgets) is None else (*NOT_COVERED, *NOT_COVERED_IN_A_QUORUM),
         warnings=_warnings(budgets, private=private, simulated=simulated),
-    )
-
-
-def budget_of_attestation(signed: SignedAttestation) -> SiteBudget:
-    """A site's budget from its latest attestation: the deployed server's and the run folder's view."""
-    said = signed.attestation
-    return SiteBudget(
-        said.site, said.scope, said.delta, said.limit, said.totals, said.simulated, said.adaptive_order
-    )
-
-
-def budget_of_ledger(state: Replay, limit: float | None = None) -> SiteBudget:
-    """A site's budget from its replayed ledger. Raises: ValueError if the ledger is empty."""
-    if state.header is None:
-        raise ValueError("the ledger has no entry")
-    header = state.header
-    return SiteBudget(
-        header.site, header.scope, header.delta, limit, state.spent.events, header.simulated, state.adaptive_order
     )
 
 
@@ -174,7 +119,7 @@ def ledger_rows(state: Replay) -> list[LedgerRow]:
     for r in reservations:
         total = total if r.state == "void" else total + Losses.of(r.body.events)
         spent.append(total)
-    alone = cache(lambda events: round_up(epsilon_of(events, delta)))
+    this_round = cache(lambda events: round_up(epsilon_of(events, delta)))
     step = -(-len(reservations) // EXACT_ROWS)
     late = min(state.late, default=None)
 
@@ -186,7 +131,7 @@ def ledger_rows(state: Replay) -> list[LedgerRow]:
     return [
         LedgerRow(
             r.sequence, r.time, r.body.run, r.body.round, r.body.attempt, r.state, r.body.events,
-            alone(r.body.events), so_far(min((i // step + 1) * step, len(spent)) - 1),
+            this_round(r.body.events), so_far(min((i // step + 1) * step, len(spent)) - 1),
         )
         for i, r in enumerate(reservations)
     ]  # fmt: skip
@@ -198,37 +143,6 @@ def cross_site(budgets: Sequence[SiteBudget]) -> CrossSite:
     everywhere = epsilon_everywhere([(Losses.of(b.events), b.order) for b in budgets], delta)
     disjoint = max(epsilon_of(budget.events, delta, budget.order) for budget in budgets)
     return CrossSite(round_up(disjoint), round_up(everywhere), delta, len(budgets))
-
-
-def _worst(budgets: Iterable[SiteBudget]) -> float | None:
-    """Over scopes with different deltas at the smallest of them: one figure has one delta."""
-    of_all = list(budgets)
-    delta = min((budget.delta for budget in of_all), default=1.0)
-    return max((round_up(epsilon_of(b.events, delta, b.order)) for b in of_all), default=None)
-
-
-def _adversaries(budgets: Sequence[SiteBudget], *, secure: bool | None) -> tuple[Adversary, ...]:
-    worst = _worst(budgets)
-    local = "every site adds its full noise before anything leaves, so this needs no trust in anybody else"
-    server_sees = (
-        "the sum over the surviving sites of each round, and who took part"
-        if secure
-        else "every site's noised contribution alone (plain aggregation)"
-        if secure is False
-        else "noised contributions; a ledger does not record whether each alone or their sum"
-    )
-    return (
-        Adversary("recipient of the final model", "the model of the last round", worst, local),
-        Adversary("the other sites", "the model of every round", worst, local),
-        Adversary("the server", server_sees, worst, local),
-        Adversary(
-            "the server together with colluding sites",
-            "at worst one site's noised contributions alone: all others subtract theirs",
-            worst,
-            local + "; secure aggregation adds nothing here",
-        ),
-        Adversary("whoever controls the site's machine", "the raw data", None, "nothing here protects against it"),
-    )
 
 
 COMPOSITION = StatementSection(
@@ -243,7 +157,19 @@ COMPOSITION = StatementSection(
 )
 
 
-def _sections(*, hardened: bool) -> tuple[StatementSection, ...]:
+_LOCAL_TRUST = "Local to the site: the figure holds against everybody outside, the server included."
+_SHARED_TRUST = (
+    "The figure holds against the server and whoever commands no more sites than the promise names, because sums open only "
+    "with the noise of enough honest sites. Against more, the figure of the site's own noise holds, which is shown beside it."
+)
+_SHARED_MECHANISM = (
+    "Where sites share the noise of a sum: each consumer's gradient is clipped as above; each coordinate of the clipped sum is "
+    "clamped, rounded at random, and discrete Gaussian noise is added in the ring of secure aggregation; what that differs from "
+    "a Gaussian by is in every figure."
+)
+
+
+def _sections(*, hardened: bool, shared: bool = False) -> tuple[StatementSection, ...]:
     source = "AES-256 in counter mode under a key from the operating system, fresh in each process"
     normals = "sums of four Box-Muller normals" if hardened else "Box-Muller normals with a 63-bit radius"
     return (
@@ -256,7 +182,7 @@ def _sections(*, hardened: bool) -> tuple[StatementSection, ...]:
         StatementSection(
             "Trust model",
             (
-                "Local to the site: the figure holds against everybody outside, the server included.",
+                _SHARED_TRUST if shared else _LOCAL_TRUST,
                 "The site's own software, machine and operator are trusted.",
             ),
         ),
@@ -268,6 +194,7 @@ def _sections(*, hardened: bool) -> tuple[StatementSection, ...]:
                 "Evaluation and statistics release noised sums of bounded values; nothing else is released.",
                 "Sales series: each consumer's purchases are clipped in L2 norm over all cells together, and Gaussian "
                 "noise is added to every cell once; training on the released series is post-processing, at no charge.",
+                *([_SHARED_MECHANISM] if shared else []),
             ),
         ),
         StatementSection(
@@ -296,6 +223,13 @@ NOT_COVERED = (
     "A consumer who uses several accounts or devices at a site counts as several consumers.",
     "Figures marked oracle in a simulation are computed from all data; a deployment does not have them.",
     "What a site does with the model, and who can read its disk.",
+)
+
+
+NOT_COVERED_IN_A_QUORUM = (
+    "Who else is honest: sites that skip or repeat their noise, run other code, share an operator or a machine, or stand for "
+    "nobody, count as colluding, in the whole roster and as long as keys of the session are held.",
+    "Against more colluding sites than named, the site's own share of the noise is all there is: that figure, not this one.",
 )
 
 

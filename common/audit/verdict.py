@@ -42,6 +42,7 @@ class VerifyReport:
     evidence: int = 0
     countersigned: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    quorum: str = ""
     findings: list[Finding] = field(default_factory=list)
     notes: list[Finding] = field(default_factory=list)
 

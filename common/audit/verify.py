@@ -21,6 +21,7 @@ from common.audit.binding import (
 from common.audit.judgements import judgement_problems
 from common.audit.ledger_check import LedgerCheck, sites_of
 from common.audit.model_binding import model_problems
+from common.audit.quorum import quorum_words
 from common.audit.records import Records, find_records
 from common.audit.verdict import Finding, VerifyReport
 from common.errors import BadInputError, FedcartError, VerificationError
@@ -258,6 +259,7 @@ def _check_bindings(
             *judgement_problems(run, plan, records),
         ]
         verdict.findings += [Finding(_line_of_metrics(number), what) for number, what in problems]
+        verdict.quorum = quorum_words(plan, {r.round: r.kind for r in records if r.summed}, evidence)
         verdict.faults += [f"round {record.round}: {fault}" for record in records for fault in record.faults]
         sealed = manifest_problems(run, plan, roster, records, summary)
         verdict.findings += [Finding(MANIFEST_FILE, what) for what in sealed]

@@ -60,6 +60,7 @@ from common.privacy.noised_grid import (
     carried_multiplier,
     check_grid,
     noised_grid,
+    rounded_sensitivity,
     to_ring,
     with_slack,
 )
@@ -118,6 +119,7 @@ __all__ = [
     "read_head",
     "replay_lines",
     "round_up",
+    "rounded_sensitivity",
     "rounds_left",
     "show_epsilon",
     "sides_of",

@@ -62,9 +62,24 @@ class Quorum:
         return math.ceil(multiplier / math.sqrt(self.honest) * 1e6) / 1e6
 
     @property
-    def beyond(self) -> int:
-        """From how many colluders on everything opens alone: there is nothing between c and a cliff at 2t - n."""
+    def cliff(self) -> int:
+        """From how many colluders on two lists can be signed, and everything may open alone: 2t - n."""
         return 2 * self.threshold - self.sites
+
+    def honest_against(self, colluders: int) -> int:
+        """How many honest shares a sum holds at least where so many sites collude; 1: a site's own may be all there is."""
+        return max(self.threshold - colluders, 1) if colluders < self.cliff else 1
+
+    def __str__(self) -> str:
+        return (
+            f"the noise of {self.honest} honest sites, as at least {self.threshold} of {self.sites} sign what opens and "
+            f"at most {self.colluders} of them collude"
+        )
+
+    def against(self) -> str:
+        """Against whom what a sum holds is enough, for people."""
+        others = f"and up to {self.colluders} of {self.sites} sites together" if self.colluders else "alone"
+        return f"against the server {others}; {self}"
 
     def event(self, multiplier: float, rate: float, steps: int, side: str) -> PrivacyEvent:
         """What ``steps`` sums cost in which each site draws noise of ``multiplier``."""

@@ -40,7 +40,9 @@ class RunFacts:
     """What is known before round 1; all public, but ``data`` (oracle: counts of the log, cleaning report).
 
     Units: ``epsilon_target`` and ``delta`` of the whole run, per site and consumer; ``expected_signal``
-    is S of docs/simulate.md, infinite without privacy (null in JSON).
+    is S of docs/simulate.md, infinite without privacy (null in JSON). ``noise_multiplier``: of what holds the noise, each
+    site's release or the sum; ``trust``: against whom a sum's noise is enough, empty where each site's own is enough against
+    everybody; ``alone``: epsilon of the whole run if no other site is honest, 0 likewise.
     """
 
     out: Path
@@ -59,6 +61,8 @@ class RunFacts:
     data: dict[str, Any]
     assumptions: tuple[str, ...]
     budget: str
+    trust: str = ""
+    alone: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -128,7 +132,8 @@ class RoundRecord:
 
     ``released``: noised and charged (model at the start of the round); ``public``: follows from settings
     or released sums; ``oracle``: computed by the simulation from all data (model at the end of the round).
-    ``epsilon``: spent per site so far, from the ledgers' signed attestations, a RESERVE counts as spent.
+    ``epsilon``: spent per site so far, from the ledgers' signed attestations, a RESERVE counts as spent; ``alone``: the same if
+    no other site is honest, where sites share the noise of a sum, and only there.
     Units: bytes over all sites, seconds of wall time.
 
     ``model``, ``state`` and ``average``: digests (hex) of the parameters that were asked about, and of the two vectors after
@@ -147,6 +152,7 @@ class RoundRecord:
     oracle: dict[str, float] = field(default_factory=dict)
     sites: dict[str, SiteRound] = field(default_factory=dict)
     epsilon: dict[str, float] = field(default_factory=dict)
+    alone: dict[str, float] = field(default_factory=dict)
     attestations: dict[str, Any] = field(default_factory=dict)
     bytes_up: int = 0
     bytes_down: int = 0
@@ -200,14 +206,15 @@ class RoundRecord:
 
     @staticmethod
     def _as_json(record: RoundRecord) -> dict[str, Any]:
-        """Its fields; ``shortened`` only where something was, as records of before that was done are signed without it."""
-        plain = fields_of(record)
-        return plain if record.shortened else {name: value for name, value in plain.items() if name != "shortened"}
+        """Its fields; ``shortened`` and ``alone`` only where there is something, as other records are signed without them."""
+        return {
+            name: value for name, value in fields_of(record).items() if value or name not in ("shortened", "alone")
+        }
 
     @staticmethod
     def from_json(text: str) -> RoundRecord:
         """Inverse of ``to_json``. Raises: ValueError, TypeError on foreign text."""
-        plain = {"shortened": {}} | json.loads(text)
+        plain = {"shortened": {}, "alone": {}} | json.loads(text)
         plain["sites"] = {name: SiteRound(**site) for name, site in plain["sites"].items()}
         for group in ("released", "public", "oracle"):
             plain[group] = {name: math.nan if value is None else value for name, value in plain[group].items()}
@@ -245,7 +252,14 @@ def interrupted(records: Sequence[RoundRecord], **told: Any) -> Summary:
     rounds, sums = sums_in(records)
     last = records[-1] if records else RoundRecord(0)
     words = tuple(unattested_words(records))
-    stands = {"rounds": rounds, "sums": sums, "epsilon": last.epsilon, "private": last.private, "notes": words}
+    stands = {
+        "rounds": rounds,
+        "sums": sums,
+        "epsilon": last.epsilon,
+        "alone": last.alone,
+        "private": last.private,
+        "notes": words,
+    }
     return Summary(INTERRUPTED, **{**stands, **told})
 
 
@@ -276,7 +290,7 @@ class Summary:
 
     ``rounds``: training rounds that were run, ``sums``: those of them that gave a sum. ``metrics``: released, public
     and oracle (empty in a deployment); ``baselines`` are oracle; ``epsilon`` is spent per site, from the signed
-    attestations, reservations included. ``error``, ``hint``, ``exit_code`` say why a run was interrupted.
+    attestations, reservations included; ``alone``: if no other site is honest, where they share noise. ``error``, ``hint``, ``exit_code`` say why a run was interrupted.
     """
 
     status: str
@@ -285,6 +299,7 @@ class Summary:
     metrics: dict[str, Values] = field(default_factory=dict)
     baselines: dict[str, Values] = field(default_factory=dict)
     epsilon: Values = field(default_factory=dict)
+    alone: Values = field(default_factory=dict)
     aggregation: str = ""
     private: bool = True
     paths: dict[str, str] = field(default_factory=dict)

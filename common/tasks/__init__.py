@@ -23,7 +23,7 @@ from common.tasks.metric_sums import (
     summarise,
 )
 from common.tasks.metrics import IN_ROUNDS, METRICS, in_order, metric_named
-from common.tasks.noised_blocks import largest_constants, scale_of
+from common.tasks.noised_blocks import largest_constants, noise_needs, scale_of
 from common.tasks.reach import GROWN, Reach
 from common.tasks.task import TAIL, Legal, Measured, Task
 
@@ -63,6 +63,7 @@ __all__ = [
     "metric_named",
     "metric_names",
     "metric_sensitivity",
+    "noise_needs",
     "primary_metric",
     "rounding_slack",
     "scale_of",

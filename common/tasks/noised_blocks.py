@@ -42,21 +42,26 @@ def update_noise(plan: Any) -> float:
     return _update(plan).noise_scale
 
 
+def noise_needs(plan: Any, kind: str, block: str) -> tuple[float, float]:
+    """What one consumer moves a block by, L2 in its values, and the multiplier that each site's noise must be worth."""
+    if block == UPDATE:
+        constants = largest_constants(plan)
+        return scale_of(constants) * constants.sensitivity, plan.noise_multiplier
+    return metric_sensitivity(list(plan.config.model.heads)), plan.measured(kind).noise
+
+
 def _update(plan: Any) -> Block:
     constants = largest_constants(plan)
     limit = max(LEAST_SUM, SHARE_OF_BATCH * constants.expected_batch) * constants.clip
-    scale = scale_of(constants)
-    return _block(
-        UPDATE, plan.parameters, scale * constants.sensitivity, scale * limit, plan.cohort, plan.noise_multiplier
-    )
+    sensitivity, multiplier = noise_needs(plan, TRAIN, UPDATE)
+    return _block(UPDATE, plan.parameters, sensitivity, scale_of(constants) * limit, plan.cohort, multiplier)
 
 
 def _metrics(plan: Any, kind: str, length: int) -> Block:
-    asked = plan.measured(kind)
     largest = max(population for _, population in plan.populations)
-    limit = max(LEAST_COUNT, 2 * asked.share * largest)
-    sensitivity = metric_sensitivity(list(plan.config.model.heads))
-    return _block(METRICS, length, sensitivity, limit, plan.cohort, asked.noise)
+    limit = max(LEAST_COUNT, 2 * plan.measured(kind).share * largest)
+    sensitivity, multiplier = noise_needs(plan, kind, METRICS)
+    return _block(METRICS, length, sensitivity, limit, plan.cohort, multiplier)
 
 
 @lru_cache(maxsize=64)

@@ -231,11 +231,12 @@ class Task:
 
     def evaluation_words(self, plan: Any) -> str:
         """What measuring costs, for the operator."""
-        words = f"evaluation: noise multiplier {plan.evaluation_noise:.4f}"
+        in_sum = math.sqrt(plan.quorum.honest) if plan.quorum else 1.0
+        words = f"evaluation: noise multiplier {plan.evaluation_noise * in_sum:.4f}"
         return (
             words
             if plan.closing_noise == plan.evaluation_noise
-            else f"{words}, in the end {plan.closing_noise:.4f}"
+            else f"{words}, in the end {plan.closing_noise * in_sum:.4f}"
         )
 
 

@@ -130,7 +130,7 @@ def test_json_is_one_value_with_every_figure(run, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["intact"]
     assert [s["site"] for s in found["sites"]] == list(SITES)
-    assert found["sites"][0]["rows"][0]["epsilon_alone"] > 0
+    assert found["sites"][0]["rows"][0]["epsilon_this_round"] > 0
     assert found["statement"]["cross_site"]["everywhere"] > found["statement"]["cross_site"]["disjoint"]
 
 

@@ -88,7 +88,7 @@ def test_the_history_of_a_ledger_ends_at_what_is_spent(tmp_path: Path) -> None:
     rows = ledger_rows(guard.ledger.state)
     assert [(row.round, row.state) for row in rows] == [(1, "committed"), (2, "void"), (3, "committed")]
     assert rows[0].epsilon_so_far == rows[1].epsilon_so_far < rows[2].epsilon_so_far == guard.status().epsilon
-    assert rows[0].epsilon_alone == rows[0].epsilon_so_far
+    assert rows[0].epsilon_this_round == rows[0].epsilon_so_far
 
 
 def test_a_long_ledger_is_never_shown_below_the_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
