@@ -71,9 +71,13 @@ class RandomStream:
         self._cipher.update_into(zeros, room.data)
         return room[:size].view(kind)
 
+    def words(self, n: int) -> NDArray[np.uint64]:
+        """Draw 64 random bits each. Shapes: result: uint64[n], to be overwritten at will."""
+        return self._words(np.uint64, n).view(np.uint64)
+
     def uniform(self, n: int) -> NDArray[np.float64]:
         """Draw from [0, 1) with 53 bits. Shapes: result: float64[n]."""
-        words = self._words(np.uint64, n).view(np.uint64)
+        words = self.words(n)
         fractions: NDArray[np.float64] = (words >> np.uint64(11)).astype(np.float64)
         fractions *= 2.0**-53
         return fractions
@@ -88,7 +92,7 @@ class RandomStream:
             raise ValueError(f"probability must be in [0, 1], got {p}")
         if p == 1.0:
             return np.ones(n, dtype=np.bool_)
-        words = self._words(np.uint64, n).view(np.uint64)
+        words = self.words(n)
         return words < np.uint64(int(math.ldexp(p, 64)))
 
     def gaussian(self, n: int) -> NDArray[np.float64]:
