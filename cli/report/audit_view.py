@@ -114,6 +114,7 @@ def read_audit(path: Path) -> Audit:
         private=settings.private,
         hardened=settings.hardened,
         quorum=_quorum_of(run),
+        one_run=len({row.run for site in sites for row in site.rows}) == 1,
     )
     name = settings.name or path.resolve().stem
     missing = tuple(_not_attested(records, set(ledgers)))

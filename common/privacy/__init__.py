@@ -64,6 +64,7 @@ from common.privacy.noised_grid import (
     to_ring,
     with_slack,
 )
+from common.privacy.one_sum import epsilon_everywhere_in_one_run
 from common.privacy.quorum import Quorum, usual_colluders
 from common.privacy.replay import Replay, Reservation, replay_lines
 
@@ -112,6 +113,7 @@ __all__ = [
     "delta_remark",
     "epsilon_alone",
     "epsilon_everywhere",
+    "epsilon_everywhere_in_one_run",
     "epsilon_of",
     "make_line",
     "noised_grid",
