@@ -12,6 +12,7 @@ from dp_accounting.pld.privacy_loss_mechanism import AdjacencyType, MixtureGauss
 from common.errors import ConfigError
 from common.privacy.divergence import gaussian_epsilon
 from common.privacy.group_loss import _divergences, _mixture_of, epsilon_of_mixture, losses_of_group_step
+from common.privacy.sampled_loss import LossDistribution
 
 DELTA = 1e-5
 STEPS = [
@@ -81,6 +82,13 @@ def test_divergences_are_those_of_the_library(rate, sigma, sites, adjacency):
     np.testing.assert_allclose(ours, theirs.get_delta_for_epsilon(epsilons), rtol=1e-7, atol=1e-14)
 
 
+@pytest.mark.parametrize(("rate", "sigma", "sites"), [*STEPS, (0.2, 0.3, 3), (0.999, 0.8, 8)])
+def test_a_loss_is_inverted_to_the_last_digits(rate, sigma, sites):
+    mixture = _mixture_of(rate, sigma, sites)
+    losses, _ = mixture.loss(np.linspace(-2 * sigma, sites + 7 * sigma, 10_001))
+    np.testing.assert_allclose(mixture.loss(mixture.where(losses))[0], losses, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("grid", [1e-2, 1e-3])
 @pytest.mark.parametrize(("rate", "sigma", "sites"), STEPS)
 def test_a_step_loses_no_less_than_integration_says_on_the_grid_or_between(rate, sigma, sites, grid):
@@ -128,11 +136,17 @@ def test_nothing_lost_is_zero():
 
 @pytest.mark.parametrize(
     ("setting", "delta"),
-    [((0.2, 0.05, 10, 2), DELTA), ((0.2, 3.0, 100, 2), 1e-12), ((0.9, 0.3, 10**6, 8), DELTA)],
+    [((0.2, 0.05, 10, 2), DELTA), ((0.2, 3.0, 100, 2), 1e-12), ((0.2, 2.99, 10**5, 8), DELTA)],
 )
 def test_what_cannot_be_computed_counts_as_without_sampling(setting, delta):
     _, sigma, times, sites = setting
     assert epsilon_of_mixture((setting,), delta) == gaussian_epsilon(sites * math.sqrt(times) / sigma, delta)
+
+
+def test_what_would_take_gigabytes_is_not_begun(monkeypatch):
+    monkeypatch.setattr(LossDistribution, "repeated", lambda *_: pytest.fail("composed"))
+    found = epsilon_of_mixture(((0.2, 2.99, 10**6, 8),), DELTA)
+    assert found == gaussian_epsilon(8 * math.sqrt(10**6) / 2.99, DELTA)
 
 
 @pytest.mark.parametrize(
