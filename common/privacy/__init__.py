@@ -65,12 +65,13 @@ from common.privacy.noised_grid import (
     with_slack,
 )
 from common.privacy.one_sum import epsilon_everywhere_in_one_run
-from common.privacy.quorum import Quorum, usual_colluders
+from common.privacy.quorum import LEAST_HONEST, Quorum, usual_colluders
 from common.privacy.replay import Replay, Reservation, replay_lines
 
 __all__ = [
     "FINE",
     "HOLDOUT_SIDE",
+    "LEAST_HONEST",
     "MAX_NOISE",
     "MIN_NOISE",
     "SUB_SCOPES",

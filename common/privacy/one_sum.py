@@ -35,7 +35,7 @@ def epsilon_everywhere_in_one_run(sites: Sequence[Losses], delta: float) -> floa
 def _with_sides(losses: Losses, known: dict[str, int], delta: float) -> float:
     """Epsilon where so many sites have the consumer on each side."""
     moved = [(event, known[event.sub_scope]) for event in losses if known[event.sub_scope]]
-    steps, least = sum(e.steps for e, _ in moved), min(e.noise_multiplier for e, _ in moved)
+    steps, least = sum(e.steps for e, _ in moved), min(e.noise_in_sum for e, _ in moved)
     slack, left = with_slack(delta, steps, least, max(sites for _, sites in moved))
     settings = tuple((e.sampling_rate, e.noise_in_sum, e.steps, sites) for e, sites in moved)
     return epsilon_of_mixture(settings, left) + slack
