@@ -63,6 +63,8 @@ class Site:
         if self.simulated and key in _guards:  # it reads what was appended since, and not the whole ledger again
             _guards[key].reopen(self.file.site.scope, simulated=True)
             return _guards[key]
+        if shared:
+            shared.refuse_copy(self.kit.state)
         guard = open_guard(
             self.kit.state,
             self.identity,
@@ -73,7 +75,9 @@ class Site:
             simulated=self.simulated,
             code=VERSION,
         )
-        if self.simulated and shared is None:
+        if shared:
+            shared.remember(self.kit.state)
+        elif self.simulated:
             _guards[key] = guard
         return guard
 
