@@ -20,8 +20,8 @@ import server.deployed
 from common.deployment import COORDINATOR_VARIABLE, SITE_VARIABLE, SiteKit
 from server.exchange import Exchange
 
-PHASES = ("advertise", "share", "mask", "confirm", "unmask")
-OTHERS = ("hello", "propose", "close")
+PHASES = ("advertise", "share", "accept", "mask", "confirm", "unmask")
+OTHERS = ("hello", "propose", "close", "keep")
 DISK_FULL_AFTER_BYTES = 64
 
 client_app = ClientApp()
