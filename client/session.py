@@ -181,12 +181,7 @@ def close(site: Site, request: Values) -> dict[str, Any]:
     )
     guard = site.guard()
     _close_rounds(guard, closing.run, keep=-1)
-    with guard.ledger.transaction() as state:
-        left = [
-            r.body.round
-            for r in state.reservations.values()
-            if r.body.run == closing.run and r.state == "committed"
-        ]
+    left = guard.left_in(closing.run)
     if max(left, default=0) > closing.round:
         raise RemoteProtocolError(f"the record ends with round {closing.round}, round {max(left)} left this site")
     return {"signature": site.identity.sign(closing.statement(COUNTERSIGNED))}

@@ -118,6 +118,7 @@ def proposal_of(site: Site, question: Question, params: Params | PlainParams | N
         derived=plan.derived(question.query.kind),
         roster=params.roster.hex() if params else "",
         witness=params.witness.hex() if params else "",
+        kits=tuple(site.roster.party(name).public_key.hex() for name in plan.sites),
     )
 
 

@@ -50,6 +50,7 @@ class Proposal:
     ``weight_ratio`` is the largest declared population over this site's own. ``derived``: the answer reads nothing
     but what this site has released in the same run, as this program's own code has it; it costs nothing.
     ``roster`` and ``witness``: digests (hex) of the roster and of all sites' last signed heads, as the session names them.
+    ``kits``: public keys (hex) of all sites of the run, of which some may answer about the same consumers.
     """
 
     run: str
@@ -76,6 +77,7 @@ class Proposal:
     derived: bool = False
     roster: str = ""
     witness: str = ""
+    kits: tuple[str, ...] = ()
 
     @property
     def in_quorum(self) -> bool:

@@ -60,14 +60,14 @@ def reserve_body(proposal: Proposal, code: str, source: int | None, order: float
     )
 
 
-def source_of(state: Replay, proposal: Proposal) -> int | None:
+def source_of(state: Replay, proposal: Proposal, by: str = "") -> int | None:
     """The charged release that a derived proposal is post-processing of; None for one that is charged itself.
 
     Raises: PolicyRefusedError (rule ``release``) if nothing of this run has left.
     """
     if not proposal.derived:
         return None
-    release = state.released(proposal.run, proposal.config)
+    release = state.released(proposal.run, proposal.config, by)
     if release is None:
         raise PolicyRefusedError(
             "release",

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from client.runtime.bundle_check import check_bundle
+from client.runtime.killed import WORKER, note_end
 from client.runtime.kit_check import require_sound_kit
 from client.runtime.last_session import former_node, remember
 from client.runtime.node_link import NodeEvents, NodeSettings, TaskSource, run_supernode
@@ -31,8 +32,8 @@ FALLBACK_POLL_S = 5.0
 class Dispatcher:
     """Hands each waiting task to the worker process."""
 
-    def __init__(self, secret: bytes) -> None:
-        self._secret = secret
+    def __init__(self, kit: SiteKit, secret: bytes) -> None:
+        self._kit, self._secret = kit, secret
         self._waiting = threading.Event()
 
     def task_waits(self) -> None:
@@ -49,6 +50,11 @@ class Dispatcher:
         )
         source = TaskSource(address, self._secret)
         threading.Thread(target=self._feed, args=(source, worker), name="dispatcher", daemon=True).start()
+        threading.Thread(target=self._watch, args=(worker,), name="worker-watch", daemon=True).start()
+
+    def _watch(self, worker: subprocess.Popen[str]) -> None:
+        note_end(self._kit, WORKER, worker.wait())
+        self._waiting.set()
 
     def _feed(self, source: TaskSource, worker: subprocess.Popen[str]) -> None:
         """Without a worker no message can be answered, so its end, or a failing interface, ends the session."""
@@ -70,7 +76,7 @@ def run_node(kit: SiteKit, config: Mapping[str, bool | float | int | str] | None
     shutil.rmtree(kit.flower_home, ignore_errors=True)  # holds nothing but unpacked bundles of earlier sessions
     kit.flower_home.mkdir(parents=True)
     secret = secrets.token_bytes(32)
-    dispatcher = Dispatcher(secret)
+    dispatcher = Dispatcher(kit, secret)
 
     def gate(claimed: str, content: bytes | None) -> None:
         try:

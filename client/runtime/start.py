@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from client.runtime.killed import SESSION, note_end
 from client.runtime.last_session import was_connected
 from common.deployment import SITE_VARIABLE, SiteKit, flower_environment
 from common.supervisor import Report, keep_running, only_one
@@ -38,6 +39,7 @@ class SiteConnection:
 
     def farewell(self, code: int, delay_s: float) -> str:
         """Why there is a pause."""
+        note_end(self._kit, SESSION, code)
         if self._connected:
             return f"session ended with code {code}, next one in {delay_s:.0f} s"
         return f"no connection, next try in {delay_s:.0f} s; fedcart site check says what is wrong"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from client.guard import GuardStatus
 from client.library import model_in_use
 from client.runtime.approval import Request, requests
+from client.runtime.killed import Killed, last_killed
 from client.site import load_site
 from common.deployment import SiteKit
 from common.errors import BadInputError
@@ -22,7 +23,10 @@ _EMPTY = re.compile(r"(INFO|WARNING|ERROR|DEBUG) ?:")
 
 @dataclass(frozen=True)
 class SiteStatus:
-    """Where a site stands; nothing of it leaves the machine. ``model``: the one in use, or why there is none."""
+    """Where a site stands; nothing of it leaves the machine. ``model``: the one in use, or why there is none.
+
+    ``killed``: the last process of it that was ended from outside.
+    """
 
     site: str
     roster: str
@@ -32,6 +36,7 @@ class SiteStatus:
     model: str
     requests: tuple[Request, ...]
     log: tuple[str, ...]
+    killed: Killed | None = None
 
 
 def site_status(kit: SiteKit) -> SiteStatus:
@@ -46,6 +51,7 @@ def site_status(kit: SiteKit) -> SiteStatus:
         _model_in_use(kit),
         tuple(requests(kit)),
         tuple(_last_lines(kit)),
+        last_killed(kit),
     )
 
 

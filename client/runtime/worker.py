@@ -13,8 +13,11 @@ import os
 import select
 import signal
 import sys
+from pathlib import Path
 
+from client.runtime.killed import ANSWER, note_end
 from client.runtime.node_link import import_client_task, run_client_task
+from common.deployment import SITE_VARIABLE, SiteKit
 from common.late import import_late
 
 PRELOAD_VARIABLE = "FEDCART_PRELOAD"
@@ -37,7 +40,7 @@ HEAVY = (
 def main() -> None:
     """Serve until stdin closes."""
     address = sys.argv[1]
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # finished children vanish without being waited for
+    signal.signal(signal.SIGCHLD, lambda *_: _reap())
     import_client_task()
     waiting = [*LIGHT, *(HEAVY if os.environ.get(PRELOAD_VARIABLE, "1") != "0" else ())]
     while True:
@@ -49,6 +52,18 @@ def main() -> None:
             return
         if os.fork() == 0:
             _answer(address, token)
+
+
+def _reap() -> None:
+    """Take leave of children that have ended. One that was killed can answer nothing any more: the session ends with it.
+
+    Otherwise the site would be silent until it is started again: it answers one message after the other.
+    """
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            if os.WIFSIGNALED(ended[1]):
+                note_end(SiteKit(Path(os.environ[SITE_VARIABLE])), ANSWER, -os.WTERMSIG(ended[1]))
+                os._exit(1)
 
 
 def preload(name: str) -> None:

@@ -296,15 +296,17 @@ def ledger_problems(
     plan: RunPlan, roster: Roster, records: Sequence[RoundRecord], site: str, state: Replay
 ) -> Iterator[str]:
     """What a site's own ledger says against the records of a run: forks, and releases that they do not show."""
+    key = roster.party(site).public_key.hex()
     for record in records:
         if site in record.heads:
             sequence, head = record.heads[site]
+            if state.is_of_former(key, site, sequence):
+                continue
             if sequence >= state.sequence:
                 yield f"its tail is cut: all sites were shown entry {sequence}, the last one here is {state.sequence - 1}"
             elif sequence >= state.first_sequence and state.hash_at(sequence) != head:
                 yield f"it is a fork: all sites were shown another entry {sequence} in round {record.round}"
     by_round = {record.round: record for record in records}
-    key = roster.party(site).public_key.hex()
     for reservation in state.reservations.values():
         body = reservation.body
         if body.run != plan.run or reservation.state == "void" or (body.by and body.by != key):

@@ -10,6 +10,7 @@ the entry, by a charge made for it, or by a later signature of the same key. Whe
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
@@ -86,6 +87,8 @@ class Account:
         """The first entry under whose number one key has signed two: a copy was gone on with. None if there is none."""
         if not self.key or (self.key, self.scope) != (other.key, other.scope):
             return None
+        if self.hash_at is not None and other.hash_at is not None:
+            return _first_difference(self.hash_at, other.hash_at, min(self.sequence, other.sequence))
         numbers = sorted({*self.attested, *other.attested})
         pairs = ((number, self._entry(number), other._entry(number)) for number in numbers)
         return next((number for number, mine, its in pairs if mine and its and mine != its), None)
@@ -101,7 +104,8 @@ class Account:
         """A charge for a ledger that was moved here, for an earlier run, or for the ledger that this one continues."""
         if not Losses.of(charge.events).covers(other.losses):
             return False
-        moved = charge.site in other.sites and other.sequence <= charge.until
+        moved = charge.site in other.sites and other.sequence <= charge.until and charge.key in ("", other.key)
+        moved = moved and (other.sequence < charge.until or charge.head in ("", other.head))
         earlier = self.simulated and other.simulated and charge.reason in {f"run {run}" for run in other.runs}
         recovered = charge is self.charges[0] and self.sites & other.sites and other.sequence <= self.continues
         return bool(moved or earlier or (recovered and self.scope == other.scope))
@@ -177,6 +181,20 @@ def make_history(accounts: Iterable[Account]) -> History:
     if len(scopes) > 1 and not (len(returning) == 1 and len(returning[0].scopes) == len(scopes)):
         returning.append(_returning(f"in all {len(scopes)} scopes", kept))
     return History(tuple(scopes), tuple(returning), tuple(_warnings(scopes)))
+
+
+def _first_difference(
+    mine: Callable[[int], str | None], its: Callable[[int], str | None], last: int
+) -> int | None:
+    """The first number up to ``last`` under which two chains have different entries: each entry holds the one before."""
+
+    def differ(number: int) -> bool:
+        pair = mine(number), its(number)
+        return None not in pair and pair[0] != pair[1]
+
+    if not differ(last):
+        return None
+    return bisect_left(range(last), True, key=differ)
 
 
 def _of_ledger(state: Replay, limit: float | None) -> Account:

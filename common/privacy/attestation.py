@@ -289,6 +289,10 @@ class AttestedHeads:
         """The attestation to echo to a site, None if it never attested."""
         return self._latest.get(site)
 
+    def all(self) -> dict[str, SignedAttestation]:
+        """The latest of every site that ever attested."""
+        return dict(self._latest)
+
     def witnessed(self) -> dict[str, tuple[int, str]]:
         """What a session shows every site of every other: see ``witness_of``."""
         ends = {site: signed.attestation for site, signed in sorted(self._latest.items())}

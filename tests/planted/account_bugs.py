@@ -110,7 +110,7 @@ def gate_looks_at_what_was_before(patch: Patch) -> None:
 
 
 def a_run_may_pass_its_plan(patch: Patch) -> None:
-    patch.setattr(guard, "check_run_total", lambda _state, _proposal: None)
+    patch.setattr(guard, "check_run_total", lambda _state, _proposal, _by: None)
 
 
 def consumers_may_change_sides(patch: Patch) -> None:
@@ -131,7 +131,7 @@ def a_round_answered_twice(patch: Patch) -> None:
 
 
 def a_failing_run_goes_on(patch: Patch) -> None:
-    patch.setattr(guard, "refuse_paused", lambda _state, _run, _failures_max: None)
+    patch.setattr(guard, "refuse_paused", lambda _state, _run, _failures_max, _by: None)
 
 
 def policy_not_asked(patch: Patch) -> None:

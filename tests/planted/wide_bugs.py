@@ -141,12 +141,12 @@ def late_sites_counted_as_planned(patch: Patch) -> None:
 def a_run_may_look_as_often_as_it_likes(patch: Patch) -> None:
     true = guard.check_run_total
 
-    def training_only(state: Any, proposal: Any) -> None:
+    def training_only(state: Any, proposal: Any, by: str) -> None:
         asked = [
             event for event in proposal.events if event.sub_scope == accounting.PrivacyEvent(1, 1, 1).sub_scope
         ]
         if asked:
-            true(state, replace(proposal, events=tuple(asked)))
+            true(state, replace(proposal, events=tuple(asked)), by)
 
     patch.setattr(guard, "check_run_total", training_only)
 

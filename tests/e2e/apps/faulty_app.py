@@ -21,7 +21,7 @@ from common.deployment import COORDINATOR_VARIABLE, SITE_VARIABLE, SiteKit
 from server.exchange import Exchange
 
 PHASES = ("advertise", "share", "accept", "mask", "confirm", "unmask")
-OTHERS = ("hello", "propose", "close")
+OTHERS = ("hello", "propose", "close", "keep")
 DISK_FULL_AFTER_BYTES = 64
 
 client_app = ClientApp()
