@@ -128,7 +128,8 @@ def _read(path: Path, otherwise: dict[str, Any]) -> dict[str, Any]:
 class Admission:
     """The check of one round's answers. ``accepted`` holds the attestations that were let in, as JSON values.
 
-    ``witness``: the root over the heads that the sites are shown; ``attempt``: the one under way.
+    ``witness``: the root over the heads that the sites are shown; ``attempt``: the one under way. ``simulated``: whether all
+    of this is: a real site that calls itself simulated would have the record look as if its ledger were missing.
     """
 
     plan: RunPlan
@@ -137,6 +138,7 @@ class Admission:
     book: HeadsBook
     witness: bytes
     attempt: int = 0
+    simulated: bool = False
     accepted: dict[str, Any] = field(default_factory=dict)
 
     def admit(self, site: str, parts: dict[str, Any]) -> None:
@@ -167,6 +169,7 @@ class Admission:
             "events": self.plan.events(self.query.kind),
             "roster": self.roster.digest.hex(),
             "witness": self.witness.hex(),
+            "simulated": self.simulated,
         }
         for what, wanted in asked.items():
             if getattr(said, what) != wanted:

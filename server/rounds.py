@@ -29,6 +29,7 @@ from common.run import (
     RoundRecord,
     SiteRound,
     checked_status,
+    fixed_files,
     model_digest,
     round_file,
     round_files,
@@ -190,11 +191,13 @@ def evaluate(run: Run, state: ServerState) -> RoundRecord | None:
 
 def _signed(run: Run, record: RoundRecord, state: ServerState) -> RoundRecord:
     """The record, complete: what a simulation adds, the state after it, the record before it, the coordinator's signature."""
+    before = run.folder.last_record()
     record = replace(
         run.measured(record, state),
         state=model_digest(state.parameters).hex(),
         average=model_digest(state.average).hex(),
-        previous=run.folder.last_record(),
+        files=fixed_files(run.folder) if before == run.plan.digest().hex() else {},
+        previous=before,
     )
     return replace(record, signature=run.coordinator.sign(bytes.fromhex(record.digest)).hex())
 

@@ -1,6 +1,7 @@
 """A run's room: its settings, its plan, its files, its records, its summary, and who watches it."""
 
 from common.run.as_written import strange_lines
+from common.run.closings import CLOSINGS_FILE, line_of, noted_closings, worth_noting
 from common.run.config import (
     AggregationSettings,
     PerformanceSettings,
@@ -22,10 +23,12 @@ from common.run.hold import (
 from common.run.inputs import DataSettings, ModelSettings
 from common.run.loading import build_config, load_config, read_toml
 from common.run.manifest import (
+    FIXED,
     LEFT_OUT,
     check_manifest,
     digest_of,
     facts_digest,
+    fixed_files,
     is_sealed_name,
     result_of,
     seal_run,
@@ -34,6 +37,7 @@ from common.run.manifest import (
 from common.run.observer import Observer
 from common.run.paths import (
     ASKED_FILE,
+    AT_WORK,
     BEST,
     CATALOGUE_FILE,
     CHECKPOINTS,
@@ -43,11 +47,14 @@ from common.run.paths import (
     FACTS_FILE,
     HEADS_FILE,
     LEDGERS,
+    LEFT_OUT_FILE,
     MANIFEST_FILE,
     MASKS_FILE,
     METADATA_FILE,
     METRICS_FILE,
     NOTES_FILE,
+    ORACLE,
+    OWN_FOLDERS,
     PROOFS,
     REPORT_FILE,
     SETTINGS_FILE,
@@ -85,6 +92,7 @@ from common.run.records import (
     SiteRound,
     Summary,
     checked_status,
+    excluded,
     interrupted,
     never_attested,
     sums_in,
@@ -96,9 +104,11 @@ from common.run.records import (
 
 __all__ = [
     "ASKED_FILE",
+    "AT_WORK",
     "BEST",
     "CATALOGUE_FILE",
     "CHECKPOINTS",
+    "CLOSINGS_FILE",
     "COMPLETED",
     "COUNTERSIGNED",
     "COUNTERSIGNED_FILE",
@@ -109,16 +119,20 @@ __all__ = [
     "FACTS_FILE",
     "FAILED",
     "FAREWELL",
+    "FIXED",
     "HEADS_FILE",
     "IMPLAUSIBLE",
     "INTERRUPTED",
     "LEDGERS",
     "LEFT_OUT",
+    "LEFT_OUT_FILE",
     "MANIFEST_FILE",
     "MASKS_FILE",
     "METADATA_FILE",
     "METRICS_FILE",
     "NOTES_FILE",
+    "ORACLE",
+    "OWN_FOLDERS",
     "PROOFS",
     "PROPOSAL",
     "REPORT_FILE",
@@ -153,17 +167,21 @@ __all__ = [
     "check_manifest",
     "checked_status",
     "digest_of",
+    "excluded",
     "facts_digest",
+    "fixed_files",
     "hold_run",
     "hold_submission",
     "holder",
     "interrupted",
     "is_sealed_name",
+    "line_of",
     "load_config",
     "model_bytes",
     "model_digest",
     "never_attested",
     "no_files",
+    "noted_closings",
     "read_toml",
     "require_free",
     "result_of",
@@ -181,4 +199,5 @@ __all__ = [
     "unattested_words",
     "with_shortened",
     "without_sum",
+    "worth_noting",
 ]

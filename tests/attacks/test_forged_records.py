@@ -226,6 +226,7 @@ def test_a_sites_own_ledger_shows_what_the_coordinator_left_out(copy: Path, tmp_
     for name in ("model.safetensors", "model.json"):
         (copy / name).unlink()
     edited("summary.json", "status", "interrupted")(copy)
+    edited("summary.json", "epsilon", lines(copy)[-1]["epsilon"])(copy)
     alone = verify_path(copy)
     assert all(finding.where.startswith("ledgers/") for finding in alone.findings)  # they are at the sites
     assert any("could have been left out" in note.what for note in alone.notes)

@@ -6,7 +6,9 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ import pytest
 
 from client import app as client_app, session
 from client.app import advertise as handle_advertise
-from client.guard import ChargedError, SitePolicy
+from client.guard import ChargedError, SitePolicy, keep_closing
 from client.guard.ledger import Ledger
 from client.site import Site, load_site
 from common import flower, wire
@@ -26,7 +28,16 @@ from common.errors import (
     VerificationError,
     WorkFailedError,
 )
-from common.run import PerformanceSettings, RunPlan, build_config, model_bytes
+from common.run import (
+    CLOSINGS_FILE,
+    FAREWELL,
+    Closing,
+    PerformanceSettings,
+    RunPlan,
+    build_config,
+    model_bytes,
+    noted_closings,
+)
 from common.run.files import RunFolder
 from common.secagg import messages
 from common.secagg.messages import Params, Session
@@ -88,6 +99,45 @@ def test_a_session_is_never_answered_twice(site: Site, coordinator: Coordinator)
     with pytest.raises(RefusedError, match="already"):
         session.advertise(site, request, SPEED)
     session.close(site, coordinator.farewell())
+
+
+def test_what_a_real_site_signs_at_the_close_is_kept_with_the_coordinators_signature(
+    site: Site, coordinator: Coordinator
+) -> None:
+    real = dataclasses.replace(site, simulated=False)
+    farewell, kept = coordinator.farewell(), real.kit.state / CLOSINGS_FILE
+    session.close(real, farewell)
+    assert not kept.exists()  # nothing of it is in that run
+    with pytest.MonkeyPatch.context() as patch:
+        left = SimpleNamespace(body=SimpleNamespace(run=coordinator.plan.run, round=3), state="committed")
+        ledger = SimpleNamespace(transaction=lambda: nullcontext(_LeftOnce(left)))
+        patch.setattr(Site, "guard", lambda _: SimpleNamespace(ledger=ledger))
+        session.close(real, farewell)
+        session.close(real, farewell)
+        session.close(site, farewell)  # a simulated one keeps nothing
+    found = noted_closings(real.kit.state, coordinator.plan.run, coordinator.roster.coordinator.public_key)
+    assert [(one.round, one.last) for one in found] == [(99, "ab" * 32)]
+    assert noted_closings(real.kit.state, coordinator.plan.run, Identity.generate("x").public_key) == []
+    kept.unlink()
+
+
+def test_a_coordinator_cannot_fill_a_disk_with_closings(site: Site, coordinator: Coordinator) -> None:
+    for number in range(80):
+        closing = Closing("run", number, f"{number:064x}")
+        keep_closing(site.kit.state, closing, coordinator.identity.sign(closing.statement(FAREWELL)))
+    kept = site.kit.state / CLOSINGS_FILE
+    assert len(kept.read_bytes().splitlines()) == 50
+    kept.unlink()
+
+
+class _LeftOnce:
+    """A ledger's state with one release that left."""
+
+    def __init__(self, reservation: Any) -> None:
+        self.reservations = {1: reservation}
+
+    def open_reservations(self) -> list[Any]:
+        return []
 
 
 def _altered(coordinator: Coordinator) -> dict[str, dict[str, Any]]:
