@@ -267,7 +267,7 @@ def _prepare(
 def _compute(site: Site, question: Question, guard: Guard, grant: Grant) -> None:
     try:
         ring, events = _quantized(site, question)
-        guard.store(grant, ring.tobytes(), events)
+        guard.store(grant, ring.data.cast("B"), events)
     except Exception:
         guard.fail(grant)  # that it failed may depend on the data, and the error code leaves: charged for good
         raise
