@@ -266,10 +266,10 @@ def _compute(site: Site, question: Question, guard: Guard, grant: Grant) -> byte
     """Compute the answer and put it into the outbox; a share of a sum's noise is returned, and only its digest is kept."""
     try:
         ring, events = _quantized(site, question)
-        raw = ring.tobytes()
+        raw = ring.data.cast("B")
         if question.plan.quorum:
             guard.note_made(grant, outbox_digest(raw), events)
-            return raw
+            return bytes(raw)
         guard.store(grant, raw, events)
         return b""
     except Exception:

@@ -13,8 +13,8 @@ from pathlib import Path
 from common.errors import WorkFailedError
 
 
-def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Replace ``path`` by ``data`` so that a reader or a crash sees the old file or the new one, never a part.
+def write_atomic(path: Path, *parts: bytes | memoryview, mode: int = 0o644) -> None:
+    """Replace ``path`` by ``parts`` in a row so that a reader or a crash sees the old file or the new one, never a half.
 
     Raises: WorkFailedError if the disk is full or not writable; the old file is then untouched.
     """
@@ -22,7 +22,8 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(fd, "wb") as file:
-                file.write(data)
+                for part in parts:
+                    file.write(part)
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(temporary, mode)

@@ -173,9 +173,9 @@ class Contribution:
         A diverged step is the coordinator's doing (learning rate, model); refusing it would tell something.
         """
         whole: NDArray[np.float64] = np.concatenate([r.vector for r in self.releases], dtype=np.float64)
-        with np.errstate(all="ignore"):
-            if not np.isfinite(whole @ whole):  # or too large to be squared: then the slow way finds nothing to do
-                whole[~np.isfinite(whole)] = 0.0
+        finite = np.isfinite(whole)
+        if not finite.all():
+            whole[~finite] = 0.0
         return whole
 
     @property

@@ -23,7 +23,6 @@ from common.run import (
     RunPlan,
     SiteRound,
     model_bytes,
-    model_digest,
 )
 from common.secagg.messages import (
     MIN_SITES,
@@ -112,7 +111,7 @@ def ask(run: Run, state: ServerState, kind: str, number: int, parameters: NDArra
 
     An attempt that proves a site's fault is not counted: each leaves one site less.
     """
-    query = Query(kind, run.plan.run, number, run.plan.to_json(), model_digest(parameters))
+    query = Query(kind, run.plan.run, number, run.plan.to_json(), state.digest_of(parameters))
     heads = run.book.heads.witnessed()
     admission = Admission(run.plan, query, run.roster, run.book, witness_of(heads), simulated=run.simulated)
     up, down = run.exchange.bytes_up, run.exchange.bytes_down

@@ -30,7 +30,6 @@ from common.run import (
     SiteRound,
     checked_status,
     fixed_files,
-    model_digest,
     round_file,
     round_files,
 )
@@ -194,8 +193,8 @@ def _signed(run: Run, record: RoundRecord, state: ServerState) -> RoundRecord:
     before = run.folder.last_record()
     record = replace(
         run.measured(record, state),
-        state=model_digest(state.parameters).hex(),
-        average=model_digest(state.average).hex(),
+        state=state.digests[0].hex(),
+        average=state.digests[1].hex(),
         files=fixed_files(run.folder) if before == run.plan.digest().hex() else {},
         previous=before,
     )
@@ -250,7 +249,7 @@ def _after_cut_off(run: Run, state: ServerState) -> ServerState:
         aggregation=run.plan.config.aggregation.mode,
         private=run.plan.config.privacy.enabled,
         aborted=CUT_OFF,
-        model=model_digest(state.average if mark["kind"] == EVALUATE else state.parameters).hex(),
+        model=state.digests[mark["kind"] == EVALUATE].hex(),
         attempt=mark["attempt"],
         heads={site: (sequence, head) for site, (sequence, head) in mark["heads"].items()},
     )

@@ -229,7 +229,9 @@ class Guard:
         signed = SignedAttestation.sign(attestation, self._identity)
         return Grant(entry.sequence, entry.hash, proposal.run, proposal.round, signed, reused)
 
-    def store(self, reservation: ReservationKey, contribution: bytes, events: Sequence[PrivacyEvent]) -> None:
+    def store(
+        self, reservation: ReservationKey, contribution: bytes | memoryview, events: Sequence[PrivacyEvent]
+    ) -> None:
         """Put the computed contribution into the outbox, durably, if what made it is what was charged.
 
         ``events``: what the mechanisms that made it did, from its releases.

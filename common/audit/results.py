@@ -60,6 +60,8 @@ def summary_problems(plan: RunPlan, records: Sequence[RoundRecord], summary: Sum
     last = records[-1] if records else RoundRecord(0)
     if summary.epsilon != last.epsilon:
         yield "shows another epsilon than the last record"
+    if summary.alone != last.alone:
+        yield "shows another epsilon alone than the last record"
     if records and summary.private != plan.config.privacy.enabled:
         yield f"says that the run is {'private' if summary.private else 'not private'}: not what the plan says"
     if summary.status in (COMPLETED, STOPPED, FAILED):

@@ -6,10 +6,11 @@ numbers here are *public*: they come from settings and declarations, never from 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -231,18 +232,13 @@ class RunPlan:
     def from_json(text: str) -> RunPlan:
         """Inverse of ``to_json``; the settings in it have been validated too. Raises: ConfigError if it is no plan."""
         try:
-            plain = read(text, largest=MAX_PLAN_LENGTH, what="the run's plan")
-            plain["populations"] = tuple((name, declared) for name, declared in plain["populations"])
-            require_word("run", plain["run"])
-            plan = RunPlan(**plain)
-            _config_of(plan.settings)
+            return _plan_in(text)
         except ConfigError:
             raise
         except (ValueError, TypeError, KeyError, BadInputError) as error:
             raise ConfigError(
                 f"the run's plan cannot be read: {str(error)[:200]}", hint="both sides need the same version"
             ) from error
-        return plan
 
     def check_costs(self, kind: str) -> None:
         """Return if what the run and such a query cost can be accounted for.
@@ -257,7 +253,21 @@ class RunPlan:
 
     def digest(self) -> bytes:
         """SHA-256 of the plan: ``bytes[32]``."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> bytes:
         return wire.digest(self, domain="plan")
+
+
+@lru_cache(maxsize=8)  # a site is sent the same one in every round
+def _plan_in(text: str) -> RunPlan:
+    plain = read(text, largest=MAX_PLAN_LENGTH, what="the run's plan")
+    plain["populations"] = tuple((name, declared) for name, declared in plain["populations"])
+    require_word("run", plain["run"])
+    plan = RunPlan(**plain)
+    _config_of(plan.settings)
+    return plan
 
 
 @dataclass(frozen=True)
@@ -307,9 +317,9 @@ class Delivery:
 
 def model_digest(parameters: NDArray[np.float32]) -> bytes:
     """SHA-256 of the parameter vector's little-endian bytes: ``bytes[32]``."""
-    import hashlib
-
-    return hashlib.sha256(b"fedcart/model/1\0" + model_bytes(parameters)).digest()
+    found = hashlib.sha256(b"fedcart/model/1\0")
+    found.update(np.ascontiguousarray(parameters, dtype="<f4").data)
+    return found.digest()
 
 
 def model_bytes(parameters: NDArray[np.float32]) -> bytes:
