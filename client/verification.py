@@ -17,7 +17,6 @@ from client.guard import Proposal
 from client.site import Question, Site
 from common.contribution import MAX_QUERY_BYTES, Query
 from common.errors import ConfigError, PolicyRefusedError, RemoteProtocolError, VerificationError
-from common.privacy import Quorum
 from common.run import PerformanceSettings, RunPlan, model_digest
 from common.secagg.messages import Params, PlainParams, invitation
 
@@ -172,15 +171,17 @@ def check_params(question: Question, params: Params) -> None:
         or any(member.weight != expected[member.site] for member in params.cohort)
     ):
         raise VerificationError("the session's parameters do not belong to the signed query")
-    if plan.quorum:
-        check_quorum(plan.quorum, params, plan.config.aggregation.threshold)
+    check_quorum(plan, params)
 
 
-def check_quorum(quorum: Quorum, params: Params, threshold: int) -> None:
+def check_quorum(plan: RunPlan, params: Params) -> None:
     """A smaller cohort, or another attempt, must not open with fewer signers than the noise counts on.
 
     Raises: PolicyRefusedError (rule ``quorum_noise``).
     """
+    quorum, threshold = plan.quorum, plan.config.aggregation.threshold
+    if quorum is None:
+        return
     if params.threshold != threshold:
         raise PolicyRefusedError(
             "quorum_noise",

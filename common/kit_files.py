@@ -17,7 +17,6 @@ from pathlib import Path
 
 from common.deployment import SiteFile, SiteKit
 from common.errors import BadInputError, FedcartError
-from common.source_settings import sqlite_name
 from common.trust.keyfiles import PUBLIC_SUFFIX
 
 README_FILE = "README.txt"
@@ -103,6 +102,8 @@ def _fixed_part(pattern: str) -> str:
 
 def _of_source(facts: SiteFile) -> list[str]:
     """Files that ``[source]`` names: its query, its password, a database of SQLite, files without a pattern."""
+    from common.source_settings import sqlite_name
+
     source = facts.source
     if source is None:
         return []

@@ -6,7 +6,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from common.contribution import TRAIN
 from common.privacy import (
     Quorum,
     calibrate_noise,
@@ -39,7 +38,7 @@ def make_plan(
     run = f"{config.name}-{uuid4().hex[:12]}"
     plan = RunPlan(run, config.public_json(), populations, spec.canonical(), parameters, noise, evaluation)
     if plan.quorum:
-        plan.blocks(TRAIN)  # whether noise and clipped sums fit the ring is said here
+        plan.blocks("train")  # whether noise and clipped sums fit the ring is said here
     return plan
 
 

@@ -14,9 +14,7 @@ from typing import Any
 
 import common.tasks.forecast as forecasts
 from common.errors import FedcartError
-from common.privacy import LEAST_HONEST, usual_colluders
 from common.run import RunPlan
-from common.secagg.params import MIN_SITES, default_threshold
 from common.tasks import metric_named
 from common.tasks.forecast import LOGS, Forecast
 
@@ -76,7 +74,7 @@ def changes(plan: RunPlan) -> dict[str, Callable[[], Forecast | None]]:
         found["a sampling rate twice as large"] = lambda: _changed(
             plan, {"privacy": {"sampling_rate": 2 * privacy.sampling_rate}}
         )
-    if honest := could_share(plan):
+    if honest := plan.could_share:
         found["quorum noise (--trust quorum), where the sites know and allow each other"] = lambda: Forecast.of(
             replace(plan, noise_multiplier=plan.noise_multiplier / math.sqrt(honest))
         )
@@ -87,13 +85,6 @@ def changes(plan: RunPlan) -> dict[str, Callable[[], Forecast | None]]:
             plan, {"privacy": {"epsilon": larger}}
         )
     return found
-
-
-def could_share(plan: RunPlan) -> int:
-    """How many honest shares a sum of these sites would hold if they shared its noise; 0 where they do, or cannot."""
-    honest = default_threshold(plan.cohort) - usual_colluders(plan.cohort)
-    local = plan.config.privacy.trust == "local" and plan.config.privacy.enabled and plan.task.shares_noise
-    return honest if local and plan.cohort >= MIN_SITES and honest >= LEAST_HONEST else 0
 
 
 def _changed(plan: RunPlan, sections: Mapping[str, Mapping[str, Any]]) -> Forecast | None:

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from common.run import RunPlan
-from simulations.advice import could_share
 from simulations.oracle import train_alone
 from simulations.tasks.half import oracle_of
 from simulations.workers import Done, WorkerPool
@@ -67,5 +66,5 @@ def _other_trust(plan: RunPlan) -> list[tuple[str, float]]:
     """
     if plan.quorum:
         return [(LOCAL_NOISE, math.sqrt(plan.quorum.honest))]
-    honest = could_share(plan)
+    honest = plan.could_share
     return [(QUORUM_NOISE, 1 / math.sqrt(honest))] if honest else []

@@ -35,6 +35,7 @@ from client.guard.reservation import (
     ChargedError,
     Grant,
     ReservationKey,
+    attestation_of,
     must_be_charged,
     must_be_open,
     reserve_body,
@@ -44,7 +45,6 @@ from client.guard.status import GuardStatus, status_of
 from common.deployment import ACCOUNT_FILE, LEDGER_FILE
 from common.errors import FedcartError, LocalProtocolError, PolicyRefusedError, RollbackError
 from common.privacy import (
-    Attestation,
     Commit,
     Forfeit,
     PrivacyEvent,
@@ -202,30 +202,7 @@ class Guard:
     def _reservation(
         self, entry: Reservation, proposal: Proposal, projection: Projection, *, reused: bool = False
     ) -> Grant:
-        state = self._ledger.state
-        header = state.header
-        assert header is not None
-        attestation = Attestation(
-            site=self._identity.name,
-            scope=header.scope,
-            run=proposal.run,
-            round=proposal.round,
-            attempt=proposal.attempt,
-            query=proposal.query,
-            events=proposal.events,
-            totals=projection.totals,
-            sequence=state.sequence - 1,
-            head=state.head,
-            epsilon_before=round_up(projection.before),
-            epsilon_after=round_up(projection.after),
-            order=projection.order,
-            adaptive=projection.adaptive,
-            delta=header.delta,
-            limit=self._policy.epsilon_max,
-            simulated=header.simulated,
-            roster=proposal.roster,
-            witness=proposal.witness,
-        )
+        attestation = attestation_of(self._identity.name, self._ledger.state, proposal, projection, self._policy)
         signed = SignedAttestation.sign(attestation, self._identity)
         return Grant(entry.sequence, entry.hash, proposal.run, proposal.round, signed, reused)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from client.guard.policy import Proposal
+from client.guard.budget import Projection
+from client.guard.policy import Proposal, SitePolicy
 from common.errors import LocalProtocolError, PolicyRefusedError
-from common.privacy import Losses, PrivacyEvent, Replay, Reserve, SignedAttestation
+from common.privacy import Attestation, Losses, PrivacyEvent, Replay, Reserve, SignedAttestation, round_up
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,35 @@ def reserve_body(proposal: Proposal, code: str, source: int | None, order: float
         source=source,
         order=order,
         by=by,
+        roster=proposal.roster,
+        witness=proposal.witness,
+    )
+
+
+def attestation_of(
+    site: str, state: Replay, proposal: Proposal, projection: Projection, policy: SitePolicy
+) -> Attestation:
+    """The site's word on a RESERVE that has just been made, or on one whose answer is used again."""
+    header = state.header
+    assert header is not None
+    return Attestation(
+        site=site,
+        scope=header.scope,
+        run=proposal.run,
+        round=proposal.round,
+        attempt=proposal.attempt,
+        query=proposal.query,
+        events=proposal.events,
+        totals=projection.totals,
+        sequence=state.sequence - 1,
+        head=state.head,
+        epsilon_before=round_up(projection.before),
+        epsilon_after=round_up(projection.after),
+        order=projection.order,
+        adaptive=projection.adaptive,
+        delta=header.delta,
+        limit=policy.epsilon_max,
+        simulated=header.simulated,
         roster=proposal.roster,
         witness=proposal.witness,
     )

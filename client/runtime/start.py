@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from client.runtime.killed import SESSION, note_end
-from client.runtime.last_session import was_connected
 from common.deployment import SITE_VARIABLE, SiteKit, flower_environment
 from common.supervisor import Report, keep_running, only_one
 
@@ -29,6 +28,8 @@ class SiteConnection:
 
     def look(self) -> None:
         """Say it once when the server has let us in."""
+        from client.runtime.last_session import was_connected
+
         if not self._connected and was_connected(self._kit, self._process):
             self._connected = True
             self._say("connected")

@@ -141,7 +141,7 @@ def facts_problems(run: RunFolder, plan: RunPlan) -> Iterator[tuple[str, str]]:
         ("rounds", (facts.rounds, facts.local_steps), (training.rounds, training.local_steps)),
         ("privacy", facts.private, privacy.enabled),
         ("aggregation", facts.aggregation, config.aggregation.mode),
-        ("noise", facts.noise_multiplier, plan.noise_multiplier),
+        ("noise", facts.noise_multiplier, plan.noise_in_sum),
         ("delta", facts.delta, privacy.delta),
         ("sampling", facts.sampling_rate, plan.task.sampling_rate(config)),
         ("parameters", facts.parameters, plan.parameters),

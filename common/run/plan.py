@@ -29,10 +29,10 @@ from common.bounds import (
 from common.contribution import MAX_PLAN_LENGTH, TRAIN, Block
 from common.errors import BadInputError, ConfigError
 from common.plain_text import require_word
-from common.privacy import MAX_NOISE, MIN_NOISE, PrivacyEvent, Quorum
+from common.privacy import LEAST_HONEST, MAX_NOISE, MIN_NOISE, PrivacyEvent, Quorum, usual_colluders
 from common.run.config import RunConfig
 from common.run.loading import build_config
-from common.secagg.params import MAX_SITES
+from common.secagg.params import MAX_SITES, MIN_SITES, default_threshold
 from common.strict_json import fields_of, read
 from common.tasks import Measured, Task, task_named
 from common.trust import check_name
@@ -174,10 +174,23 @@ class RunPlan:
             return None
         return Quorum(self.cohort, aggregation.threshold, privacy.colluders, privacy.honest)
 
+    @property
+    def could_share(self) -> int:
+        """How many honest shares a sum of these sites would hold if they shared its noise; 0 where they do, or cannot."""
+        threshold = default_threshold(self.cohort)
+        honest = threshold - usual_colluders(self.cohort)
+        local = self.config.privacy.trust == "local" and self.config.privacy.enabled and self.task.shares_noise
+        return honest if local and self.cohort >= MIN_SITES and honest >= LEAST_HONEST else 0
+
     def event(self, noise: float, rate: float, steps: int, side: str) -> PrivacyEvent:
         """What ``steps`` sums cost in which each site draws such noise."""
         quorum = self.quorum
         return quorum.event(noise, rate, steps, side) if quorum else PrivacyEvent(noise, rate, steps, side)
+
+    @property
+    def noise_in_sum(self) -> float:
+        """Noise multiplier of training that epsilon counts on: of what each site draws, or of the sum where they share it."""
+        return self.noise_multiplier * math.sqrt(self.quorum.honest if self.quorum else 1)
 
     def training_event(self) -> PrivacyEvent:
         """What one training contribution costs."""
