@@ -22,6 +22,7 @@ from common.privacy import (
     PrivacyEvent,
     Replay,
     SignedAttestation,
+    epsilon_alone,
     epsilon_everywhere,
     epsilon_of,
     round_up,
@@ -125,6 +126,19 @@ class ScopeTotal:
     def sites(self) -> tuple[str, ...]:
         """Who holds these consumers' data."""
         return tuple(sorted(set().union(*(account.sites for account in self.accounts))))
+
+    @property
+    def colluders(self) -> int | None:
+        """How many colluding sites ``epsilon`` holds against at least; None: any number."""
+        return min((a.losses.colluders for a in self.accounts if a.losses.colluders is not None), default=None)
+
+    @property
+    def alone(self) -> float:
+        """What is left of the promise if no other site is honest, rounded up."""
+        if len(self.accounts) > 1:
+            return self.epsilon  # several accounts are composed by what each site's own noise allows
+        (one,) = self.accounts
+        return round_up(epsilon_alone(one.losses, self.delta, one.order if one.adaptive else None))
 
     @property
     def left(self) -> float | None:
@@ -300,6 +314,11 @@ def _warnings(scopes: Sequence[ScopeTotal]) -> Iterable[str]:
             yield (
                 f"scope {total.scope} has {len(keys)} ledgers here, each with a limit of its own: what the same consumers lost is "
                 "their sum. If it is one shared ledger, name that too; if not: fedcart site move-ledger"
+            )
+        if total.colluders is not None:
+            yield (
+                f"scope {total.scope}: {total.epsilon} holds against the server and up to {total.colluders} other sites "
+                f"together; if no other site is honest, {total.alone}"
             )
         if total.limit is not None and total.epsilon > total.limit:
             yield f"scope {total.scope}: {total.epsilon} is above the limit {total.limit}."
