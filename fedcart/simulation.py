@@ -28,6 +28,7 @@ KEYS = {
     "sites": "data.sites",
     "rounds": "training.rounds",
     "aggregation": "aggregation.mode",
+    "trust": "privacy.trust",
     "catalogue": "data.catalogue",
     "seed": "seed",
     "baselines": "baselines",
@@ -68,7 +69,8 @@ def simulate(  # type: ignore[misc]  # the overloads only say when a list gives 
 
     ``events``: a path, a data frame (polars, pandas, a dict of columns) or a registered dataset; left out: a synthetic
     marketplace. ``epsilon=None`` keeps the scenario's; ``epsilon=math.inf`` trains without privacy. ``settings`` takes
-    every setting by its key, as in ``{"model.hidden": 64}``. A list for epsilon, rounds, sites or seed sweeps: one run
+    every setting by its key, as in ``{"model.hidden": 64}``. ``trust``: ``"local"``, each site's own noise is enough, or
+    ``"quorum"``, the sum holds it, see docs/privacy.md. A list for epsilon, rounds, sites or seed sweeps: one run
     for each combination, in folders below ``out`` (left out: ``runs/sweep-TIME``). ``progress``: lines on stderr, or an Observer of your own.
     Ctrl-C leaves a run that ``resume(path)`` continues.
     Raises: ConfigError, BadInputError before the work; WorkFailedError if it cannot be finished.
@@ -76,9 +78,9 @@ def simulate(  # type: ignore[misc]  # the overloads only say when a list gives 
     Example:
         >>> run = simulate(epsilon=[8, 3, 1], rounds=4)  # doctest: +SKIP
     """
-    _check_words(trust, progress)
+    _check_words(progress)
     chosen_by_key = as_settings({} if settings is None else settings)
-    single: dict[str, Any] = {"recipe": recipe, "split_by": split_by, "aggregation": aggregation}
+    single: dict[str, Any] = {"recipe": recipe, "split_by": split_by, "aggregation": aggregation, "trust": trust}
     single |= {"baselines": baselines, "workers": workers, "catalogue": catalogue and str(catalogue)}
     swept = {"epsilon": epsilon, "rounds": rounds, "sites": sites, "seed": seed}
     lists = {name: _listed(name, value) for name, value in swept.items() if _is_list(value)}
@@ -103,7 +105,7 @@ def resume(path: Place, *, progress: bool | Observer = True) -> Run:
     """
     from simulations.jobs import resumed_job
 
-    _check_words(None, progress)
+    _check_words(progress)
     return _run(resumed_job(path_of(path), {}), progress)
 
 
@@ -139,17 +141,13 @@ def _require_free(jobs: Sequence[Job]) -> None:
         require_free(job.out)
 
 
-def _check_words(trust: str | None, progress: Any) -> None:
-    """What later versions may offer is refused by name, not taken silently. Raises: ConfigError."""
+def _check_words(progress: Any) -> None:
+    """What is neither a yes, a no nor an observer is refused by name. Raises: ConfigError."""
     from common.run import Observer
 
     if not isinstance(progress, bool | Observer):
         raise ConfigError(
             f"progress is {progress!r:.60}", hint="True, False, or an object of a class made from fedcart.Observer"
-        )
-    if trust not in (None, "local"):
-        raise ConfigError(
-            f"trust={trust!r} is not part of this version", hint="trust='local': each site's own noise"
         )
 
 

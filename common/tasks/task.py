@@ -206,7 +206,7 @@ class Task:
         asked, heads = plan.measured(kind), list(plan.config.model.heads)
         noise = asked.noise * metric_sensitivity(heads) if plan.config.privacy.enabled else 0.0
         if plan.quorum:
-            noise = next(block.noise_scale for block in self.blocks(plan, kind) if block.name == METRICS)
+            noise = sum(block.noise_scale for block in self.blocks(plan, kind) if block.name == METRICS)
         most = sum(most_consumers(asked.share * plan.population(site)) for site in sites)
         spread = TAIL * noise * math.sqrt(len(sites))
         return {METRICS: Legal(-spread, most + spread, first=(-spread, most + spread), beyond_first=1.5 * spread)}

@@ -21,7 +21,7 @@ from tests.e2e.test_deploy_story import edit, fedcart, folders, ledgers_are_inta
 
 APPS = Path(__file__).parent / "apps"
 BUNDLE = bundle_text("faulty_app:server_app", "faulty_app:client_app")
-PHASES = ("advertise", "share", "mask", "confirm", "unmask")
+PHASES = ("advertise", "share", "accept", "mask", "confirm", "unmask")
 VICTIM = "merchant-2"
 SITES = ("merchant-1", "merchant-2", "merchant-3", "merchant-4")
 PATIENCE_S = 600.0  # for one run under load; a run that is well takes a minute

@@ -57,16 +57,12 @@ def test_a_name_that_is_not_there_is_an_attribute_error():
         _ = fedcart.simulatte
 
 
-@pytest.mark.parametrize("words", [{"trust": "quorum"}])
-def test_what_this_version_cannot_do_is_refused_not_ignored(words):
-    with pytest.raises(ConfigError, match="not part of this version"):
-        fedcart.simulate(**words)
-
-
 @pytest.mark.parametrize(
     ("options", "match"),
     [
         ({"settings": {"model.hiden": 3}}, "unknown setting: model.hiden"),
+        ({"trust": "blind"}, "privacy.trust"),
+        ({"trust": "quorum", "settings": {"training.local_steps": 3}}, "a second step would follow a share"),
         ({"sites": 3, "split_by": "country"}, "contradict"),
         ({"events": "no-such-file.csv"}, "no such file"),
         ({"events": 17}, "cannot read events from int"),

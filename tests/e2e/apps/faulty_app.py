@@ -20,7 +20,7 @@ import server.deployed
 from common.deployment import COORDINATOR_VARIABLE, SITE_VARIABLE, SiteKit
 from server.exchange import Exchange
 
-PHASES = ("advertise", "share", "mask", "confirm", "unmask")
+PHASES = ("advertise", "share", "accept", "mask", "confirm", "unmask")
 OTHERS = ("hello", "propose", "close")
 DISK_FULL_AFTER_BYTES = 64
 
