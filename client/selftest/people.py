@@ -16,11 +16,8 @@ from torch import nn
 
 import common.data.sequences as rows_of
 from client.models import make_batcher
-from client.prepared import prepared_path, split_of, store_sequences
-from client.site import Site, load_site
-from common.atomic import private_folder, write_atomic
+from client.site import Site
 from common.data import DECLARED, EVENT_TYPES, Catalogue, ConsumerSequences, EventLog, FeatureSpec, feature_spec
-from common.deployment import SiteKit
 from common.model import ModelShape, SequenceModel, build_model, on_rows
 from common.run import RunConfig, RunPlan, build_config
 from common.trust import Identity
@@ -213,31 +210,15 @@ def scratch_site(
 
     ``secret``: the site's own key for consumers; left out: a new one.
     """
-    from client.guard import SitePolicy
-    from common.trust import Roster
+    from client.prepared import prepared_path, split_of, store_sequences
+    from client.site import load_site
+    from common.atomic import private_folder, write_atomic
 
     config = config_of(settings)
     with tempfile.TemporaryDirectory(prefix="fedcart-selftest-") as name:
-        folder = Path(name)
-        coordinator, own = Identity.generate("coordinator"), Identity.generate("self")
+        folder, coordinator = Path(name), Identity.generate("coordinator")
         others = tuple(Identity.generate(f"other-{i}") for i, _ in enumerate(market.others, start=1))
-        sites = [(one.name, one.public_key) for one in (own, *others)]
-        Roster.signed_by(coordinator, sites).save(SiteKit(folder).roster)
-        own.save(SiteKit(folder).identity_key)
-        facts = {"name": "self", "scope": "self", "population": 512, "events": "(made up)"}
-        pins = {"name": "self-test", "coordinator": coordinator.public_key.hex(), "bundle": "0" * 64}
-        SiteKit(folder).settings.write_text(
-            tomli_w.dumps({"federation": pins, "site": facts, "server": {"address": "localhost:1"}})
-        )
-        SitePolicy(
-            epsilon_max=1e6,
-            noise_multiplier_min=1e-6,
-            evaluation_noise_min=1e-6,
-            sampling_rate_max=1.0,
-            plain_aggregation=True,
-            quorum_noise=True,
-            epsilon_alone_max=1e6,
-        ).save(SiteKit(folder).policy)
+        _write_kit(folder, coordinator, others)
         size = sum(p.numel() for p in build_model(config.model, ModelShape(spec().sizes), 1).parameters())
         declared = zip((one.name for one in others), market.others, strict=True)
         populations = (("self", 512), *declared)
@@ -251,3 +232,29 @@ def scratch_site(
         mask, split = np.append(False, np.arange(ITEMS) < market.stocked), split_of(config, site.secret())
         store_sequences(prepared_path(site.kit, plan), [sequences], mask, split)
         yield Scratch(site, plan, coordinator, others)
+
+
+def _write_kit(folder: Path, coordinator: Identity, others: tuple[Identity, ...]) -> None:
+    """A kit of the site ``self`` in a roster with others, under a policy that allows all that is tested."""
+    from client.guard import SitePolicy
+    from common.deployment import SiteKit
+    from common.trust import Roster
+
+    own = Identity.generate("self")
+    sites = [(one.name, one.public_key) for one in (own, *others)]
+    Roster.signed_by(coordinator, sites).save(SiteKit(folder).roster)
+    own.save(SiteKit(folder).identity_key)
+    facts = {"name": "self", "scope": "self", "population": 512, "events": "(made up)"}
+    pins = {"name": "self-test", "coordinator": coordinator.public_key.hex(), "bundle": "0" * 64}
+    SiteKit(folder).settings.write_text(
+        tomli_w.dumps({"federation": pins, "site": facts, "server": {"address": "localhost:1"}})
+    )
+    SitePolicy(
+        epsilon_max=1e6,
+        noise_multiplier_min=1e-6,
+        evaluation_noise_min=1e-6,
+        sampling_rate_max=1.0,
+        plain_aggregation=True,
+        quorum_noise=True,
+        epsilon_alone_max=1e6,
+    ).save(SiteKit(folder).policy)

@@ -17,7 +17,7 @@ import common.wire as wire
 from client.selftest.people import Scratch
 from common.contribution import TRAIN, Query
 from common.run import PerformanceSettings, model_bytes, model_digest
-from common.secagg.messages import Member, Params, Session
+from common.secagg.messages import Member, Params, PlainParams, Session
 
 Model = NDArray[np.float32]
 _STEPS = {
@@ -56,6 +56,23 @@ def asked(
         "model": model_bytes(model),
         "head": "",
     }
+
+
+def asked_plainly(scratch: Scratch, number: int, model: Model) -> dict[str, Any]:
+    """The same question in a session without secure aggregation."""
+    plan, secure = scratch.plan, asked(scratch, number, model)
+    query = wire.decode(Query, secure["query"])
+    plain = PlainParams(
+        Session(plan.run, number, 1), plan.sites, query.digest(), scratch.site.roster.digest, bytes(32)
+    )
+    invited = scratch.coordinator.sign(messages.invitation(plain))
+    return secure | {"message": wire.encode(plain), "invitation": invited}
+
+
+def answered(scratch: Scratch, request: dict[str, Any], *, plainly: bool = False) -> None:
+    """Exchange 1, or the only one of a plain session. Raises: what the site refuses the request with."""
+    handle = session.contribute if plainly else session.advertise
+    handle(scratch.site, request, PerformanceSettings())
 
 
 class Round:

@@ -16,12 +16,10 @@ import client.selftest.people as people
 import client.selftest.report as report
 import client.selftest.sessions as sessions
 import common.secagg.fixedpoint as fixedpoint
-from client.guard import outbox_digest
 from client.selftest.report import Check, Vector
 from client.training.discrete_gaussian import bell_height, draw, table_of
 from client.training.quorum import QuorumMechanism, Share
 from common.contribution import METRICS, TRAIN, UPDATE, Block
-from common.errors import FedcartError, LocalProtocolError
 from common.privacy import TRAIN_SIDE, PrivacyEvent, Quorum, noised_grid, to_ring
 from common.trust.randomness import PrivateStream, SeededStream
 
@@ -138,6 +136,8 @@ def _deviations(seen: int, of: int, rate: float) -> float:
 
 def _honest_about_less(share: Share) -> list[Check]:
     """A grid that carries less noise than was planned is told by the event; its slack for rounding counts."""
+    from common.errors import LocalProtocolError
+
     nothing = np.zeros(share.block.length)
     less = dataclasses.replace(share, multiplier=share.multiplier * 1.0005)
     (told,) = QuorumMechanism(less, PrivateStream()).release(nothing).events
@@ -288,6 +288,8 @@ def _along_the_gradient(scratch: people.Scratch) -> Vector | None:
 
 def memory_only() -> list[Check]:
     """The ring lives in memory until it is masked: no file of the site holds a part of it, and nothing is left behind."""
+    from client.guard import outbox_digest
+
     with people.scratch_site(None, SETTINGS, NOISE, market=MARKET) as scratch:
         round_ = sessions.Round(scratch, sessions.asked(scratch, 1, _model(scratch)))
         ring = round_.memory.ring
@@ -345,6 +347,8 @@ def attempts() -> list[Check]:
 
 def _leaves(round_: sessions.Round, ring: bytes = b"") -> bool:
     """Whether the masked vector leaves, of another ring if one is given."""
+    from common.errors import FedcartError
+
     if ring:
         round_.memory = dataclasses.replace(round_.memory, ring=ring)
     try:
