@@ -36,10 +36,11 @@ def asked(
     plan, site = scratch.plan, scratch.site
     query = Query(kind, plan.run, number, plan.to_json(), model_digest(model))
     names = changes.pop("cohort", plan.sites)
+    usual = plan.config.aggregation.threshold or messages.default_threshold(len(names))
     plain = Params(
         Session(plan.run, number, attempt),
         tuple(Member(one, site.roster.party(one).public_key, plan.weight(one)) for one in names),
-        plan.config.aggregation.threshold or messages.default_threshold(len(names)),
+        changes.pop("threshold", usual),
         plan.blocks(kind),
         query.model_digest,
         query.digest(),
