@@ -139,6 +139,7 @@ def proposal_of(site: Site, question: Question, params: Params | PlainParams | N
         learning_rate=config.training.learning_rate or RECIPE_RATE,
         weight_ratio=max(declared for _, declared in plan.populations) / plan.population(site.name),
         derived=plan.derived(question.query.kind),
+        sites=len(plan.sites),
         roster=params.roster.hex() if params else "",
         witness=params.witness.hex() if params else "",
         kits=tuple(site.roster.party(name).public_key.hex() for name in plan.sites),
@@ -146,7 +147,8 @@ def proposal_of(site: Site, question: Question, params: Params | PlainParams | N
 
 
 def check_invitation(site: Site, question: Question, params: Params | PlainParams, request: Values) -> None:
-    """The coordinator opened this very session, about this query, among the parties of this site's roster.
+    """The coordinator opened this very session, about this query, among the parties of this site's roster, and it is secure
+    if the plan says so: what is shown alone under a plan of sums would be a share of the noise.
 
     Raises: VerificationError.
     """
@@ -159,6 +161,11 @@ def check_invitation(site: Site, question: Question, params: Params | PlainParam
     session, query = params.session, question.query
     if params.query_digest != query.digest() or (session.run, session.round) != (query.run, query.round):
         raise VerificationError("the session is not about the signed query")
+    mode = "secure" if isinstance(params, Params) else "plain"
+    if mode != question.plan.config.aggregation.mode:
+        raise VerificationError(
+            f"the session is {mode}, the signed plan says {question.plan.config.aggregation.mode}"
+        )
 
 
 def check_params(question: Question, params: Params) -> None:

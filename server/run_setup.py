@@ -45,6 +45,7 @@ def make_plan(
 def settled(config: RunConfig, sites: int) -> RunConfig:
     """The settings with threshold, colluders and honest sites as numbers, for a run of so many sites that share its noise.
 
+    Colluders are counted among all of them, also where a cohort is picked for each round: all of them may be in one.
     Raises: ConfigError if the noise cannot be counted on.
     """
     if config.privacy.trust != "quorum":
@@ -52,7 +53,7 @@ def settled(config: RunConfig, sites: int) -> RunConfig:
     privacy, aggregation = config.privacy, config.aggregation
     cohort = min(sites, aggregation.max_cohort, MAX_SITES)
     threshold = aggregation.threshold or default_threshold(cohort)
-    colluders = usual_colluders(cohort) if privacy.colluders < 0 else privacy.colluders
+    colluders = usual_colluders(sites) if privacy.colluders < 0 else privacy.colluders
     quorum = Quorum(cohort, threshold, colluders, privacy.honest or max(threshold - colluders, 0))
     quorum.check()
     shared = {"colluders": colluders, "honest": quorum.honest}

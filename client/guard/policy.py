@@ -49,6 +49,7 @@ class Proposal:
     ``run_events`` is all that the run may spend by its plan, empty where no plan stands behind a proposal.
     ``weight_ratio`` is the largest declared population over this site's own. ``derived``: the answer reads nothing
     but what this site has released in the same run, as this program's own code has it; it costs nothing.
+    ``sites``: of the whole run, where a coordinator picks each cohort among them; 0: those of the cohort.
     ``roster`` and ``witness``: digests (hex) of the roster and of all sites' last signed heads, as the session names them.
     ``kits``: public keys (hex) of all sites of the run, of which some may answer about the same consumers.
     """
@@ -75,6 +76,7 @@ class Proposal:
     learning_rate: float = 1.0
     weight_ratio: float = 1.0
     derived: bool = False
+    sites: int = 0
     roster: str = ""
     witness: str = ""
     kits: tuple[str, ...] = ()
@@ -270,9 +272,12 @@ def _broken_event_rules(policy: SitePolicy, proposal: Proposal) -> Iterator[_Ref
 
 def _broken_quorum_rules(policy: SitePolicy, proposal: Proposal, event: PrivacyEvent) -> Iterator[_Refusal]:
     """Whether the sites that the noise counts on are those that this site believes in; see ``Quorum``."""
-    colluders = usual_colluders(proposal.cohort) if policy.colluders_max < 0 else policy.colluders_max
+    known = max(proposal.sites, proposal.cohort)  # a coordinator picks the cohort, and may pick those who collude
+    colluders = usual_colluders(known) if policy.colluders_max < 0 else policy.colluders_max
     if not policy.quorum_noise:
         yield "quorum_noise", "the sum would hold the noise of several sites, this one would add a share only"
+    if not proposal.secure:
+        yield "quorum_noise", "the server would see this site's share of the noise alone, and no sum"
     if not policy.epsilon_alone_max:
         yield "epsilon_alone_max", "quorum noise needs a limit for the case that no other site is honest"
     if event.colluders < colluders:

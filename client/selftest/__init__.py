@@ -1,7 +1,7 @@
 """Does this installation do what it says? Run at a site, on made-up consumers, with the code that answers.
 
 Checks look at one promise each, from the accountant's known answers over sensitivity, noise and sampling of every task's
-model to the numbers that wait in the outbox of a scratch site. Their statistics alarm falsely with probability 1e-4 in all.
+model to the numbers that wait in the outbox of a scratch site, or open in a sum whose noise several sites share. Their statistics alarm falsely with probability 1e-4 in all.
 The empirical audit then attacks a training step of the real engine and sets the epsilon that it can prove (at 95 %) beside
 the one that the accountant promises.
 """
@@ -14,8 +14,10 @@ from collections.abc import Callable
 import client.selftest.account as account
 import client.selftest.attack as attack
 import client.selftest.draws as draws
+import client.selftest.quorum as quorum
 import client.selftest.ring as rings
 import client.selftest.rules as rules
+import client.selftest.shared_noise as shared_noise
 import client.selftest.sums as sums
 from client.selftest.report import Check, SelfTestResult
 
@@ -34,6 +36,8 @@ TESTS: dict[str, Callable[[], list[Check]]] = {
     "sampling": draws.sampling,
     "draws": draws.accounts_for_its_draws,
     "whole answer": rings.ring,
+    "shared noise": shared_noise.noise,
+    "quorum": quorum.rules,
 }
 """Groups of checks by name, each callable alone."""
 

@@ -188,12 +188,13 @@ def leave(guard: Guard, grant: Any) -> None:
 
 @contextmanager
 def scratch_ledger(
-    limit: float = 100.0, *, failures_max: int = 100
+    limit: float = 100.0, *, failures_max: int = 100, **rules: Any
 ) -> Iterator[tuple[Callable[[], Guard], Callable[..., Proposal]]]:
-    """A ledger in a temporary folder: how to open it again, and how to ask for a round."""
+    """A ledger in a temporary folder: how to open it again, and how to ask for a round; ``rules``: of its policy."""
     with tempfile.TemporaryDirectory(prefix="fedcart-selftest-") as name:
         identity = Identity.generate("selftest")
-        policy = SitePolicy(epsilon_max=limit, delta=DELTA, sampling_rate_max=1.0, failures_max=failures_max)
+        usual = {"epsilon_max": limit, "delta": DELTA, "sampling_rate_max": 1.0, "failures_max": failures_max}
+        policy = SitePolicy.model_validate(usual | rules)
 
         def open_again() -> Guard:
             return open_guard(Path(name), identity, policy, "selftest", simulated=True)

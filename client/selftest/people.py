@@ -16,18 +16,16 @@ from torch import nn
 
 import common.data.sequences as rows_of
 from client.models import make_batcher
-from client.prepared import prepared_path, split_of, store_sequences
-from client.site import Site, load_site
-from common.atomic import private_folder, write_atomic
+from client.site import Site
 from common.data import DECLARED, EVENT_TYPES, Catalogue, ConsumerSequences, EventLog, FeatureSpec, feature_spec
-from common.deployment import SiteKit
 from common.model import ModelShape, SequenceModel, build_model, on_rows
 from common.run import RunConfig, RunPlan, build_config
+from common.trust import Identity
 
 __all__ = [
-    "ALONE", "CLIP", "ITEMS", "MODELS", "ConsumerSequences", "EventLog", "RunConfig", "RunPlan", "Scratch", "Site", "batches",
-    "batches_of", "catalogue", "config_of", "encoded", "hostile_model", "model_of", "one_of_a_kind", "people", "sales_plan",
-    "sales_spec", "scratch_site", "spec", "with_norm", "without",
+    "ALONE", "CLIP", "ITEMS", "MODELS", "ConsumerSequences", "EventLog", "Market", "RunConfig", "RunPlan", "Scratch", "Site",
+    "batches", "batches_of", "catalogue", "config_of", "encoded", "hostile_model", "model_of", "one_of_a_kind", "people",
+    "sales_plan", "sales_spec", "scratch_site", "spec", "with_norm", "without",
 ]  # fmt: skip
 
 CLIP = 0.05
@@ -180,46 +178,50 @@ def sales_spec(plan: RunPlan) -> Any:
 
 
 @dataclass(frozen=True)
+class Market:
+    """What is around a scratch site: declared consumers of the others, and how many of the items it stocks itself."""
+
+    others: tuple[int, ...] = (512, 512)
+    stocked: int = ITEMS
+
+
+@dataclass(frozen=True)
 class Scratch:
-    """A site that exists for a moment: a kit in a temporary folder, three sites in its roster, a plan."""
+    """A site that exists for a moment: a kit in a temporary folder, some sites in its roster, a plan.
+
+    ``others``: the keys of the other sites, and ``coordinator``: that of who signs what it is asked.
+    """
 
     site: Site
     plan: RunPlan
+    coordinator: Identity
+    others: tuple[Identity, ...]
 
 
 @contextmanager
 def scratch_site(
-    log: EventLog | None, settings: dict[str, Any], noise: tuple[float, float], secret: bytes = b""
+    log: EventLog | None,
+    settings: dict[str, Any],
+    noise: tuple[float, float],
+    secret: bytes = b"",
+    market: Market = Market(),
 ) -> Iterator[Scratch]:
     """A site with these consumers (None: with nobody), and a private plan with this noise, ready to be asked.
 
     ``secret``: the site's own key for consumers; left out: a new one.
     """
-    from client.guard import SitePolicy
-    from common.trust import Identity, Roster
+    from client.prepared import prepared_path, split_of, store_sequences
+    from client.site import load_site
+    from common.atomic import private_folder, write_atomic
 
     config = config_of(settings)
     with tempfile.TemporaryDirectory(prefix="fedcart-selftest-") as name:
-        folder = Path(name)
-        coordinator, own = Identity.generate("coordinator"), Identity.generate("self")
-        others = [Identity.generate(other) for other in ("other-1", "other-2")]
-        sites = [(one.name, one.public_key) for one in (own, *others)]
-        Roster.signed_by(coordinator, sites).save(SiteKit(folder).roster)
-        own.save(SiteKit(folder).identity_key)
-        facts = {"name": "self", "scope": "self", "population": 512, "events": "(made up)"}
-        pins = {"name": "self-test", "coordinator": coordinator.public_key.hex(), "bundle": "0" * 64}
-        SiteKit(folder).settings.write_text(
-            tomli_w.dumps({"federation": pins, "site": facts, "server": {"address": "localhost:1"}})
-        )
-        SitePolicy(
-            epsilon_max=1e6,
-            noise_multiplier_min=1e-6,
-            evaluation_noise_min=1e-6,
-            sampling_rate_max=1.0,
-            plain_aggregation=True,
-        ).save(SiteKit(folder).policy)
+        folder, coordinator = Path(name), Identity.generate("coordinator")
+        others = tuple(Identity.generate(f"other-{i}") for i, _ in enumerate(market.others, start=1))
+        _write_kit(folder, coordinator, others)
         size = sum(p.numel() for p in build_model(config.model, ModelShape(spec().sizes), 1).parameters())
-        populations = (("self", 512), ("other-1", 512), ("other-2", 512))
+        declared = zip((one.name for one in others), market.others, strict=True)
+        populations = (("self", 512), *declared)
         plan = RunPlan("self-test", config.public_json(), populations, spec().canonical(), size, *noise)
         site = load_site(folder, simulated=True)
         if secret:
@@ -227,6 +229,32 @@ def scratch_site(
         sequences = encoded(log or people())
         if log is None:
             sequences = sequences.take(np.zeros(0, dtype=np.intp))
-        mask, split = np.append(False, np.ones(ITEMS, dtype=bool)), split_of(config, site.secret())
+        mask, split = np.append(False, np.arange(ITEMS) < market.stocked), split_of(config, site.secret())
         store_sequences(prepared_path(site.kit, plan), [sequences], mask, split)
-        yield Scratch(site, plan)
+        yield Scratch(site, plan, coordinator, others)
+
+
+def _write_kit(folder: Path, coordinator: Identity, others: tuple[Identity, ...]) -> None:
+    """A kit of the site ``self`` in a roster with others, under a policy that allows all that is tested."""
+    from client.guard import SitePolicy
+    from common.deployment import SiteKit
+    from common.trust import Roster
+
+    own = Identity.generate("self")
+    sites = [(one.name, one.public_key) for one in (own, *others)]
+    Roster.signed_by(coordinator, sites).save(SiteKit(folder).roster)
+    own.save(SiteKit(folder).identity_key)
+    facts = {"name": "self", "scope": "self", "population": 512, "events": "(made up)"}
+    pins = {"name": "self-test", "coordinator": coordinator.public_key.hex(), "bundle": "0" * 64}
+    SiteKit(folder).settings.write_text(
+        tomli_w.dumps({"federation": pins, "site": facts, "server": {"address": "localhost:1"}})
+    )
+    SitePolicy(
+        epsilon_max=1e6,
+        noise_multiplier_min=1e-6,
+        evaluation_noise_min=1e-6,
+        sampling_rate_max=1.0,
+        plain_aggregation=True,
+        quorum_noise=True,
+        epsilon_alone_max=1e6,
+    ).save(SiteKit(folder).policy)

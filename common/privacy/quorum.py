@@ -37,10 +37,11 @@ class Quorum:
         """Return if the noise can be counted on. Raises: ConfigError saying which numbers would do."""
         n, t, c, h = self.sites, self.threshold, self.colluders, self.honest
         if not 2 * t > n + c:
+            enough = (n + c) // 2 + 1
+            other = f"aggregation.threshold={enough}" if enough <= n else "larger sessions: aggregation.max_cohort"
             raise ConfigError(
                 f"{t} of {n} sites sign what opens, and {c} may collude: two lists could both be signed",
-                hint=f"at most {max(2 * t - n - 1, 0)} may collude at this threshold, or take "
-                f"aggregation.threshold={(n + c) // 2 + 1}",
+                hint=f"at most {max(2 * t - n - 1, 0)} may collude at this threshold, or take {other}",
             )
         if h < LEAST_HONEST:
             raise ConfigError(
