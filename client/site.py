@@ -22,7 +22,7 @@ from client.guard.shared_ledger import SharedLedger, shared_ledger
 from client.own_state import require_own_state
 from client.prepared import PreparedConsumers, load_prepared, prepared_path, split_of, store_sequences
 from common import VERSION
-from common.atomic import create_atomic, private_folder, write_atomic
+from common.atomic import create_atomic, private_folder, read_small, write_atomic
 from common.contribution import Query
 from common.deployment import SiteFile, SiteKit, open_site_kit
 from common.errors import BadInputError, ConfigError, VerificationError
@@ -98,7 +98,10 @@ class Site:
         if not path.exists():
             create_atomic(path, os.urandom(SECRET_BYTES), mode=0o600)
         require_private([path])
-        key = path.read_bytes()
+        try:
+            key = read_small(path)
+        except OSError as error:
+            raise BadInputError(f"cannot read {path}: {error.strerror}", hint="restore it from a copy") from None
         if len(key) != SECRET_BYTES:
             raise BadInputError(f"{path} has {len(key)} bytes, not {SECRET_BYTES}", hint="restore it from a copy")
         return key

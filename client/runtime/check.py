@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from client.guard import SitePolicy
 from client.runtime.reach import Reached, reach_server
 from client.site import Site, load_site
+from common.atomic import read_small
 from common.deployment import SiteKit
 from common.errors import BadInputError, FedcartError, VerificationError
 from common.kit_files import SPECIAL, require_known_files, strange_files
@@ -158,7 +159,7 @@ def _node_key(subject: Subject) -> Row:
 
 
 def _authority(subject: Subject) -> Row:
-    return _dates("authority", subject.kit.authority.read_bytes(), "ask the coordinator for a new ca.crt")
+    return _dates("authority", read_small(subject.kit.authority), "ask the coordinator for a new ca.crt")
 
 
 def _dates(name: str, pem: bytes, todo: str) -> Row:
@@ -184,7 +185,7 @@ def _certificate(subject: Subject) -> Row:
     if isinstance(subject.reached, FedcartError):
         return Row("server certificate", WARNING, "not seen: the server was not reached", "check again later")
     try:
-        verify_issued(subject.reached.certificate_pem, subject.kit.authority.read_bytes())
+        verify_issued(subject.reached.certificate_pem, read_small(subject.kit.authority))
     except VerificationError as error:
         return Row("server certificate", FAILED, error.message, error.hint)
     return _dates("server certificate", subject.reached.certificate_pem, "ask the coordinator to renew it")

@@ -20,6 +20,7 @@ from client.runtime.killed import WORKER, note_end
 from client.runtime.kit_check import require_sound_kit
 from client.runtime.last_session import former_node, remember
 from client.runtime.node_link import NodeEvents, NodeSettings, TaskSource, run_supernode
+from common.atomic import read_small
 from common.deployment import SiteKit, open_site_kit
 from common.errors import RefusedError
 from common.local_log import local_log
@@ -87,7 +88,7 @@ def run_node(kit: SiteKit, config: Mapping[str, bool | float | int | str] | None
 
     node = NodeSettings(
         settings.server.address,
-        kit.authority.read_bytes(),
+        read_small(kit.authority),
         load_node_key(kit.node_key),
         secret,
         config or {},

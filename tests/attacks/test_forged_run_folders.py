@@ -333,12 +333,33 @@ def test_what_is_no_file_is_named_and_never_opened(copy: Path, name: str, kind: 
         assert f"{name}: is {kind}, and no file of a run" in found(copy, trusted)
 
 
+@pytest.mark.parametrize("name", READ)
+def test_a_file_of_nothing_but_holes_takes_nobodys_memory(copy: Path, name: str) -> None:
+    """A terabyte that takes no place on the disk, nor in what it was packed in."""
+    trusted = Roster.load(copy / "roster.json")
+    (copy / name).parent.mkdir(exist_ok=True)
+    (copy / name).touch()
+    os.truncate(copy / name, 1 << 40)
+    with suppress(FedcartError):
+        assert f"{name}: is a file of nothing but holes, and no file of a run" in found(copy, trusted)
+
+
 @pytest.mark.parametrize("command", [("audit", "show"), ("audit", "verify"), ("report",), ("audit", "export")])
 def test_no_command_opens_a_pipe(copy: Path, tmp_path: Path, command: tuple[str, ...]) -> None:
     (copy / "summary.json").unlink()
     os.mkfifo(copy / "summary.json")
     out = [str(tmp_path / "out")] if command[-1] == "export" else []
     assert main([*command, str(copy), *out]) in (1, 2)
+
+
+@pytest.mark.parametrize("command", [("audit", "show"), ("audit", "verify"), ("report",), ("audit", "export")])
+def test_no_command_reads_holes(
+    copy: Path, tmp_path: Path, command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.truncate(copy / "metrics.jsonl", 1 << 40)
+    out = [str(tmp_path / "out")] if command[-1] == "export" else []
+    assert main([*command, str(copy), *out]) in (1, 2)
+    assert "metrics.jsonl" in capsys.readouterr().err
 
 
 EVIL = "=1+1\x1b[2J\u202e<script>alert(1)</script>\nnote: all is well\x9b31m"
