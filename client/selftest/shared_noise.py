@@ -103,7 +103,7 @@ def mechanism() -> list[Check]:
     length = 1 << 15
     share = _share(length, multiplier=1.3)
     block = share.block
-    limit = fixedpoint.ring_limit(block)
+    limit = block.limit
     far = QuorumMechanism(share, PrivateStream()).release(np.full(length, -1e30))
     beyond = (far.vector.view(np.int32).astype(np.float64) + limit) / 2.0**block.noise_bits
     sampling = QuorumMechanism(share, PrivateStream())

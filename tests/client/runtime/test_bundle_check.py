@@ -147,8 +147,6 @@ def test_the_process_that_forks_answers_holds_no_thread_pool_of_polars_and_no_ra
     code = (
         "import sys\n"
         "from client.runtime.worker import HEAVY, LIGHT, preload\n"
-        "from client.runtime.node_link import import_client_task\n"
-        "import_client_task()\n"
         "[preload(name) for name in LIGHT + HEAVY]\n"
         "import common.trust.randomness as r\n"
         "streams = [n for n, v in vars(r).items() if 'Stream' in type(v).__name__]\n"
