@@ -18,7 +18,6 @@ from common.atomic import read_small
 from common.deployment import SiteKit
 from common.errors import BadInputError, FedcartError, VerificationError
 from common.kit_files import SPECIAL, require_known_files, strange_files
-from common.supervisor import running_pid
 from common.trust import IDENTITY_KEY, NODE_KEY, is_private
 from common.trust.certificates import certificate_facts, load_node_key, verify_issued
 
@@ -85,6 +84,8 @@ def verdict(rows: list[Row]) -> str:
 
 
 def _subject_rows(subject: Subject) -> Iterator[Row]:
+    from common.supervisor import running_pid
+
     checks: tuple[tuple[str, Check], ...] = (
         ("roster", _roster), ("node key", _node_key), ("authority", _authority), ("server", _server),
         ("server certificate", _certificate), ("clock", _clock), ("versions", _versions), ("disk", _disk),

@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
-from common.atomic import write_atomic
 from common.deployment import SiteKit
 from common.errors import WorkFailedError
 from common.local_log import local_log
@@ -39,6 +38,8 @@ class Killed:
 
 def note_end(kit: SiteKit, what: str, code: int) -> None:
     """Say in the log, and remember, that the process of ``what`` was killed, if its exit ``code`` says so (minus a signal)."""
+    from common.atomic import write_atomic
+
     if code >= 0 or -code in ORDERED:
         return
     known = next((one for one in signal.Signals if one == -code), None)

@@ -15,16 +15,17 @@ from client.runtime.kit_check import require_sound_kit
 from client.runtime.last_session import former_node, remember
 from client.runtime.node_link import NodeEvents, NodeSettings, run_supernode
 from client.runtime.tasks import Dispatcher
-from common.atomic import read_small
 from common.deployment import SiteKit, open_site_kit
 from common.errors import RefusedError
 from common.local_log import local_log
 from common.processes import end_with_parent
-from common.trust.certificates import load_node_key
 
 
 def run_node(kit: SiteKit, config: Mapping[str, bool | float | int | str] | None = None) -> None:
     """Connect and answer until the session ends; ``config`` is passed to the site's own client app."""
+    from common.atomic import read_small
+    from common.trust.certificates import load_node_key
+
     settings = kit.read()
     shutil.rmtree(kit.flower_home, ignore_errors=True)  # holds nothing but unpacked bundles of earlier sessions
     kit.flower_home.mkdir(parents=True)

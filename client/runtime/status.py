@@ -7,10 +7,8 @@ from collections import deque
 from dataclasses import dataclass
 
 from client.guard import GuardStatus
-from client.library import model_in_use
 from client.runtime.approval import Request, requests
 from client.runtime.killed import Killed, last_killed
-from client.site import load_site
 from common.deployment import SiteKit
 from common.errors import BadInputError
 from common.plain_text import shown
@@ -41,6 +39,8 @@ class SiteStatus:
 
 def site_status(kit: SiteKit) -> SiteStatus:
     """Look at a site. Raises: BadInputError, ConfigError, VerificationError for a damaged kit or ledger."""
+    from client.site import load_site
+
     site = load_site(kit.path)
     return SiteStatus(
         site.name,
@@ -56,6 +56,8 @@ def site_status(kit: SiteKit) -> SiteStatus:
 
 
 def _model_in_use(kit: SiteKit) -> str:
+    from client.library import model_in_use
+
     try:
         used = model_in_use(kit)
     except BadInputError as error:

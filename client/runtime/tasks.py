@@ -21,7 +21,6 @@ from typing import Any
 
 import common.flower as flower
 import common.wire as wire
-from client.runtime.bundle_check import client_app_in
 from client.runtime.killed import WORKER, note_end
 from common.deployment import SiteKit
 from common.flower import private
@@ -72,6 +71,8 @@ class Tasks:
 
     def take(self) -> _Taken | None:
         """The oldest message that nobody has taken, or None."""
+        from client.runtime.bundle_check import client_app_in
+
         waiting = self.state.get_tasks(statuses=[private("Status").PENDING], order_by="pending_at", ascending=True)
         for task in waiting:
             if not self.state.claim_task(task.task_id) or not self.state.activate_task(task.task_id):

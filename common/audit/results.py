@@ -14,7 +14,6 @@ from typing import Any
 
 from common.audit.records import attestations_in
 from common.errors import FedcartError
-from common.privacy import anchor_of
 from common.run import (
     AT_WORK,
     BEST,
@@ -199,6 +198,8 @@ def unsigned_files(run: RunFolder) -> list[str]:
 
 def _is_ledger(name: str) -> bool:
     """A ledger, or its signed end: looked at on its own."""
+    from common.privacy import anchor_of
+
     path = Path(name)
     ledgers = (path, path.with_suffix("").with_suffix(".jsonl"))  # the second: of which this is the end
     return path.parent.name == LEDGERS and any(

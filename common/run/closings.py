@@ -12,7 +12,6 @@ from pathlib import Path
 from common.errors import FedcartError
 from common.run.plan import FAREWELL, Closing
 from common.strict_json import fields_of, one_line
-from common.trust import verify_signature
 
 CLOSINGS_FILE = "closings.jsonl"
 MOST_OF_A_RUN = 50  # a run is closed once in each of its lives
@@ -51,6 +50,8 @@ def _read(path: Path) -> Iterator[tuple[Closing, bytes]]:
 
 
 def _holds(closing: Closing, signature: bytes, coordinator: bytes) -> bool:
+    from common.trust import verify_signature
+
     try:
         verify_signature(coordinator, closing.statement(FAREWELL), signature)
     except FedcartError:
