@@ -14,9 +14,9 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a job in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(autouse=True)
-def _no_terminal_width(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("COLUMNS", raising=False)  # pytest-xdist sets it to 80
+@pytest.fixture(autouse=True, scope="session")
+def _no_terminal_width() -> None:
+    os.environ.pop("COLUMNS", None)  # pytest-xdist sets it to 80
 
 
 def pytest_collection_finish() -> None:

@@ -19,7 +19,7 @@ import common.privacy.replay as replay
 from client.guard import budget, failures, guard, policy
 from client.training.gaussian import GaussianMechanism
 from common.privacy.mechanism import Losses
-from tests.planted.bug import CLIPPED, DRAWS, GUARD, KNOWN, LATER, Bug, Patch, change_noise
+from tests.planted.bug import CLIPPED, DRAWS, KNOWN, LATER, PAUSES, Bug, Patch, change_noise
 
 
 def large_batches_unclipped(patch: Patch) -> None:
@@ -226,8 +226,8 @@ BUGS = (
     Bug(another_kits_spending_not_counted, "tests/attacks/test_two_kits_one_scope.py", "rules"),
     Bug(another_kits_reservations_closed, "tests/attacks/test_two_kits_one_scope.py", "rules"),
     Bug(only_the_first_event_compared, DRAWS, "rules"),
-    Bug(killed_answers_given_back_for_ever, GUARD, "rules"),
-    Bug(a_killed_site_goes_on, GUARD, "rules"),
+    Bug(killed_answers_given_back_for_ever, PAUSES, "rules"),
+    Bug(a_killed_site_goes_on, PAUSES, "rules"),
     Bug(the_same_consumers_in_every_round, DRAWS, "sampling"),
     Bug(long_rows_always_trained, DRAWS, "whole answer"),
     Bug(epsilon_remembered_for_another_order, DRAWS, "accountant"),

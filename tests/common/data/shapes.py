@@ -111,10 +111,12 @@ class _All:
         self.found[name] = Shape(name, write, **differs)  # type: ignore[arg-type]
 
 
-def _daily(folder: Path) -> None:
+def _weekly(folder: Path) -> None:
     folder.mkdir()
-    for day in sorted({row["timestamp"][:10] for row in rows()}):
-        (folder / f"{day}.csv").write_text(text([row for row in rows() if row["timestamp"].startswith(day)]))
+    days = sorted({row["timestamp"][:10] for row in rows()})
+    for first in range(0, len(days), 7):
+        week = days[first : first + 7]
+        (folder / f"{week[0]}.csv").write_text(text([row for row in rows() if row["timestamp"][:10] in week]))
     (folder / "_SUCCESS").touch()
 
 
@@ -206,7 +208,7 @@ def _make() -> dict[str, Shape]:
     made.text("lines.jsonl.gz", gzip.compress(records.encode()))
     made.text("packed.csv.gz", gzip.compress(text(plain).encode()))
     made.table("packed.zip", _zip)
-    made.table("daily", _daily)
+    made.table("weekly", _weekly)
     made.table("hive", _hive)
     made.table("typed.parquet", lambda path: typed().write_parquet(path))
     made.table("feather.arrow", lambda path: typed().write_ipc(path))
