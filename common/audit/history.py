@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 from common.audit.records import Records, asked_since, attestations_in, rounds_of
+from common.errors import VerificationError
 from common.privacy import (
     Charge,
     Losses,
@@ -178,9 +179,21 @@ def accounts_in(records: Records) -> list[Account]:
     for site, attested in attestations_in(rounds).items():
         roster = records.roster
         key = roster.party(site).public_key.hex() if roster is not None else ""
+        own = [signed for signed in attested if key and _is_own(signed, bytes.fromhex(key))]
         more = Losses.of(event for _, events in asked.get(site, ()) for event in events)
-        found.append(_of_attestations(attested, key, more))
+        account = _of_attestations(attested, key, more)
+        entries = {signed.attestation.sequence: signed.attestation.head for signed in own}
+        found.append(replace(account, attested=entries))
     return found
+
+
+def _is_own(signed: SignedAttestation, key: bytes) -> bool:
+    """Whether the site has signed it: for what others wrote in its name it is not called one that forked its ledger."""
+    try:
+        signed.verify(key)
+    except VerificationError:
+        return False
+    return True
 
 
 def make_history(accounts: Iterable[Account]) -> History:
@@ -251,7 +264,6 @@ def _of_attestations(attested: Sequence[SignedAttestation], key: str, asked: Los
         head=said.head,
         runs=frozenset(signed.attestation.run for signed in attested),
         unsettled=Losses.of(said.events) + asked,
-        attested={signed.attestation.sequence: signed.attestation.head for signed in attested},
     )
 
 

@@ -153,6 +153,7 @@ def _records(run: RunFolder, verdict: VerifyReport) -> list[RoundRecord]:
 def _attested(records: list[RoundRecord], verdict: VerifyReport) -> list[tuple[int, SignedAttestation]]:
     """(line number, attestation) of every attestation in the records that can be read."""
     attestations = []
+    spent: dict[str, float] = {}  # site -> the last that it attested, in this record or before
     for number, record in enumerate(records, start=1):
         where = f"{METRICS_FILE}, line {number}"
         for site, plain in sorted(record.attestations.items()):
@@ -163,11 +164,14 @@ def _attested(records: list[RoundRecord], verdict: VerifyReport) -> list[tuple[i
                 continue
             if signed.attestation.site != site:
                 verdict.findings.append(Finding(where, f"attestation of {signed.attestation.site} under {site}"))
-            shown = record.epsilon.get(site)
-            if shown is not None and shown < signed.attestation.epsilon_after - 1e-9:
-                what = f"shows epsilon {shown} for {site}, attested is {signed.attestation.epsilon_after}"
-                verdict.findings.append(Finding(where, what))
+            spent[site] = signed.attestation.epsilon_after
             attestations.append((number, signed))
+        for site, attested in sorted(spent.items()):
+            shown = record.epsilon.get(site, 0.0)
+            if shown < attested - 1e-9:
+                verdict.findings.append(
+                    Finding(where, f"shows epsilon {shown} for {site}, attested is {attested}")
+                )
     return attestations
 
 

@@ -78,6 +78,7 @@ from common.run.plan import (
 from common.run.records import (
     COMPLETED,
     ENDED,
+    EXCLUDED,
     FAILED,
     IMPLAUSIBLE,
     INTERRUPTED,
@@ -116,6 +117,7 @@ __all__ = [
     "DELIVERY",
     "ENDED",
     "EVIDENCE",
+    "EXCLUDED",
     "FACTS_FILE",
     "FAILED",
     "FAREWELL",

@@ -18,7 +18,7 @@ from common.audit.verify import verify_path
 from common.run import CLOSINGS_FILE, FAREWELL, Closing, line_of
 from common.run.files import RunFolder
 from common.run.manifest import seal_run
-from common.run.records import RoundRecord, Summary
+from common.run.records import RoundRecord, SiteRound, Summary
 from common.trust.identity import Identity, Roster
 from tests.forged_runs import Edit, coordinator_of, lines, put, sign_again
 
@@ -89,6 +89,10 @@ def in_file(name: str, change: Callable[[Any], object]) -> Edit:
     return edit
 
 
+def of_merchant_2(record: RoundRecord, status: str, reason: str) -> RoundRecord:
+    return replace(record, sites=record.sites | {"merchant-2": SiteRound(status, reason, "unmask")})
+
+
 def rows_turned(run: Path) -> None:
     np.save(run / "item_of.npy", np.load(run / "item_of.npy")[::-1].copy())
 
@@ -122,6 +126,22 @@ SIGNED_AGAIN: dict[str, tuple[Edit, str]] = {
     "a rival said to be silent": (
         sealed_again(lambda s: replace(s, notes=("site merchant-2 did not attest round 3: counted as charged",))),
         "says what no record shows: site merchant-2 did not attest",
+    ),
+    "no epsilon in a record": (
+        lambda run: sign_again(run, lambda rs: [rs[0], replace(rs[1], epsilon={}), *rs[2:]]),
+        "metrics.jsonl, line 2: shows epsilon 0.0 for merchant-1",
+    ),
+    "less in the last record, for one that was not in it": (
+        lambda run: sign_again(run, lambda rs: [*rs[:-1], replace(rs[-1], attestations={}, sites={}, epsilon={})]),
+        "metrics.jsonl, line 4: shows epsilon 0.0 for merchant-1",
+    ),
+    "a survivor said to be a culprit": (
+        lambda run: sign_again(run, lambda rs: [rs[0], of_merchant_2(rs[1], "ok", "revealed a wrong share"), *rs[2:]]),
+        "says of merchant-2 what nothing proves: ok, revealed a wrong share",
+    ),
+    "a site said to be shut out": (
+        lambda run: sign_again(run, lambda rs: [rs[0], of_merchant_2(rs[1], "stopped", "two proven faults"), *rs[2:]]),
+        "says of merchant-2 what nothing proves: stopped, two proven faults",
     ),
     "a model of more rounds": (said_of_the_model(rounds=1_000), "model.json: says rounds 1000, the records say 3"),
     "a model of fewer sites": (said_of_the_model(sites=["merchant-1"]), "model.json: says that other sites made it"),
