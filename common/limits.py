@@ -41,9 +41,9 @@ class ItemCoordinates:
     masks: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
     @cached_property
-    def group(self) -> NDArray[np.intp]:
+    def group(self) -> NDArray[np.int32]:
         """Of each coordinate the group whose limits it shares: 0 for those of no item, ``1 + item`` for the others."""
-        return np.asarray(self.item_of + 1, dtype=np.intp)
+        return np.asarray(self.item_of + 1, dtype=np.int32)
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:
@@ -118,7 +118,7 @@ class UpdateLimits:
 
     All coordinates of one item have the same figures, and all of no item: what is kept is one number for each such group.
     Shapes: ``noise: float64[1 + items]``: predicted deviation of each coordinate, ``rounding``: what fixed point adds to it at
-    most; ``counts``: coordinates of each group; ``group: intp[d]``, None where there is but one. ``sizes``: how many coordinates
+    most; ``counts``: coordinates of each group; ``group: int32[d]``, None where there is but one. ``sizes``: how many coordinates
     each site's answer has, ``reached``: how far it goes, ``share``: its largest part in a coordinate of the mean. ``foreign:
     float64[items]``: by how much more than a weighted mean a row is, as sites that share the noise of a sum noise every row and
     only its stockists divide it.
@@ -127,7 +127,7 @@ class UpdateLimits:
     noise: Vector
     rounding: Vector
     counts: NDArray[np.int64]
-    group: NDArray[np.intp] | None
+    group: NDArray[np.int32] | None
     sizes: Mapping[str, int]
     reached: Mapping[str, Reach]
     share: Mapping[str, float]
