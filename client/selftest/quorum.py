@@ -94,10 +94,12 @@ def _numbers() -> list[Check]:
     upward = Quorum(20, 14, 0, 3).share(1.0) >= 3**-0.5
     event = Quorum(8, 6, 2, 4).event(0.7, 0.2, 3, TRAIN_SIDE)
     noted = event == PrivacyEvent(0.7, 0.2, 3, TRAIN_SIDE, 4, 2) and abs(event.noise_in_sum - 1.4) < 1e-12
+    apart = [e.honest for e in Losses.of((SHARED, dataclasses.replace(SHARED, honest=2)))]
     usual = [usual_colluders(n) for n in (3, 4, 5, 8, 16, 100)] == [0, 1, 1, 2, 5, 33]
     return [
         report.holds("a share of noise", right and upward, "by the root of the honest sites, rounded up"),
         report.holds("an event in a quorum", noted, "the own noise, honest and colluding sites"),
+        report.holds("sums of two quorums", apart == [2, 4], "are two mechanisms"),
         report.holds("colluders where nobody says", usual, "fewer than a third"),
         Check("sums against more colluders", *_against(), 1.0, "the cliff is where two lists can be signed"),
     ]  # fmt: skip
@@ -121,6 +123,9 @@ def _sessions() -> list[Check]:
             ),
             "a smaller threshold with which the numbers still add up": lambda: _asked(
                 _other(scratch, {"privacy": {"honest": 2}}), cohort=five, threshold=4
+            ),
+            "the same in the evaluation, with numbers that add up": lambda: _asked(
+                _other(scratch, {"privacy": {"honest": 2}}), cohort=five, threshold=4, kind=EVALUATE
             ),
             "a larger threshold": lambda: _asked(scratch, threshold=6),
             "a coarser layout": lambda: _asked(scratch, blocks=_blocks(scratch, noise_bits=19)),
@@ -246,8 +251,11 @@ def _alone() -> list[Check]:
         guard = open_again()
         guard.fail(guard.reserve(asked(1, SHARED, **asks)))
         failed = guard.status()
-        guard.reserve(asked(2, SHARED, **asks))
+        grant, lucky = guard.reserve(asked(2, SHARED, **asks)), dataclasses.replace(SHARED, honest=5)
+        other = _fails(lambda: guard.note_made(grant, bytes(32), (lucky,)))
         guard.close_round("selftest", 2)
+        guard.reserve(asked(3, SHARED, **asks))
+        guard.close_round("selftest", 3)
         closed = guard.status()
     kept = (
         failed.alone == closed.alone and failed.epsilon == closed.epsilon and (failed.alone or 0) > failed.epsilon
@@ -257,5 +265,6 @@ def _alone() -> list[Check]:
         report.holds("a run that would pass it", foreseen, "is refused before its first round"),
         report.holds("epsilon alone", shown, "is shown, by the own noise"),
         Check("epsilon of the sums", abs(status.epsilon - in_sum) < 2e-3, status.epsilon, in_sum, "by the noise of four"),
+        report.holds("more honest sites than were charged", other, "are refused before anything leaves"),
         report.holds("both figures", kept, "stay after a failure, and come back after a round that never left"),
     ]  # fmt: skip
