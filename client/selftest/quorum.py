@@ -9,7 +9,9 @@ import dataclasses
 import json
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -25,7 +27,7 @@ from common.privacy import TRAIN_SIDE, Losses, PrivacyEvent, Quorum, usual_collu
 MARKET = people.Market(others=(512,) * 6)
 SETTINGS: dict[str, Any] = {
     "model": {"heads": {"next-item": 1.0}},
-    "training": {"local_steps": 1, "optimizer": "sgd", "learning_rate": 1.0, "rounds": 50},
+    "training": {"local_steps": 1, "optimizer": "sgd", "learning_rate": 1.0, "rounds": 10_000},
     "privacy": {"trust": "quorum", "colluders": 2, "honest": 3, "sampling_rate": 0.2, "epsilon": 1000.0},
     "aggregation": {"threshold": 5},
 }
@@ -54,6 +56,7 @@ UNSOUND: dict[str, dict[str, Any]] = {
 SIGMAS = {1.44: (8.0308, 26.788, 19.107), 2.99: (2.9893, 7.5914, 6.6912), 7.63: (0.99919, 2.2239, 2.1548)}
 """Noise of the sum -> epsilon of it, of the own share among four honest ones, and of one sum that a consumer moves twice, known at
 two sites; 100 steps at rate .2, delta 1e-5. Computed once with dp-accounting 0.6.0 outside of this program."""
+_fresh = count(1)
 SHARED = PrivacyEvent(1.2, 0.2, 4, TRAIN_SIDE, honest=4, colluders=2)
 
 
@@ -75,6 +78,14 @@ def figures() -> list[Check]:
             report.holds(f"slack of a sum of {sigma:g}", continuous < seen, "discrete noise costs a little more"),
             _not_below(f"one sum moved at two sites, {sigma:g}", [(Losses.of((event,)), None)] * 2, twice),
         ]
+    many = PrivacyEvent(50.0, 1.0, 4_000, TRAIN_SIDE, honest=4, colluders=2)
+    for name, figure, noise in (("sums", accounting.epsilon_of, 100.0), ("alone", accounting.epsilon_alone, 50.0)):
+        more = figure((many,), account.DELTA) - accounting.epsilon_of(
+            (PrivacyEvent(noise, 1.0, 4_000),), account.DELTA
+        )
+        checks.append(
+            Check(f"slack of many sums, {name}", more >= 4_000 * 2.0**-21, more, 4_000 * 2.0**-21, "at least this")
+        )
     return checks
 
 
@@ -144,8 +155,13 @@ def _sessions() -> list[Check]:
 
 
 def _asked(scratch: people.Scratch, **changes: Any) -> dict[str, Any]:
-    number = scratch.plan.config.training.rounds + 1 if changes.get("kind") == EVALUATE else 1
-    return sessions.asked(scratch, number, np.zeros(scratch.plan.parameters, dtype=np.float32), **changes)
+    """A question in a session that was never asked before: a site refuses to be in one twice, whatever else it is."""
+    fresh = next(_fresh)
+    last = scratch.plan.config.training.rounds + 1
+    usual = {"attempt": fresh} if changes.get("kind") == EVALUATE else {}
+    number = last if usual else fresh
+    model = np.zeros(scratch.plan.parameters, dtype=np.float32)
+    return sessions.asked(scratch, number, model, **usual | changes)
 
 
 def _blocks(scratch: people.Scratch, **changes: Any) -> tuple[Any, ...]:
@@ -155,12 +171,14 @@ def _blocks(scratch: people.Scratch, **changes: Any) -> tuple[Any, ...]:
 
 def _plain(scratch: people.Scratch) -> dict[str, Any]:
     """The question in a session of plain aggregation, as a coordinator could ask it under any plan."""
-    return sessions.asked_plainly(scratch, 1, np.zeros(scratch.plan.parameters, dtype=np.float32))
+    return sessions.asked_plainly(scratch, next(_fresh), np.zeros(scratch.plan.parameters, dtype=np.float32))
 
 
 def _other(scratch: people.Scratch, changes: dict[str, Any]) -> people.Scratch:
     """The same site under a plan with other settings, as anybody can write it down."""
-    settings = json.loads(scratch.plan.settings)
+    settings = json.loads(scratch.plan.settings) | {
+        "name": f"self-test-{uuid4().hex}"
+    }  # read anew, not remembered
     for name, section in changes.items():
         settings[name] = {**settings[name], **section} if isinstance(section, dict) else section
     text = json.dumps(settings, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -212,6 +230,7 @@ def _policy() -> list[Check]:
         "epsilon_alone_max": ({"epsilon_alone_max": 0.0}, {}),
         "colluders_max": ({"colluders_max": 3}, {}),
         "colluders_max, as usual": ({}, {"cohort": 11, "threshold": 10}),
+        "colluders_max, of the whole run": ({}, {"sites": 20}),
         "honest_min": ({"honest_min": 5}, {}),
         "quorum_noise, two lists": ({}, {"threshold": 5}),
         "quorum_noise, too few sign": ({"colluders_max": 2}, {"cohort": 5, "threshold": 5}),

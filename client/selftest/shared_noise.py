@@ -200,6 +200,8 @@ def attempts() -> list[Check]:
         opened = second.opened()
         after = scratch.site.guard().status()
         sent_again = _leaves(sessions.Round(scratch, sessions.asked(scratch, 2, model)), older)
+        turned = older[4:] + older[:4]
+        other_sent = _leaves(sessions.Round(scratch, sessions.asked(scratch, 3, model)), turned)
     scale = 2.0 ** scratch.plan.blocks(TRAIN)[0].noise_bits
     pair = [
         np.frombuffer(ring, dtype=np.int32).astype(np.float64)[: scratch.plan.parameters] / scale
@@ -208,7 +210,8 @@ def attempts() -> list[Check]:
     counts = (status.void, status.open, after.committed, after.open)
     return [
         report.holds("an earlier attempt's ring", refused, "never leaves after a new attempt"),
-        report.holds("another round with a ring of before", not sent_again, "is not what was noted"),
+        report.holds("another round with a ring of before", not sent_again, "does not leave"),
+        report.holds("a ring that was not noted", not other_sent, "does not leave"),
         report.holds("an earlier attempt's reservation", counts == (1, 1, 1, 0), "is given back, the new one stands"),
         report.holds("what a new attempt sends", opened.tobytes() == newer, "is what it drew"),
         report.correlation_check("noise of two attempts", *pair),

@@ -52,7 +52,7 @@ def draws() -> list[Check]:
         report.variance_check("the end of a long share", far[-DRAWN:], "variance 1 there too"),
         report.correlation_check("two shares", *two),
         report.lags_check("a share at any distance", np.stack(two)),
-        _every_one(),
+        *_every_one(),
     ]
 
 
@@ -99,14 +99,19 @@ def _spread(bits: int) -> Check:
     return report.variance_check(f"deviation of 2**{bits} units", share, "variance 1 in units of the block")
 
 
-def _every_one() -> Check:
-    """The least noise of many releases: none goes without, nor repeats one before."""
+def _every_one() -> list[Check]:
+    """Many short releases: none goes without, nor repeats one before; and every sum of coordinates has its noise."""
     many = np.stack([drawn(20, 8) for _ in range(RELEASES)]) / 2.0**20
     least = float(np.square(many).sum(axis=1).min())
     repeated = RELEASES - len({one.tobytes() for one in many})
-    return Check(
-        "every release", least > 1e-2 and not repeated, least, 1e-2, "has noise of its own, at least this"
-    )
+    ways = {"all together": np.ones(8), "one half against the other": np.repeat([1.0, -1.0], 4)}
+    return [
+        Check("every release", least > 1e-2 and not repeated, least, 1e-2, "has noise of its own, at least this"),
+        *(
+            report.variance_check(f"releases, {words}", many @ way / np.sqrt(8), "variance 1 in this direction")
+            for words, way in ways.items()
+        ),
+    ]
 
 
 def mechanism() -> list[Check]:

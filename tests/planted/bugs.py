@@ -29,7 +29,7 @@ from client.training.dpsgd.records import Outer, Picked, Summed
 from client.training.gaussian import GaussianMechanism
 from common.privacy.mechanism import TRAIN_SIDE
 from common.tasks import Task
-from tests.planted import account_bugs, draw_bugs, more_bugs, sum_bugs, wide_bugs
+from tests.planted import account_bugs, draw_bugs, more_bugs, quorum_bugs, sum_bugs, wide_bugs
 from tests.planted.bug import CHARGED, CLIPPED, DRAWS, EXACT, GUARD, KNOWN, LATER, Bug, Patch, change_noise
 
 
@@ -371,5 +371,6 @@ BUGS = {
         *account_bugs.BUGS,
         *more_bugs.BUGS,
         *wide_bugs.BUGS,
+        *quorum_bugs.BUGS,
     )
 }
