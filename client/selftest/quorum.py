@@ -9,7 +9,9 @@ import dataclasses
 import json
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -25,7 +27,7 @@ from common.privacy import TRAIN_SIDE, Losses, PrivacyEvent, Quorum, usual_collu
 MARKET = people.Market(others=(512,) * 6)
 SETTINGS: dict[str, Any] = {
     "model": {"heads": {"next-item": 1.0}},
-    "training": {"local_steps": 1, "optimizer": "sgd", "learning_rate": 1.0, "rounds": 50},
+    "training": {"local_steps": 1, "optimizer": "sgd", "learning_rate": 1.0, "rounds": 10_000},
     "privacy": {"trust": "quorum", "colluders": 2, "honest": 3, "sampling_rate": 0.2, "epsilon": 1000.0},
     "aggregation": {"threshold": 5},
 }
@@ -54,6 +56,7 @@ UNSOUND: dict[str, dict[str, Any]] = {
 SIGMAS = {1.44: (8.0308, 26.788, 19.107), 2.99: (2.9893, 7.5914, 6.6912), 7.63: (0.99919, 2.2239, 2.1548)}
 """Noise of the sum -> epsilon of it, of the own share among four honest ones, and of one sum that a consumer moves twice, known at
 two sites; 100 steps at rate .2, delta 1e-5. Computed once with dp-accounting 0.6.0 outside of this program."""
+_fresh = count(1)
 SHARED = PrivacyEvent(1.2, 0.2, 4, TRAIN_SIDE, honest=4, colluders=2)
 
 
@@ -75,6 +78,14 @@ def figures() -> list[Check]:
             report.holds(f"slack of a sum of {sigma:g}", continuous < seen, "discrete noise costs a little more"),
             _not_below(f"one sum moved at two sites, {sigma:g}", [(Losses.of((event,)), None)] * 2, twice),
         ]
+    many = PrivacyEvent(50.0, 1.0, 4_000, TRAIN_SIDE, honest=4, colluders=2)
+    for name, figure, noise in (("sums", accounting.epsilon_of, 100.0), ("alone", accounting.epsilon_alone, 50.0)):
+        more = figure((many,), account.DELTA) - accounting.epsilon_of(
+            (PrivacyEvent(noise, 1.0, 4_000),), account.DELTA
+        )
+        checks.append(
+            Check(f"slack of many sums, {name}", more >= 4_000 * 2.0**-21, more, 4_000 * 2.0**-21, "at least this")
+        )
     return checks
 
 
@@ -94,10 +105,12 @@ def _numbers() -> list[Check]:
     upward = Quorum(20, 14, 0, 3).share(1.0) >= 3**-0.5
     event = Quorum(8, 6, 2, 4).event(0.7, 0.2, 3, TRAIN_SIDE)
     noted = event == PrivacyEvent(0.7, 0.2, 3, TRAIN_SIDE, 4, 2) and abs(event.noise_in_sum - 1.4) < 1e-12
+    apart = [e.honest for e in Losses.of((SHARED, dataclasses.replace(SHARED, honest=2)))]
     usual = [usual_colluders(n) for n in (3, 4, 5, 8, 16, 100)] == [0, 1, 1, 2, 5, 33]
     return [
         report.holds("a share of noise", right and upward, "by the root of the honest sites, rounded up"),
         report.holds("an event in a quorum", noted, "the own noise, honest and colluding sites"),
+        report.holds("sums of two quorums", apart == [2, 4], "are two mechanisms"),
         report.holds("colluders where nobody says", usual, "fewer than a third"),
         Check("sums against more colluders", *_against(), 1.0, "the cliff is where two lists can be signed"),
     ]  # fmt: skip
@@ -122,6 +135,9 @@ def _sessions() -> list[Check]:
             "a smaller threshold with which the numbers still add up": lambda: _asked(
                 _other(scratch, {"privacy": {"honest": 2}}), cohort=five, threshold=4
             ),
+            "the same in the evaluation, with numbers that add up": lambda: _asked(
+                _other(scratch, {"privacy": {"honest": 2}}), cohort=five, threshold=4, kind=EVALUATE
+            ),
             "a larger threshold": lambda: _asked(scratch, threshold=6),
             "a coarser layout": lambda: _asked(scratch, blocks=_blocks(scratch, noise_bits=19)),
             "a finer layout": lambda: _asked(scratch, blocks=_blocks(scratch, unit=1e-9)),
@@ -139,8 +155,13 @@ def _sessions() -> list[Check]:
 
 
 def _asked(scratch: people.Scratch, **changes: Any) -> dict[str, Any]:
-    number = scratch.plan.config.training.rounds + 1 if changes.get("kind") == EVALUATE else 1
-    return sessions.asked(scratch, number, np.zeros(scratch.plan.parameters, dtype=np.float32), **changes)
+    """A question in a session that was never asked before: a site refuses to be in one twice, whatever else it is."""
+    fresh = next(_fresh)
+    last = scratch.plan.config.training.rounds + 1
+    usual = {"attempt": fresh} if changes.get("kind") == EVALUATE else {}
+    number = last if usual else fresh
+    model = np.zeros(scratch.plan.parameters, dtype=np.float32)
+    return sessions.asked(scratch, number, model, **usual | changes)
 
 
 def _blocks(scratch: people.Scratch, **changes: Any) -> tuple[Any, ...]:
@@ -150,12 +171,14 @@ def _blocks(scratch: people.Scratch, **changes: Any) -> tuple[Any, ...]:
 
 def _plain(scratch: people.Scratch) -> dict[str, Any]:
     """The question in a session of plain aggregation, as a coordinator could ask it under any plan."""
-    return sessions.asked_plainly(scratch, 1, np.zeros(scratch.plan.parameters, dtype=np.float32))
+    return sessions.asked_plainly(scratch, next(_fresh), np.zeros(scratch.plan.parameters, dtype=np.float32))
 
 
 def _other(scratch: people.Scratch, changes: dict[str, Any]) -> people.Scratch:
     """The same site under a plan with other settings, as anybody can write it down."""
-    settings = json.loads(scratch.plan.settings)
+    settings = json.loads(scratch.plan.settings) | {
+        "name": f"self-test-{uuid4().hex}"
+    }  # read anew, not remembered
     for name, section in changes.items():
         settings[name] = {**settings[name], **section} if isinstance(section, dict) else section
     text = json.dumps(settings, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -207,6 +230,7 @@ def _policy() -> list[Check]:
         "epsilon_alone_max": ({"epsilon_alone_max": 0.0}, {}),
         "colluders_max": ({"colluders_max": 3}, {}),
         "colluders_max, as usual": ({}, {"cohort": 11, "threshold": 10}),
+        "colluders_max, of the whole run": ({}, {"sites": 20}),
         "honest_min": ({"honest_min": 5}, {}),
         "quorum_noise, two lists": ({}, {"threshold": 5}),
         "quorum_noise, too few sign": ({"colluders_max": 2}, {"cohort": 5, "threshold": 5}),
@@ -246,8 +270,11 @@ def _alone() -> list[Check]:
         guard = open_again()
         guard.fail(guard.reserve(asked(1, SHARED, **asks)))
         failed = guard.status()
-        guard.reserve(asked(2, SHARED, **asks))
+        grant, lucky = guard.reserve(asked(2, SHARED, **asks)), dataclasses.replace(SHARED, honest=5)
+        other = _fails(lambda: guard.note_made(grant, bytes(32), (lucky,)))
         guard.close_round("selftest", 2)
+        guard.reserve(asked(3, SHARED, **asks))
+        guard.close_round("selftest", 3)
         closed = guard.status()
     kept = (
         failed.alone == closed.alone and failed.epsilon == closed.epsilon and (failed.alone or 0) > failed.epsilon
@@ -257,5 +284,6 @@ def _alone() -> list[Check]:
         report.holds("a run that would pass it", foreseen, "is refused before its first round"),
         report.holds("epsilon alone", shown, "is shown, by the own noise"),
         Check("epsilon of the sums", abs(status.epsilon - in_sum) < 2e-3, status.epsilon, in_sum, "by the noise of four"),
+        report.holds("more honest sites than were charged", other, "are refused before anything leaves"),
         report.holds("both figures", kept, "stay after a failure, and come back after a round that never left"),
     ]  # fmt: skip

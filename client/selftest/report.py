@@ -117,7 +117,9 @@ def lags_check(name: str, values: Vector) -> Check:
     for sequence in values:
         spectrum = np.fft.rfft(sequence)
         powers += np.square(spectrum.real) + np.square(spectrum.imag)
-    sums = np.fft.irfft(powers, n)[1 : n // 2]
+    sums = np.fft.irfft(powers, n)[1 : n // 2 + 1]
+    if n % 2 == 0:
+        sums[-1] /= np.sqrt(2)  # half way around, every product is there twice
     seen = float(np.abs(sums).max()) / np.sqrt(sequences * n)
     limit = float(stats.norm.isf(LEVEL / n)) * 1.05  # both sides of n / 2 distances; squares vary a little too
     return Check(name, bool(seen <= limit), seen, limit, "nothing repeats at any distance")

@@ -6,6 +6,7 @@ opens, minus what it would be without noise, in units of the promised deviation,
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 from typing import Any
 
@@ -15,165 +16,30 @@ from numpy.typing import NDArray
 import client.selftest.people as people
 import client.selftest.report as report
 import client.selftest.sessions as sessions
+import client.selftest.shares as shares
 import common.secagg.fixedpoint as fixedpoint
 from client.selftest.report import Check, Vector
-from client.training.discrete_gaussian import bell_height, draw, table_of
-from client.training.quorum import QuorumMechanism, Share
-from common.contribution import METRICS, TRAIN, UPDATE, Block
-from common.privacy import TRAIN_SIDE, PrivacyEvent, Quorum, noised_grid, to_ring
-from common.trust.randomness import PrivateStream, SeededStream
+from common.contribution import METRICS, TRAIN, UPDATE
 
 NOISE = (0.25, 1.0)  # own multipliers of training, as small as there is a delta for, and of metrics
 MARKET = people.Market(others=(1_024, 512, 512, 512), stocked=30)
 LARGEST = 1_024 * 0.8  # training consumers of the site by whose batch all sums are divided
-COUNTED_ON = Quorum(sites=5, threshold=4, colluders=1, honest=3)
 SETTINGS: dict[str, Any] = {
     "model": {"heads": {"next-item": 1.0, "next-event": 0.3}},
     "training": {"local_steps": 1, "optimizer": "sgd", "learning_rate": 1.0, "rounds": 200},
     "privacy": {"trust": "quorum", "colluders": 1, "honest": 3, "sampling_rate": 1.0, "epsilon": 1000.0},
     "aggregation": {"threshold": 4},
 }
-DRAWN, FAR = 1 << 18, 1 << 22
-ALL_BITS = range(8, 21)
 
 
 def noise() -> list[Check]:
     """Everything about the draw and the answer; see the functions below."""
-    return [*draws(), *mechanism(), *whole_answer(), *sampled(), *memory_only(), *attempts()]
-
-
-def draws() -> list[Check]:
-    """The table's probabilities one by one, the low bits, the whole distribution to its tails, and independence."""
-    checks = [_table(8), _exact(8), *(_spread(bits) for bits in ALL_BITS)]
-    for bits in (8, 20):
-        numbers = draw(PrivateStream(), bits, DRAWN)
-        smooth = (numbers + PrivateStream().uniform(DRAWN) - 0.5) / 2**bits
-        checks += report.normality_checks(f"a share of 2**{bits} units", smooth)
-        low = np.bincount(numbers & 15, minlength=16)
-        checks.append(
-            report.frequencies_check(f"low bits of 2**{bits} units", low, np.full(16, 1 / 16), "uniform")
-        )
-    two = [draw(PrivateStream(), 16, DRAWN) / 2.0**16 for _ in range(2)]
-    far = draw(PrivateStream(), 14, FAR) / 2.0**14
-    return [
-        *checks,
-        report.far_tails_check("a share", far),
-        report.variance_check("the end of a long share", far[-DRAWN:], "variance 1 there too"),
-        report.correlation_check("two shares", *two),
-        report.lags_check("a share at any distance", np.stack(two)),
-    ]
-
-
-def _table(bits: int) -> Check:
-    """Relative error of the probability of every number: from the columns as they are drawn from, not as they are named."""
-    table, reach = table_of(bits), 12 << bits
-    weights = np.zeros(len(table.threshold))
-    np.add.at(weights, np.arange(len(weights)), table.threshold.astype(np.float64))
-    np.add.at(weights, table.alias, 2.0**52 - table.threshold.astype(np.float64))
-    numbers = np.arange(-reach, reach)
-    step = (numbers >> (bits - 7)) + (12 << 7)
-    near = np.abs(numbers) < reach // 2  # a sum of doubles has too few digits for weights further out
-    chance = (weights[step] * bell_height(table, numbers, step))[near]
-    bell = np.exp(-((numbers[near] / 2.0**bits) ** 2) / 2)
-    ratio = chance / bell
-    return report.at_most(
-        "probabilities of a share", float(np.ptp(ratio) / ratio.mean()), 1e-9, "those of the bell, each"
-    )
-
-
-def _exact(bits: int) -> Check:
-    """How often each number comes."""
-    most = 5 << bits
-    numbers = np.clip(draw(PrivateStream(), bits, DRAWN), -most, most)
-    bell = np.exp(-((np.arange(-(12 << bits), 12 << bits) / 2.0**bits) ** 2) / 2)
-    centre = 12 << bits
-    inner = bell[centre - most : centre + most + 1].copy()
-    inner[0], inner[-1] = bell[: centre - most + 1].sum(), bell[centre + most :].sum()
-    counts = np.bincount(numbers + most, minlength=len(inner))
-    return report.frequencies_check(f"numbers of 2**{bits} units", counts, inner / bell.sum(), "those of the bell")
-
-
-def _spread(bits: int) -> Check:
-    drawn = draw(PrivateStream(), bits, 1 << 15) / 2.0**bits
-    return report.variance_check(f"deviation of 2**{bits} units", drawn, "variance 1 in units of the block")
-
-
-def mechanism() -> list[Check]:
-    """One release: clamped, rounded without bias, then noised; what it says it did is what it did."""
-    length = 1 << 15
-    share = _share(length, multiplier=1.3)
-    block = share.block
-    limit = block.limit
-    far = QuorumMechanism(share, PrivateStream()).release(np.full(length, -1e30))
-    beyond = (far.vector.view(np.int32).astype(np.float64) + limit) / 2.0**block.noise_bits
-    sampling = QuorumMechanism(share, PrivateStream())
-    who, again = sampling.sample(0.2, 50_000), QuorumMechanism(share, PrivateStream()).sample(0.2, 50_000)
-    said = sampling.release(np.zeros(length)).events
-    return [
-        *report.normality_checks("noise of a sum at its limit", beyond + (PrivateStream().uniform(length) - 0.5) / 2.0**block.noise_bits),
-        report.at_most("consumers of a shared sum", _deviations(len(who), 50_000, 0.2), 5.5, "Poisson, in deviations"),
-        report.at_most("consumers of two sums", _deviations(len(np.intersect1d(who, again)), 50_000, 0.04), 5.5, "drawn anew"),
-        report.holds("what is noted of a share", said == (_event(1.3, 0.2),), "noise, rate, honest and colluding sites as planned"),
-        report.holds("what is noted of everybody", far.events == (_event(1.3, 1.0),), "a sum of all has no sampling"),
-        *_honest_about_less(share),
-        _unbiased(share),
-    ]  # fmt: skip
-
-
-def _share(length: int, multiplier: float) -> Share:
-    grid = noised_grid(sites=5, length=length, sensitivity=0.3, limit=15.0, multiplier=multiplier)
-    block = Block(UPDATE, length, 15.0, 0, grid.unit, grid.log2_sigma)
-    return Share(block, 0.3, multiplier, COUNTED_ON, TRAIN_SIDE)
-
-
-def _event(multiplier: float, rate: float) -> PrivacyEvent:
-    return PrivacyEvent(multiplier, rate, 1, TRAIN_SIDE, honest=3, colluders=1)
-
-
-def _deviations(seen: int, of: int, rate: float) -> float:
-    return float(abs(seen - of * rate) / np.sqrt(of * rate * (1 - rate)))
-
-
-def _honest_about_less(share: Share) -> list[Check]:
-    """A grid that carries less noise than was planned is told by the event; its slack for rounding counts."""
-    from common.errors import LocalProtocolError
-
-    nothing = np.zeros(share.block.length)
-    less = dataclasses.replace(share, multiplier=share.multiplier * 1.0005)
-    (told,) = QuorumMechanism(less, PrivateStream()).release(nothing).events
-    coarse = dataclasses.replace(share.block, unit=share.block.unit * 1e4, noise_bits=8)
-    loose = dataclasses.replace(share, block=coarse, multiplier=1e-3)
-    moved = 0.3 / coarse.unit  # units, before rounding: without a slack so much noise would be claimed
-    claimed = QuorumMechanism(dataclasses.replace(loose, multiplier=256 / moved), PrivateStream())
-    (rounded,) = claimed.release(nothing).events
-    bare = 256 / np.sqrt(moved**2 + share.block.length / 4)
-    known = QuorumMechanism(share, SeededStream(1)).release(nothing).events
-    twice = QuorumMechanism(share, PrivateStream())
-    twice.release(nothing)
-    try:
-        twice.release(nothing)
-        refused = False
-    except LocalProtocolError:
-        refused = True
-    return [
-        report.holds("less noise than planned", told.noise_multiplier < less.multiplier, "is noted, and refused by the guard"),
-        report.at_most("noise after rounding", rounded.noise_multiplier, bare, "less than before rounding moved neighbours apart"),
-        report.holds("noise that can be known", known == (), "nothing is claimed for it"),
-        report.holds("a share serves one release", refused, "the second is refused"),
-    ]  # fmt: skip
-
-
-def _unbiased(share: Share) -> Check:
-    """Rounding keeps the mean of a value between two units."""
-    values = np.full(share.block.length, share.block.unit / 3)
-    ring = to_ring(values, share.grid, PrivateStream(), np.zeros(len(values), dtype=np.int64))
-    seen = abs(float(np.mean(ring.view(np.int32))) - 1 / 3) * np.sqrt(len(values) / (2 / 9))
-    return report.at_most("rounding of a sum", seen, 5.5, "keeps the mean, in deviations")
+    return [*shares.draws(), *shares.mechanism(), *whole_answer(), *sampled(), *memory_only(), *attempts()]
 
 
 def whole_answer() -> list[Check]:
     """With nobody and with three hundred: what opens is the clipped sum and its noise, items that are not stocked included."""
-    checks = []
+    checks, first = [], []
     for consumers, rounds in ((0, 8), (300, 4)):
         log = people.people(consumers, seed=consumers) if consumers else None
         with people.scratch_site(log, SETTINGS, NOISE, market=MARKET) as scratch:
@@ -183,6 +49,7 @@ def whole_answer() -> list[Check]:
         update = (opened[:, : len(exact.update)] - exact.update) / exact.of_update
         shown = (opened[:, len(exact.update) :] - exact.metrics) / exact.of_metrics
         who, stocked = f"{consumers} consumers", exact.stocked
+        first.append(update[0])
         checks += [
             report.variance_check(f"shared update of {who}", update[:, stocked].ravel(), "variance 1 in promised units, opened"),
             report.variance_check(f"items that are not stocked, {who}", update[:, ~stocked].ravel(), "variance 1 there too"),
@@ -193,7 +60,7 @@ def whole_answer() -> list[Check]:
             report.correlation_check(f"shared rounds of {who}", update[0], update[1]),
             report.lags_check(f"rounds of {who} at any distance", update),
         ]  # fmt: skip
-    return checks
+    return [*checks, report.correlation_check("the same round of two sites", *first)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,7 +130,9 @@ def sampled() -> list[Check]:
             seen = sum(float(_answer(scratch)[UPDATE] @ along) > 2 for _ in range(answers))
             break
     return [
-        report.at_most("one consumer in a shared sum", _deviations(seen, answers, 0.5), 5.5, "in half of the sums")
+        report.at_most(
+            "one consumer in a shared sum", shares.deviations(seen, answers, 0.5), 5.5, "in half of the sums"
+        )
     ]
 
 
@@ -287,7 +156,7 @@ def _along_the_gradient(scratch: people.Scratch) -> Vector | None:
 
 
 def memory_only() -> list[Check]:
-    """The ring lives in memory until it is masked: no file of the site holds a part of it, and nothing is left behind."""
+    """The ring lives in memory until it is masked: no file of the site holds a part of it, in bytes or as text."""
     from client.guard import outbox_digest
 
     with people.scratch_site(None, SETTINGS, NOISE, market=MARKET) as scratch:
@@ -301,7 +170,8 @@ def memory_only() -> list[Check]:
         masked = round_.memory.ring
         round_.opened()
         on_disk.append(_files(scratch))
-    pieces = [ring[start : start + 16] for start in range(0, len(ring) - 16, 16)]
+    written = (ring, ring.hex().encode(), base64.b64encode(ring))
+    pieces = [text[start : start + 24] for text in written for start in range(0, len(text) - 24, 24)]
     kept = any(piece in data for files in on_disk for data in files.values() for piece in pieces)
     return [
         report.holds("the ring of a share", len(ring) > 4_000, "waits in memory"),
@@ -330,6 +200,8 @@ def attempts() -> list[Check]:
         opened = second.opened()
         after = scratch.site.guard().status()
         sent_again = _leaves(sessions.Round(scratch, sessions.asked(scratch, 2, model)), older)
+        turned = older[4:] + older[:4]
+        other_sent = _leaves(sessions.Round(scratch, sessions.asked(scratch, 3, model)), turned)
     scale = 2.0 ** scratch.plan.blocks(TRAIN)[0].noise_bits
     pair = [
         np.frombuffer(ring, dtype=np.int32).astype(np.float64)[: scratch.plan.parameters] / scale
@@ -338,7 +210,8 @@ def attempts() -> list[Check]:
     counts = (status.void, status.open, after.committed, after.open)
     return [
         report.holds("an earlier attempt's ring", refused, "never leaves after a new attempt"),
-        report.holds("another round with a ring of before", not sent_again, "is not what was noted"),
+        report.holds("another round with a ring of before", not sent_again, "does not leave"),
+        report.holds("a ring that was not noted", not other_sent, "does not leave"),
         report.holds("an earlier attempt's reservation", counts == (1, 1, 1, 0), "is given back, the new one stands"),
         report.holds("what a new attempt sends", opened.tobytes() == newer, "is what it drew"),
         report.correlation_check("noise of two attempts", *pair),

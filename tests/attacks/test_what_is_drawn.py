@@ -8,7 +8,19 @@ from client import selftest
 from client.selftest import attack
 from client.selftest.report import LEVEL, frequencies_check, normality_checks, variance_check
 
-FAST = ("accountant", "ledger", "rules", "metrics", "series", "noise", "sampling", "draws", "whole answer")
+FAST = (
+    "accountant",
+    "ledger",
+    "rules",
+    "metrics",
+    "series",
+    "noise",
+    "sampling",
+    "draws",
+    "whole answer",
+    "shared noise",
+    "quorum",
+)
 
 
 @pytest.mark.parametrize("group", FAST)
