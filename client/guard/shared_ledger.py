@@ -20,7 +20,7 @@ from common.privacy import Charge, Losses, Replay, replay_lines, split_lines
 from common.trust import CONSUMERS_KEY, Identity, check_name
 
 KEY_FILE = "ledger.key"
-PLACE_FILE = "account.place"  # in a kit: the folder of the shared ledger that it uses
+PLACE_FILE = "account.txt"  # in a kit: the folder of the shared ledger that it uses
 
 
 @dataclass(frozen=True)

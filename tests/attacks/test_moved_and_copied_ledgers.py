@@ -18,6 +18,7 @@ from common.audit.records import find_records
 from common.audit.verify import verify_path
 from common.deployment import SiteKit
 from common.errors import BadInputError, FedcartError, PausedError, RollbackError
+from common.kit_files import require_known_files
 from common.privacy.accountant import RdpAccountant
 from common.privacy.attestation import AttestedHeads
 from common.privacy.entries import parse_line
@@ -43,6 +44,8 @@ def steps(kit: SiteKit) -> int:
 def share(kits: list[SiteKit], tmp_path: Path) -> Path:
     for kit in kits:
         move(kit, str(tmp_path / "account"), "shoppers")
+        load_site(kit.path).guard()
+        require_known_files(kit)
     return tmp_path / "account"
 
 
