@@ -27,7 +27,7 @@ _DEFAULTS: Mapping[Recipe, Mapping[str, Mapping[str, Any]]] = {
 _IN_A_QUORUM: Mapping[str, Mapping[str, Any]] = {
     # one linear step of each site, and the optimizer behind the noise, at the server
     "training": {"local_steps": 1, "optimizer": "sgd", "learning_rate": 1.0},
-    "strategy": {"name": "scalar-adam", "learning_rate": 0.02},
+    "strategy": {"name": "scalar-adam", "learning_rate": 0.03},
     "model": {"item_bias": False},
 }
 _QUORUM: Mapping[Recipe, Mapping[str, Mapping[str, Any]]] = {

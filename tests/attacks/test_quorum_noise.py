@@ -13,18 +13,26 @@ from scipy import stats
 
 import client.training.quorum as mechanism
 from client import session
-from client.guard import ChargedError
+from client.guard import ChargedError, SitePolicy
 from client.models import engine_of
 from client.selftest import people, sessions
 from client.site import Question
 from client.tasks import behaviour
 from common.contribution import EVALUATE, METRICS, TRAIN, UPDATE, Query
-from common.errors import ConfigError, FedcartError, LocalProtocolError, PolicyRefusedError, VerificationError
+from common.errors import (
+    BudgetExhaustedError,
+    ConfigError,
+    FedcartError,
+    LocalProtocolError,
+    PolicyRefusedError,
+    VerificationError,
+)
 from common.privacy import Losses, PrivacyEvent, check_grid, epsilon_alone, epsilon_of, round_up
 from common.run import PerformanceSettings, RunPlan, build_config, model_digest
 from common.secagg.fixedpoint import decode
 from common.tasks import noise_needs
 from server.run_setup import make_plan, settled
+from tests.guard_samples import guard_in, policy, proposal
 
 ALLOWED = {"trust": "quorum", "colluders": 2, "honest": 3, "sampling_rate": 0.5, "epsilon": 1000.0}
 SETTINGS: dict[str, Any] = {
@@ -458,3 +466,47 @@ def test_a_plan_meets_its_target_in_the_sum_and_shares_its_noise(epsilon):
     assert {(e.honest, e.colluders) for e in plan.total_events()} == {(4, 2)}
     assert epsilon_alone(train, 1e-5) > 2 * epsilon_of(train, 1e-5)
     assert RunPlan.from_json(plan.to_json()) == plan
+
+
+SHARED = PrivacyEvent(1.2, 0.2, 4, "train", 4, 2)
+LAX = {"quorum_noise": True, "epsilon_alone_max": 1e6}
+
+
+@pytest.mark.parametrize(
+    ("rules", "changes", "rule"),
+    [
+        ({"quorum_noise": False}, {}, "quorum_noise"),
+        ({"epsilon_alone_max": 0.0}, {}, "epsilon_alone_max"),
+        ({"colluders_max": 3}, {}, "colluders_max"),
+        ({}, {"sites": 20}, "colluders_max"),
+        ({"honest_min": 5}, {}, "honest_min"),
+        ({}, {"threshold": 5}, "quorum_noise"),
+        ({"colluders_max": 2}, {"cohort": 5, "threshold": 5}, "quorum_noise"),
+        ({"plain_aggregation": True}, {"secure": False}, "quorum_noise"),
+        ({"noise_multiplier_min": 2.5}, {}, "noise_multiplier_min"),
+    ],
+)
+def test_each_rule_of_a_policy_about_shared_noise_is_asked(rules, changes, rule):
+    policy(**LAX).check_proposal(proposal(events=(SHARED,)))
+    with pytest.raises(PolicyRefusedError) as caught:
+        policy(**(LAX | rules)).check_proposal(proposal(events=(SHARED,), **changes))
+    assert caught.value.rule == rule
+
+
+def test_a_site_shares_no_noise_unless_its_policy_says_so():
+    with pytest.raises(PolicyRefusedError) as caught:
+        SitePolicy(epsilon_max=50.0).check_proposal(proposal(events=(SHARED,)))
+    assert caught.value.rule == "quorum_noise"
+
+
+def test_the_limit_alone_is_kept_by_the_gate_and_before_a_run(tmp_path):
+    two = epsilon_of([PrivacyEvent(1.2, 0.2, 8)], 1e-5) + 1e-3  # by the own noise, as nobody else's counts
+    guard = guard_in(tmp_path, policy(quorum_noise=True, epsilon_alone_max=two))
+    with pytest.raises(BudgetExhaustedError, match="without the noise of other sites"):
+        guard.check_proposal(proposal(events=(SHARED,), run_events=(SHARED,) * 3))
+    for number in (1, 2):
+        guard.reserve(proposal(number, events=(SHARED,)))
+    with pytest.raises(BudgetExhaustedError, match="without the noise of other sites"):
+        guard.reserve(proposal(3, events=(SHARED,)))
+    status = guard.status()
+    assert status.epsilon < status.alone <= two

@@ -70,3 +70,28 @@ def test_a_named_scenario_comes_before_the_recipe_and_the_run_says_so() -> None:
     job = new_job("marketplace", {"recipe": "quality"}, out=Path("x"))
     assert job.config.training.rounds == 6
     assert "training.rounds, training.local_steps" in job.notes[0]
+
+
+def test_where_sites_share_noise_a_recipe_is_rounds_of_one_linear_step() -> None:
+    for recipe, rounds in (("quick", 40), ("quality", 100)):
+        config = build_config({"recipe": recipe, "privacy": {"trust": "quorum"}})
+        assert (config.training.rounds, config.training.local_steps, config.training.optimizer) == (
+            rounds,
+            1,
+            "sgd",
+        )
+        assert (config.strategy.name, config.privacy.sampling_rate, config.model.item_bias) == (
+            "scalar-adam",
+            0.2,
+            False,
+        )
+    assert schedule(privacy={"trust": "local"}) == schedule()
+
+
+def test_the_trust_that_is_chosen_comes_before_the_schedule_of_the_scenario_that_nobody_chose(
+    tmp_path: Path,
+) -> None:
+    job = new_job(None, {"privacy.trust": "quorum"}, (), tmp_path / "run")
+    assert (job.config.training.rounds, job.config.training.local_steps) == (40, 1)
+    with pytest.raises(ConfigError, match="a second step would follow a share"):
+        new_job("marketplace", {"privacy.trust": "quorum"}, (), tmp_path / "other")

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
+from client.training.optimizer import Adam
 from common.run import StrategySettings
 from server import strategy
 from server.state import ServerState
@@ -58,3 +60,24 @@ def test_without_movement_nothing_changes(ema: float) -> None:
     assert np.array_equal(state.parameters, ZERO.parameters)
     assert np.array_equal(state.average, ZERO.average)
     assert state.round == 1
+
+
+def test_scalar_adam_is_the_sites_own_adam_behind_the_sum() -> None:
+    """The client's optimizer, written for torch and for gradients, is the oracle: an update is a gradient downhill."""
+    settings = StrategySettings(name="scalar-adam", learning_rate=0.03, momentum=0.9, beta2=0.99, ema=0.0)
+    oracle, theta = Adam(0.03, scalar=True, momentum=0.9), torch.zeros(3)
+    state = ZERO
+    for update in (*UPDATES, np.zeros(3, dtype=np.float32), *UPDATES):
+        state = strategy.apply(state, update, settings, private_steps=1)
+        oracle.step(theta, torch.from_numpy(-update))
+        assert np.allclose(state.parameters, theta.numpy(), rtol=1e-5)
+    assert int(state.moments["count"][0]) == 5
+
+
+def test_scalar_adam_does_not_ask_how_long_updates_are() -> None:
+    settings = StrategySettings(name="scalar-adam", learning_rate=0.03)
+    long, short = ZERO, ZERO
+    for update in UPDATES:
+        long = strategy.apply(long, 100 * update, settings, private_steps=1)
+        short = strategy.apply(short, update / 100, settings, private_steps=1)
+    assert np.allclose(long.parameters, short.parameters, rtol=1e-4)

@@ -157,3 +157,19 @@ def test_a_share_is_made_of_ring_elements_that_nobody_scales():
     assert release.in_ring
     with pytest.raises(LocalProtocolError, match="not multiplied"):
         release.scaled(0.5)
+
+
+def test_tails_and_low_bits_of_a_share_are_those_of_the_bell():
+    share = share_of(1_000_000)
+    ring = released(share, np.zeros(1_000_000)).vector.view(np.int32)
+    for deviations in (3, 4):
+        far = int((np.abs(ring) > deviations * 2.0**share.block.noise_bits).sum())
+        assert stats.binomtest(far, ring.size, 2 * stats.norm.sf(deviations)).pvalue > 1e-6
+    assert stats.chisquare(np.bincount(ring & 15, minlength=16)).pvalue > 1e-6
+
+
+def test_every_one_of_many_releases_has_noise_of_its_own():
+    share = share_of(8)
+    many = [released(share, np.zeros(8)).vector.view(np.int32) for _ in range(1_000)]
+    assert len({one.tobytes() for one in many}) == 1_000
+    assert min(np.square(one / 2.0**share.block.noise_bits).sum() for one in many) > 1e-2
