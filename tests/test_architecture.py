@@ -6,8 +6,11 @@ The rules are those of the design page 00-overview; a test is a rule, and names 
 from __future__ import annotations
 
 import ast
+import itertools
+import re
 import subprocess
 import sys
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -133,6 +136,19 @@ def test_third_parties_stay_where_they_belong():
         inside = [(n, m) for n, m, _ in all_imports() if n.startswith(place)]
         assert inside, f"{place} is no place"
         assert [(n, m) for n, m in inside if any(within(m, b) for b in banned)] == []
+
+
+IMPORTED_AS = {"scikit-learn": "sklearn"}
+
+
+def test_what_is_imported_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    declared = {
+        IMPORTED_AS.get(name, name.replace("-", "_")) for name in (re.match(r"[\w-]+", one)[0] for one in asked)
+    }
+    known = {*sys.stdlib_module_names, *LAYERS, *declared}
+    assert [(n, m) for n, m, _ in all_imports() if m.split(".")[0] not in known] == []
 
 
 def test_what_is_heavy_is_not_imported_where_a_command_starts():

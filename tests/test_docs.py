@@ -20,6 +20,7 @@ import pytest
 
 from cli.main import build, main
 from cli.settings import with_settings
+from common import VERSION
 from tests.tiny_federation import run_tiny
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -212,3 +213,14 @@ def test_docstrings_speak_one_dialect():
     for package in (*PACKAGES, "cli"):
         for path in (ROOT / package).rglob("*.py"):
             assert not re.search(r"\*\*(Raises|Guarantee|Shapes|Units|Source)", path.read_text()), path
+
+
+def test_the_version_to_cite_is_the_programs():
+    assert re.findall(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE) == [VERSION]
+
+
+def test_the_hooks_before_a_commit_are_the_checks_of_make():
+    section = re.search(r"^check:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
+    checks = re.findall(r"\$\(BIN\)/(.+?)(?: \.)?\n", section)  # a hook gets the files, or asks for none
+    hooks = re.findall(r"entry: \.venv/bin/(.+?),", (ROOT / ".pre-commit-config.yaml").read_text())
+    assert hooks == checks == ["ruff check", "ruff format --check", "mypy"]

@@ -208,12 +208,12 @@ class Greeted(ScriptedGrid):
         return super().pull_messages(message_ids)
 
 
-@pytest.mark.parametrize(("silent_s", "there"), [(0.0, True), (1.0, True), (60.0, False)])
+@pytest.mark.parametrize(("silent_s", "there"), [(0.0, True), (0.4, True), (60.0, False)])
 def test_a_connected_site_that_still_works_for_a_round_that_was_cut_off_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silent_s: float, there: bool
 ) -> None:
     monkeypatch.setattr(app, "GREETING_S", 0.1)
-    short = ["aggregation.exchange_deadline_s=0.3", "aggregation.deadline_s=2.0"]
+    short = ["aggregation.exchange_deadline_s=0.3", "aggregation.deadline_s=1.2"]
     run, watcher = run_over(tmp_path, Line(), None, *short)
     identities = {
         2 + n: IDENTITY if s == "one" else Identity.from_seed(s, s.encode().ljust(32)) for n, s in enumerate(SITES)

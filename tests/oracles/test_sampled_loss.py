@@ -24,6 +24,11 @@ SETTINGS = [
     (0.1, 40.0),
 ]
 EXTREME = [(1e-9, 1e-6), (1e-9, 1e4), (0.999, 0.1), (0.5, 300.0), (1e-3, 0.3), (0.1, 0.1)]
+ALL = [
+    *SETTINGS[:4], *(pytest.param(*more, marks=pytest.mark.full) for more in SETTINGS[4:]),
+    *EXTREME[:3], *(pytest.param(*more, marks=pytest.mark.full) for more in EXTREME[3:]),
+]  # fmt: skip
+"""With the library at every one; the quick tests ask it about half of them."""
 
 
 def library_rdp(rate: float, sigma: float) -> rdp.RdpAccountant:
@@ -32,14 +37,14 @@ def library_rdp(rate: float, sigma: float) -> rdp.RdpAccountant:
     return accountant.compose(dp_event.PoissonSampledDpEvent(rate, dp_event.GaussianDpEvent(sigma)))
 
 
-@pytest.mark.parametrize(("rate", "sigma"), SETTINGS + EXTREME)
+@pytest.mark.parametrize(("rate", "sigma"), ALL)
 def test_renyi_divergences_are_those_of_the_library(rate: float, sigma: float) -> None:
     theirs = library_rdp(rate, sigma)
     assert tuple(theirs.orders) == ORDERS
     np.testing.assert_allclose(divergences_of_step(rate, sigma), theirs.rdp, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize(("rate", "sigma"), SETTINGS + EXTREME)
+@pytest.mark.parametrize(("rate", "sigma"), ALL)
 def test_epsilon_by_renyi_is_that_of_the_library(rate: float, sigma: float) -> None:
     theirs, ours = library_rdp(rate, sigma), divergences_of_step(rate, sigma)
     for steps in (1, 60, 10_000):

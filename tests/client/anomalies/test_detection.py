@@ -195,7 +195,7 @@ def test_detect_prints_the_highest_scores_with_pseudonyms(folder, tmp_path, caps
 )
 def test_bad_input_of_detect_ends_with_exit_code_2(folder, tmp_path, monkeypatch, capsys, files, arguments, said):
     monkeypatch.chdir(tmp_path)
-    events = write_events(EventLog(market().log.frame.head(900)), tmp_path / "shop.csv")
+    events = write_events(EventLog(market().log.frame.head(300)), tmp_path / "shop.csv")
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     assert front.main(["detect", str(folder), str(events), *arguments]) == 2

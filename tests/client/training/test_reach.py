@@ -90,7 +90,7 @@ def within(limit: Reach, update: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("proximal", [0.0, 0.3, 50.0])
 @pytest.mark.parametrize("noise", [0.0, 0.05, 1.0, 20.0])
-@pytest.mark.parametrize("steps", [1, 2, 10, 40])
+@pytest.mark.parametrize("steps", [1, 10, *(pytest.param(more, marks=pytest.mark.full) for more in (2, 40))])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_no_consumers_and_no_noise_go_further(optimizer: str, steps: int, noise: float, proximal: float) -> None:
     known = constants(optimizer, steps, noise, proximal)

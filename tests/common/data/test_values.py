@@ -129,13 +129,20 @@ def test_a_stream_reads_an_id_as_a_file_does(value: str) -> None:
         assert damaged
 
 
-@pytest.mark.parametrize("value", [*TIMES, *NUMBERS])
-def test_a_stream_reads_times_and_numbers_as_a_file_does(value: str) -> None:
-    try:
-        assert one_time(value) == times(pl.Series([value]))[0]
-    except BadInputError:
-        assert times(pl.Series([value]))[0] is None
-    try:
-        assert one_number(value, "price") == numbers(pl.Series([value]))[0][0]
-    except BadInputError:
-        assert numbers(pl.Series([value]))[0][0] is None
+VALUES = [*TIMES, *NUMBERS]
+
+
+@pytest.fixture(scope="module")
+def in_a_file() -> dict[str, tuple[datetime | None, float | None]]:
+    """Every value as it is read among all others."""
+    column = pl.Series(VALUES)
+    return dict(zip(VALUES, zip(times(column), numbers(column)[0], strict=True), strict=True))
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_a_stream_reads_times_and_numbers_as_a_file_does(value: str, in_a_file) -> None:
+    for read, there in zip((one_time, lambda text: one_number(text, "price")), in_a_file[value], strict=True):
+        try:
+            assert read(value) == there
+        except BadInputError:
+            assert there is None
