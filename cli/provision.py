@@ -55,6 +55,8 @@ def _explain(made: Provisioned) -> None:
         show.note(f"in a run whose settings leave it open, {made.stock_remark}")
     if made.removed:
         show.note(f"no longer admitted: {', '.join(made.removed)}; restart the server to disconnect them")
+    for remark in filter(None, made.delta_remarks):
+        show.warning(f"{remark}; a scope's delta is fixed with its ledger, so it takes a new scope")
     for site, delta in made.deltas.items():
         show.note(f"{site}: delta {delta:g} in its policy, for its many consumers; a run must state it or less")
     if made.keys_made_here:

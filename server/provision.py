@@ -36,6 +36,8 @@ from common.deployment import (
 )
 from common.errors import BadInputError, VerificationError
 from common.kit_files import DELIVERED_ONCE, README_FILE
+from common.privacy import USUAL_DELTA, delta_remark
+from common.run import read_toml
 from common.trust import NODE_KEY, ROSTER_FILE, Identity, Roster, require_private
 from common.trust.certificates import Authority, certificate_facts, issue_server_certificate, make_authority
 from common.trust.keyfiles import PublicKeys, make_site_keys, read_site_keys
@@ -50,7 +52,8 @@ RENEW_DAYS = 30.0
 class Provisioned:
     """What was made: kits, new sites, sites whose private keys were made here, parties that left.
 
-    ``deltas``: of sites with so many consumers that the usual one is too large. ``catalogue_changed``: kits had
+    ``deltas``: in new policies of sites with so many consumers that the usual one is too large; ``delta_remarks``: on those that
+    are there already, and stay as they are. ``catalogue_changed``: kits had
     another one before. ``stock_remark``: what a run will do where the sites share no item.
     """
 
@@ -59,6 +62,7 @@ class Provisioned:
     added: tuple[str, ...] = ()
     keys_made_here: tuple[str, ...] = ()
     deltas: dict[str, float] = field(default_factory=dict)
+    delta_remarks: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     certificate_until: str = ""
     bundle: str = ""
@@ -88,6 +92,7 @@ def provision(federation_file: Path, out: Path, *, bundle: str = "", approve: st
     federation = read_settings(Federation, federation_file)
     catalogue = federation_catalogue(federation, federation_file.parent)
     brought = {s.name: _brought_keys(s, federation_file.parent) for s in federation.sites if s.keys}
+    kept = _kept_deltas(Kits(out), federation)
     for part in ("authority", "coordinator", "sites"):
         _make_folder(out / part)
     authority = _authority(out / "authority", federation.name)
@@ -96,11 +101,8 @@ def provision(federation_file: Path, out: Path, *, bundle: str = "", approve: st
     identity = _coordinator_identity(coordinator, federation.coordinator.name)
     until = _server_certificate(coordinator, authority, federation)
     digest = write_bundle(coordinator.bundle, bundle or bundle_text())
-    texts = KitTexts(
-        federation,
-        FederationPins(name=federation.name, coordinator=identity.public_key.hex(), bundle=digest),
-        approve,
-    )
+    pins = FederationPins(name=federation.name, coordinator=identity.public_key.hex(), bundle=digest)
+    texts = KitTexts(federation, pins, approve)
     keys = {
         s.name: _site_kit(Kits(out).site(s.name).path, s, texts, brought.get(s.name)) for s in federation.sites
     }
@@ -116,7 +118,8 @@ def provision(federation_file: Path, out: Path, *, bundle: str = "", approve: st
         kits=out,
         sites=tuple(keys),
         added=tuple(name for name in keys if name not in before),
-        deltas=unusual_deltas({site.name: site.population for site in federation.sites}),
+        deltas=unusual_deltas({site.name: site.population for site in federation.sites if site.name not in kept}),
+        delta_remarks=tuple(kept.values()),
         keys_made_here=tuple(name for name in keys if name not in brought),
         removed=tuple(sorted(before - set(keys))),
         certificate_until=until,
@@ -124,6 +127,21 @@ def provision(federation_file: Path, out: Path, *, bundle: str = "", approve: st
         roster=tuple(party.name for party in roster.parties),
         **_said_of(catalogue, tuple(keys), changed=changed),
     )
+
+
+def _kept_deltas(kits: Kits, federation: Federation) -> dict[str, str]:
+    """Of every site that has a kit here already: what is to be said of the delta of its policy, which stays as it is.
+
+    Raises: ConfigError if more consumers are declared now than that delta allows, before anything of theirs is written.
+    """
+    said = {}
+    for site in federation.sites:
+        policy = kits.site(site.name).policy
+        if policy.is_file():
+            delta = read_toml(policy).get("delta", USUAL_DELTA)
+            known = isinstance(delta, float)  # what is no number its own site refuses
+            said[site.name] = delta_remark(delta, {site.name: site.population}) if known else ""
+    return said
 
 
 def _coordinator_folders(kit: CoordinatorKit) -> CoordinatorKit:

@@ -16,6 +16,7 @@ from pathlib import Path
 from common.atomic import write_atomic
 from common.deployment import SiteKit
 from common.errors import BadInputError, FedcartError, RefusedError, VerificationError
+from common.privacy import delta_remark
 from common.run import RunPlan
 from common.trust import Identity, verify_signature
 
@@ -102,10 +103,12 @@ def decide(kit: SiteKit, which: str, *, approve: bool) -> Request:
     """Record the operator's word on one plan, return it.
 
     ``which``: the digest, as much of it as `site approve` shows, or the run's name if only one plan has it.
-    Raises: BadInputError if it is not the name of exactly one plan.
+    Raises: BadInputError if it is not the name of exactly one plan; ConfigError for a yes to a delta above 1 / n.
     """
     request = _named(kit, which)
-    request.read()
+    plan = request.read()
+    if approve and plan.config.privacy.enabled:  # a promise that says nothing is none to say yes to
+        delta_remark(plan.config.privacy.delta, dict(plan.populations))
     said = replace(request, status=APPROVED if approve else REJECTED)
     identity = Identity.load(kit.read().site.name, kit.identity_key)
     said = replace(said, signature=identity.sign(_statement(said)).hex())

@@ -95,6 +95,11 @@ def move(kit: SiteKit, folder: str, scope: str = "") -> Moved:
     place = shared_ledger(folder, named, facts.name, kit.path)
     if place is None:
         raise BadInputError("no folder given", hint="name one outside of every kit, or user")
+    if place.folder.is_relative_to(kit.path.resolve()):
+        raise BadInputError(
+            f"{place.folder} lies in the kit",
+            hint="name a folder outside of every kit, or user: other kits use it too",
+        )
     old, left, delta = kit.ledger, "", SitePolicy.load(kit.policy).delta
     with only_one(kit, "site"):
         place.refuse_copy(kit.state)

@@ -225,6 +225,7 @@ NOT_COVERED = (
     "That an answer failed, and its code (a fixed word such as failed or budget), is seen by the server. A failure after the "
     "reservation is charged, but for two processes a run that were ended while they computed; whether there is one could still "
     "depend on the data: by memory, disk, or a bug.",
+    "Where events come from a query of the operator's own, a value on which that query fails makes the site fail, and that is seen.",
     "A scope is one ledger. The same people in the ledger of another machine or another scope are not known here.",
     "Rounding in single precision within 256 consumers: the noise has a public slack for it, measured and not proven.",
     "An item catalogue that was built from an event log is itself a release and is not counted.",

@@ -7,20 +7,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tomli_w
 
 from cli.main import main
 from cli.report.audit_view import read_audit
 from client.guard import SitePolicy
+from client.runtime.approval import require_approval
+from client.runtime.check import check_site
+from client.site import load_site
 from client.training.dpsgd.engine import TapeEngine
 from common.audit.statement import SiteBudget, make_statement
 from common.audit.verify import verify_path
-from common.deployment import Kits
-from common.errors import ConfigError, PolicyRefusedError
+from common.data.features import feature_spec
+from common.deployment import CoordinatorKit, Kits, SiteKit
+from common.errors import ConfigError, PolicyRefusedError, RefusedError
 from common.privacy.attestation import SignedAttestation
 from common.privacy.delta import delta_for, delta_remark
 from common.privacy.mechanism import PrivacyEvent
-from common.run import RunFacts, RunFolder, build_config
+from common.run import RunFacts, RunFolder, RunPlan, build_config
 from server.kit_files import policy_toml
+from server.planning import deployed_settings, plan_of_run
+from server.provision import provision
+from server.run_setup import remark_on
 from simulations.run import simulate
 from tests.dpsgd_samples import batcher_of, model_of
 from tests.guard_samples import proposal
@@ -69,6 +77,77 @@ def test_a_simulation_is_refused_before_anything_is_written(
     assert main(command) == 2
     assert "above 1 /" in capsys.readouterr().err
     assert not out.exists()
+
+
+def provisioned(folder: Path, population: int) -> Path:
+    """Three sites, one with so many declared consumers; again and again into the same folder."""
+    sites = [{"name": name, "population": 200} for name in ("south", "east")]
+    tree = {
+        "name": "f",
+        "coordinator": {"address": "127.0.0.1:9"},
+        "sites": [{"name": "north", "population": population}, *sites],
+    }
+    file = folder / "federation.toml"
+    file.write_text(tomli_w.dumps(tree))
+    return file
+
+
+def test_a_policy_that_its_consumers_have_outgrown_is_told_or_refused_by_provisioning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It said `delta 1e-08 in its policy` of a policy that still had 1e-5, for 20 / n."""
+    command = ["provision", str(tmp_path / "federation.toml"), "--out", str(tmp_path / "kits")]
+    provisioned(tmp_path, 5_000)
+    assert main(command) == 0
+    provisioned(tmp_path, 50_000)
+    assert main(command) == 0
+    assert "1e-06 would be safe" in " ".join(capsys.readouterr().err.split())
+    provisioned(tmp_path, 2_000_000)
+    before = (tmp_path / "kits/coordinator/coordinator.toml").read_bytes()
+    assert main(command) == 2
+    assert "above 1 / 2,000,000" in " ".join(capsys.readouterr().err.split())
+    assert (tmp_path / "kits/coordinator/coordinator.toml").read_bytes() == before
+
+
+@pytest.mark.parametrize(("delta", "status"), [(1e-5, "ok"), (1e-3, "warning"), (6e-3, "failed")])
+def test_a_check_warns_and_fails(tmp_path: Path, delta: float, status: str) -> None:
+    provision(provisioned(tmp_path, 200), tmp_path / "kits")
+    kit = SiteKit(tmp_path / "kits/sites/north")
+    SitePolicy.load(kit.policy).model_copy(update={"delta": delta}).save(kit.policy)
+    assert next(row.status for row in check_site(kit, timeout_s=0.1) if row.name == "delta") == status
+
+
+@pytest.mark.parametrize(("delta", "yes"), [(1e-5, True), (1e-3, True), (6e-3, False)])
+def test_nobody_says_yes_to_a_promise_that_says_nothing(
+    tmp_path: Path, delta: float, yes: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was shown with a warning, and a yes was taken."""
+    provision(provisioned(tmp_path, 200), tmp_path / "kits")
+    kit = load_site(tmp_path / "kits/sites/north").kit
+    config = build_config({"privacy": {"delta": delta}, "features": {"item_buckets": 40}})
+    populations = (("north", 200), ("south", 200), ("east", 200))
+    features = feature_spec(None, item_buckets=40).canonical()
+    plan = RunPlan("run", config.public_json(), populations, features, 10, 2.0, 4.0)
+    with pytest.raises(RefusedError):
+        require_approval(kit, "ask", plan.run, plan.digest().hex(), plan.to_json())
+    assert (main(["site", "approve", str(kit.path), "run"]) == 0) is yes
+    assert main(["site", "approve", str(kit.path), "run", "--reject"]) == 0
+    assert ("WARNING" in capsys.readouterr().out) is (delta > 1e-5)
+
+
+@pytest.mark.parametrize(("delta", "words"), [(1e-3, "would be safe"), (6e-3, "above 1 /")])
+def test_a_run_of_the_coordinator_is_remarked_on_or_refused(tmp_path: Path, delta: float, words: str) -> None:
+    provision(provisioned(tmp_path, 200), tmp_path / "kits")
+    (tmp_path / "run.toml").write_text(
+        tomli_w.dumps({"privacy": {"delta": delta}, "features": {"item_buckets": 40}})
+    )
+    kit = CoordinatorKit(tmp_path / "kits/coordinator")
+    config = deployed_settings(kit, tmp_path / "run.toml")
+    if words == "would be safe":
+        assert words in remark_on(plan_of_run(kit, config, base=tmp_path))
+    else:
+        with pytest.raises(ConfigError, match=words):
+            plan_of_run(kit, config, base=tmp_path)
 
 
 def test_the_statement_says_so() -> None:

@@ -219,6 +219,14 @@ def test_copies_that_two_kits_went_on_with_are_named_a_fork_and_add_up(
     assert found.epsilon >= RdpAccountant([dataclasses.replace(STEP, steps=180)]).epsilon(1e-5)
 
 
+@pytest.mark.parametrize("folder", ["state", ".", "state/account"])
+def test_an_account_does_not_move_into_a_kit(kits: list[SiteKit], folder: str) -> None:
+    before = kits[0].settings.read_text()
+    with pytest.raises(BadInputError, match="in the kit"):
+        move(kits[0], folder, "shoppers")
+    assert kits[0].settings.read_text() == before and not kits[0].ledger.exists()
+
+
 def test_a_kit_is_not_pointed_to_a_ledger_that_refuses_it(kits: list[SiteKit], tmp_path: Path) -> None:
     """Half a move: site.toml named a ledger of another delta, and the kit never started again."""
     move(kits[0], str(tmp_path / "account"), "shoppers")

@@ -218,7 +218,7 @@ def test_a_site_that_is_pointed_away_from_its_account_does_not_answer(local, sec
     del second
     kit = local.site(SHARING[1])
     local.stop_site(SHARING[1])
-    edit(kit.settings, r"ledger = .*", f'ledger = "{local.folder / "elsewhere"}"')
+    edit(kit.settings, r"(?m)^ledger = .*$", f'ledger = "{local.folder / "elsewhere"}"')
     program = fedcart("site", "status", kit.path)
     _, err = program.communicate(timeout=60)
     assert program.returncode != 0 and "account" in err
