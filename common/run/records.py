@@ -38,6 +38,11 @@ class SiteFacts:
     note: str = ""
 
 
+_FIGURES_BEFORE = (
+    "rounds", "local_steps", "noise_multiplier", "epsilon_target", "delta", "sampling_rate", "expected_signal", "parameters",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class RunFacts:
     """What is known before round 1; all public, but ``data`` (oracle: counts of the log, cleaning report).
@@ -75,6 +80,9 @@ class RunFacts:
     def from_json(plain: Mapping[str, Any]) -> RunFacts:
         """Inverse of ``to_json``. Raises: TypeError, KeyError on foreign values."""
         signal = plain["expected_signal"]
+        _require_figures(
+            *(plain[name] for name in _FIGURES_BEFORE), *(site["population"] for site in plain["sites"])
+        )
         parts = {
             "out": Path(plain["out"]),
             "sites": tuple(SiteFacts(**site) for site in plain["sites"]),
@@ -219,6 +227,8 @@ class RoundRecord:
     def from_json(text: str) -> RoundRecord:
         """Inverse of ``to_json``. Raises: ValueError, TypeError on foreign text."""
         plain = {"alone": {}, "shortened": {}, "files": {}} | json.loads(text)
+        _require_figures(*(plain[group] for group in ("released", "public", "oracle", "epsilon", "alone")))
+        _require_figures(*(plain[number] for number in ("round", "attempt", "seconds", "bytes_up", "bytes_down")))
         plain["sites"] = {name: SiteRound(**site) for name, site in plain["sites"].items()}
         for group in ("released", "public", "oracle"):
             plain[group] = {name: math.nan if value is None else value for name, value in plain[group].items()}
@@ -231,6 +241,14 @@ class RoundRecord:
         plain["files"] = {str(name): str(digest) for name, digest in plain["files"].items()}
         plain["faults"] = tuple(FaultRecord(**fault) for fault in plain["faults"])
         return RoundRecord(**plain)
+
+
+def _require_figures(*values: Any) -> None:
+    """Return if these are numbers, null, or names with numbers. Raises: TypeError."""
+    for value in values:
+        each = value.values() if isinstance(value, dict) else (value,)
+        if any(not isinstance(one, int | float | None) for one in each):
+            raise TypeError("a figure is a number")
 
 
 NEVER_ATTESTED = "never attested"
@@ -337,7 +355,20 @@ class Summary:
     @staticmethod
     def from_json(plain: Mapping[str, Any]) -> Summary:
         """Inverse of ``to_json``. Raises: TypeError on foreign values."""
-        return Summary(**{**plain, "notes": tuple(plain.get("notes", ()))})
+        _require_figures(plain.get("epsilon", {}), plain.get("seconds", 0.0), plain.get("exit_code", 0))
+        for figures in (*plain.get("metrics", {}).values(), *plain.get("baselines", {}).values()):
+            _require_figures(figures)
+        notes = tuple(plain.get("notes", ()))
+        texts = (
+            plain["status"],
+            plain.get("aggregation", ""),
+            plain.get("error", ""),
+            plain.get("hint", ""),
+            *notes,
+        )
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("what a summary says is text")
+        return Summary(**{**plain, "notes": notes})
 
 
 def sums_in(records: Sequence[RoundRecord]) -> tuple[int, int]:

@@ -313,6 +313,40 @@ def test_a_file_that_cannot_be_read_is_a_finding_and_no_error(copy: Path, name: 
         assert not found(copy, trusted)
 
 
+def a_word(run: Path, name: str, *keys: str) -> None:
+    """A word where a figure belongs."""
+    lines_of = (run / name).read_text().splitlines() if name.endswith("l") else [(run / name).read_text()]
+    plain = json.loads(lines_of[0])
+    inner = plain
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = "\x1b[2J"
+    (run / name).write_text("\n".join([json.dumps(plain), *lines_of[1:]]) + "\n")
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        ("summary.json", "seconds"), ("summary.json", "exit_code"), ("summary.json", "epsilon", "merchant-1"),
+        ("summary.json", "metrics", "released", "loss"), ("summary.json", "baselines", "popularity", "mrr@20"),
+        ("summary.json", "aggregation"), ("metrics.jsonl", "released", "loss"), ("metrics.jsonl", "epsilon", "merchant-1"),
+        ("metrics.jsonl", "seconds"), ("metrics.jsonl", "round"), ("metrics.jsonl", "oracle", "loss"),
+        ("sites.json", "noise_multiplier"), ("sites.json", "rounds"), ("sites.json", "epsilon_target"),
+    ],
+)  # fmt: skip
+def test_a_word_in_the_place_of_a_figure_stops_no_command(
+    copy: Path, runs: tuple[Path, Path], place: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    if place == ("summary.json", "aggregation"):
+        in_json("summary.json", lambda plain: plain.update(aggregation=7))(copy)
+    else:
+        a_word(copy, *place)
+    for command in (["audit", "show"], ["audit", "verify"], ["report"], ["compare", str(runs[1])]):
+        assert main([*command, str(copy)]) in (0, 1, 2)
+    said = capsys.readouterr()
+    assert "unexpected" not in said.err and "\x1b" not in said.out + said.err
+
+
 SPECIAL: dict[str, Callable[[Path], object]] = {
     "a pipe": os.mkfifo,
     "a folder": Path.mkdir,

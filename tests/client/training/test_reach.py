@@ -192,6 +192,50 @@ def test_a_proximal_term_that_overshoots_is_in_the_limit() -> None:
     within(reach(known, MANY), moved(known, everybody_in_one_coordinate(known)))
 
 
+def steps_of(known: LocalConstants, gradients: torch.Tensor) -> list[torch.Tensor]:
+    """What each step moves, of the optimizer that a site has."""
+    ways = [torch.zeros(gradients.shape[1])]
+    ways += [moved(known, gradients[: step + 1]) for step in range(len(gradients))]
+    return [after - before for before, after in itertools.pairwise(ways)]
+
+
+@pytest.mark.parametrize("proximal", [0.5, 1.0])
+def test_a_step_that_turns_back_gains_what_the_proximal_term_has_grown_to(proximal: float) -> None:
+    """Everybody pushes one coordinate, and then the other way: the gradient that turns and the pull to the anchor add up."""
+    steps = 10
+    known = constants("scalar-adam", steps, 10.0, proximal)
+    signal = torch.zeros(steps, MANY)
+    signal[:, 7] = longest_gradient(known)
+    signal[-1, 7] *= -1
+    made = [float(step[7].abs()) for step in steps_of(known, signal + drawn_noise(known, 5, MANY))]
+    totals = [
+        0.0,
+        *(reach(constants("scalar-adam", n, 10.0, proximal), MANY).most(1) for n in range(1, steps + 1)),
+    ]
+    limits = [after - before for before, after in itertools.pairwise(totals)]
+    assert all(step <= limit * 1.001 for step, limit in zip(made, limits, strict=True))
+    without = reach(constants("scalar-adam", 1, 10.0), MANY).most(1)  # of any step, if nothing pulled
+    assert made[-1] > 1.2 * without
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+@pytest.mark.parametrize("size", [2_560, 10_000])
+def test_a_coordinate_gains_most_where_the_noise_of_all_others_is_as_short_as_it_ever_is(
+    steps: int, size: int
+) -> None:
+    """The worst draw there is: the longest noise in the coordinate that everybody pushes, the shortest in all together."""
+    known = constants("scalar-adam", steps, 32.0)
+    deviation = known.noise_multiplier * known.sensitivity / known.expected_batch
+    own, whole = longest_noise(1), shortest_noise(size)
+    noise = torch.full((steps, size), math.sqrt((whole**2 - own**2) / (size - 1)))
+    noise[:, 7] = own
+    signal = torch.zeros(steps, size)
+    signal[:, 7] = longest_gradient(known)
+    update, limit = moved(known, signal + deviation * noise), reach(known, size)
+    within(limit, update)
+    assert float(update[7].abs()) > 0.9 * limit.most(1)
+
+
 def test_noise_alone_is_in_the_limit_of_a_single_step() -> None:
     known = constants("scalar-adam", 1, 100.0)
     within(reach(known, MANY), moved(known, drawn_noise(known, 6, MANY)))
