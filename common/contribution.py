@@ -94,6 +94,8 @@ class Release:
 
     def scaled(self, weight: float) -> Release:
         """The release times a public weight: post-processing, at the same cost."""
+        if weight == 1.0:
+            return self
         return replace(self, vector=np.multiply(self.vector, weight, dtype=np.float64))
 
     def __repr__(self) -> str:
