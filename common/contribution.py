@@ -125,6 +125,8 @@ class Release:
             raise LocalProtocolError(
                 "ring elements are not multiplied: a sum of them would not be one of the sites'"
             )
+        if weight == 1.0:
+            return self
         return replace(self, vector=np.multiply(self.vector, weight, dtype=np.float64))
 
     def __repr__(self) -> str:

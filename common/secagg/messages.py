@@ -332,6 +332,7 @@ _ADVERTISED = _SIGNED + 2 * (HEAD_BYTES + DIGEST_BYTES) + HEAD_BYTES
 _MEMBER = _NAME + HEAD_BYTES + PUBLIC_KEY_BYTES + 2 * HEAD_BYTES
 _HEADER_BYTES = _ENVELOPE + _NAME + CHECKSUM_BYTES + 2 * HEAD_BYTES
 _MASKED_HEAD = len(_MAGIC) + _LENGTH_BYTES + _HEADER_BYTES + 16
+_FOR_ALL = (Params, AdvertisementList, AcceptedList, SurvivorList, ConfirmationList)  # each site is sent the same
 _PARAMS = 512 + MAX_SITES * _MEMBER + MAX_BLOCKS * (_NAME + 4 * HEAD_BYTES) + 4 * (HEAD_BYTES + DIGEST_BYTES)
 
 
@@ -368,11 +369,10 @@ def decode(kind: type[M], data: bytes, params: Params | None = None) -> M:
     """
     largest = largest_bytes(kind, params)
     if kind is not MaskedVector:
-        return wire.decode(kind, data, largest)
+        return (wire.decode_once if kind in _FOR_ALL else wire.decode)(kind, data, largest)
     if not isinstance(data, bytes) or len(data) > largest:
         raise RemoteProtocolError(f"masked vector is no bytes, or over the limit of {largest} of them")
-    start = len(_MAGIC) + _LENGTH_BYTES
-    if data[: len(_MAGIC)] != _MAGIC or len(data) < start:
+    if data[: len(_MAGIC)] != _MAGIC or len(data) < (start := len(_MAGIC) + _LENGTH_BYTES):
         raise RemoteProtocolError("not a masked vector of a format this program speaks")
     stop = start + int.from_bytes(data[len(_MAGIC) : start], "big")
     header = wire.decode(_MaskedHeader, data[start:stop], _HEADER_BYTES)
@@ -380,7 +380,7 @@ def decode(kind: type[M], data: bytes, params: Params | None = None) -> M:
     first = stop + len(padding)
     if data[stop:first] != padding or len(data) - first != 4 * header.length:
         raise RemoteProtocolError(
-            f"masked vector has {len(data) - first} bytes, its header says {4 * header.length}"
+            f"masked vector of {len(data) - first} bytes, its header says {4 * header.length}"
         )
     ring = np.frombuffer(data, dtype="<u4", offset=first).astype(np.uint32, copy=False)
     return kind(header.site, header.checksum, ring)

@@ -166,7 +166,12 @@ def uniform_words(key: bytes) -> Callable[[int], NDArray[np.uint32]]:
     """A stream of uniform 32-bit words, AES-256-CTR under ``key``: call it with how many are wanted."""
     stream = aes_ctr(key)
 
+    zeros = memoryview(bytes(BLOCK_BYTES))
+
     def words(count: int) -> NDArray[np.uint32]:
-        return np.frombuffer(stream.update(bytes(4 * count)), dtype="<u4").astype(np.uint32, copy=False)
+        size = 4 * count
+        room = np.empty(size + _AES_BLOCK, dtype=np.uint8)  # update_into asks for a spare cipher block
+        stream.update_into(zeros[:size] if size <= len(zeros) else bytes(size), room.data)
+        return room[:size].view("<u4").astype(np.uint32, copy=False)
 
     return words

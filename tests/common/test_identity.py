@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import BadInputError, VerificationError
-from common.trust.identity import Identity, Party, Roster, _words, check_name
+from common.trust.identity import Identity, Party, Roster, _words, check_name, verify_signature
 
 
 def roster_of(*identities: Identity) -> Roster:
@@ -140,3 +140,21 @@ def test_the_fingerprint_is_six_words_that_anybody_can_say() -> None:
     assert (
         _words(bytes.fromhex("7f0000013f54dcc1")) == "lusab babad gutih tugad"
     )  # known answers of the words' author
+
+
+@pytest.mark.parametrize("size", [0, 32, 256, 257, 4_000])
+def test_a_signature_that_held_once_lets_no_other_pass(size: int) -> None:
+    signer, stranger, message = Identity.generate("a"), Identity.generate("b"), b"m" * size
+    signature = signer.sign(message)
+    for _ in range(2):
+        verify_signature(signer.public_key, message, signature)
+    changed = bytes([signature[0] ^ 1]) + signature[1:]
+    for key, said, signed in (
+        (stranger.public_key, message, signature),
+        (signer.public_key, message + b"x", signature),
+        (signer.public_key, message, changed),
+        (signer.public_key, message, b""),
+    ):
+        for _ in range(2):
+            with pytest.raises(VerificationError):
+                verify_signature(key, said, signed)

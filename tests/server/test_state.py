@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from common.errors import BadInputError
+from common.run import model_digest
 from server.state import ServerState, latest_checkpoint, load_checkpoint, save_checkpoint
 
 
@@ -54,3 +55,15 @@ def test_a_cut_file_is_damaged(tmp_path: Path) -> None:
         path.write_bytes(path.read_bytes()[:size])
         with pytest.raises(BadInputError):
             load_checkpoint(path)
+
+
+def test_a_state_knows_the_digests_of_its_own_vectors_and_of_no_other() -> None:
+    state = _state()
+    apart = replace(state, average=state.average + 1)
+    assert apart.digests == (model_digest(apart.parameters), model_digest(apart.average))
+    assert apart.digests[0] != apart.digests[1]
+    assert apart.digest_of(apart.parameters) == apart.digests[0]
+    assert apart.digest_of(apart.average) == apart.digests[1]
+    other = apart.parameters + 2
+    assert apart.digest_of(other) == model_digest(other)
+    assert replace(apart, parameters=other).digests[0] == model_digest(other)
