@@ -10,6 +10,7 @@ import sys
 import time
 
 import benchmarks
+from common.strict_json import finite
 
 
 def names() -> list[str]:
@@ -31,7 +32,12 @@ def main() -> int:
     for name in arguments.names or names():
         started = time.monotonic()
         importlib.import_module(f"benchmarks.{name}").main(smoke=arguments.smoke)
-        print(json.dumps({"benchmark": name, "seconds": round(time.monotonic() - started, 1)}), flush=True)
+        print(
+            json.dumps(
+                finite({"benchmark": name, "seconds": round(time.monotonic() - started, 1)}), allow_nan=False
+            ),
+            flush=True,
+        )
     return 0
 
 

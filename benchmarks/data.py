@@ -21,6 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from common.strict_json import finite
+
 SIZES = (500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000)
 SMOKE_SIZES = (20_000, 40_000)
 RETAIL_TARGETS = {"seconds": 3.0, "peak_mib": 1024.0}
@@ -146,7 +148,7 @@ def _peak_mib() -> float:
 
 
 def _print(result: dict[str, Any]) -> None:
-    print(json.dumps({"benchmark": "data", **result}), flush=True)
+    print(json.dumps(finite({"benchmark": "data", **result}), allow_nan=False), flush=True)
 
 
 _CASES: dict[str, Callable[..., dict[str, Any]]] = {
@@ -167,7 +169,10 @@ if __name__ == "__main__":
         result = _CASES[case](*rest)
         # seconds are of the wall, median; CPU seconds are of the whole process, and know no other programs
         print(
-            json.dumps({"case": case, "peak_mib": _peak_mib(), **result, "cpu_s": round(time.process_time(), 2)})
+            json.dumps(
+                finite({"case": case, "peak_mib": _peak_mib(), **result, "cpu_s": round(time.process_time(), 2)}),
+                allow_nan=False,
+            )
         )
     else:
         main(arguments.smoke)

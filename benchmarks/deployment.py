@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from common.run import RunFolder, load_config
+from common.strict_json import finite
 from server.planning import prepare_run
 from server.runtime.control import open_control, submit
 from simulations.demo import site_names, write_demo
@@ -93,7 +94,12 @@ def main(
     sizes, rounds = ((3,), 1) if smoke else (sites, rounds)
     for size in sizes:
         for preload in (True, False) if variants and size == sizes[0] and not smoke else (True,):
-            print(json.dumps({"benchmark": "deployment", **measure(size, rounds, preload=preload)}), flush=True)
+            print(
+                json.dumps(
+                    finite({"benchmark": "deployment", **measure(size, rounds, preload=preload)}), allow_nan=False
+                ),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from torch.nn import functional
 from client.training.dpsgd.clipping import ClippedGradient, gradient_views
 from common.model import Batch, Batcher, ItemHead
 from common.model.heads import public_negatives
+from common.strict_json import finite
 
 Step = Callable[[], object]
 DIM = 64
@@ -339,13 +340,16 @@ def main(smoke: bool = False, rows: tuple[str, ...] = ()) -> list[dict[str, Any]
     results = []
     for case in grid:
         results.append(measure(case, 0.05 if smoke else SECONDS_PER_ROW))
-        print(json.dumps(results[-1]), flush=True)
+        print(json.dumps(finite(results[-1]), allow_nan=False), flush=True)
     for name in ("time", "memory", "opacus"):
         values = [r["ratios"][name] for r in results if name in r["ratios"]]
         if values:
             print(
                 json.dumps(
-                    {"ratio": name, "median": statistics.median(values), "range": [min(values), max(values)]}
+                    finite(
+                        {"ratio": name, "median": statistics.median(values), "range": [min(values), max(values)]}
+                    ),
+                    allow_nan=False,
                 )
             )
     return results

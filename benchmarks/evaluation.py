@@ -26,6 +26,7 @@ from common.model.metrics import consumer_metrics, expected_ranks
 from common.privacy.divergence import pld_epsilon
 from common.privacy.sampled_loss import losses_of_step
 from common.run import ModelSettings
+from common.strict_json import finite
 
 
 def main(*, smoke: bool) -> None:
@@ -62,7 +63,10 @@ def _report(facts: Mapping[str, Any], variants: Mapping[str, Callable[[], Any]],
             seconds[name].append(time.process_time() - began)
     medians = {name: round(statistics.median(times[1:]), 4) for name, times in seconds.items()}
     quick, slow = medians.values()
-    print(json.dumps({**facts, **medians, "ratio": round(slow / max(quick, 1e-9), 2)}), flush=True)
+    print(
+        json.dumps(finite({**facts, **medians, "ratio": round(slow / max(quick, 1e-9), 2)}), allow_nan=False),
+        flush=True,
+    )
 
 
 def _fused(model: SequenceModel, holdout: Batcher, items: int) -> None:

@@ -35,6 +35,7 @@ from common.flower import Parts, payload_bytes
 from common.run import Observer, RoundRecord, RunFolder, build_config
 from common.secagg import messages
 from common.secagg.client import ClientProtocol
+from common.strict_json import finite
 from common.trust import Identity
 from server.exchange import Answer, Exchange
 from simulations.run import simulate
@@ -147,7 +148,7 @@ def added_bytes(sites: int) -> tuple[int, int]:
     proofs = (
         sites * entry + messages.BOX_BYTES + messages.SIGNATURE_BYTES + messages.DIGEST_BYTES
     )  # its own box too
-    attested = len(json.dumps({"roster": "0" * 64, "witness": "0" * 64}))
+    attested = len(json.dumps(finite({"roster": "0" * 64, "witness": "0" * 64}), allow_nan=False))
     signed_session = 2 * messages.DIGEST_BYTES + messages.SIGNATURE_BYTES
     return proofs + attested + messages.SIGNATURE_BYTES, signed_session + attested
 
@@ -198,7 +199,7 @@ def _report_cpu(clock: Clock, of_sharing: float, asked: int, watch: Watch) -> No
 
 def emit(what: str, **values: object) -> None:
     """One line of JSON."""
-    print(json.dumps({"benchmark": "hardening", "claim": what, **values}), flush=True)
+    print(json.dumps(finite({"benchmark": "hardening", "claim": what, **values}), allow_nan=False), flush=True)
 
 
 if __name__ == "__main__":

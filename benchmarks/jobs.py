@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks._tree import Measured, measure
+from common.strict_json import finite
 
 HERE = Path(__file__).resolve().parents[1]
 REFERENCE = ("--dp", "ghost", "--secagg", "legacy")
@@ -134,7 +135,7 @@ def write_clicks(path: Path, consumers: int) -> Path:
 
 
 def _say(line: Mapping[str, object]) -> None:
-    print(json.dumps(line), flush=True)
+    print(json.dumps(finite(line), allow_nan=False), flush=True)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from typing import Any
 
 from common.limits import UpdateLimits
 from common.run import IMPLAUSIBLE, RunFolder, build_config
+from common.strict_json import finite
 from server.app import read_item_rows
 from simulations.run import simulate
 
@@ -87,8 +88,8 @@ def main(*, smoke: bool, rounds: int = 90, only: str = "") -> None:
                 continue
             line = one_kind(settings, 2 if smoke else rounds)
             total.update({key: line[key] for key in ("rounds", "refused", "shortened")})
-            print(json.dumps({"runs": name, **line}), flush=True)
-        print(json.dumps({"runs": "all", **total}), flush=True)
+            print(json.dumps(finite({"runs": name, **line}), allow_nan=False), flush=True)
+        print(json.dumps(finite({"runs": "all", **total}), allow_nan=False), flush=True)
 
 
 def real_logs() -> Mapping[str, list[str]]:

@@ -38,6 +38,7 @@ from common.privacy import (
     parse_line,
     round_up,
 )
+from common.strict_json import finite
 from common.trust import Identity
 from common.trust.randomness import PrivateStream
 
@@ -236,7 +237,7 @@ def _ms(seconds: float) -> float:
 
 
 def _say(benchmark: str, **figures: object) -> None:
-    print(json.dumps({"benchmark": benchmark, **figures}), flush=True)
+    print(json.dumps(finite({"benchmark": benchmark, **figures}), allow_nan=False), flush=True)
 
 
 if __name__ == "__main__":

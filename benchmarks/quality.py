@@ -23,6 +23,7 @@ from typing import Any
 from benchmarks._schemes import WITHOUT_PRIVACY
 from common.deployment import Kits
 from common.run import RunFolder, build_config
+from common.strict_json import finite
 from simulations.reference_runs import CENTRAL, CENTRAL_DP, LOCAL_ONLY, reference_runs
 from simulations.run import simulate
 from simulations.workers import WorkerPool
@@ -54,9 +55,9 @@ def main(*, smoke: bool, seeds: int = 3, kept: Path | None = None) -> None:
             done = {line["label"] for line in lines if (line["data"], line["seed"]) == (name, seed)}
             for line in _one_seed(name, data, seed, done):
                 lines.append(line)
-                print(json.dumps(line), flush=True)
+                print(json.dumps(finite(line), allow_nan=False), flush=True)
                 if kept:
-                    kept.write_text("".join(json.dumps(known) + "\n" for known in lines))
+                    kept.write_text("".join(json.dumps(finite(known), allow_nan=False) + "\n" for known in lines))
     for name in sets:
         _table(name, [line[METRIC] for line in lines if line["data"] == name])
 
@@ -110,7 +111,12 @@ def _table(name: str, scores: list[dict[str, float]]) -> None:
         found.setdefault(key, []).append(value)
     for key, values in sorted(found.items(), key=lambda entry: -statistics.mean(entry[1])):
         line = {"data": name, "scheme": key, "mean": round(statistics.mean(values), 4), "seeds": len(values)}
-        print(json.dumps(line | {"low": round(min(values), 4), "high": round(max(values), 4)}), flush=True)
+        print(
+            json.dumps(
+                finite(line | {"low": round(min(values), 4), "high": round(max(values), 4)}), allow_nan=False
+            ),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

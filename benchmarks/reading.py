@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from common.strict_json import finite
+
 CHUNK = 1_000_000
 ITEMS, PER_CONSUMER = 5_000, 20
 SECRET = b"s" * 32
@@ -120,7 +122,10 @@ def run(events: int, kinds: Sequence[str]) -> None:
                 path = str(Path(name) / f"log.{kind}")
                 write_log(Path(path), events)
             words = kind.split(":")[0]
-            print(json.dumps({"events": events, "from": words, **measured(path)}), flush=True)
+            print(
+                json.dumps(finite({"events": events, "from": words, **measured(path)}), allow_nan=False),
+                flush=True,
+            )
 
 
 def main(*, smoke: bool = False) -> None:

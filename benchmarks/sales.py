@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._schemes import trained_schemes
+from common.strict_json import finite
 
 SHOWN = ("wape", "revenue_wape", "mase", "rmse")
 Settings = dict[str, Any]
@@ -26,7 +27,7 @@ Settings = dict[str, Any]
 def main(*, smoke: bool, only: str = "") -> None:
     """Print all figures."""
     for row in rows(smoke=smoke, only=only):
-        print(json.dumps(row), flush=True)
+        print(json.dumps(finite(row), allow_nan=False), flush=True)
 
 
 def rows(*, smoke: bool, only: str = "") -> Iterator[dict[str, Any]]:

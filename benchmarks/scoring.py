@@ -25,6 +25,7 @@ from client.scoring.model import SharedModel, open_model
 from client.scoring.stream import StreamEvent, StreamScorer
 from common.data import EventLog
 from common.run import RunConfig, build_config
+from common.strict_json import finite
 from simulations.run import simulate
 from simulations.synthetic import SyntheticSpec, generate
 
@@ -64,13 +65,16 @@ def _measure(shared: SharedModel, log: EventLog, folder: Path, *, smoke: bool) -
     begin = time.perf_counter()
     surprise(shared, sequences)
     rate = len(sequences.timestamps) / (time.perf_counter() - begin)
-    print(json.dumps({"what": "batch", **facts, "events_per_second": round(rate)}), flush=True)
+    print(
+        json.dumps(finite({"what": "batch", **facts, "events_per_second": round(rate)}), allow_nan=False),
+        flush=True,
+    )
     spent = _stream(shared, log, 300 if smoke else 5_000)
     found = {"p50_us": round(float(np.median(spent)), 1), "p99_us": round(float(np.percentile(spent, 99)), 1)}
-    print(json.dumps({"what": "stream", **facts, **found}), flush=True)
+    print(json.dumps(finite({"what": "stream", **facts, **found}), allow_nan=False), flush=True)
     variants, _ = export(shared, folder, sequences, onnx=onnx_available())
     for variant in variants:
-        print(json.dumps({"what": "step", **facts, **asdict(variant)}), flush=True)
+        print(json.dumps(finite({"what": "step", **facts, **asdict(variant)}), allow_nan=False), flush=True)
 
 
 def _stream(shared: SharedModel, log: EventLog, count: int) -> list[float]:

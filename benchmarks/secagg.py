@@ -26,6 +26,7 @@ from common.secagg import fixedpoint, messages
 from common.secagg.client import ClientProtocol, LocalSite
 from common.secagg.messages import Session
 from common.secagg.server import ServerProtocol
+from common.strict_json import finite
 from common.trust import add_masks
 from common.trust.crypto import BLOCK_BYTES, aes_ctr
 from tests.secagg_rounds import Federation, ask, build
@@ -205,7 +206,7 @@ def timed(work: object) -> float:
 def emit(what: str, **values: float) -> None:
     """One JSON line."""
     rounded = {k: v if isinstance(v, int) else round(v, 3) for k, v in values.items()}
-    print(json.dumps({"benchmark": "secagg", "what": what, **rounded}), flush=True)
+    print(json.dumps(finite({"benchmark": "secagg", "what": what, **rounded}), allow_nan=False), flush=True)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from flwr.serverapp import Grid, ServerApp
 import simulations.run
 from common.deployment import Kits
 from common.run import Observer, RunConfig, RunFolder, build_config, read_toml
+from common.strict_json import finite
 from common.trust import Roster
 from server.app import greet
 from server.exchange import Exchange
@@ -57,7 +58,10 @@ def _exchanges(sites: int, engines: Sequence[str]) -> None:
         for engine in engines:
             found = _time_greetings(folder, _tiny(sites, f"performance.engine={engine}"))
             print(
-                json.dumps({"claim": "grid-exchange", "engine": engine, "sites": sites, "ms": round(found, 2)}),
+                json.dumps(
+                    finite({"claim": "grid-exchange", "engine": engine, "sites": sites, "ms": round(found, 2)}),
+                    allow_nan=False,
+                ),
                 flush=True,
             )
 
@@ -138,7 +142,11 @@ def _site_round(*, smoke: bool) -> None:
         simulate(config, Path(name) / "run", Watch())
     each = [1000 * (after - before) / config.data.sites for before, after in pairwise(marks)]
     print(
-        json.dumps({"claim": "site-round", "ms_outside_training": round(statistics.median(each), 2)}), flush=True
+        json.dumps(
+            finite({"claim": "site-round", "ms_outside_training": round(statistics.median(each), 2)}),
+            allow_nan=False,
+        ),
+        flush=True,
     )
 
 
@@ -154,7 +162,7 @@ def _workers(*, smoke: bool) -> None:
             )
     medians = {workers: statistics.median(times) for workers, times in found.items()}
     line = {"claim": "workers", "seconds_per_round": medians, "speed_up": round(medians[1] / medians[2], 2)}
-    print(json.dumps(line), flush=True)
+    print(json.dumps(finite(line), allow_nan=False), flush=True)
 
 
 def _growth() -> None:
@@ -170,11 +178,14 @@ def _growth() -> None:
         seconds = _round_seconds([*overrides, *extra, "data.consumers=4000", "training.rounds=2"])
         print(
             json.dumps(
-                {
-                    "claim": "growth",
-                    "settings": overrides,
-                    "seconds_per_round": round(statistics.median(seconds), 3),
-                }
+                finite(
+                    {
+                        "claim": "growth",
+                        "settings": overrides,
+                        "seconds_per_round": round(statistics.median(seconds), 3),
+                    }
+                ),
+                allow_nan=False,
             ),
             flush=True,
         )

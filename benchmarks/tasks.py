@@ -29,6 +29,7 @@ from client.anomalies.detection import KindQuality, Thresholding, detect, evalua
 from client.scoring.model import open_model
 from common.data import EventLog, load_events
 from common.run import RunConfig, build_config
+from common.strict_json import finite
 from simulations.anomalies import inject
 from simulations.run import simulate
 from simulations.synthetic import SyntheticSpec, generate
@@ -48,7 +49,7 @@ Line = dict[str, Any]
 def main(*, smoke: bool) -> None:
     """Print all figures."""
     for line in measured(smoke=smoke):
-        print(json.dumps(line), flush=True)
+        print(json.dumps(finite(line), allow_nan=False), flush=True)
 
 
 def measured(*, smoke: bool, only: tuple[str, ...] = ()) -> Iterator[Line]:
@@ -200,9 +201,11 @@ def _run(arguments: argparse.Namespace) -> None:
         lines = []
         for line in measured(smoke=arguments.smoke, only=tuple(arguments.only)):
             lines.append(line)
-            print(json.dumps(line), flush=True)
+            print(json.dumps(finite(line), allow_nan=False), flush=True)
             if arguments.lines:
-                arguments.lines.write_text("".join(json.dumps(known) + "\n" for known in lines))
+                arguments.lines.write_text(
+                    "".join(json.dumps(finite(known), allow_nan=False) + "\n" for known in lines)
+                )
     if arguments.markdown:
         write_table(arguments.markdown, lines)
 

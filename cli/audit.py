@@ -15,6 +15,7 @@ from common.errors import BadInputError
 if TYPE_CHECKING:
     from cli.report.audit_view import Audit, SiteAudit
     from client.selftest import SelfTestResult
+    from common.audit.statement import CrossSite
     from common.audit.verdict import VerifyReport
 
 FAILED = 1
@@ -193,9 +194,14 @@ def _print_audit(audit: Audit) -> None:
         ("adversary", "ε"),
         [(f"{a.who}: {a.sees}", show.epsilon(a.epsilon)) for a in statement.adversaries],
     )
-    if statement.cross_site is not None and statement.cross_site.sites > 1:
+    _print_cross_site(statement.cross_site)
+    print_terms(statement)
+
+
+def _print_cross_site(cross: CrossSite | None) -> None:
+
+    if cross is not None and cross.sites > 1:
         typer.echo()
-        cross = statement.cross_site
         show.table(
             f"A consumer known at several sites, δ = {cross.delta:g}",
             ("case", "ε"),
@@ -204,7 +210,6 @@ def _print_audit(audit: Audit) -> None:
                 (f"known at all {cross.sites} sites", show.epsilon(cross.everywhere)),
             ],
         )
-    print_terms(statement)
 
 
 def _print_not_attested(audit: Audit) -> None:

@@ -174,7 +174,7 @@ def _privacy_rows(plan: RunPlan) -> list[tuple[str, str]]:
     rows = [
         (
             "privacy",
-            f"noise multiplier {plan.training_event().noise_in_sum:.4f}{' of the sum' if plan.quorum else ''}, "
+            f"noise multiplier {plan.noise_in_sum:.4f}{' of the sum' if plan.quorum else ''}, "
             f"sampling rate {rate:g}, "
             f"clip {privacy.clip:g}; {noise}",
         ),

@@ -243,7 +243,8 @@ def status(
         return
     show.line(f"server        {current.address}, {'up' if current.up else 'down'}")
     for site, online in current.sites.items():
-        show.line(f"site          {site:<24} {'connected' if online else 'not connected'}")
+        spent = f"ε {show.epsilon(current.spent[site])} spent" if site in current.spent else "never attested"
+        show.line(f"site          {site:<24} {'connected' if online else 'not connected'}, {spent} (public)")
     for one in current.runs:
         show.line(f"run           {one.name:<40} {one.status}, round {one.rounds} of {one.planned}")
     for path in written:

@@ -227,6 +227,8 @@ def _mark(status: str) -> str:
 
 
 def _show_status(found: SiteStatus) -> None:
+    from client.runtime.killed import in_words
+
     budget = found.budget
     show.line(f"site          {found.site}")
     show.line(f"roster        {found.roster}")
@@ -249,6 +251,9 @@ def _show_status(found: SiteStatus) -> None:
         show.line(f"unfinished    {run}: {show.count(ended, 'answer')} ended with the process that computed, and given back. A "
                    "restart of the site, or want of memory (the system's log says so): one too many is charged, and the "
                    "site pauses")  # fmt: skip
+    if found.killed is not None:
+        times = f", {found.killed.times} times so far" if found.killed.times > 1 else ""
+        show.line(f"killed        {found.killed.time}{times}: {in_words(found.killed)}")
     for request in found.requests:
         show.line(f"run           {request.run}: {request.status}, plan {request.digest[:16]}")
     for line in found.log:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.atomic import private_folder, write_atomic
+from common.atomic import MOST_SETTINGS, private_folder, read_small, write_atomic
 from common.errors import BadInputError, VerificationError
 from common.privacy import parse_line, verify_entry_signature
 from common.trust import Identity, verify_signature
@@ -74,7 +74,7 @@ def _is_marked(kit: SiteKit, key: bytes) -> bool:
     try:
         if not mark.is_file():  # a pipe would keep us for ever
             return False
-        said = json.loads(mark.read_bytes())
+        said = json.loads(read_small(mark))
         verify_signature(key, _statement(kit.read().site.name), bytes.fromhex(said["signature"]))
     except (OSError, ValueError, KeyError, TypeError, RecursionError, VerificationError):
         return False
@@ -91,7 +91,7 @@ def _first_line_is_by(path: Path, key: bytes) -> bool:
         if not path.is_file():
             return False
         with path.open("rb") as file:
-            verify_entry_signature(parse_line(file.readline().rstrip(b"\n")), key)
+            verify_entry_signature(parse_line(file.readline(MOST_SETTINGS).rstrip(b"\n")), key)
     except (OSError, VerificationError):
         return False
     return True

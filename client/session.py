@@ -30,6 +30,7 @@ from client.guard import (
     Proposal,
     ReservationKey,
     SitePolicy,
+    keep_closing,
     outbox_digest,
 )
 from client.library import Arrival, keep_model
@@ -172,23 +173,19 @@ def contribute(site: Site, request: Values, speed: PerformanceSettings) -> dict[
 def close(site: Site, request: Values) -> dict[str, Any]:
     """The coordinator says that the run is over: void what never left, so that it is not charged; sign its last record.
 
-    A record that ends before this site's last release is not signed: then its tail is cut.
-    Raises: VerificationError (signature), RemoteProtocolError.
+    A record that ends before this site's last release is not signed: then its tail is cut. What is signed is kept, with the
+    coordinator's own signature under it: another record afterwards shows.
+    Raises: VerificationError (signature), RemoteProtocolError, WorkFailedError (disk).
     """
-    closing = wire.decode(Closing, part(request, "closing", bytes))
-    site.roster.verify(
-        site.roster.coordinator.name, closing.statement(FAREWELL), part(request, "signature", bytes)
-    )
+    closing, signature = wire.decode(Closing, part(request, "closing", bytes)), part(request, "signature", bytes)
+    site.roster.verify(site.roster.coordinator.name, closing.statement(FAREWELL), signature)
     guard = site.guard()
     _close_rounds(guard, closing.run, keep=-1)
-    with guard.ledger.transaction() as state:
-        left = [
-            r.body.round
-            for r in state.reservations.values()
-            if r.body.run == closing.run and r.state == "committed"
-        ]
+    left = guard.left_in(closing.run)
     if max(left, default=0) > closing.round:
         raise RemoteProtocolError(f"the record ends with round {closing.round}, round {max(left)} left this site")
+    if left and not site.simulated:
+        keep_closing(site.kit.state, closing, signature)
     return {"signature": site.identity.sign(closing.statement(COUNTERSIGNED))}
 
 
@@ -269,10 +266,10 @@ def _compute(site: Site, question: Question, guard: Guard, grant: Grant) -> byte
     """Compute the answer and put it into the outbox; a share of a sum's noise is returned, and only its digest is kept."""
     try:
         ring, events = _quantized(site, question)
-        raw = ring.tobytes()
+        raw = ring.data.cast("B")
         if question.plan.quorum:
             guard.note_made(grant, outbox_digest(raw), events)
-            return raw
+            return bytes(raw)
         guard.store(grant, raw, events)
         return b""
     except Exception:

@@ -22,16 +22,18 @@ from client.guard.shared_ledger import SharedLedger, shared_ledger
 from client.own_state import require_own_state
 from client.prepared import PreparedConsumers, load_prepared, prepared_path, split_of, store_sequences
 from common import VERSION
-from common.atomic import create_atomic, private_folder, write_atomic
+from common.atomic import create_atomic, private_folder, read_small, write_atomic
 from common.contribution import Query
 from common.deployment import SiteFile, SiteKit, open_site_kit
 from common.errors import BadInputError, ConfigError, VerificationError
+from common.local_log import local_log
 from common.run import PerformanceSettings, RunPlan
 from common.strict_json import one_line
 from common.trust import CONSUMERS_KEY, Identity, Roster, require_private
 
 if TYPE_CHECKING:
     from common.data import Catalogue, ConsumerSequences, EventLog, Mapping
+    from common.data.store.logs import Tally
     from common.data.store.source_log import SourceLog
     from common.source_settings import SourceSettings
 
@@ -63,6 +65,8 @@ class Site:
         if self.simulated and key in _guards:  # it reads what was appended since, and not the whole ledger again
             _guards[key].reopen(self.file.site.scope, simulated=True)
             return _guards[key]
+        if shared:
+            shared.refuse_copy(self.kit.state)
         guard = open_guard(
             self.kit.state,
             self.identity,
@@ -73,7 +77,9 @@ class Site:
             simulated=self.simulated,
             code=VERSION,
         )
-        if self.simulated and shared is None:
+        if shared:
+            shared.remember(self.kit.state)
+        elif self.simulated:
             _guards[key] = guard
         return guard
 
@@ -92,7 +98,10 @@ class Site:
         if not path.exists():
             create_atomic(path, os.urandom(SECRET_BYTES), mode=0o600)
         require_private([path])
-        key = path.read_bytes()
+        try:
+            key = read_small(path)
+        except OSError as error:
+            raise BadInputError(f"cannot read {path}: {error.strerror}", hint="restore it from a copy") from None
         if len(key) != SECRET_BYTES:
             raise BadInputError(f"{path} has {len(key)} bytes, not {SECRET_BYTES}", hint="restore it from a copy")
         return key
@@ -135,8 +144,11 @@ class Site:
 
         return joined(self.pieces())
 
-    def pieces(self) -> Iterator[EventLog]:
-        """The log of ``events`` in pieces, consumers in ascending order and each whole in one; memory for one piece."""
+    def pieces(self, tally: Tally | None = None) -> Iterator[EventLog]:
+        """The log of ``events`` in pieces, consumers in ascending order and each whole in one; memory for one piece.
+
+        ``tally`` gathers on the way what cleaning did.
+        """
         from common.data import load_mapping
         from common.data.store.logs import FileLog
 
@@ -144,8 +156,21 @@ class Site:
         mapping = load_mapping(self.kit.resolve(facts.mapping)) if facts.mapping else None
         scratch = private_folder(self.kit.state)
         if self.file.source is not None:
-            return self.source_log(self.file.source, mapping).pieces()
-        return FileLog(self.kit.resolve(facts.events), facts.format, mapping, self.secret(), scratch).pieces()
+            return self.source_log(self.file.source, mapping).pieces(tally)
+        events = self.kit.resolve(facts.events)
+        return FileLog(events, facts.format, mapping, self.secret(), scratch).pieces(tally)
+
+    def _pieces_told(self) -> Iterator[EventLog]:
+        """As ``pieces``; the site's own log says what was left out and why, since no answer ever does."""
+        from common.data.store.logs import Tally
+
+        tally = Tally()
+        yield from self.pieces(tally)
+        report = tally.report(self.name, self.file.site.format)
+        lost = "; ".join(f"{r.dropped:,} {r.rule} ({r.reason})" for r in report.rules if r.dropped)
+        if not self.simulated:
+            text = f"events: {report.kept:,} of {report.lines:,} lines usable"
+            local_log(self.kit.log).info(f"{text}; left out: {lost}" if lost else text)
 
     def source_log(self, settings: SourceSettings, mapping: Mapping | None) -> SourceLog:
         """The events of ``[source]``; what was read is kept in the state folder. Raises: BadInputError (its password)."""
@@ -202,7 +227,7 @@ class Site:
             )
         masks = shared_item_masks(spec, catalogue, plan.sites, config.aggregation.min_stockists)
         most, cut = config.features.max_events, config.cut_us
-        encoded = (build_sequences(log, spec, catalogue, max_events=most, cut=cut) for log in self.pieces())
+        encoded = (build_sequences(log, spec, catalogue, max_events=most, cut=cut) for log in self._pieces_told())
         return encoded, masks[self.name]
 
 

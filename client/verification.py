@@ -5,6 +5,8 @@ plan's public facts are the site's own. And the query in the words of its policy
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,7 +17,6 @@ from client.guard import Proposal
 from client.site import Question, Site
 from common.contribution import MAX_QUERY_BYTES, Query
 from common.errors import ConfigError, PolicyRefusedError, RemoteProtocolError, VerificationError
-from common.privacy import Quorum
 from common.run import PerformanceSettings, RunPlan, model_digest
 from common.secagg.messages import Params, PlainParams, invitation
 
@@ -41,24 +42,46 @@ def verified_question(site: Site, request: Values, speed: PerformanceSettings) -
     site.roster.verify(site.roster.coordinator.name, query.digest(), part(request, "signature", bytes))
     plan = RunPlan.from_json(query.settings)
     model = _model(part(request, "model", bytes), plan)
-    if model_digest(model) != query.model_digest:
+    if model.digest != query.model_digest:
         raise VerificationError("the model beside the query is not the one that was signed")
-    if plan.run != query.run or model.size != plan.parameters:
+    if plan.run != query.run or model.values.size != plan.parameters:
         raise RemoteProtocolError("query, plan and model do not belong together")
     if not plan.task.accepts(query.kind, query.round, plan.config.training.rounds):
         raise RemoteProtocolError(f"round {query.round} ({query.kind}) is not one of the plan")
-    if not np.isfinite(model).all():
+    if not model.finite:
         raise RemoteProtocolError("the model holds a value that is not finite")
     check_plan(site, plan)
     if plan.config.privacy.enabled:
         plan.check_costs(query.kind)
-    return Question(query, plan, model, speed)
+    return Question(query, plan, model.values, speed)
 
 
-def _model(raw: bytes, plan: RunPlan) -> NDArray[np.float32]:
+@dataclass(frozen=True, eq=False)
+class _Model:
+    """A model as it came. Shape: ``values: float32[d]``, not to be written to: the sites of one process share them."""
+
+    raw: bytes
+    values: NDArray[np.float32]
+
+    @cached_property
+    def digest(self) -> bytes:
+        return model_digest(self.values)
+
+    @cached_property
+    def finite(self) -> bool:
+        return bool(np.isfinite(self.values).all())
+
+
+# The last one: the sites of a simulation's worker are asked about the very same bytes, one after another.
+_latest: list[_Model] = []
+
+
+def _model(raw: bytes, plan: RunPlan) -> _Model:
     if len(raw) != 4 * plan.parameters:
         raise RemoteProtocolError(f"the model has {len(raw)} bytes, the plan says {plan.parameters} parameters")
-    return np.frombuffer(raw, dtype="<f4").astype(np.float32)
+    if not _latest or _latest[0].raw is not raw:
+        _latest[:] = [_Model(raw, np.frombuffer(raw, dtype="<f4").astype(np.float32, copy=False))]
+    return _latest[0]
 
 
 def check_plan(site: Site, plan: RunPlan) -> None:
@@ -119,6 +142,7 @@ def proposal_of(site: Site, question: Question, params: Params | PlainParams | N
         sites=len(plan.sites),
         roster=params.roster.hex() if params else "",
         witness=params.witness.hex() if params else "",
+        kits=tuple(site.roster.party(name).public_key.hex() for name in plan.sites),
     )
 
 
@@ -154,15 +178,17 @@ def check_params(question: Question, params: Params) -> None:
         or any(member.weight != expected[member.site] for member in params.cohort)
     ):
         raise VerificationError("the session's parameters do not belong to the signed query")
-    if plan.quorum:
-        check_quorum(plan.quorum, params, plan.config.aggregation.threshold)
+    check_quorum(plan, params)
 
 
-def check_quorum(quorum: Quorum, params: Params, threshold: int) -> None:
+def check_quorum(plan: RunPlan, params: Params) -> None:
     """A smaller cohort, or another attempt, must not open with fewer signers than the noise counts on.
 
     Raises: PolicyRefusedError (rule ``quorum_noise``).
     """
+    quorum, threshold = plan.quorum, plan.config.aggregation.threshold
+    if quorum is None:
+        return
     if params.threshold != threshold:
         raise PolicyRefusedError(
             "quorum_noise",

@@ -1,4 +1,7 @@
-"""Files that are there whole or not at all: written under a temporary name, synced, renamed. Folders that are private."""
+"""Files that are there whole or not at all: written under a temporary name, synced, renamed. Folders that are private.
+
+And files that somebody else may have put there: read if they are files, and no larger than such files are.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,34 @@ from pathlib import Path
 
 from common.errors import WorkFailedError
 
+MOST_SETTINGS = 1 << 24
+"""Bytes of a file that people or a coordinator write: settings, rules, keys."""
 
-def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Replace ``path`` by ``data`` so that a reader or a crash sees the old file or the new one, never a part.
+
+def read_small(path: Path, most: int = MOST_SETTINGS) -> bytes:
+    """The content of a file of at most ``most`` bytes; a pipe keeps nobody waiting, a device has no end, holes no weight.
+
+    Raises: OSError, also for what is no file, and for one that is larger.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is no file")
+        content = file.read(most + 1) if status.st_size <= most else b""
+        if status.st_size > most or len(content) > most:
+            raise OSError(errno.EFBIG, f"it has more than {most} bytes")
+        return content
+
+
+def has_holes(path: Path) -> bool:
+    """Whether a file says that it is large and has next to nothing on the disk: more than any content can be packed."""
+    status = path.lstat()
+    return status.st_size > MOST_SETTINGS and status.st_blocks * 512 < status.st_size / 256
+
+
+def write_atomic(path: Path, *parts: bytes | memoryview, mode: int = 0o644) -> None:
+    """Replace ``path`` by ``parts`` in a row so that a reader or a crash sees the old file or the new one, never a half.
 
     Raises: WorkFailedError if the disk is full or not writable; the old file is then untouched.
     """
@@ -22,7 +50,8 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(fd, "wb") as file:
-                file.write(data)
+                for part in parts:
+                    file.write(part)
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(temporary, mode)

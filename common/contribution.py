@@ -5,6 +5,7 @@ Nothing else leaves a site. Training, evaluation and statistics for preprocessin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -55,6 +56,11 @@ class Block:
     def step(self) -> float:
         """Real value of one ring unit."""
         return self.unit or 2.0**-self.fractional_bits
+
+    @property
+    def limit(self) -> int:
+        """The largest absolute integer that one site's coordinate can become, before noise."""
+        return math.ceil(self.clip / self.step)
 
     @property
     def noise_scale(self) -> float:
@@ -173,9 +179,9 @@ class Contribution:
         A diverged step is the coordinator's doing (learning rate, model); refusing it would tell something.
         """
         whole: NDArray[np.float64] = np.concatenate([r.vector for r in self.releases], dtype=np.float64)
-        with np.errstate(all="ignore"):
-            if not np.isfinite(whole @ whole):  # or too large to be squared: then the slow way finds nothing to do
-                whole[~np.isfinite(whole)] = 0.0
+        finite = np.isfinite(whole)
+        if not finite.all():
+            whole[~finite] = 0.0
         return whole
 
     @property

@@ -13,8 +13,15 @@ from typing import Any
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.app.message import make_message
 from flwr.app.metadata import Metadata
-from flwr.common.serde import message_from_proto, message_to_proto, recorddict_from_proto, recorddict_to_proto
-from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.common.serde import (
+    context_from_proto,
+    context_to_proto,
+    message_from_proto,
+    message_to_proto,
+    recorddict_from_proto,
+    recorddict_to_proto,
+)
+from flwr.proto.message_pb2 import Context as ProtoContext, Message as ProtoMessage
 from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -39,6 +46,7 @@ PRIVATE = {
     "ObjectStoreFactory": "flwr.supercore.object_store",
     "PushAppMessagesResponse": "flwr.proto.runtime_pb2",
     "PushMessagesRequest": "flwr.proto.fleet_pb2",
+    "PushMessagesResponse": "flwr.proto.fleet_pb2",
     "RegisterNodeRequest": "flwr.proto.control_pb2",
     "RunNotRunningException": "flwr.supercore.run",
     "RuntimeHttpClient": "flwr.supercore.runtime",
@@ -46,6 +54,8 @@ PRIVATE = {
     "StartRunRequest": "flwr.proto.control_pb2",
     "StopRunRequest": "flwr.proto.control_pb2",
     "SuperExecAuthHttpInterceptor": "flwr.supercore.interceptors",
+    "Status": "flwr.common.constant",
+    "SubStatus": "flwr.common.constant",
     "TIMESTAMP_HEADER": "flwr.common.constant",
     "TaskType": "flwr.supercore.constant",
     "TransportError": "httpx",
@@ -53,11 +63,15 @@ PRIVATE = {
     "add_exit_handler": "flwr.supercore.exit",
     "build_fab_from_files": "flwr.cli.build",
     "bytes_to_public_key": "flwr.supercore.primitives.asymmetric",
-    "create_app": "flwr.supernode.main",
     "disable_process_dumping": "flwr.supercore.utils",
     "fab_to_proto": "flwr.common.serde",
+    "no_object_id_recompute": "flwr.supercore.inflatable.inflatable_object",
     "pull_objects": "flwr.supercore.inflatable.inflatable_utils",
+    "get_all_nested_objects": "flwr.supercore.inflatable.inflatable_object",
     "get_fab_metadata": "flwr.cli.config_utils",
+    "get_object_tree": "flwr.supercore.inflatable.inflatable_object",
+    "inflate_object_from_contents": "flwr.supercore.inflatable.inflatable_utils",
+    "iterate_object_tree": "flwr.supercore.inflatable.inflatable_object",
     "make_simple_http_retry_invoker": "flwr.supercore.retry",
     "mirror_output_to_queue": "flwr.supercore.logger",
     "restore_output": "flwr.supercore.logger",
@@ -67,7 +81,6 @@ PRIVATE = {
 }
 PRIVATE_MODULES = {
     "flower_superlink": "flwr.superlink.cli.flower_superlink",
-    "run_clientapp": "flwr.supernode.runtime.run_clientapp",
     "start_client_internal": "flwr.supernode.start_client_internal",
 }
 
@@ -100,8 +113,6 @@ PATCHED: dict[tuple[str, str], tuple[str, ...]] = {
         "server_address", "insecure", "root_certificates", "authentication_keys", "max_retries", "max_wait_time",
     ),
     ("flower_superlink", "uvicorn.run"): ("app",),
-    ("run_clientapp", "log"): ("level", "msg", "args", "kwargs"),
-    ("run_clientapp", "Error"): ("code", "reason"),
 }  # fmt: skip
 
 
@@ -128,11 +139,11 @@ def retry_pulls_quickly() -> None:
     patched("pull_objects", "").__kwdefaults__["initial_backoff"] = FIRST_RETRY_S
 
 
-def set_task_identity(run_id: int, node_id: int = SERVER_NODE_ID) -> None:
+def set_task_identity(run_id: int, node_id: int = SERVER_NODE_ID, task_id: int = 0) -> None:
     """Give this process the identity that ``Message(...)`` needs outside Flower's own runtimes."""
     TaskIdentity.run_id = run_id
     TaskIdentity.node_id = node_id
-    TaskIdentity.task_id = 0
+    TaskIdentity.task_id = task_id
 
 
 def instruction(node_id: int, message_type: str, parts: Parts, group: str) -> Message:
@@ -215,6 +226,17 @@ def restore_state(context: Context, data: bytes) -> None:
     context.state = recorddict_from_proto(ProtoRecordDict.FromString(data))
 
 
+def context_bytes(context: Context) -> bytes:
+    """A whole context, serialised."""
+    data: bytes = context_to_proto(context).SerializeToString()
+    return data
+
+
+def context_from(data: bytes) -> Context:
+    """Inverse of ``context_bytes``."""
+    return context_from_proto(ProtoContext.FromString(data))
+
+
 def new_context(run_id: int, node_id: int, node_config: dict[str, Any], run_config: dict[str, Any]) -> Context:
     """A fresh ``Context`` with empty state."""
     return Context(run_id, node_id, dict(node_config), RecordDict(), dict(run_config))
@@ -227,6 +249,8 @@ __all__ = [
     "Parts",
     "RecordDict",
     "body",
+    "context_bytes",
+    "context_from",
     "error_reply",
     "header_only",
     "instruction",

@@ -11,13 +11,14 @@ import importlib.machinery
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
 
+from common.atomic import has_holes
 from common.deployment import SiteFile, SiteKit
 from common.errors import BadInputError, FedcartError
-from common.source_settings import sqlite_name
 from common.trust.keyfiles import PUBLIC_SUFFIX
 
 README_FILE = "README.txt"
@@ -38,12 +39,13 @@ STATE_SUFFIXES = (
     ".tmp",
 )
 CODE_SUFFIXES = (
-    *importlib.machinery.all_suffixes(), ".pth", ".pyw", ".zip", ".egg", ".whl", ".dll", ".dylib", ".exe", ".sh",
-    ".service", ".fab",
+    *importlib.machinery.all_suffixes(), ".pth", "._pth", ".pyw", ".zip", ".egg", ".whl", ".dll", ".dylib", ".exe", ".sh",
+    ".service", ".fab", "pyvenv.cfg", ".env",
 )  # fmt: skip
 DELIVERED_ONCE = ("start.sh", "fedcart-site.service")  # by older versions
 MOST_NAMED = 5
-SPECIAL = "special file"
+SPECIAL, HOLES = "special file", "file of nothing but holes"
+ELSEWHERE = "file with another name elsewhere"
 _PLAIN = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)  # of all that our programs name in the state folder
 
 
@@ -73,7 +75,21 @@ def strange_files(kit: SiteKit) -> list[str]:
             found += _unless_file(kit.path, path)
         else:
             found += _strange_data(kit.path, path, data)
-    return found
+    named = {name.split(": ")[0] for name in found}
+    return found + [name for name in _linked_elsewhere(kit, files) if name.split(": ")[0] not in named]
+
+
+def _linked_elsewhere(kit: SiteKit, files: set[str]) -> list[str]:
+    """Files of ours that are another name of a file outside of the kit: what is written here would change that one.
+
+    An operator's data may be: they are only read. Two names inside are what a crash leaves of a file that was just made.
+    """
+    ours = [path for path in kit.path.iterdir() if path.name in files]
+    ours += [path for path in kit.state.rglob("*") if not {kit.flower_home, kit.work} & set(path.parents)]
+    known = [(path, path.lstat()) for path in ours]
+    inside = Counter(status.st_ino for _, status in known)
+    linked = [p for p, of in known if stat.S_ISREG(of.st_mode) and of.st_nlink > inside[of.st_ino]]
+    return [f"{path.relative_to(kit.path)}: a {ELSEWHERE}" for path in sorted(linked)]
 
 
 def _public_key_file(kit: SiteKit) -> str:
@@ -103,6 +119,8 @@ def _fixed_part(pattern: str) -> str:
 
 def _of_source(facts: SiteFile) -> list[str]:
     """Files that ``[source]`` names: its query, its password, a database of SQLite, files without a pattern."""
+    from common.source_settings import sqlite_name
+
     source = facts.source
     if source is None:
         return []
@@ -159,7 +177,7 @@ def _unless_file(kit: Path, path: Path) -> Iterator[str]:
 def _kind(path: Path) -> str:
     mode = path.lstat().st_mode
     if stat.S_ISREG(mode):
-        return "file"
+        return HOLES if has_holes(path) else "file"
     return "folder" if stat.S_ISDIR(mode) else "link" if stat.S_ISLNK(mode) else SPECIAL
 
 

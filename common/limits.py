@@ -30,7 +30,7 @@ Figure = tuple[float, float]
 """(seen, limit)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ItemCoordinates:
     """Which coordinates of the parameter vector belong to which item, and which site stocks it.
 
@@ -40,13 +40,23 @@ class ItemCoordinates:
     item_of: NDArray[np.int32]
     masks: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
+    @cached_property
+    def group(self) -> NDArray[np.int32]:
+        """Of each coordinate the group whose limits it shares: 0 for those of no item, ``1 + item`` for the others."""
+        return np.asarray(self.item_of + 1, dtype=np.int32)
+
+    @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """How many coordinates each group has: ``int64[1 + items]``."""
+        return np.bincount(self.group, minlength=1)
+
     def coordinates_of(self, site: str) -> int:
         """How many coordinates the site's own model has: those of no item, the rows of its mask, and row 0 in any case."""
         if not self.masks:
             return len(self.item_of)
-        kept = self.masks[site].copy()
-        kept[0] = True
-        return int(np.count_nonzero((self.item_of < 0) | kept[self.item_of]))
+        kept = np.concatenate([[True], self.masks[site][: len(self.counts) - 1]])
+        kept[:2] = True
+        return int(self.counts[kept].sum())
 
 
 def mean_update(
@@ -59,55 +69,65 @@ def mean_update(
 
     Shapes: ``total: float64[d]`` -> ``float64[d]``.
     """
-    weights = {site: plan.weight(site) for site in survivors}
-    return divided(total, added_up(weights, len(total), rows))
+    weights = added_up({site: plan.weight(site) for site in survivors}, rows)
+    return divided(total, np.broadcast_to(weights, total.shape) if rows is None else weights[rows.group])
 
 
-def added_up(values: Mapping[str, float], size: int, rows: ItemCoordinates | None, power: float = 1.0) -> Vector:
-    """For each of ``size`` coordinates the sum of ``values ** power`` over the sites that have it: all, or an item's stockists.
+def added_up(values: Mapping[str, float], rows: ItemCoordinates | None, power: float = 1.0) -> Vector:
+    """For each group of coordinates the sum of ``values ** power`` over the sites that have it: all, or an item's stockists.
 
-    Shape: ``float64[d]``.
+    Shape: ``float64[1 + items]``, as ``ItemCoordinates.group`` numbers them.
     """
-    whole = np.full(size, sum(value**power for value in values.values()))
+    items = 0 if rows is None else len(rows.counts) - 1
+    whole = np.full(1 + items, sum(value**power for value in values.values()))
     if rows is not None and rows.masks:
-        stocked = sum((values[s] ** power * rows.masks[s].astype(np.float64) for s in values), np.zeros(1))
-        belongs = rows.item_of >= 0
-        whole[belongs] = np.asarray(stocked)[rows.item_of[belongs]]
+        whole[1:] = sum(
+            (values[s] ** power * rows.masks[s][:items].astype(np.float64) for s in values), np.zeros(1)
+        )
     return whole
 
 
 def divided(total: NDArray[np.float64], divisor: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``total / divisor: float64[d]``; 0 where nobody has the coordinate."""
-    return np.divide(total, divisor, out=np.zeros_like(total), where=divisor > 0)
+    """``total / divisor``, of one shape; 0 where nobody has the coordinate."""
+    known = divisor > 0
+    if known.all():
+        return total / divisor
+    return np.divide(total, divisor, out=np.zeros_like(total), where=known)
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Limits of a mean update. Shapes: ``coordinate: float64[those of no item]``, ``row: float64[items]``, empty without items."""
+    """Limits of a mean update: of the whole, of a coordinate of no item (none: infinite), of each item's row.
+
+    Shape: ``row: float64[items]``, empty without items.
+    """
 
     whole: float
-    coordinate: Vector
+    coordinate: float
     row: Vector
 
     def largest(self) -> dict[str, float]:
         """The largest of each kind, by name."""
-        kinds = {COORDINATE: self.coordinate, ROW: self.row}
-        return {LENGTH: self.whole} | {name: float(limits.max()) for name, limits in kinds.items() if len(limits)}
+        found = {LENGTH: self.whole, COORDINATE: self.coordinate}
+        return found | ({ROW: float(self.row.max())} if len(self.row) else {})
 
 
 @dataclass(frozen=True)
 class UpdateLimits:
     """How far the mean update of these sites can be from nothing.
 
-    ``noise``: predicted deviation of each coordinate, ``rounding``: what fixed point adds to it at most; ``item``: whose
-    row it belongs to, -1 for none. ``sizes``: how many coordinates each site's answer has, ``reached``: how far it goes,
-    ``share``: its largest part in a coordinate of the mean. ``foreign``: for each item, by how much more than a weighted mean
-    its row is: sites that share the noise of a sum noise every row, and only its stockists divide it.
+    All coordinates of one item have the same figures, and all of no item: what is kept is one number for each such group.
+    Shapes: ``noise: float64[1 + items]``: predicted deviation of each coordinate, ``rounding``: what fixed point adds to it at
+    most; ``counts``: coordinates of each group; ``group: int32[d]``, None where there is but one. ``sizes``: how many coordinates
+    each site's answer has, ``reached``: how far it goes, ``share``: its largest part in a coordinate of the mean. ``foreign:
+    float64[items]``: by how much more than a weighted mean a row is, as sites that share the noise of a sum noise every row and
+    only its stockists divide it.
     """
 
     noise: Vector
     rounding: Vector
-    item: NDArray[np.int32]
+    counts: NDArray[np.int64]
+    group: NDArray[np.int32] | None
     sizes: Mapping[str, int]
     reached: Mapping[str, Reach]
     share: Mapping[str, float]
@@ -120,24 +140,26 @@ class UpdateLimits:
         theirs = None if plan.quorum else rows  # whose noise is where
         sizes = {site: size if theirs is None else theirs.coordinates_of(site) for site in survivors}
         reached = {site: plan.task.reach(plan, site, sizes[site]) for site in survivors}
-        divisor = added_up(weights, size, rows)
+        divisor = added_up(weights, rows)
         block = next(block for block in plan.blocks("train") if block.name == UPDATE)
         noises = {site: weights[site] * reached[site].noise for site in survivors}
-        item = np.full(size, -1, dtype=np.int32) if rows is None else rows.item_of
+        whole_weight = np.full(len(divisor), sum(weights.values()))
+        shared = np.sqrt(added_up(noises, theirs, power=2))
         return UpdateLimits(
-            divided(np.sqrt(added_up(noises, size, theirs, power=2)), divisor),
-            divided(np.full(size, len(survivors) * block.step), divisor),
-            item,
+            divided(np.broadcast_to(shared, divisor.shape) if plan.quorum else shared, divisor),
+            divided(np.full(len(divisor), len(survivors) * block.step), divisor),
+            np.array([size]) if rows is None else rows.counts,
+            None if rows is None else rows.group,
             sizes,
             reached,
             _largest_share(weights, divisor, rows),
-            _foreign(item, divided(added_up(weights, size, theirs), divisor)),
+            np.maximum(divided(whole_weight, divisor), 1.0)[1:] if plan.quorum else np.ones(len(divisor) - 1),
         )
 
     @cached_property
     def free(self) -> NDArray[np.bool_]:
         """Which coordinates belong to no item."""
-        return self.item < 0
+        return np.ones(int(self.counts[0]), dtype=np.bool_) if self.group is None else self.group == 0
 
     @cached_property
     def possible(self) -> Lengths:
@@ -149,27 +171,23 @@ class UpdateLimits:
         longest = {site: SINGLE * reach.most(self.sizes[site]) for site, reach in self.reached.items()}
         whole = math.sqrt(sum(self.share[site] * length**2 for site, length in longest.items()))
         whole *= float(self.foreign.max(initial=1.0))
-        counts = np.bincount(self.item[~self.free])
-        of_count = {count: self._most(count) for count in np.unique(counts).tolist()}
-        rows = np.array([of_count[count] for count in counts.tolist()], dtype=np.float64) * self.foreign
+        of_count = {count: self._most(count) for count in {1, *self.counts[1:].tolist()}}
+        rows = np.array([of_count[count] for count in self.counts[1:].tolist()], dtype=np.float64) * self.foreign
         return Lengths(
-            whole + float(np.linalg.norm(self.rounding)),
-            self._most(1) + self.rounding[self.free],
-            rows + self.rows(self.rounding),
+            whole + self._length(self.rounding),
+            self._coordinate(of_count[1] + float(self.rounding[0])),
+            rows + self._rows(self.rounding),
         )
 
     @cached_property
     def usual(self) -> Lengths:
         """What honest sites of usual logs do not exceed."""
-        noise, reached = self.noise + self.rounding, self.reached.values()
+        noise, reached = np.where(self.counts > 0, self.noise + self.rounding, 0.0), self.reached.values()
         signal = math.sqrt(sum(self.share[site] * reach.usual**2 for site, reach in self.reached.items()))
-        whole = math.hypot(signal, float(np.linalg.norm(noise)) + TAIL * float(noise.max(initial=0.0)))
-        largest = np.zeros(int(self.item.max(initial=-1)) + 1)
-        np.maximum.at(largest, self.item[~self.free], noise[~self.free])
         return Lengths(
-            _LENGTH * whole,
-            TAIL * noise[self.free] + max(reach.usual for reach in reached),
-            self.rows(noise) + TAIL * largest + _OF_ROW * max(reach.usual_row for reach in reached),
+            _LENGTH * math.hypot(signal, self._length(noise) + TAIL * float(noise.max())),
+            self._coordinate(TAIL * float(noise[0]) + max(reach.usual for reach in reached)),
+            self._rows(noise) + TAIL * noise[1:] + _OF_ROW * max(reach.usual_row for reach in reached),
         )
 
     @cached_property
@@ -178,7 +196,7 @@ class UpdateLimits:
 
         Not as long as is usual at most: then a push that is loud would bring as much as the best that is not.
         """
-        return self.rows(self.noise + self.rounding) + _IN_MOST * max(
+        return self._rows(self.noise + self.rounding) + _IN_MOST * max(
             reach.usual_row for reach in self.reached.values()
         )
 
@@ -188,29 +206,37 @@ class UpdateLimits:
         usual = self.usual.largest()
         return usual | ({ROW: float(self.ordinary_row.max())} if ROW in usual else {})
 
-    def figures(self, mean: Vector) -> dict[str, Figure]:
-        """What is seen of a mean update ``float64[d]``, and the limit of what is possible, where they are nearest."""
-        seen = {
-            LENGTH: (float(np.linalg.norm(mean)), self.possible.whole),
-            COORDINATE: nearest(np.abs(mean[self.free]), self.possible.coordinate),
-        }
-        rows = self.rows(mean)
-        return seen | ({ROW: nearest(rows, self.possible.row)} if len(rows) else {})
+    def seen(self, mean: Vector) -> Lengths:
+        """What is seen of a mean update ``float64[d]``: its length, its largest coordinate of no item, its rows."""
+        squares = np.square(mean)
+        if self.group is None:
+            return Lengths(math.sqrt(squares.sum()), math.sqrt(squares.max()), np.zeros(0))
+        added = np.bincount(self.group, weights=squares, minlength=len(self.counts))
+        largest = squares.max(initial=0.0, where=self.free) if self.counts[0] else 0.0
+        return Lengths(math.sqrt(added.sum()), math.sqrt(largest), np.sqrt(added[1:]))
 
-    def rows(self, values: Vector) -> Vector:
-        """Length of each item's row: ``float64[items]``."""
-        return np.sqrt(np.bincount(self.item[~self.free], weights=values[~self.free] ** 2))
+    def figures(self, seen: Lengths) -> dict[str, Figure]:
+        """What is ``seen`` of a mean update, and the limit of what is possible, where they are nearest."""
+        found = {
+            LENGTH: (seen.whole, self.possible.whole),
+            COORDINATE: (seen.coordinate, self.possible.coordinate),
+        }
+        return found | ({ROW: nearest(seen.row, self.possible.row)} if len(seen.row) else {})
+
+    def _coordinate(self, limit: float) -> float:
+        return limit if self.counts[0] else math.inf
+
+    def _length(self, values: Vector) -> float:
+        """Length of a vector that has these values in its groups."""
+        return math.sqrt(float(np.sum(self.counts * values**2)))
+
+    def _rows(self, values: Vector) -> Vector:
+        """Length of each item's row in such a vector: ``float64[items]``."""
+        return np.sqrt(self.counts * values**2)[1:]
 
     def _most(self, coordinates: int) -> float:
         """The longest that so many coordinates are at any site, and so in a mean over sites."""
         return SINGLE * max(reach.most(coordinates) for reach in self.reached.values())
-
-
-def _foreign(item: NDArray[np.int32], ratio: Vector) -> Vector:
-    """The largest ratio in the row of each item, at least 1: ``float64[items]``."""
-    largest, belongs = np.ones(int(item.max(initial=-1)) + 1), item >= 0
-    np.maximum.at(largest, item[belongs], ratio[belongs])
-    return largest
 
 
 def _largest_share(
@@ -222,9 +248,9 @@ def _largest_share(
     """
     least = {site: sum(weights.values()) for site in weights}
     if rows is not None and rows.masks:
-        belongs = rows.item_of >= 0
+        there = rows.counts[1:] > 0
         for site in weights:
-            own = divisor[belongs][rows.masks[site][rows.item_of[belongs]]]
+            own = divisor[1:][there & rows.masks[site][: len(there)]]
             least[site] = float(own.min(initial=least[site]))
     return {site: weights[site] / least[site] for site in weights}
 

@@ -14,6 +14,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from common.atomic import read_small
 from common.errors import BadInputError
 
 PASSWORD_VARIABLES = "FEDCART_SOURCE_"  # noqa: S105 - how the names of variables begin
@@ -120,7 +121,7 @@ class SourceSettings(BaseModel):
         if self.query_file:
             path = folder / self.query_file
             try:
-                text = path.read_text(encoding="utf-8")
+                text = read_small(path).decode("utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 reason = getattr(error, "strerror", None) or "not text in UTF-8"
                 raise BadInputError(

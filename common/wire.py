@@ -73,6 +73,21 @@ def decode(cls: type[T], data: bytes, largest: int = MAX_MESSAGE_BYTES) -> T:
     return value
 
 
+def restore(cls: type[T], data: bytes) -> T:
+    """Rebuild what this program itself has encoded and kept; a message from outside is for ``decode``.
+
+    Raises: RemoteProtocolError if the bytes are of another version or type, or no value of it.
+    """
+    try:
+        version, name, fields = cbor2.loads(data)
+        if (version, name) == (FORMAT_VERSION, cls.__name__):
+            value: T = _reader(typing.cast(Any, cls))(fields)
+            return value
+    except Exception as error:  # cbor2 raises a family of errors, and a dataclass its own
+        raise RemoteProtocolError(f"these bytes are no {cls.__name__}") from error
+    raise RemoteProtocolError(f"these bytes are no {cls.__name__} of this version")
+
+
 def digest(value: object, *, domain: str) -> bytes:
     """SHA-256 of the canonical bytes under a domain label: ``bytes[32]``."""
     return hashlib.sha256(f"fedcart/{domain}/1\0".encode() + encode(value)).digest()

@@ -11,6 +11,8 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +71,21 @@ class HeadsBook:
         self.asked = {name: losses for name, losses in {**self.asked, site: left}.items() if losses}
 
     def spent(self, site: str) -> Losses:
-        """What a site has spent at most: what it attested, and what it was asked since."""
-        latest = self.heads.latest(site)
-        return (Losses.of(latest.attestation.totals) if latest else Losses()) + self.asked.get(site, Losses())
+        """What the consumers of a site have lost at most: what was attested of their scope, and what was asked since.
+
+        Sites that name one scope answer about the same consumers, from one ledger: each attests what all have spent, up to
+        its own answer.
+        """
+        total = Losses()
+        for one in self.of_scope(site):
+            latest = self.heads.latest(one)
+            total |= Losses.of(latest.attestation.totals) if latest else Losses()
+        return reduce(add, (self.asked.get(one, Losses()) for one in self.of_scope(site)), total)
+
+    def of_scope(self, site: str) -> list[str]:
+        """The site itself, and all others whose last attestation names the same scope."""
+        latest = {name: signed.attestation.scope for name, signed in self.heads.all().items()}
+        return [site, *(name for name, scope in latest.items() if name != site and scope == latest.get(site))]
 
     def epsilon(self, delta: float = 1.0) -> dict[str, float]:
         """Spent at most, per site that ever attested; of one that never did nothing is known.
@@ -81,10 +95,11 @@ class HeadsBook:
         return {site: max(shown, self._at_most(site, delta)) for site, shown in self.heads.epsilon().items()}
 
     def _at_most(self, site: str, delta: float) -> float:
-        latest = self.heads.latest(site)
-        assert latest is not None
-        said = latest.attestation
-        return round_up(epsilon_of(self.spent(site), min(delta, said.delta), said.adaptive_order))
+        """At the order of whichever site of the scope knows of a later run: one that has not answered since does not."""
+        latest = [self.heads.latest(one) for one in self.of_scope(site)]
+        said = [signed.attestation for signed in latest if signed is not None]
+        at, spent = min(delta, *(one.delta for one in said)), self.spent(site)
+        return round_up(max(epsilon_of(spent, at, one.adaptive_order) for one in said))
 
     def alone(self, delta: float = 1.0) -> dict[str, float]:
         """The same if no other site is honest, of those that share the noise of sums with others."""
@@ -113,7 +128,8 @@ def _read(path: Path, otherwise: dict[str, Any]) -> dict[str, Any]:
 class Admission:
     """The check of one round's answers. ``accepted`` holds the attestations that were let in, as JSON values.
 
-    ``witness``: the root over the heads that the sites are shown; ``attempt``: the one under way.
+    ``witness``: the root over the heads that the sites are shown; ``attempt``: the one under way. ``simulated``: whether all
+    of this is: a real site that calls itself simulated would have the record look as if its ledger were missing.
     """
 
     plan: RunPlan
@@ -122,6 +138,7 @@ class Admission:
     book: HeadsBook
     witness: bytes
     attempt: int = 0
+    simulated: bool = False
     accepted: dict[str, Any] = field(default_factory=dict)
 
     def admit(self, site: str, parts: dict[str, Any]) -> None:
@@ -152,6 +169,7 @@ class Admission:
             "events": self.plan.events(self.query.kind),
             "roster": self.roster.digest.hex(),
             "witness": self.witness.hex(),
+            "simulated": self.simulated,
         }
         for what, wanted in asked.items():
             if getattr(said, what) != wanted:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.deployment import CoordinatorKit
 from common.errors import ConfigError, RefusedError
-from common.privacy import choose_order, epsilon_of, round_up
+from common.privacy import PrivacyEvent, choose_order, epsilon_of, round_up
 from common.run import HEADS_FILE, RunConfig, RunPlan
 
 EPSILONS = (8.0, 6.0, 5.0, 4.0, 3.0, 2.5, 2.0, 1.5, 1.0, 0.75, 0.5, 0.25)  # that are tried
@@ -51,14 +51,17 @@ def shares(kit: CoordinatorKit, plan: RunPlan, runs: int = 1) -> list[SiteShare]
     """
     from server.admission import HeadsBook
 
-    book, events = HeadsBook.open(kit.state / HEADS_FILE), plan.total_events() * runs
-    now, found = book.epsilon(), []
+    book, found = HeadsBook.open(kit.state / HEADS_FILE), []
+    now = book.epsilon()
     for site in plan.sites:
-        latest = book.heads.latest(site)
+        latest, spent = book.heads.latest(site), book.spent(site)
         if latest is None:
-            found.append(SiteShare(site, 0.0, None, epsilon_of_runs(plan, runs)))
+            asked = round_up(epsilon_of(spent, plan.config.privacy.delta))
+            found.append(SiteShare(site, asked, None, epsilon_of_runs(plan, runs, spent)))
             continue
-        said, spent = latest.attestation, book.spent(site)
+        said = latest.attestation
+        kits = sum(one in plan.sites for one in book.of_scope(site))  # each of them pays from one account
+        events = plan.total_events() * runs * kits
         # after a release, and from the second run on, a run is late: the scope's fixed order counts
         order = said.order if spent or runs > 1 else None
         after = round_up(epsilon_of([*spent, *events], said.delta, order))
@@ -91,11 +94,12 @@ def horizon(kit: CoordinatorKit, plan: RunPlan, periods: int) -> list[AfterRuns]
     return found
 
 
-def epsilon_of_runs(plan: RunPlan, runs: int) -> float:
-    """What so many runs of a plan cost a consumer who is there in all of them, and whose scope was new before."""
-    events, delta = plan.total_events(), plan.config.privacy.delta
-    order = choose_order(events, delta, USUAL_LIMIT) if runs > 1 else None
-    return round_up(epsilon_of(events * runs, delta, order))
+def epsilon_of_runs(plan: RunPlan, runs: int, before: Iterable[PrivacyEvent] = ()) -> float:
+    """What so many runs of a plan cost a consumer who is there in all of them, ``before`` them what was asked and never
+    attested, and whose scope was new before that."""
+    events, delta, earlier = plan.total_events(), plan.config.privacy.delta, list(before)
+    order = choose_order(events, delta, USUAL_LIMIT) if runs > 1 or earlier else None
+    return round_up(epsilon_of([*earlier, *(events * runs)], delta, order))
 
 
 def require_carried(after: list[AfterRuns], sites: int, needed: int, hint: Callable[[int], str]) -> None:

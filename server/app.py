@@ -42,7 +42,8 @@ def make_app(
         config = context.run_config
         folder = RunFolder.open(Path(str(config["run-folder"])))
         federation = open_federation(grid, folder, Path(str(config["coordinator-key"])), observer)
-        federation.measured = measured or federation.measured
+        if measured is not None:  # by whoever simulates the sites
+            federation.measured, federation.simulated = measured, True
         outcome = run(federation)
         if outcomes is not None:
             outcomes.append(outcome)

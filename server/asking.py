@@ -23,7 +23,6 @@ from common.run import (
     RunPlan,
     SiteRound,
     model_bytes,
-    model_digest,
 )
 from common.secagg.messages import (
     MIN_SITES,
@@ -57,6 +56,7 @@ class Run:
 
     ``measured`` completes a record before it is written: a simulation fills in its oracle metrics. It sees the state
     after the round; nothing here reads what it adds. ``look_around`` is called while the run waits for sites.
+    ``simulated``: whether the sites are; an answer that says otherwise is none.
     """
 
     plan: RunPlan
@@ -69,6 +69,7 @@ class Run:
     observer: Observer = field(default_factory=Observer)
     measured: Measure = lambda record, _state: record
     look_around: Callable[[], None] = lambda: None
+    simulated: bool = False
 
     @property
     def secure(self) -> bool:
@@ -110,9 +111,9 @@ def ask(run: Run, state: ServerState, kind: str, number: int, parameters: NDArra
 
     An attempt that proves a site's fault is not counted: each leaves one site less.
     """
-    query = Query(kind, run.plan.run, number, run.plan.to_json(), model_digest(parameters))
+    query = Query(kind, run.plan.run, number, run.plan.to_json(), state.digest_of(parameters))
     heads = run.book.heads.witnessed()
-    admission = Admission(run.plan, query, run.roster, run.book, witness_of(heads))
+    admission = Admission(run.plan, query, run.roster, run.book, witness_of(heads), simulated=run.simulated)
     up, down = run.exchange.bytes_up, run.exchange.bytes_down
     run.exchange.progress = lambda phase, done, total: run.observer.progress(number, phase, done, total)
     cohort = choose_cohort([s for s in willing(run, state) if s in run.exchange.nodes], number, run.plan)

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from common.run import FaultRecord, RoundRecord, RunFolder, SiteRound
+from common.run import FaultRecord, RunFolder, SiteRound, excluded as excluded
 from common.secagg.blame import ProofFile, Proofs, culprits
 from server.secure_sum import SumOutcome
-
-FAULTS_BEFORE_EXCLUSION = (
-    2  # one may be a broken disk or program; a culprit is left out of the round of its fault anyway
-)
-EXCLUDED = "two proven faults"
 
 
 @dataclass
@@ -45,9 +38,3 @@ class Blamed:
         text = ProofFile(tuple(self.proofs)).to_json()
         folder.write_proofs(number, text)
         return hashlib.sha256(text.encode()).hexdigest()
-
-
-def excluded(records: Sequence[RoundRecord]) -> dict[str, str]:
-    """Sites that are not invited any more, with the reason: those that two rounds or more have proven guilty."""
-    named = Counter(site for record in records for site in {fault.culprit for fault in record.faults})
-    return {site: EXCLUDED for site, rounds in sorted(named.items()) if rounds >= FAULTS_BEFORE_EXCLUSION}

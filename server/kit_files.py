@@ -99,6 +99,13 @@ evaluation = true
 statistics = true
 # true lets the server see this site's noised contribution alone: only for tests.
 plain_aggregation = false
+# true lets sites share the noise of a sum: this site then adds a share, and its epsilon counts on so many honest others. Needs
+# a limit of its own for the case that none of them is honest (0: none, refused). colluders_max: so many of the other sites may
+# work with the server as far as you know them, -1: fewer than a third. docs/privacy.md says when to choose this.
+quorum_noise = false
+colluders_max = -1
+honest_min = 2
+epsilon_alone_max = 0.0
 # Answers of a run that may fail here, each charged, before this site pauses for that run; and rounds of a run that may be
 # given back because nothing had left: how long computing took is seen, so more than these are charged.
 failures_max = 1

@@ -19,6 +19,7 @@ from common.limits import (
     ROW,
     Figure,
     ItemCoordinates,
+    Lengths,
     UpdateLimits,
     Vector,
     count_limits,
@@ -63,29 +64,42 @@ def judge(
     if UPDATE not in sums:
         return Judgement(figures)
     limits, mean = UpdateLimits.of(plan, survivors, rows), mean_update(sums[UPDATE], survivors, plan, rows)
-    judged = Judgement(limits.figures(mean) | figures)
-    return judged if judged.why_not else Judgement(judged.figures, *_shortened(limits, mean))
+    seen = limits.seen(mean)
+    judged = Judgement(limits.figures(seen) | figures)
+    return judged if judged.why_not else Judgement(judged.figures, *_shortened(limits, mean, seen))
 
 
-def _shortened(limits: UpdateLimits, mean: Vector) -> tuple[dict[str, Shortened], NDArray[np.float32]]:
+def _shortened(
+    limits: UpdateLimits, mean: Vector, seen: Lengths
+) -> tuple[dict[str, Shortened], NDArray[np.float32]]:
     """The mean update with each coordinate of no item, each item's row, and then the whole, no longer than is usual.
 
     An unusual row becomes as long as rows are in most logs, the others as long as is usual at most.
     """
-    free, usual, factor, done = limits.free, limits.usual, np.ones(len(mean)), {}
+    usual, done = limits.usual, dict[str, Shortened]()
+    if seen.coordinate > usual.coordinate:
+        size, longest = np.abs(mean[limits.free]), np.float64(usual.coordinate)
+        mean = mean.copy()
+        mean[limits.free] *= _factors(done, COORDINATE, size, longest, longest)
+    if limits.group is not None and (seen.row > usual.row).any():
+        factors = _factors(done, ROW, seen.row, usual.row, limits.ordinary_row)
+        mean = mean * np.concatenate([[1.0], factors])[limits.group]
+    whole = limits.seen(mean).whole if done else seen.whole
+    if whole > usual.whole:
+        longest = np.float64(usual.whole)
+        mean = mean * _factors(done, LENGTH, np.array([whole]), longest, longest)
+    return done, mean.astype(np.float32)
 
-    def shorten(name: str, seen: Vector, longest: Vector, becomes: Vector) -> Vector:
-        beyond = seen > longest
-        if beyond.any():
-            worst = int(np.argmax(np.where(beyond, seen / np.maximum(longest, 1e-300), 0.0)))
-            done[name] = Shortened(float(seen[worst]), float(becomes[worst]), int(beyond.sum()))
-        return np.where(beyond, becomes / np.maximum(seen, 1e-300), 1.0)
 
-    factor[free] = shorten(COORDINATE, np.abs(mean[free]), usual.coordinate, usual.coordinate)
-    factor[~free] = shorten(ROW, limits.rows(mean), usual.row, limits.ordinary_row)[limits.item[~free]]
-    whole = np.array([usual.whole])
-    factor *= shorten(LENGTH, np.array([np.linalg.norm(mean * factor)]), whole, whole)
-    return done, (mean * factor).astype(np.float32)
+def _factors(
+    done: dict[str, Shortened], name: str, seen: Vector, longest: Vector | np.float64, becomes: Vector | np.float64
+) -> Vector:
+    """What each length ``seen`` is multiplied by; ``done`` is told what was longest, against its limit, and how many there were."""
+    beyond = seen > longest
+    worst = int(np.argmax(np.where(beyond, seen / np.maximum(longest, 1e-300), 0.0)))
+    becomes = np.broadcast_to(becomes, seen.shape)
+    done[name] = Shortened(float(seen[worst]), float(becomes[worst]), int(beyond.sum()))
+    return np.where(beyond, becomes / np.maximum(seen, 1e-300), 1.0)
 
 
 def _of_counts(plan: RunPlan, kind: str, sums: Sums, survivors: Sequence[str]) -> dict[str, Figure]:

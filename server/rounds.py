@@ -29,7 +29,7 @@ from common.run import (
     RoundRecord,
     SiteRound,
     checked_status,
-    model_digest,
+    fixed_files,
     round_file,
     round_files,
 )
@@ -190,11 +190,13 @@ def evaluate(run: Run, state: ServerState) -> RoundRecord | None:
 
 def _signed(run: Run, record: RoundRecord, state: ServerState) -> RoundRecord:
     """The record, complete: what a simulation adds, the state after it, the record before it, the coordinator's signature."""
+    before = run.folder.last_record()
     record = replace(
         run.measured(record, state),
-        state=model_digest(state.parameters).hex(),
-        average=model_digest(state.average).hex(),
-        previous=run.folder.last_record(),
+        state=state.digests[0].hex(),
+        average=state.digests[1].hex(),
+        files=fixed_files(run.folder) if before == run.plan.digest().hex() else {},
+        previous=before,
     )
     return replace(record, signature=run.coordinator.sign(bytes.fromhex(record.digest)).hex())
 
@@ -247,7 +249,7 @@ def _after_cut_off(run: Run, state: ServerState) -> ServerState:
         aggregation=run.plan.config.aggregation.mode,
         private=run.plan.config.privacy.enabled,
         aborted=CUT_OFF,
-        model=model_digest(state.average if mark["kind"] == EVALUATE else state.parameters).hex(),
+        model=state.digests[mark["kind"] == EVALUATE].hex(),
         attempt=mark["attempt"],
         heads={site: (sequence, head) for site, (sequence, head) in mark["heads"].items()},
     )

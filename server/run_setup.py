@@ -6,7 +6,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from common.contribution import TRAIN
 from common.privacy import (
     Quorum,
     calibrate_noise,
@@ -39,7 +38,7 @@ def make_plan(
     run = f"{config.name}-{uuid4().hex[:12]}"
     plan = RunPlan(run, config.public_json(), populations, spec.canonical(), parameters, noise, evaluation)
     if plan.quorum:
-        plan.blocks(TRAIN)  # whether noise and clipped sums fit the ring is said here
+        plan.blocks("train")  # whether noise and clipped sums fit the ring is said here
     return plan
 
 
@@ -104,12 +103,12 @@ def closing_noise_of(config: RunConfig) -> float:
     return task_named(config.task).closing(config, _calibrated_in_sum if shared else _calibrated)
 
 
-LEAST_SHARE = 0.25  # own multiplier down to which the slack of discrete noise is what is calibrated for
+LEAST_NOISE = 0.25  # multiplier of a sum down to which the slack of discrete noise is what is calibrated for
 
 _calibrated = lru_cache(maxsize=64)(calibrate_noise)
 
 
 def _calibrated_in_sum(epsilon: float, delta: float, rate: float, steps: int) -> float:
     """The noise of a sum that meets the target with discrete noise too, whose slack is a part of it."""
-    slack, left = with_slack(delta, steps, LEAST_SHARE)
+    slack, left = with_slack(delta, steps, LEAST_NOISE)
     return _calibrated(epsilon - slack, left, rate, steps)

@@ -67,7 +67,7 @@ def apply(state: ServerState, mean_update: Vector, settings: StrategySettings, p
     decay = np.float32(settings.ema**private_steps) if settings.ema else np.float32(0)
     # Early rounds would remember the random start: the usual bias-free warm-up keeps the average recent.
     decay = min(decay, np.float32((1 + state.round) / (10 + state.round)))
-    average = (decay * state.average + (1 - decay) * parameters).astype(np.float32)
+    average = (decay * state.average + (1 - decay) * parameters).astype(np.float32) if decay else parameters
     return replace(state, round=state.round + 1, parameters=parameters, average=average, moments=moments)
 
 

@@ -74,6 +74,10 @@ def changes(plan: RunPlan) -> dict[str, Callable[[], Forecast | None]]:
         found["a sampling rate twice as large"] = lambda: _changed(
             plan, {"privacy": {"sampling_rate": 2 * privacy.sampling_rate}}
         )
+    if honest := plan.could_share:
+        found["quorum noise (--trust quorum), where the sites know and allow each other"] = lambda: Forecast.of(
+            replace(plan, noise_multiplier=plan.noise_multiplier / math.sqrt(honest))
+        )
     found[f"{MORE_SITES} times as many sites that share items"] = lambda: Forecast.of(_more_sites(plan))
     if not privacy.noise_multiplier:
         larger = privacy.epsilon * LARGER_EPSILON

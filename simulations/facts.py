@@ -28,7 +28,7 @@ def run_facts(
         local_steps=training.local_steps,
         private=privacy.enabled,
         aggregation=config.aggregation.mode,
-        noise_multiplier=plan.training_event().noise_in_sum if privacy.enabled else 0.0,
+        noise_multiplier=plan.noise_in_sum,
         epsilon_target=privacy.epsilon,
         delta=privacy.delta,
         sampling_rate=plan.task.sampling_rate(config),

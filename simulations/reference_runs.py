@@ -1,8 +1,9 @@
 """The runs that a federation is compared with, trained in worker processes: *oracle* numbers.
 
 central: all consumers in one place, no privacy. central-dp: one trusted place, with the noise that the
-sum of the sites' noises has (sigma * sqrt(sites)): the fair private reference. local-only: each site alone
-on its own consumers, no privacy, tested on its own hold-out.
+sum of the sites' noises has (sigma * sqrt(sites)): the fair private reference. local-noise and quorum-noise: the same steps
+with the noise that the sum would have under the other kind of trust, at the same epsilon. local-only: each site alone on its own
+consumers, no privacy, tested on its own hold-out.
 
 All begin with the federation's first parameters and keep its schedule: the same rounds and local steps, a fresh
 optimizer each round, the same moving average.
@@ -23,6 +24,7 @@ from simulations.tasks.half import oracle_of
 from simulations.workers import Done, WorkerPool
 
 REFERENCES = CENTRAL, CENTRAL_DP, LOCAL_ONLY = "central", "central-dp", "local-only"
+LOCAL_NOISE, QUORUM_NOISE = "local-noise", "quorum-noise"
 Progress = Callable[[int, int], None]  # references done, in all
 _SECONDS = 0.5
 
@@ -42,6 +44,7 @@ def reference_runs(
         wanted.append((CENTRAL, everyone, 0.0))
     if CENTRAL_DP in names and noise and oracle_of(plan.task.name).NOISED_REFERENCE:
         wanted.append((CENTRAL_DP, everyone, noise))
+        wanted += [(name, everyone, noise * factor) for name, factor in _other_trust(plan)]
     if LOCAL_ONLY in names:
         wanted += [(LOCAL_ONLY, [kit], 0.0) for kit in everyone]
     jobs = {pool.submit(train_alone, group, plan.to_json(), sigma): name for name, group, sigma in wanted}
@@ -54,3 +57,14 @@ def reference_runs(
             done.append(finished)
             progress(len(done), len(jobs))
     return {name: plan.summarise(total) for name, total in sums.items()}
+
+
+def _other_trust(plan: RunPlan) -> list[tuple[str, float]]:
+    """Name of the other kind of trust, and how many times the noise of this run's sum a sum would have under it.
+
+    The same epsilon against whom each holds; none where these sites cannot share noise.
+    """
+    if plan.quorum:
+        return [(LOCAL_NOISE, math.sqrt(plan.quorum.honest))]
+    honest = plan.could_share
+    return [(QUORUM_NOISE, 1 / math.sqrt(honest))] if honest else []

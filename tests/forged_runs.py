@@ -40,6 +40,6 @@ def sign_again(run: Path, change: Callable[[list[RoundRecord]], list[RoundRecord
         folder.append_round(replace(record, signature=coordinator.sign(bytes.fromhex(record.digest)).hex()))
     rounds = sum(record.kind == "train" for record in records)
     summary = replace(folder.summary(), rounds=rounds, sums=rounds, epsilon=records[-1].epsilon)
-    summary = replace(summary, metrics={"released": records[-1].released})
+    summary = replace(summary, metrics={"released": records[-1].released, "public": records[-1].public})
     folder.write_summary(summary)
     seal_run(folder, summary, coordinator)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from client.guard import Guard, Proposal, SitePolicy, open_guard
+from common.privacy.accountant import ScopeAccountant
 from common.privacy.mechanism import PrivacyEvent
 from common.trust.identity import Identity, Roster
 
@@ -41,6 +42,16 @@ def proposal(number: int = 1, **changes: Any) -> Proposal:
 
 def policy(**changes: Any) -> SitePolicy:
     return SitePolicy(**({"epsilon_max": 50.0, "sampling_rate_max": 1.0, "failures_max": 100} | changes))
+
+
+def epsilon_of_releases(count: int) -> float:
+    """What so many of the samples' releases cost, at delta 1e-5."""
+    return ScopeAccountant([RELEASE] * count).epsilon(1e-5)
+
+
+def spent(folder: Path) -> float:
+    """What the ledger of a folder says was spent."""
+    return guard_in(folder).status().epsilon
 
 
 def guard_in(folder: Path, rules: SitePolicy | None = None, *, simulated: bool = False) -> Guard:

@@ -1,6 +1,6 @@
 """The house: who may import whom, where third parties may live, and what a quick answer may not load.
 
-The rules are those of the design page 00-overview; a broken one is named with its file.
+The rules are those of the design page 00-overview; a test is a rule, and names every file that breaks it.
 """
 
 from __future__ import annotations
@@ -65,21 +65,24 @@ NOT_AT_IMPORT_TIME = {"torch": ("cli/", "fedcart/", "client/app.py", "server/app
 HEAVY = ("torch", "flwr", "polars", "opacus", "sklearn", "scipy", "dp_accounting", "ray")
 
 
-def sources() -> dict[str, ast.Module]:
-    return {
-        path.relative_to(ROOT).as_posix(): ast.parse(path.read_text())
-        for package in LAYERS
-        for path in sorted((ROOT / package).rglob("*.py"))
-    }
+SOURCES = tuple(
+    path.relative_to(ROOT).as_posix() for package in LAYERS for path in sorted((ROOT / package).rglob("*.py"))
+)
 
 
-SOURCES = sources()
+@cache  # when a rule is checked, not when tests are collected: each process collects, one checks
+def tree_of(name: str) -> ast.Module:
+    return ast.parse((ROOT / name).read_text())
+
+
+@cache
+def nodes(name: str) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(tree_of(name)))
 
 
 @cache
 def imports(name: str) -> tuple[tuple[str, bool], ...]:
     """(module, whether at import time) of every import of a file."""
-    tree = SOURCES[name]
     found: list[tuple[str, bool]] = []
     package = name.removesuffix(".py").removesuffix("/__init__").split("/")
 
@@ -95,9 +98,10 @@ def imports(name: str) -> tuple[tuple[str, bool], ...]:
             isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
         )
         for child in ast.iter_child_nodes(node):
-            visit(child, now and not later)
+            if not isinstance(child, ast.expr):  # an import is a statement, and no part of an expression
+                visit(child, now and not later)
 
-    visit(tree, True)
+    visit(tree_of(name), True)
     return tuple(found)
 
 
@@ -105,19 +109,35 @@ def within(module: str, package: str) -> bool:
     return module == package or module.startswith(package + ".")
 
 
-@pytest.mark.parametrize("name", SOURCES)
-def test_imports_point_down_and_third_parties_stay_where_they_belong(name):
-    layer = name.split("/")[0]
-    for module, at_import in imports(name):
-        first = module.split(".")[0]
-        assert first not in LAYERS or first == layer or first in LAYERS[layer], f"{name} imports {module}"
-        assert first not in ("tests", "benchmarks"), f"{name} imports {module}"
-        assert first not in CONFINED or name.startswith(CONFINED[first]), f"{name} imports {module}"
-        for place, banned in NEVER.items():
-            if name.startswith(place):
-                assert not any(within(module, b) for b in banned), f"{name} imports {module}"
-        places = NOT_AT_IMPORT_TIME.get(first, ())
-        assert not (at_import and places and name.startswith(places)), f"{name} imports {module} at import time"
+def all_imports() -> list[tuple[str, str, bool]]:
+    """(file, module, whether at import time) of every import there is."""
+    every = [(name, module, now) for name in SOURCES for module, now in imports(name)]
+    assert len(SOURCES) > 250 and len(every) > 5_000  # the rules below speak about these
+    return every
+
+
+def test_imports_point_down():
+    def may(layer: str, first: str) -> bool:
+        return first not in LAYERS or first == layer or first in LAYERS[layer]
+
+    assert [(n, m) for n, m, _ in all_imports() if not may(n.split("/")[0], m.split(".")[0])] == []
+    assert [(n, m) for n, m, _ in all_imports() if m.split(".")[0] in ("tests", "benchmarks")] == []
+
+
+def test_third_parties_stay_where_they_belong():
+    def confined(name: str, first: str) -> bool:
+        return first not in CONFINED or name.startswith(CONFINED[first])
+
+    assert [(n, m) for n, m, _ in all_imports() if not confined(n, m.split(".")[0])] == []
+    for place, banned in NEVER.items():
+        inside = [(n, m) for n, m, _ in all_imports() if n.startswith(place)]
+        assert inside, f"{place} is no place"
+        assert [(n, m) for n, m in inside if any(within(m, b) for b in banned)] == []
+
+
+def test_what_is_heavy_is_not_imported_where_a_command_starts():
+    for heavy, places in NOT_AT_IMPORT_TIME.items():
+        assert [n for n, m, now in all_imports() if now and within(m, heavy) and n.startswith(places)] == []
 
 
 def floor(module: str) -> int:
@@ -125,43 +145,36 @@ def floor(module: str) -> int:
     return next(k for k, parts in enumerate(FLOORS) if part in parts)
 
 
-ROOMS = {
-    package: {
-        alias.name
-        for node in ast.walk(SOURCES[f"{package.replace('.', '/')}/__init__.py"])
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
-    for package in (
-        "client.guard",
-        "common.data",
-        "common.model",
-        "common.privacy",
-        "common.run",
-        "common.tasks",
-        "common.trust",
-    )
-}
+ROOMS = (
+    "client.guard",
+    "common.data",
+    "common.model",
+    "common.privacy",
+    "common.run",
+    "common.tasks",
+    "common.trust",
+)
 """Packages that offer names themselves."""
+
+
+def offered(package: str) -> set[str]:
+    room = nodes(f"{package.replace('.', '/')}/__init__.py")
+    return {alias.name for node in room if isinstance(node, ast.ImportFrom) for alias in node.names}
 
 
 @pytest.mark.parametrize("package", ROOMS)
 def test_what_a_package_offers_is_taken_from_it(package):
-    assert ROOMS[package]
-    inside = package.replace(".", "/") + "/"
-    for name in SOURCES:
-        past = [
-            m for m, _ in imports(name) if m.startswith(package + ".") and m.rsplit(".", 1)[1] in ROOMS[package]
-        ]
-        past = [m for m in past if m.rsplit(".", 1)[0] != package]
-        assert name.startswith(inside) or not past, f"{name} imports {past}: take them from {package}"
+    names, inside = offered(package), package.replace(".", "/") + "/"
+    assert names
+    from_within = [(n, m) for n, m, _ in all_imports() if m.startswith(package + ".") and not n.startswith(inside)]
+    past = [(n, m) for n, m in from_within if m.rsplit(".", 1)[0] != package and m.rsplit(".", 1)[1] in names]
+    assert past == [], f"take them from {package}"
 
 
-@pytest.mark.parametrize("name", [n for n in SOURCES if n.startswith("common/") and n != "common/__init__.py"])
-def test_arrows_inside_common_point_down(name):
-    for module, _ in imports(name):
-        if module.startswith("common.") and (ROOT / module.replace(".", "/")).parent.is_dir():
-            assert floor(module) <= floor(name), f"{name} imports {module}, which stands above it"
+def test_arrows_inside_common_point_down():
+    inside = [(n, m) for n, m, _ in all_imports() if n.startswith("common/") and n != "common/__init__.py"]
+    ours = [(n, m) for n, m in inside if m.startswith("common.") and (ROOT / m.replace(".", "/")).parent.is_dir()]
+    assert [(n, m) for n, m in ours if floor(m) > floor(n)] == [], "what is imported stands above the file"
 
 
 RUN_FILES = {
@@ -172,24 +185,17 @@ RUN_FILES = {
 }
 
 
-def constants(tree: ast.Module) -> set[str]:
-    """String constants of a file that are not docstrings, f-strings included."""
-    return {
-        node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
+@cache
+def constants(name: str) -> set[str]:
+    """String constants of a file, f-strings included."""
+    return {node.value for node in nodes(name) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        n
-        for n in SOURCES
-        if not n.startswith("common/run/") and n not in ("common/model_files.py", "common/trust/identity.py")
-    ],
-)
-def test_only_the_room_of_a_run_names_its_files(name):
-    named = RUN_FILES.keys() & constants(SOURCES[name])
-    assert not named, f"{name} names {sorted(named)}: import {[RUN_FILES[n] for n in sorted(named)]}"
+def test_only_the_room_of_a_run_names_its_files():
+    itself = ("common/model_files.py", "common/trust/identity.py")
+    others = [n for n in SOURCES if not n.startswith("common/run/") and n not in itself]
+    named = {name: RUN_FILES.keys() & constants(name) for name in others}
+    assert {name: {w: RUN_FILES[w] for w in words} for name, words in named.items() if words} == {}, "import these"
 
 
 KIT_FILES = {
@@ -203,15 +209,17 @@ KIT_FILES = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in SOURCES if n not in ("common/deployment/kit.py", "common/trust/identity.py")]
-)
-def test_only_one_place_names_the_files_of_a_kit(name):
+def test_only_one_place_names_the_files_of_a_kit():
+    itself = ("common/deployment/kit.py", "common/trust/identity.py")
     named = {
-        word for word in constants(SOURCES[name]) if word in KIT_FILES or word.startswith((".head.", "round-0"))
+        (name, word)
+        for name in SOURCES
+        if name not in itself
+        for word in constants(name)
+        if word in KIT_FILES or word.startswith((".head.", "round-0"))
     }
-    assert not named - ({".head.json"} if name == "common/privacy/attestation.py" else set()), (
-        f"{name} names {named}: see SiteKit, Kits, common.trust.identity and common.run.round_file"
+    assert named <= {("common/privacy/attestation.py", ".head.json")}, (
+        "see SiteKit, Kits, common.trust.identity and common.run.round_file"
     )
 
 
@@ -226,26 +234,43 @@ def test_the_names_of_a_run_are_those_that_were_written_in_many_places():
     } <= RUN_FILES.keys()
 
 
-@pytest.mark.parametrize("name", [n for n in SOURCES if n != "common/strict_json.py"])
-def test_json_is_written_without_bare_nan(name):
-    for node in ast.walk(SOURCES[name]):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("json.dump", "json.dumps"):
-            words = {k.arg: ast.unparse(k.value) for k in node.keywords}
-            assert words.get("allow_nan") == "False", f"{name}, line {node.lineno}: use common.strict_json"
+BENCHMARKS = tuple(path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "benchmarks").rglob("*.py")))
 
 
-@pytest.mark.parametrize("name", SOURCES)
-def test_nothing_pickles_or_downloads(name):
-    for module, _ in imports(name):
-        assert module.split(".")[0] not in ("pickle", "cloudpickle", "dill", "shelve", "marshal", "joblib"), name
-        assert module.split(".")[0] not in ("requests", "httpx", "urllib3", "aiohttp"), name
-        assert not within(module, "urllib.request"), name
-    for node in ast.walk(SOURCES[name]):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            call = ast.unparse(node.func)
-            assert call not in ("torch.load", "torch.save", "eval", "exec"), f"{name}: {call}"
-            allowed = [k for k in node.keywords if k.arg == "allow_pickle"]
-            assert not any(ast.unparse(k.value) == "True" for k in allowed), f"{name}: allow_pickle"
+@cache
+def calls(names: tuple[str, ...] = SOURCES) -> list[tuple[str, ast.Call, str]]:
+    """(file, call, what is called) of every call by a name or by names with dots."""
+    every = [(name, node) for name in names for node in nodes(name) if isinstance(node, ast.Call)]
+    return [(name, node, dotted(node.func)) for name, node in every if dotted(node.func)]
+
+
+def dotted(node: ast.expr) -> str:
+    if isinstance(node, ast.Attribute):
+        before = dotted(node.value)
+        return before and f"{before}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def said(call: ast.Call, keyword: str) -> str:
+    return next((ast.unparse(k.value) for k in call.keywords if k.arg == keyword), "")
+
+
+def test_json_is_written_without_bare_nan():
+    written = [(n, c) for n, c, what in calls(SOURCES + BENCHMARKS) if what in ("json.dump", "json.dumps")]
+    assert len(written) > 40
+    bare = [(n, c.lineno) for n, c in written if n != "common/strict_json.py" and said(c, "allow_nan") != "False"]
+    assert bare == [], "use common.strict_json"
+
+
+PICKLERS = ("pickle", "cloudpickle", "dill", "shelve", "marshal", "joblib")
+DOWNLOADERS = ("requests", "httpx", "urllib3", "aiohttp")
+
+
+def test_nothing_pickles_or_downloads():
+    banned = (*PICKLERS, *DOWNLOADERS, "urllib.request")
+    assert [(n, m) for n, m, _ in all_imports() if any(within(m, b) for b in banned)] == []
+    assert [(n, what) for n, _, what in calls() if what in ("torch.load", "torch.save", "eval", "exec")] == []
+    assert [(n, c.lineno) for n, c, _ in calls() if said(c, "allow_pickle") == "True"] == []
 
 
 def test_no_files_import_each_other_in_a_circle_not_even_lazily():
@@ -256,25 +281,37 @@ def test_no_files_import_each_other_in_a_circle_not_even_lazily():
     assert edges == {}, "these files import each other, or files that do"
 
 
-@pytest.mark.parametrize("name", SOURCES)
-def test_files_and_functions_are_short(name):
-    tree = SOURCES[name]
-    last = tree.body[-1].end_lineno if tree.body else 0
-    assert last <= 400, f"{name} has {last} lines: split it by idea"
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            said = ast.get_docstring(node, clean=False)
-            length = node.end_lineno - node.lineno + 1 - (said.count("\n") + 1 if said else 0)
-            assert length <= 40, f"{name}: {node.name} has {length} lines"
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def lines_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    doc = ast.get_docstring(function, clean=False)
+    return function.end_lineno - function.lineno + 1 - (doc.count("\n") + 1 if doc else 0)
+
+
+def test_files_are_short():
+    lines = {name: tree_of(name).body[-1].end_lineno for name in SOURCES if tree_of(name).body}
+    assert {name: last for name, last in lines.items() if last > 400} == {}, "split it by idea"
+
+
+def test_files_of_tests_are_short():
+    lines = {p.relative_to(ROOT).as_posix(): p.read_text().count("\n") for p in (ROOT / "tests").rglob("*.py")}
+    assert len(lines) > 200
+    assert {name: count for name, count in lines.items() if count > 400} == {}, "split it by subject"
+
+
+def test_functions_are_short():
+    every = [(name, node) for name in SOURCES for node in nodes(name) if isinstance(node, FUNCTIONS)]
+    assert len(every) > 2_000
+    assert [(name, node.name, lines_of(node)) for name, node in every if lines_of(node) > 40] == []
 
 
 def test_modules_import_few_of_ours_outside_of_their_functions():
     names = {n.removesuffix("/__init__.py").removesuffix(".py").replace("/", "."): n for n in SOURCES}
     edges = 0
-    for name, tree in SOURCES.items():
-        kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
-        later = {id(x) for f in ast.walk(tree) if isinstance(f, kinds) for x in ast.walk(f)}
-        found = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom | ast.Import) and id(n) not in later]
+    for name in SOURCES:
+        later = {id(x) for f in nodes(name) if isinstance(f, FUNCTIONS) for x in ast.walk(f)}
+        found = [n for n in nodes(name) if isinstance(n, ast.ImportFrom | ast.Import) and id(n) not in later]
         modules = {f"{n.module}.{a.name}" for n in found if isinstance(n, ast.ImportFrom) for a in n.names}
         modules |= {n.module for n in found if isinstance(n, ast.ImportFrom) and n.module}
         modules |= {a.name for n in found if isinstance(n, ast.Import) for a in n.names}

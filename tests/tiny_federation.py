@@ -19,7 +19,7 @@ TINY = (
     "training.rounds=2",
     "training.local_steps=2",
     "privacy.sampling_rate=0.3",
-    "performance.workers=2",
+    "performance.workers=1",  # as many tests run side by side as there are cores; test_workers and test_simulate have two
 )
 
 

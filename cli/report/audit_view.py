@@ -89,11 +89,13 @@ class Audit:
 def read_audit(path: Path) -> Audit:
     """Verify and read everything that can be audited at a path.
 
-    Raises: BadInputError if there is nothing; VerificationError if no ledger of it can be read at all.
+    Raises: BadInputError if there is nothing, or what is no file; VerificationError if no ledger of it can be read at all.
     """
     verdict = verify_path(path)
     where = find_records(path)
     run = where.run
+    if run is not None:
+        run.open(run.path)  # nothing in it is read that would keep us, or take all memory
     records = tuple(rounds_of(run))
     attested = attestations_in(records)
     ledgers = {state.header.site: state for state in where.replays.values() if state.header is not None}
@@ -114,6 +116,7 @@ def read_audit(path: Path) -> Audit:
         private=settings.private,
         hardened=settings.hardened,
         quorum=_quorum_of(run),
+        one_run=len({row.run for site in sites for row in site.rows}) == 1,
     )
     name = settings.name or path.resolve().stem
     missing = tuple(_not_attested(records, set(ledgers)))

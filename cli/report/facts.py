@@ -80,6 +80,12 @@ class RunStory:
         return any(record.oracle for record in self.records)
 
     @property
+    def has_oracle_numbers(self) -> bool:
+        """Whether anything here was computed from all data. In a deployment nothing is, and the page does not speak of it."""
+        counted = bool(self.facts and self.facts.data)
+        return counted or "oracle" in self.summary.metrics or any(record.oracle for record in self.records)
+
+    @property
     def attested_as_simulated(self) -> set[bool]:
         """What the attestations of all rounds say of their ledgers; both values where they disagree."""
         signed = [one for record in self.records for one in record.attestations.values()]

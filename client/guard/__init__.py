@@ -3,6 +3,7 @@
 Start at ``client.guard.guard``: ``open_guard`` returns the ``Guard`` that everything goes through.
 """
 
+from client.guard.closings import keep_closing
 from client.guard.guard import Guard, open_guard
 from client.guard.journal import FileJournal
 from client.guard.outbox import outbox_digest
@@ -20,6 +21,7 @@ __all__ = [
     "Proposal",
     "ReservationKey",
     "SitePolicy",
+    "keep_closing",
     "open_guard",
     "outbox_digest",
 ]

@@ -6,6 +6,7 @@ end is on disk; what a crash left of a last line is for the caller to judge (``c
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.atomic import sync_directory
+from common.atomic import has_holes, sync_directory
 from common.errors import WorkFailedError
 
 
@@ -84,6 +85,8 @@ def hold(path: Path) -> Iterator[HeldFile]:
     """Open the file (made with mode 0600 if missing) and hold its lock. Raises: WorkFailedError."""
     try:
         new = not path.exists()
+        if not new and has_holes(path):
+            raise OSError(errno.EFBIG, "it is a file of nothing but holes")
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise WorkFailedError(

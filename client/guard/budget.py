@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 
 from client.guard.policy import Proposal
 from common.errors import BudgetExhaustedError, PolicyRefusedError
@@ -107,41 +109,44 @@ def check_split(state: Replay, proposal: Proposal) -> None:
     )
 
 
-def rest_of_run(state: Replay, proposal: Proposal) -> Proposal:
-    """A proposal whose events are all that its run may still be charged."""
-    charged = Losses()
-    for reservation in state.reservations.values():
-        if reservation.body.config == proposal.config and reservation.state != "void":
-            charged += Losses.of(reservation.body.events)
-    return replace(proposal, events=Losses.of(proposal.run_events or proposal.events).beyond(charged).events)
+def rest_of_run(state: Replay, proposal: Proposal, by: str = "") -> Proposal:
+    """A proposal whose events are all that its run may still be charged, by every kit of the run that uses this ledger."""
+    planned = Losses.of(proposal.run_events or proposal.events)
+    rest = (planned.beyond(state.charged_for(proposal.config, kit)) for kit in _kits(state, proposal, by))
+    return replace(proposal, events=reduce(add, rest).events)
 
 
-def with_later_runs(state: Replay, proposal: Proposal, delta: float, limit: float, runs: int) -> float:
+def _kits(state: Replay, proposal: Proposal, by: str) -> list[str]:
+    """Public keys of this kit and of the others in the run that answer about the same consumers."""
+    return [by, *(kit for kit in proposal.kits if kit in state.admitted and kit != by)]
+
+
+def with_later_runs(
+    state: Replay, proposal: Proposal, delta: float, limit: float, runs: int, by: str = ""
+) -> float:
     """Epsilon once the rest of a proposal's run and so many more runs like it are charged.
 
     Those come after a release, so the order that is fixed in the scope counts. Guarantee: not below the truth.
     """
     events = Losses.of(proposal.run_events or proposal.events)
     order = state.order or choose_order(events, delta, limit)
-    total = state.spent + Losses.of(rest_of_run(state, proposal).events)
-    for _ in range(runs):
+    total = state.spent + Losses.of(rest_of_run(state, proposal, by).events)
+    for _ in range(runs * len(_kits(state, proposal, by))):
         total += events
     return epsilon_of(total, delta, order if runs else state.order_with(proposal.config, order))
 
 
-def check_run_total(state: Replay, proposal: Proposal) -> None:
-    """Return if the run, this release included, stays within all that its plan says it may cost.
+def check_run_total(state: Replay, proposal: Proposal, by: str = "") -> None:
+    """Return if the run, this release included, stays within all that its plan says it may cost at this site.
 
     A run is known by the digest of its plan, which is what the operator has approved. Rounds that were aborted
-    after their contribution left count, as they do in the budget.
+    after their contribution left count, as they do in the budget. ``by``: this kit, in a shared ledger.
     Raises: PolicyRefusedError (rule ``run_total``).
     """
     if not proposal.run_events:
         return
-    planned, asked = Losses.of(proposal.run_events), Losses.of(proposal.events)
-    for reservation in state.reservations.values():
-        if reservation.body.config == proposal.config and reservation.state != "void":
-            asked += Losses.of(reservation.body.events)
+    planned = Losses.of(proposal.run_events)
+    asked = Losses.of(proposal.events) + state.charged_for(proposal.config, by)
     for more in asked.beyond(planned):
         noise, rate, side = more.noise_multiplier, more.sampling_rate, more.sub_scope
         allowed = sum(

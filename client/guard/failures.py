@@ -11,20 +11,23 @@ UNFINISHED = "not finished"
 IN_A_ROW = 6  # answers of a run that all came to nothing: more than a coordinator asks for while it aborts round after round
 
 
-def paused_in(state: Replay, run: str, failures_max: int) -> bool:
-    """Whether a site takes no further part in a run: it would be asked every round, and be charged for nothing."""
-    if state.count(run, "forfeit", FAILED_HERE) >= failures_max:
+def paused_in(state: Replay, run: str, failures_max: int, by: str = "") -> bool:
+    """Whether a site takes no further part in a run: it would be asked every round, and be charged for nothing.
+
+    ``by``: its public key, in a ledger that other kits use too: what failed at them is theirs.
+    """
+    if state.count(run, "forfeit", FAILED_HERE, by=by) >= failures_max:
         return True
-    last = [r.state for r in state.reservations.values() if r.body.run == run and r.state != "open"]
+    last = [r.state for r in state.of_run(run, by) if r.state != "open"]
     last = last[-IN_A_ROW * failures_max :]
     return len(last) == IN_A_ROW * failures_max and set(last) <= {"void", "forfeit"}
 
 
-def refuse_paused(state: Replay, run: str, failures_max: int) -> None:
+def refuse_paused(state: Replay, run: str, failures_max: int, by: str = "") -> None:
     """Return if a site may answer in a run. Raises: PausedError after failures of its own, or many answers in vain."""
-    if not paused_in(state, run, failures_max):
+    if not paused_in(state, run, failures_max, by):
         return
-    failed = state.count(run, "forfeit", FAILED_HERE)
+    failed = state.count(run, "forfeit", FAILED_HERE, by=by)
     if failed >= failures_max:
         words = f"{failed} answer{'s' if failed > 1 else ''} of run {run} failed here and {'were' if failed > 1 else 'was'}"
     else:
@@ -47,11 +50,11 @@ def closing(
     was not, because its process was killed, is a failure of the site's own.
     """
     sequence = reservation.sequence
-    if state.count(reservation.body.run, "void") < voids_max:
+    if state.count(reservation.body.run, "void", by=reservation.body.by) < voids_max:
         return Void(reserve=sequence, reason=reason if stored else UNFINISHED)
     return Forfeit(reserve=sequence, reason=OVER_VOIDS if stored else FAILED_HERE)
 
 
-def unfinished_in(state: Replay, run: str) -> int:
+def unfinished_in(state: Replay, run: str, by: str = "") -> int:
     """How many answers of a run were given back because the process that computed them was ended."""
-    return state.count(run, "void", UNFINISHED)
+    return state.count(run, "void", UNFINISHED, by=by)

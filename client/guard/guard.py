@@ -35,16 +35,16 @@ from client.guard.reservation import (
     ChargedError,
     Grant,
     ReservationKey,
+    attestation_of,
     must_be_charged,
     must_be_open,
     reserve_body,
     source_of,
 )
 from client.guard.status import GuardStatus, status_of
-from common.deployment import LEDGER_FILE
-from common.errors import FedcartError, LocalProtocolError, PolicyRefusedError
+from common.deployment import ACCOUNT_FILE, LEDGER_FILE
+from common.errors import FedcartError, LocalProtocolError, PolicyRefusedError, RollbackError
 from common.privacy import (
-    Attestation,
     Commit,
     Forfeit,
     PrivacyEvent,
@@ -111,11 +111,11 @@ class Guard:
                 projection = project(state, proposal, self._delta(state), limit, again=True)
                 return self._reservation(unsent, proposal, projection, reused=True)
             self._forget_attempt(state, proposal)
-            check_run_total(state, proposal)
+            check_run_total(state, proposal, self._by)
             projection = gate(state, proposal, self._delta(state), self._policy.epsilon_max)
             gate_alone(state, proposal, self._delta(state), self._policy.epsilon_alone_max)
             order = projection.order if proposal.events and state.order is None else None
-            body = reserve_body(proposal, self._code, source_of(state, proposal), order, self._by)
+            body = reserve_body(proposal, self._code, source_of(state, proposal, self._by), order, self._by)
             sequence = self._ledger.append(body)
             grant = self._reservation(state.reservations[sequence], proposal, projection)
             try:
@@ -134,8 +134,8 @@ class Guard:
         """
         with self._ledger.transaction() as state:
             self._check(state, proposal)
-            check_run_total(state, proposal)
-            rest = rest_of_run(state, proposal)
+            check_run_total(state, proposal, self._by)
+            rest = rest_of_run(state, proposal, self._by)
             gate(state, rest, self._delta(state), self._policy.epsilon_max)
             gate_alone(state, rest, self._delta(state), self._policy.epsilon_alone_max)
 
@@ -144,13 +144,13 @@ class Guard:
         with self._ledger.transaction() as state:
             delta, limit = self._delta(state), self._policy.epsilon_max
             before = epsilon_of(state.spent, delta, state.adaptive_order)
-            after = with_later_runs(state, proposal, delta, limit, later)
+            after = with_later_runs(state, proposal, delta, limit, later, self._by)
         return round_up(before), round_up(after)
 
     def _check(self, state: Replay, proposal: Proposal) -> None:
         self._policy.check_proposal(proposal)
         check_split(state, proposal)
-        refuse_paused(state, proposal.run, self._policy.failures_max)
+        refuse_paused(state, proposal.run, self._policy.failures_max, self._by)
 
     def _mine(self, reservations: Iterable[Reservation]) -> list[Reservation]:
         """Those of this kit: other kits of a shared ledger close their own."""
@@ -202,34 +202,13 @@ class Guard:
     def _reservation(
         self, entry: Reservation, proposal: Proposal, projection: Projection, *, reused: bool = False
     ) -> Grant:
-        state = self._ledger.state
-        header = state.header
-        assert header is not None
-        attestation = Attestation(
-            site=self._identity.name,
-            scope=header.scope,
-            run=proposal.run,
-            round=proposal.round,
-            attempt=proposal.attempt,
-            query=proposal.query,
-            events=proposal.events,
-            totals=projection.totals,
-            sequence=state.sequence - 1,
-            head=state.head,
-            epsilon_before=round_up(projection.before),
-            epsilon_after=round_up(projection.after),
-            order=projection.order,
-            adaptive=projection.adaptive,
-            delta=header.delta,
-            limit=self._policy.epsilon_max,
-            simulated=header.simulated,
-            roster=proposal.roster,
-            witness=proposal.witness,
-        )
+        attestation = attestation_of(self._identity.name, self._ledger.state, proposal, projection, self._policy)
         signed = SignedAttestation.sign(attestation, self._identity)
         return Grant(entry.sequence, entry.hash, proposal.run, proposal.round, signed, reused)
 
-    def store(self, reservation: ReservationKey, contribution: bytes, events: Sequence[PrivacyEvent]) -> None:
+    def store(
+        self, reservation: ReservationKey, contribution: bytes | memoryview, events: Sequence[PrivacyEvent]
+    ) -> None:
         """Put the computed contribution into the outbox, durably, if what made it is what was charged.
 
         ``events``: what the mechanisms that made it did, from its releases.
@@ -266,7 +245,7 @@ class Guard:
     def released_digest(self, run: str, config: str) -> str:
         """Digest (hex) of what left and was charged in a run, of which more may be computed; empty if nothing did."""
         with self._ledger.transaction() as state:
-            release = state.released(run, config)
+            release = state.released(run, config, self._by)
         return release.outbox if release else ""
 
     def stored(self, reservation: ReservationKey) -> bytes | None:
@@ -348,7 +327,12 @@ class Guard:
     def status(self) -> GuardStatus:
         """What is spent and what is left. Reads the ledger anew."""
         with self._ledger.transaction() as state:
-            return status_of(state, self._identity.name, self._policy)
+            return status_of(state, self._identity.name, self._policy, self._by)
+
+    def left_in(self, run: str) -> list[int]:
+        """The rounds of a run of which this kit's answer has left."""
+        with self._ledger.transaction() as state:
+            return [r.body.round for r in state.of_run(run, self._by) if r.state == "committed"]
 
     def rounds_left(self, events: Sequence[PrivacyEvent]) -> int:
         """How many more rounds with these events fit into the budget."""
@@ -378,15 +362,21 @@ def open_guard(
 ) -> Guard:
     """Open a site's guard, making the ledger at first use.
 
-    ``ledger_key``: the key of a ledger that several kits share; this one is admitted to it.
+    ``ledger_key``: the key of a ledger that several kits share; this one is admitted to it, and keeps a copy of its signed
+    end: who is pointed elsewhere later, or to an older copy, would begin anew.
 
     ``scope`` names the consumers whose losses add up, over all runs and models. ``ledger_path`` defaults
     to ``state_dir/ledger.jsonl``; ``code`` is the version that every RESERVE records.
     Raises: BadInputError if the ledger belongs to another site, scope or delta; VerificationError if
     it is damaged; RollbackError if it is older than its anchor, or gone.
     """
-    shared = ledger_key is not None
-    ledger = Ledger(ledger_path or state_dir / LEDGER_FILE, ledger_key or identity)
+    shared, copy = ledger_key is not None, state_dir / ACCOUNT_FILE
+    if copy.exists() and not (shared or simulated):
+        raise RollbackError(
+            f"this kit keeps its account in a shared ledger, says {copy.name}, and site.toml names none",
+            hint="set ledger in site.toml to that folder again: the same consumers have one account",
+        )
+    ledger = Ledger(ledger_path or state_dir / LEDGER_FILE, ledger_key or identity, copy if shared else None)
     ledger.open(scope=scope, delta=policy.delta, simulated=simulated, shared=shared)
     if shared:
         ledger.admit(identity)

@@ -49,8 +49,9 @@ class Ledger:
     a killed process but not a power cut).
     """
 
-    def __init__(self, path: Path, identity: Identity) -> None:
-        self.path = path
+    def __init__(self, path: Path, identity: Identity, copy: Path | None = None) -> None:
+        """``copy``: where a kit keeps the signed end of a ledger that lies outside of it."""
+        self.path, self._copy = path, copy
         self._identity = identity
         self._state = Replay()
         self._read = ReadSoFar()
@@ -73,12 +74,13 @@ class Ledger:
         header = self._header(scope, delta, simulated, shared)
         self._prepare_folder()
         with self.transaction():
+            self._refuse_other_account()
             if self._state.header is None:
                 self._refuse_second_beginning()
                 self.append(header)
             self._check_header(header)
             self.refuse_rollback(None)
-            if not self.anchor_path.exists():
+            if not all(path.exists() for path in self._anchors()):
                 self.renew_anchor()
 
     def recover(self, lost: Remains, *, scope: str, delta: float, simulated: bool) -> None:
@@ -158,7 +160,7 @@ class Ledger:
 
         Raises: WorkFailedError if it may not be on disk; then nothing may act on it.
         """
-        sequence = self._state.sequence
+        sequence = self._state.sequence_of(body)
         line = make_line(body, sequence=sequence, previous=self._state.head, time=_now(), identity=self._identity)
         header = body if isinstance(body, Open) else self._state.header
         entry = parse_line(line[:-1])
@@ -202,7 +204,7 @@ class Ledger:
                 entry = parse_line(line)
                 self._state.apply(entry)
             except VerificationError as error:
-                number = len(self._state.hashes) + 1
+                number = self._state.entries + 1
                 raise VerificationError(
                     f"{self.path}, line {number}: {error.message}", hint=RECOVER_HINT
                 ) from None
@@ -219,15 +221,17 @@ class Ledger:
 
         Raises: RollbackError; VerificationError if this site signed the anchor or the echo not.
         """
-        if self.anchor_path.exists():
-            anchor = _verified(self.anchor_path, self._identity.public_key)
-            if not self._concerns(anchor.site, anchor.scope):
-                raise VerificationError(f"{self.anchor_path.name} is of another ledger", hint=RECOVER_HINT)
-            self._must_contain(anchor.sequence, anchor.head)
+        for path in self._anchors():
+            if path.exists():
+                anchor = _verified(path, self._identity.public_key)
+                if not self._concerns(anchor.site, anchor.scope):
+                    raise VerificationError(f"{path.name} is of another ledger", hint=RECOVER_HINT)
+                self._must_contain(anchor.sequence, anchor.head)
         if echoed is not None:
-            echoed.verify((kit or self._identity).public_key)
-            said = echoed.attestation
-            if said.sequence > self._state.absorbed.get(said.site, -1) and self._concerns(said.site, said.scope):
+            key, said = (kit or self._identity).public_key, echoed.attestation
+            echoed.verify(key)
+            former = self._state.is_of_former(key.hex(), said.site, said.sequence)
+            if not former and self._concerns(said.site, said.scope):
                 self._must_contain(said.sequence, said.head)
 
     def _concerns(self, site: str, scope: str) -> bool:
@@ -241,7 +245,7 @@ class Ledger:
             return  # before a recovery, which charged a later entry than this one
         if self._state.hash_at(sequence) != head:
             raise RollbackError(
-                f"the ledger has {self._state.sequence} entries and does not contain entry {sequence}, "
+                f"the ledger has {self._state.entries} entries and does not contain entry {sequence}, "
                 "which this site has signed",
                 hint=RECOVER_HINT,
             )
@@ -252,11 +256,24 @@ class Ledger:
         traces = [self.anchor_path] if self.anchor_path.exists() else []
         traces += sorted(folder.glob(f"{self.path.stem}.lost-*{self.path.suffix}"))
         traces += [journal] if has_released(journal) else []
+        traces += [moved] if (moved := self.path.with_name(f"moved-{self.path.name}")).exists() else []
         if traces:
             raise RollbackError(
                 f"there is no entry in {self.path.name}, but {traces[0].name} shows that there was a ledger",
                 hint=RECOVER_HINT,
             )
+
+    def _refuse_other_account(self) -> None:
+        """A kit that has answered from one shared ledger answers from no other: there it might have spent nothing yet."""
+        if self._copy is None or not self._copy.exists():
+            return
+        try:
+            read_head(self._copy).verify(self._identity.public_key)
+        except VerificationError:
+            raise RollbackError(
+                f"{self.path} is not the shared ledger that this kit has used until now",
+                hint="set ledger and scope in site.toml as they were: the same consumers have one account",
+            ) from None
 
     @property
     def anchor_path(self) -> Path:
@@ -267,7 +284,13 @@ class Ledger:
         """Write the signed end of the chain beside the ledger, so that a cut tail is found. Inside a transaction."""
         header = self._state.header
         data = canonical_json(self.signed_head().to_json()) + b"\n"
-        replace_file(self.anchor_path, data, durable=not (header and header.simulated))
+        for path in self._anchors():
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            replace_file(path, data, durable=not (header and header.simulated))
+
+    def _anchors(self) -> list[Path]:
+        """The signed end of the chain: beside the ledger, and in the kit that uses a shared one."""
+        return [self.anchor_path, *([self._copy] if self._copy else [])]
 
     def reservation(self, sequence: int) -> Reservation | None:
         """What happened to the RESERVE with this sequence number, as of the last transaction."""

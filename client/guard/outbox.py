@@ -17,26 +17,27 @@ from common.errors import VerificationError, WorkFailedError
 _DIGEST_BYTES = 32
 
 
-def outbox_digest(contribution: bytes) -> bytes:
+def outbox_digest(contribution: bytes | memoryview) -> bytes:
     """What a COMMIT records about the bytes that leave: ``bytes[32]``."""
     found = hashlib.sha256(b"fedcart/outbox/1\0")
     found.update(contribution)
     return found.digest()
 
 
-def replace_file(path: Path, data: bytes, *, durable: bool, mode: int = 0o600) -> None:
-    """Replace a file so that no reader and no crash sees a part; ``durable``: not a power cut either.
+def replace_file(path: Path, *parts: bytes | memoryview, durable: bool, mode: int = 0o600) -> None:
+    """Replace a file by these parts so that no reader and no crash sees a half; ``durable``: not a power cut either.
 
     Raises: WorkFailedError if the disk is full or not writable.
     """
     if durable:
-        write_atomic(path, data, mode=mode)
+        write_atomic(path, *parts, mode=mode)
         return
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         with os.fdopen(fd, "wb") as file:
-            file.write(data)
+            for part in parts:
+                file.write(part)
         temporary.replace(path)
     except OSError as error:
         raise WorkFailedError(f"cannot write {path}: {error.strerror}", hint="free some space") from error
@@ -52,11 +53,11 @@ class Outbox:
     folder: Path
     durable: bool = True
 
-    def put(self, sequence: int, contribution: bytes) -> None:
+    def put(self, sequence: int, contribution: bytes | memoryview) -> None:
         """Store a contribution atomically, over an earlier one. Raises: WorkFailedError."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        data = outbox_digest(contribution) + contribution
-        replace_file(self._path(sequence), data, durable=self.durable)
+        digest = outbox_digest(contribution)
+        replace_file(self._path(sequence), digest, contribution, durable=self.durable)
 
     def has(self, sequence: int) -> bool:
         """Whether an undamaged contribution waits."""
@@ -73,12 +74,12 @@ class Outbox:
     def get_with_digest(self, sequence: int) -> tuple[bytes, bytes] | None:
         """The stored contribution and its ``outbox_digest``, checked once: hashing a model's size is slow."""
         try:
-            data = self._path(sequence).read_bytes()
+            with self._path(sequence).open("rb") as file:
+                digest, contribution = file.read(_DIGEST_BYTES), file.read()
         except FileNotFoundError:
             return None
         except OSError as error:
             raise WorkFailedError(f"cannot read the outbox: {error.strerror}") from None
-        digest, contribution = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
         if outbox_digest(contribution) != digest:
             raise VerificationError("the stored contribution is damaged", hint="it stays charged and is not sent")
         return contribution, digest

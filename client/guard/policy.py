@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from common.atomic import write_atomic
+from common.atomic import read_small, write_atomic
 from common.contribution import EVALUATE, STATISTICS
 from common.errors import ConfigError, PolicyRefusedError
 from common.privacy import TRAIN_SIDE, PrivacyEvent, Quorum, usual_colluders
@@ -51,6 +51,7 @@ class Proposal:
     but what this site has released in the same run, as this program's own code has it; it costs nothing.
     ``sites``: of the whole run, where a coordinator picks each cohort among them; 0: those of the cohort.
     ``roster`` and ``witness``: digests (hex) of the roster and of all sites' last signed heads, as the session names them.
+    ``kits``: public keys (hex) of all sites of the run, of which some may answer about the same consumers.
     """
 
     run: str
@@ -78,6 +79,7 @@ class Proposal:
     sites: int = 0
     roster: str = ""
     witness: str = ""
+    kits: tuple[str, ...] = ()
 
     @property
     def in_quorum(self) -> bool:
@@ -181,7 +183,7 @@ class SitePolicy(BaseModel):
     def load(cls, path: Path) -> SitePolicy:
         """Read ``policy.toml``. Raises: ConfigError naming the rule that cannot be read."""
         try:
-            plain: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
+            plain: dict[str, Any] = tomllib.loads(read_small(path).decode("utf-8"))
             return cls.model_validate(plain)
         except OSError as error:
             raise ConfigError(f"cannot read {path}: {error.strerror}", hint="write one: docs/privacy.md") from None

@@ -5,10 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from client.guard.guard import Guard
-from client.guard.ledger import Ledger
-from client.guard.outbox import Outbox
 from client.guard.policy import SitePolicy
-from client.guard.remains import gather
 from common.atomic import sync_directory
 from common.deployment import LEDGER_FILE
 from common.errors import BadInputError
@@ -31,6 +28,10 @@ def recover_guard(
     moved to ``ledger.lost-N.jsonl``, never removed. ``former_key`` signed all this, if the keys were rotated.
     Raises: VerificationError if this site did not sign ``known``; BadInputError.
     """
+    from client.guard.ledger import Ledger
+    from client.guard.outbox import Outbox
+    from client.guard.remains import gather
+
     path, said = state_dir / LEDGER_FILE, known.attestation
     known.verify(former_key or identity.public_key)
     if said.site != identity.name:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from client.guard.policy import Proposal
+from client.guard.budget import Projection
+from client.guard.policy import Proposal, SitePolicy
 from common.errors import LocalProtocolError, PolicyRefusedError
-from common.privacy import Losses, PrivacyEvent, Replay, Reserve, SignedAttestation
+from common.privacy import Attestation, Losses, PrivacyEvent, Replay, Reserve, SignedAttestation, round_up
 
 
 @dataclass(frozen=True)
@@ -60,14 +61,43 @@ def reserve_body(proposal: Proposal, code: str, source: int | None, order: float
     )
 
 
-def source_of(state: Replay, proposal: Proposal) -> int | None:
+def attestation_of(
+    site: str, state: Replay, proposal: Proposal, projection: Projection, policy: SitePolicy
+) -> Attestation:
+    """The site's word on a RESERVE that has just been made, or on one whose answer is used again."""
+    header = state.header
+    assert header is not None
+    return Attestation(
+        site=site,
+        scope=header.scope,
+        run=proposal.run,
+        round=proposal.round,
+        attempt=proposal.attempt,
+        query=proposal.query,
+        events=proposal.events,
+        totals=projection.totals,
+        sequence=state.sequence - 1,
+        head=state.head,
+        epsilon_before=round_up(projection.before),
+        epsilon_after=round_up(projection.after),
+        order=projection.order,
+        adaptive=projection.adaptive,
+        delta=header.delta,
+        limit=policy.epsilon_max,
+        simulated=header.simulated,
+        roster=proposal.roster,
+        witness=proposal.witness,
+    )
+
+
+def source_of(state: Replay, proposal: Proposal, by: str = "") -> int | None:
     """The charged release that a derived proposal is post-processing of; None for one that is charged itself.
 
     Raises: PolicyRefusedError (rule ``release``) if nothing of this run has left.
     """
     if not proposal.derived:
         return None
-    release = state.released(proposal.run, proposal.config)
+    release = state.released(proposal.run, proposal.config, by)
     if release is None:
         raise PolicyRefusedError(
             "release",

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client.guard.ledger import Ledger
-from common.atomic import create_atomic
+from common.atomic import create_atomic, private_folder, write_atomic
 from common.deployment import LEDGER_FILE, USER_LEDGER, user_ledgers
 from common.errors import BadInputError, VerificationError
-from common.privacy import Charge, Replay, replay_lines, split_lines
+from common.privacy import Charge, Losses, Replay, replay_lines, split_lines
 from common.trust import CONSUMERS_KEY, Identity, check_name
 
-SECRET_BYTES = 32
+KEY_FILE = "ledger.key"
+PLACE_FILE = "account.txt"  # in a kit: the folder of the shared ledger that it uses
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class SharedLedger:
     def identity(self) -> Identity:
         """The key that signs the ledger, made at first use. Raises: BadInputError, WorkFailedError (disk)."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = self.folder / "ledger.key"
+        path = self.folder / KEY_FILE
         if not path.exists():
             fresh = path.with_name(f".ledger.key.{os.getpid()}.{os.urandom(4).hex()}")
             Identity.generate(self.scope).save(fresh)
@@ -51,6 +52,23 @@ class SharedLedger:
             finally:
                 fresh.unlink()
         return Identity.load(self.scope, path)
+
+    def refuse_copy(self, state: Path) -> None:
+        """Return if the account of a kit with this state folder lies here, or nowhere else any more. Raises: BadInputError."""
+        noted = state / PLACE_FILE
+        before = Path(noted.read_text("utf-8")) if noted.is_file() else self.folder
+        if before != self.folder and (before / KEY_FILE).is_file():
+            raise BadInputError(
+                f"the account of this kit lies in {before}, site.toml now names {self.folder}",
+                hint="a copy, or another account, does not know what is spent there: set ledger and scope as they were; to move "
+                "the account, move its folder as a whole",
+            )
+
+    def remember(self, state: Path) -> None:
+        """Note in a kit where its account lies. Raises: WorkFailedError (disk)."""
+        noted = private_folder(state) / PLACE_FILE
+        if not noted.is_file() or noted.read_text("utf-8") != str(self.folder):
+            write_atomic(noted, str(self.folder).encode(), mode=0o600)
 
     def ledger(self, delta: float) -> Ledger:
         """The ledger, opened. Raises: as ``Ledger.open``."""
@@ -76,47 +94,59 @@ def shared_ledger(named: str, scope: str, site: str, kit: Path) -> SharedLedger 
     return SharedLedger((kit / named).resolve(), scope)
 
 
-def absorb(place: SharedLedger, delta: float, old: Path, key: bytes, consumers_key: Path) -> None:
-    """Charge a shared ledger with everything that a kit's own ledger holds.
+def absorb(place: SharedLedger, delta: float, old: Path, key: bytes, consumers_key: Path) -> bool:
+    """Charge a shared ledger with everything that a kit's own ledger holds; False if all of it is charged there already.
 
     The first kit brings its key of the hold-out along, so its consumers stay on their sides. Of a later kit with another
-    key it is not known who was held out by the other one, so everything counts on both sides.
+    key it is not known who was held out by the other one, so everything counts on both sides. A ledger is known by its key
+    and its entries, never by the name of a site: two federations may call their sites alike.
     ``key``: with which the old ledger is signed. Raises: VerificationError for a damaged ledger; BadInputError if one with
-    open reservations is to be moved, or if it is there already.
+    open reservations is to be moved.
     """
     state = _replayed(old, key)
-    header = state.header
-    assert header is not None
     if state.open_reservations():
         raise BadInputError(f"{old} has open reservations", hint="end the run, and restart the site once")
     brought = consumers_key.read_bytes() if consumers_key.is_file() else b""
     place.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if brought and not place.consumers_key.exists():
         create_atomic(place.consumers_key, brought, mode=0o600)
-    same_sides = place.consumers_key.is_file() and place.consumers_key.read_bytes() == brought
-    losses = state.spent if same_sides else state.spent.on_every_side()
+    same_key = place.consumers_key.is_file() and place.consumers_key.read_bytes() == brought
     ledger = place.ledger(delta)
     with ledger.transaction() as now:
-        if header.site in now.absorbed:
-            raise BadInputError(
-                f"the ledger of {header.site} is in {place.file} already", hint="nothing is to be done"
-            )
-        bound = same_sides and state.split is not None
-        ledger.append(
-            Charge(
-                events=losses.events,
-                reason=f"moved from {header.site}"[:200],
-                order=state.order if now.order is None else None,
-                site=header.site,
-                until=state.sequence - 1,
-                holdout=state.split[0] if bound and state.split else None,
-                split_key=state.split[1] if bound and state.split else "",
-                validation=state.split[2] if bound and state.split else 0.0,
-                adaptive=state.adaptive_order is not None or not same_sides,
-                planned=tuple(sorted(state.planned)),
-            )
-        )
+        charge = _charge_of(state, now, key.hex(), same_key=same_key)
+        if charge is None:
+            return False
+        ledger.append(charge)
         ledger.renew_anchor()
+    return True
+
+
+def _charge_of(state: Replay, now: Replay, key: str, *, same_key: bool) -> Charge | None:
+    """What the ledger ``now`` has to be charged for another one; None: nothing. Of one that went on behind an earlier charge, the rest."""
+    header, last = state.header, state.sequence - 1
+    assert header is not None
+    same_sides = same_key and now.split in (None, state.split)
+    losses = state.spent if same_sides else state.spent.on_every_side()
+    for known in now.former(key):
+        if (known.until, known.head) == (last, state.head):
+            return None
+        if state.hash_at(known.until) == known.head:  # and not a copy that went on in another way
+            losses = losses.beyond(Losses.of(known.events))
+    split = state.split if same_sides else None
+    return Charge(
+        events=losses.events,
+        reason=f"moved from {header.site}"[:200],
+        order=state.order if now.order is None else None,
+        site=header.site,
+        until=last,
+        holdout=split[0] if split else None,
+        split_key=split[1] if split else "",
+        validation=split[2] if split else 0.0,
+        adaptive=state.adaptive_order is not None or not same_sides,
+        planned=tuple(sorted(state.planned)),
+        key=key,
+        head=state.head,
+    )
 
 
 def _replayed(path: Path, key: bytes) -> Replay:

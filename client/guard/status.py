@@ -36,8 +36,8 @@ class GuardStatus:
     alone_limit: float = 0.0
 
 
-def status_of(state: Replay, site: str, policy: SitePolicy) -> GuardStatus:
-    """The status of an opened ledger under a site's policy."""
+def status_of(state: Replay, site: str, policy: SitePolicy, by: str = "") -> GuardStatus:
+    """The status of an opened ledger under a site's policy; ``by``: the site's public key, where kits share it."""
     header = state.header
     assert header is not None
     states, order = [r.state for r in state.reservations.values()], state.adaptive_order
@@ -50,15 +50,15 @@ def status_of(state: Replay, site: str, policy: SitePolicy) -> GuardStatus:
         left=max(0.0, policy.epsilon_max - epsilon),
         delta=header.delta,
         reading=ScopeAccountant(state.spent, order).reading(header.delta),
-        entries=len(state.hashes),
+        entries=state.entries,
         committed=states.count("committed"),
         open=states.count("open"),
         void=states.count("void"),
         forfeit=states.count("forfeit"),
-        paused=tuple(run for run in state.runs if paused_in(state, run, policy.failures_max)),
+        paused=tuple(run for run in state.runs(by) if paused_in(state, run, policy.failures_max, by)),
         alone=round_up(epsilon_alone(state.spent, header.delta, order))
         if state.spent.colluders is not None
         else None,
         alone_limit=policy.epsilon_alone_max,
-        unfinished=tuple((run, ended) for run in state.runs if (ended := unfinished_in(state, run))),
+        unfinished=tuple((run, ended) for run in state.runs(by) if (ended := unfinished_in(state, run, by))),
     )

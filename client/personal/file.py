@@ -21,8 +21,6 @@ from safetensors.numpy import save
 import client.personal.counts as counting
 from client.personal.behaviour import Personal
 from client.personal.intent import NETWORK, PersonalIntent
-from client.personal.mixture import Shares
-from client.personal.trees import Trees
 from common.atomic import private_folder, write_atomic
 from common.errors import BadInputError
 from common.model_files import NEVER_LEAVES, is_personal
@@ -136,6 +134,9 @@ def load_personal(path: Path) -> PersonalFile:
 
 
 def _opened(facts: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> PersonalFile:
+    from client.personal.mixture import Shares
+    from client.personal.trees import Trees
+
     shares = {head: Shares(*map(float, parts)) for head, parts in facts["shares"].items()}
     counts = {
         head: counting.from_tensors(arrays, f"counts.{head}")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import io
+import tomllib
 import zipfile
+from functools import lru_cache
 
 from common.errors import RefusedError
 
@@ -49,3 +51,14 @@ def _names(content: bytes) -> set[str]:
             return set(bundle.namelist())
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise BundleRefusedError("the bundle cannot be read", hint="ask the coordinator for a new kit") from error
+
+
+@lru_cache(maxsize=4)
+def client_app_in(content: bytes) -> str:
+    """The client app that a checked bundle names, as ``module:name``. Raises: BundleRefusedError."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as packed:
+            named = tomllib.loads(packed.read("pyproject.toml").decode())
+        return str(named["tool"]["flwr"]["app"]["components"]["clientapp"])
+    except (zipfile.BadZipFile, ValueError, KeyError, TypeError) as error:
+        raise BundleRefusedError("the bundle names no client app") from error

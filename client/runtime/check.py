@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from client.guard import SitePolicy
 from client.runtime.reach import Reached, reach_server
 from client.site import Site, load_site
+from common.atomic import read_small
 from common.deployment import SiteKit
 from common.errors import BadInputError, FedcartError, VerificationError
 from common.kit_files import SPECIAL, require_known_files, strange_files
-from common.supervisor import running_pid
 from common.trust import IDENTITY_KEY, NODE_KEY, is_private
 from common.trust.certificates import certificate_facts, load_node_key, verify_issued
 
@@ -84,6 +84,8 @@ def verdict(rows: list[Row]) -> str:
 
 
 def _subject_rows(subject: Subject) -> Iterator[Row]:
+    from common.supervisor import running_pid
+
     checks: tuple[tuple[str, Check], ...] = (
         ("roster", _roster), ("node key", _node_key), ("authority", _authority), ("server", _server),
         ("server certificate", _certificate), ("clock", _clock), ("versions", _versions), ("disk", _disk),
@@ -158,7 +160,7 @@ def _node_key(subject: Subject) -> Row:
 
 
 def _authority(subject: Subject) -> Row:
-    return _dates("authority", subject.kit.authority.read_bytes(), "ask the coordinator for a new ca.crt")
+    return _dates("authority", read_small(subject.kit.authority), "ask the coordinator for a new ca.crt")
 
 
 def _dates(name: str, pem: bytes, todo: str) -> Row:
@@ -184,7 +186,7 @@ def _certificate(subject: Subject) -> Row:
     if isinstance(subject.reached, FedcartError):
         return Row("server certificate", WARNING, "not seen: the server was not reached", "check again later")
     try:
-        verify_issued(subject.reached.certificate_pem, subject.kit.authority.read_bytes())
+        verify_issued(subject.reached.certificate_pem, read_small(subject.kit.authority))
     except VerificationError as error:
         return Row("server certificate", FAILED, error.message, error.hint)
     return _dates("server certificate", subject.reached.certificate_pem, "ask the coordinator to renew it")

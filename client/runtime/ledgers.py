@@ -95,19 +95,13 @@ def move(kit: SiteKit, folder: str, scope: str = "") -> Moved:
     place = shared_ledger(folder, named, facts.name, kit.path)
     if place is None:
         raise BadInputError("no folder given", hint="name one outside of every kit, or user")
-    old, left = kit.ledger, ""
+    old, left, delta = kit.ledger, "", SitePolicy.load(kit.policy).delta
     with only_one(kit, "site"):
+        place.refuse_copy(kit.state)
         if old.is_file():
             site.guard().restart()
-            known = place.ledger(SitePolicy.load(kit.policy).delta).state.absorbed
-            if facts.name not in known:
-                absorb(
-                    place,
-                    SitePolicy.load(kit.policy).delta,
-                    old,
-                    site.identity.public_key,
-                    kit.consumers_key,
-                )
+            absorb(place, delta, old, site.identity.public_key, kit.consumers_key)
+        place.ledger(delta)  # whatever is wrong with it is told before the kit points there
         _point(kit, folder, named)
         for path in (old, anchor_of(old)):
             if path.is_file():

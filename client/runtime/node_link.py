@@ -1,4 +1,4 @@
-"""Flower's deployment runtime at a site: the SuperNode and the tasks it hands out.
+"""Flower's deployment runtime at a site: the SuperNode, its pace and its connection.
 
 Flower is imported late, by name from the table of ``common/flower.py``. The decision what may run is the caller's.
 """
@@ -10,16 +10,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from client.runtime.tasks import Tasks
 from common.errors import RefusedError, WorkFailedError
 from common.flower import patched, private, retry_pulls_quickly
 
 BUSY_WINDOW_S = 120.0
 BUSY_POLL_S = 0.2
 IDLE_POLL_S = 1.0
-REPLY_POLL_S = 0.03
 HELD_S = 1.0  # a server that kept the question for so long keeps it until there is something to say
 NOTICED_S = 1.0
 
@@ -28,7 +27,7 @@ CheckBundle = Callable[[str, bytes | None], None]
 
 @dataclass(frozen=True)
 class NodeSettings:
-    """What a SuperNode needs. ``secret`` guards its local interface; ``private_key`` is the EC node key.
+    """What a SuperNode needs. ``private_key`` is the EC node key.
 
     ``config`` is what the site says to its own client app; nothing in it comes from a server. ``former_node``:
     the id of a session of this site that may have ended without a word, 0 if there is none.
@@ -37,17 +36,16 @@ class NodeSettings:
     address: str
     authority: bytes
     private_key: Any
-    secret: bytes
     config: Mapping[str, bool | float | int | str] = field(default_factory=dict)
     former_node: int = 0
 
 
 @dataclass(frozen=True)
 class NodeEvents:
-    """What the caller of ``run_supernode`` hears: the address of the local interface once it is there, the node id
-    once the server has let the site in, and that a message is waiting."""
+    """What the caller of ``run_supernode`` hears: whose tasks it is to answer, the node id once the server has let the
+    site in, and that a message is waiting."""
 
-    on_ready: Callable[[str], None]
+    on_ready: Callable[[Tasks], None]
     on_connected: Callable[[int], None]
     on_message: Callable[[], None]
 
@@ -55,7 +53,8 @@ class NodeEvents:
 class Pace:
     """Stands in for ``time`` in the SuperNode's loop: quick while messages come, quiet otherwise."""
 
-    def __init__(self) -> None:
+    def __init__(self, answered: threading.Event) -> None:
+        self._answered = answered
         self._last_message = 0.0
         self._awake_since = time.monotonic()
 
@@ -64,12 +63,13 @@ class Pace:
         self._last_message = time.monotonic()
 
     def sleep(self, seconds: float) -> None:
-        """Sleep for less than Flower asks: its 3 s are idle waits, its 0.5 s wait for a local answer.
+        """Sleep for less than Flower asks: its 3 s are idle waits, its 0.5 s wait for a local answer, and end with it.
 
         Not at all where the server itself keeps the question until a message comes (as ours does).
         """
         if seconds < 1:
-            time.sleep(min(seconds, REPLY_POLL_S))
+            self._answered.wait(seconds)
+            self._answered.clear()
         elif time.monotonic() - self._awake_since < HELD_S:
             busy = time.monotonic() - self._last_message < BUSY_WINDOW_S
             time.sleep(min(seconds, BUSY_POLL_S if busy else IDLE_POLL_S))
@@ -77,7 +77,7 @@ class Pace:
 
 
 def run_supernode(settings: NodeSettings, check_bundle: CheckBundle, events: NodeEvents) -> None:
-    """Connect to the SuperLink and serve until the process ends; messages wait for ``take_task``.
+    """Connect to the SuperLink and serve until the process ends; messages wait in ``Tasks``.
 
     Guarantee: a bundle for which ``check_bundle(claimed digest, content)`` raises RefusedError is neither
     stored nor handed to any other process, and its message is dropped.
@@ -89,7 +89,9 @@ def run_supernode(settings: NodeSettings, check_bundle: CheckBundle, events: Nod
     if settings.former_node:
         _say_goodbye(settings)
     retry_pulls_quickly()
-    pace = Pace()
+    states = NodeStateFactory(objectstore_factory=ObjectStoreFactory())
+    tasks = Tasks(states.state())
+    pace = Pace(tasks.answered)
     _keep_pace(pace)
 
     turn = Turn()
@@ -101,8 +103,7 @@ def run_supernode(settings: NodeSettings, check_bundle: CheckBundle, events: Nod
         events.on_message()
 
     _watch_connection(check_bundle, events.on_connected, message_stored)
-    states = NodeStateFactory(objectstore_factory=ObjectStoreFactory())
-    events.on_ready(_start_local_interface(states, settings.secret))
+    events.on_ready(tasks)
     internal.start_client_internal(
         state_factory=states,
         server_address=settings.address,
@@ -111,7 +112,6 @@ def run_supernode(settings: NodeSettings, check_bundle: CheckBundle, events: Nod
         insecure=False,
         authentication_keys=(settings.private_key, settings.private_key.public_key()),
         isolation="process",
-        superexec_auth_secret=settings.secret,
         runtime_dependency_install=False,
     )
 
@@ -188,26 +188,6 @@ def _told(connect: Callable[..., Any], on_connected: Callable[[int], None]) -> C
     return told_connect
 
 
-def _start_local_interface(states: Any, secret: bytes) -> str:
-    """Serve the SuperNode's local interface on a free loopback port, return its address."""
-    import uvicorn
-
-    add_exit_handler: Any = private("add_exit_handler")
-    create_app: Any = private("create_app")
-
-    app = create_app(state_factory=states, superexec_auth_secret=secret)
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, access_log=False, log_level="warning"))
-    thread = threading.Thread(target=server.run, name="local-interface", daemon=True)
-    thread.start()
-    while thread.is_alive() and not server.started:
-        time.sleep(0.01)
-    if not server.started:
-        raise WorkFailedError("the local interface does not start", hint="look for a full disk or no free ports")
-    add_exit_handler(lambda: setattr(server, "should_exit", True))
-    port = server.servers[0].sockets[0].getsockname()[1]
-    return f"127.0.0.1:{port}"
-
-
 def _guarded(
     connect: Callable[..., Any], check_bundle: CheckBundle, stored: Callable[[str], None]
 ) -> Callable[..., Any]:
@@ -273,76 +253,3 @@ def _guarded_bundle(get_run: Any, get_fab: Any, check_bundle: CheckBundle) -> tu
         return Fab(claimed, content, {})
 
     return remembered_run, checked_bundle
-
-
-class TaskSource:
-    """Takes waiting tasks from the SuperNode's local interface."""
-
-    def __init__(self, address: str, secret: bytes) -> None:
-        RuntimeVersionHttpInterceptor = private("RuntimeVersionHttpInterceptor")
-        SuperExecAuthHttpInterceptor = private("SuperExecAuthHttpInterceptor")
-        RuntimeHttpClient = private("RuntimeHttpClient")
-
-        self._client = RuntimeHttpClient.from_server_address(
-            server_address=address,
-            insecure=True,
-            root_certificates=None,
-            interceptors=[
-                RuntimeVersionHttpInterceptor(component_name="SuperExec"),
-                SuperExecAuthHttpInterceptor(
-                    master_secret=secret, protected_methods={"/flwr.proto.Runtime/AcquireTask"}
-                ),
-            ],
-        )
-
-    def take_task(self) -> str | None:
-        """The token of a waiting task, or None."""
-        AcquireTaskRequest = private("AcquireTaskRequest")
-        TaskType = private("TaskType")
-
-        answer = self._client.AcquireTask(AcquireTaskRequest(supported_task_types={TaskType.CLIENT_APP}))
-        return str(answer.token) if answer.HasField("task") and answer.token else None
-
-
-def import_client_task() -> Any:
-    """Import all that answering a message needs, before the message is there."""
-    return private("run_clientapp")
-
-
-def run_client_task(address: str, token: str, parent_pid: int) -> None:
-    """Answer one message in this process, then exit it.
-
-    Guarantee: what the server learns of a failure is the word ``failed``, and what the log learns is the type
-    of the error and its place in the program, never its text.
-    """
-    _log_without_text()
-    _answer_without_text()
-    import_client_task().run_clientapp(
-        runtime_api_address=address, token=token, insecure=True, parent_pid=parent_pid
-    )
-
-
-def _log_without_text() -> None:
-    """Flower logs of a failed client app where it failed, not what it said."""
-    flower_log = patched("run_clientapp", "log")
-
-    def log(level: int, text: str, *values: object, exc_info: Any = None) -> None:
-        if isinstance(exc_info, BaseException):
-            flower_log(level, "client app failed: %s", _place_of(exc_info))
-        else:
-            flower_log(level, text, *values)
-
-    import_client_task().log = log
-
-
-def _answer_without_text() -> None:
-    """Flower tells the server of a failed client app that it failed, no more."""
-    flower_error = patched("run_clientapp", "Error")
-    import_client_task().Error = lambda code, reason=None: flower_error(code=code, reason="failed")  # noqa: ARG005
-
-
-def _place_of(error: BaseException) -> str:
-    import traceback
-
-    last = traceback.extract_tb(error.__traceback__)[-1:]
-    return f"{type(error).__name__} in " + "".join(f"{Path(f.filename).name}:{f.lineno}" for f in last)

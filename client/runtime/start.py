@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from client.runtime.last_session import was_connected
+from client.runtime.killed import SESSION, note_end
 from common.deployment import SITE_VARIABLE, SiteKit, flower_environment
 from common.supervisor import Report, keep_running, only_one
 
@@ -28,6 +28,8 @@ class SiteConnection:
 
     def look(self) -> None:
         """Say it once when the server has let us in."""
+        from client.runtime.last_session import was_connected
+
         if not self._connected and was_connected(self._kit, self._process):
             self._connected = True
             self._say("connected")
@@ -38,6 +40,7 @@ class SiteConnection:
 
     def farewell(self, code: int, delay_s: float) -> str:
         """Why there is a pause."""
+        note_end(self._kit, SESSION, code)
         if self._connected:
             return f"session ended with code {code}, next one in {delay_s:.0f} s"
         return f"no connection, next try in {delay_s:.0f} s; fedcart site check says what is wrong"

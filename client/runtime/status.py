@@ -7,9 +7,8 @@ from collections import deque
 from dataclasses import dataclass
 
 from client.guard import GuardStatus
-from client.library import model_in_use
 from client.runtime.approval import Request, requests
-from client.site import load_site
+from client.runtime.killed import Killed, last_killed
 from common.deployment import SiteKit
 from common.errors import BadInputError
 from common.plain_text import shown
@@ -22,7 +21,10 @@ _EMPTY = re.compile(r"(INFO|WARNING|ERROR|DEBUG) ?:")
 
 @dataclass(frozen=True)
 class SiteStatus:
-    """Where a site stands; nothing of it leaves the machine. ``model``: the one in use, or why there is none."""
+    """Where a site stands; nothing of it leaves the machine. ``model``: the one in use, or why there is none.
+
+    ``killed``: the last process of it that was ended from outside.
+    """
 
     site: str
     roster: str
@@ -32,10 +34,13 @@ class SiteStatus:
     model: str
     requests: tuple[Request, ...]
     log: tuple[str, ...]
+    killed: Killed | None = None
 
 
 def site_status(kit: SiteKit) -> SiteStatus:
     """Look at a site. Raises: BadInputError, ConfigError, VerificationError for a damaged kit or ledger."""
+    from client.site import load_site
+
     site = load_site(kit.path)
     return SiteStatus(
         site.name,
@@ -46,10 +51,13 @@ def site_status(kit: SiteKit) -> SiteStatus:
         _model_in_use(kit),
         tuple(requests(kit)),
         tuple(_last_lines(kit)),
+        last_killed(kit),
     )
 
 
 def _model_in_use(kit: SiteKit) -> str:
+    from client.library import model_in_use
+
     try:
         used = model_in_use(kit)
     except BadInputError as error:

@@ -13,7 +13,6 @@ from client.site import Site, load_site
 from common.deployment import SiteKit
 from common.errors import BadInputError
 from common.processes import python_command
-from common.source_settings import sqlite_name
 
 HIDDEN = ("/home", "/root", "/run/user")  # what ProtectHome=yes hides
 TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108  what PrivateTmp=yes hides
@@ -58,6 +57,8 @@ WantedBy=multi-user.target
 
 def _events(site: Site) -> list[Path]:
     """The files that hold the events, as far as settings name them, and that of a password."""
+    from common.source_settings import sqlite_name
+
     source = site.file.source
     if source is None:
         return [site.kit.resolve(site.file.site.events)]

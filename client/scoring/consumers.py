@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from common.atomic import create_atomic
+from common.atomic import create_atomic, read_small
 from common.data import EventLog, load_events, original_ids, pseudonym
 from common.errors import BadInputError
 from common.trust import CONSUMERS_KEY
@@ -79,7 +79,10 @@ def local_key(state: Path) -> bytes:
             raise BadInputError(
                 f"cannot keep a key in {state}: {error.strerror}", hint="choose another folder with --state"
             ) from None
-    key = path.read_bytes()
+    try:
+        key = read_small(path)
+    except OSError as error:
+        raise BadInputError(f"cannot read {path}: {error.strerror}", hint="restore it from a copy") from None
     if len(key) != KEY_BYTES:
         raise BadInputError(f"{path} has {len(key)} bytes, a key has {KEY_BYTES}", hint="restore it from a copy")
     return key

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from client.personal.behaviour import mixed_model
 from client.personal.file import PersonalFile, load_personal
 from client.personal.start import SharedStart
 from common.data import Catalogue, ConsumerSequences, EventLog, FeatureSpec, build_sequences, read_catalogue
@@ -162,6 +161,8 @@ def open_start(
 
 def with_own(shared: SharedModel, start: SharedStart, kept: PersonalFile) -> SharedModel:
     """The personal model in the place of the shared one. Raises: BadInputError if it was made on top of another."""
+    from client.personal.behaviour import mixed_model
+
     personal = kept.personal
     rows, model = start.network(_fitting(personal.mask, start.trained), None)
     if personal.network.shape != (rows.index.size,) or personal.trained.shape != rows.rows.shape:

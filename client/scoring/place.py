@@ -7,7 +7,6 @@ from pathlib import Path
 
 from client.library import model_in_use
 from client.scoring.consumers import state_folder
-from client.site import load_site
 from common.deployment import SiteKit, open_site_kit
 
 
@@ -28,6 +27,8 @@ def model_place(path: Path, *, site: str = "", state: Path | None = None, format
 
     Raises: BadInputError for a kit without a model, or one that cannot be opened.
     """
+    from client.site import load_site
+
     kit = SiteKit(path.resolve())
     if not kit.settings.is_file():
         home = state_folder(state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,11 +13,12 @@ from typing import Any
 import client.selftest.report as report
 import common.privacy.accountant as accounting
 from client.guard import Grant, Guard, Proposal, ReservationKey, SitePolicy, open_guard
+from client.guard.shared_ledger import SharedLedger, absorb
 from client.selftest.report import Check
 from common.deployment import LEDGER_FILE
 from common.errors import FedcartError
 from common.privacy import HOLDOUT_SIDE, TRAIN_SIDE, Losses, PrivacyEvent
-from common.trust import Identity
+from common.trust import CONSUMERS_KEY, Identity
 
 DELTA = 1e-5
 UNSAMPLED = {0.5: 9.997256, 1.0: 4.377178, 2.0: 1.993091, 5.0: 0.725522, 10.0: 0.340669}
@@ -32,6 +34,7 @@ LOOSER, AT_LOOSER = 1e-3, 3.138671  # of sigma 1 again: what is remembered for o
 LATE = ((1.7, 0.05, 200), (2.2, 0.05, 200), 3.8, 3.9611)
 """Two runs, the second planned after the first one's release, at order 3.8."""
 
+SINGLE_STEPS = 200
 Reserve = Callable[..., Grant]
 
 
@@ -101,7 +104,7 @@ def ledger() -> list[Check]:
             report.holds("both parts of the consumers", sides == {TRAIN_SIDE: 60, HOLDOUT_SIDE: 3}, "each its own")
         )
         checks += _failing(open_again, asked, event)
-    return [*checks, *_late(event), _limit(event)]
+    return [*checks, *_late(event), _limit(event), _many_rounds()]
 
 
 def _failing(open_again: Callable[[], Guard], asked: Callable[..., Proposal], event: PrivacyEvent) -> list[Check]:
@@ -159,6 +162,17 @@ def _late(event: PrivacyEvent) -> list[Check]:
     ]
 
 
+def _many_rounds() -> Check:
+    """As many rounds of one step as a run of single steps has: each is charged, the last one as the first."""
+    step = PrivacyEvent(1.7, 0.05, 1)
+    with scratch_ledger() as (open_again, asked):
+        guard = open_again()
+        for number in range(1, SINGLE_STEPS + 1):
+            leave(guard, guard.reserve(asked(number, step)))
+        spent = sum(event.steps for event in open_again().ledger.state.spent)
+    return Check("rounds of one step", spent == SINGLE_STEPS, float(spent), SINGLE_STEPS, "steps that are charged")
+
+
 def _limit(event: PrivacyEvent) -> Check:
     """A limit for exactly three rounds lets three through, and not four."""
     three = accounting.epsilon_of(
@@ -211,6 +225,34 @@ def scratch_ledger(
         yield open_again, asked
 
 
+def moved_scratch_ledgers(event: PrivacyEvent) -> tuple[int, int]:
+    """Steps that a shared ledger is charged with for two kits of one name, and then for a copy of one that went on apart."""
+    with tempfile.TemporaryDirectory(prefix="fedcart-selftest-") as name, scratch_ledger() as (_, asked):
+        place, policy, charged = SharedLedger(Path(name) / "account", "shoppers"), SitePolicy(delta=DELTA), []
+        for kit in ("one", "other"):
+            folder, own = Path(name) / kit, Identity.generate("shop")
+
+            def answered(number: int, folder: Path = folder, own: Identity = own) -> None:
+                guard = open_guard(folder, own, policy, "shop")
+                leave(guard, guard.reserve(asked(number, event)))
+
+            answered(1)
+            shutil.copytree(folder, folder.with_suffix(".old"))
+            answered(2)
+            absorb(place, DELTA, folder / LEDGER_FILE, own.public_key, folder / CONSUMERS_KEY)
+        charged.append(_steps_in(place))
+        shutil.rmtree(folder)
+        folder.with_suffix(".old").rename(folder)
+        answered(3)
+        absorb(place, DELTA, folder / LEDGER_FILE, own.public_key, folder / CONSUMERS_KEY)
+        charged.append(_steps_in(place))
+    return charged[0], charged[1]
+
+
+def _steps_in(place: SharedLedger) -> int:
+    return sum(event.steps for event in place.ledger(DELTA).state.spent if event.sub_scope == TRAIN_SIDE)
+
+
 @contextmanager
 def shared_scratch_ledger() -> Iterator[tuple[Callable[..., Guard], Callable[..., Proposal]]]:
     """A ledger that two kits share: how to open it for a kit under a limit, and how to ask for a round."""
@@ -218,11 +260,11 @@ def shared_scratch_ledger() -> Iterator[tuple[Callable[..., Guard], Callable[...
         folder, key = Path(name), Identity.generate("shoppers")
         kits = {kit: Identity.generate(kit) for kit in ("first", "second")}
 
-        def open_kit(kit: str, limit: float = 100.0) -> Guard:
+        def open_kit(kit: str, limit: float = 100.0, *, elsewhere: bool = False) -> Guard:
             policy = SitePolicy(epsilon_max=limit, delta=DELTA, sampling_rate_max=1.0)
             (folder / kit).mkdir(exist_ok=True)
-            return open_guard(
-                folder / kit, kits[kit], policy, "shoppers", ledger_path=folder / LEDGER_FILE, ledger_key=key
-            )
+            place = folder / ("elsewhere" if elsewhere else "") / LEDGER_FILE
+            signs = Identity.generate("shoppers") if elsewhere else key
+            return open_guard(folder / kit, kits[kit], policy, "shoppers", ledger_path=place, ledger_key=signs)
 
         yield open_kit, asked

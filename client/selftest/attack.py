@@ -8,11 +8,8 @@ from torch import nn
 
 import client.selftest.people as people
 import client.training.trainer as trainer
-from client.selftest.draws import plan_of
 from client.selftest.one_run_audit import OneRunAudit, audit_scores
 from client.training.gradients import GradientEngine
-from common.privacy import PldAccountant
-from common.trust.randomness import PrivateStream
 
 CANARIES = 5_000
 SIGMA = 1.0  # epsilon about 4.4: here half the noise shows
@@ -25,6 +22,10 @@ def empirical_audit(canaries: int = CANARIES) -> OneRunAudit:
     Every canary is a consumer whose first event is an item of their own, so nearly all of their gradient lies in that
     item's row, where nobody else's does; each is in or out by a fair coin, and all that are in take part.
     """
+    from client.selftest.draws import plan_of
+    from common.privacy import PldAccountant
+    from common.trust.randomness import PrivateStream
+
     included = np.random.default_rng().random(canaries) < 0.5
     engine = _canaries(canaries, included)
     start = engine.parameters.numpy()

@@ -24,7 +24,7 @@ from common.trust import Identity
 
 __all__ = [
     "ALONE", "CLIP", "ITEMS", "MODELS", "ConsumerSequences", "EventLog", "Market", "RunConfig", "RunPlan", "Scratch", "Site",
-    "batches", "batches_of", "catalogue", "config_of", "encoded", "hostile_model", "model_of", "one_of_a_kind", "people",
+    "batches", "batches_of", "catalogue", "config_of", "encoded", "hostile_model", "model_of", "one_buyer", "one_of_a_kind", "people",
     "sales_plan", "sales_spec", "scratch_site", "spec", "with_norm", "without",
 ]  # fmt: skip
 
@@ -40,6 +40,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "untied, projected": {"model": {"tied": False, "hidden": 5}},
     "sampled softmax": {"model": {"sampled_negatives": 7}},
     "last step": {"model": {"targets": "last"}},
+    "no item bias, whole context": {"model": {"item_bias": False, "context_scale": 1.0}},
     "intent": {"task": "purchase-intent"},
     "intent, attention": {"task": "purchase-intent", "model": {"pooling": "attention"}},
     "both": {"task": "multi-task"},
@@ -153,6 +154,14 @@ def one_of_a_kind(log: EventLog) -> EventLog:
     mine, last = pl.col("consumer") == ALONE, pl.lit(f"item-{ITEMS - 1}")
     other = pl.when(pl.col("item") == last).then(pl.lit("item-0")).otherwise(pl.col("item"))
     return EventLog(log.frame.with_columns(pl.when(mine).then(last).otherwise(other).alias("item")))
+
+
+def one_buyer(log: EventLog) -> EventLog:
+    """The log of a shop where everybody looks at things, and only the consumer ``ALONE`` ever bought."""
+    import polars as pl
+
+    kind = pl.when(pl.col("consumer") == ALONE).then(pl.lit("purchase")).otherwise(pl.lit("view"))
+    return EventLog(log.frame.with_columns(kind.cast(pl.Enum(EVENT_TYPES)).alias("event")))
 
 
 def hostile_model(config: RunConfig, value: float) -> SequenceModel:

@@ -130,6 +130,7 @@ def _parts() -> list[Check]:
     rows, alone = people.encoded(log), len(everybody) == len(set(everybody.tolist())) == 300
     by_key = all(_split_follows(rows, bytes([one]) * 32) for one in range(1, 17))
     return [
+        _unmoved(people.one_buyer(people.people())),
         report.holds("a row each", alone, "nobody is stored twice"),
         report.holds("held out whatever they did", by_key, "by the key alone, under sixteen keys"),
         *_key(everybody, held, secret),
@@ -148,6 +149,14 @@ def _parts() -> list[Check]:
         ),
         report.holds("charged where it is read", events == charged, "each part for what reads it"),
     ]
+
+
+def _unmoved(log: people.EventLog) -> Check:
+    """What is read of a consumer follows from their own events and public settings, whatever is the same in all others'."""
+    whole, rest = people.encoded(log), people.encoded(people.without(log, people.ALONE))
+    others = whole.take(np.flatnonzero(whole.consumers != people.ALONE))
+    same = np.array_equal(others.integers, rest.integers) and np.array_equal(others.numeric, rest.numeric)
+    return report.holds("rows of everybody else", same, "stay as they are when somebody leaves")
 
 
 def _split_follows(rows: people.ConsumerSequences, key: bytes) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -14,6 +15,7 @@ import common.privacy.accountant as accounting
 from client.guard import Guard, Proposal
 from client.selftest.report import Check
 from common.errors import FedcartError
+from common.model_files import NEVER_LEAVES, refuse_personal
 from common.privacy import HOLDOUT_SIDE, SUB_SCOPES, TRAIN_SIDE, Charge, Losses, PrivacyEvent
 
 EVENT = PrivacyEvent(1.7, 0.05, 20)
@@ -40,7 +42,7 @@ FORBIDDEN: dict[str, dict[str, Any]] = {
 def rules() -> list[Check]:
     """Each rule of the guard: the proposal that breaks it is refused, the one beside it is not."""
     alone = [*_proposals(), *_answers(), *_killed(), _limit_of_the_held_out(), _attested(), *_file(), *_carried()]
-    return [*alone, *_two_kits()]
+    return [*alone, *_two_kits(), _personal()]
 
 
 def _refused(act: Callable[[], Any]) -> bool:
@@ -123,6 +125,13 @@ def _killed() -> list[Check]:
     ]
 
 
+def _personal() -> Check:
+    """What a site has made of its own consumers without noise is known by its mark, whatever it is called."""
+    header = json.dumps({"__metadata__": {"made": NEVER_LEAVES}}, allow_nan=False).encode()
+    refused = _refused(lambda: refuse_personal(len(header).to_bytes(8, "little") + header, "model"))
+    return report.holds("a personal model", refused, "never leaves")
+
+
 def _two_kits() -> list[Check]:
     """Two kits about the same consumers spend one budget, and a restart of one leaves the other's reservations alone."""
     with account.shared_scratch_ledger() as (open_kit, asked):
@@ -138,7 +147,17 @@ def _two_kits() -> list[Check]:
         limit = Losses.of(said.totals)
         full = open_kit("second", accounting.epsilon_of(limit, account.DELTA, said.order) + 1e-6)
         refused = _refused(lambda: full.reserve(asked(2, EVENT, run="two")))
+        third = asked(3, EVENT, run="one", config="cd" * 32, run_events=(EVENT, EVENT))
+        own = not _refused(lambda: open_kit("first").check_proposal(third))
+        open_kit("second").reserve(dataclasses.replace(third, run="two"))
+        own &= not _refused(lambda: open_kit("first").reserve(third))
+        away = _refused(lambda: open_kit("first", elsewhere=True))
+    moved, went_on = account.moved_scratch_ledgers(EVENT)
     return [
+        report.holds("two sites of one run", own, "each is bound to the plan, not to what the other one spent"),
+        report.holds("another account", away, "is refused: there the kit might have spent nothing yet"),
+        Check("two kits of one name", moved == 4 * EVENT.steps, moved, 4 * EVENT.steps, "both are charged, once"),
+        Check("a copy that went on apart", went_on == 6 * EVENT.steps, went_on, 6 * EVENT.steps, "both ends are"),
         report.holds(
             "another kit's reservation", (kept.open, kept.void) == (1, 0), "stays when this one restarts"
         ),

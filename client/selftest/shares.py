@@ -21,7 +21,6 @@ from common.privacy import (
     noised_grid,
     to_ring,
 )
-from common.secagg.fixedpoint import ring_limit
 from common.trust.randomness import PrivateStream, SeededStream
 
 COUNTED_ON = Quorum(sites=5, threshold=4, colluders=1, honest=3)
@@ -119,7 +118,7 @@ def mechanism() -> list[Check]:
     length = 1 << 15
     share = _share(length, multiplier=1.3)
     block = share.block
-    limit = ring_limit(block)
+    limit = block.limit
     far = QuorumMechanism(share, PrivateStream()).release(np.full(length, -1e30))
     beyond = (far.vector.view(np.int32).astype(np.float64) + limit) / 2.0**block.noise_bits
     sampling = QuorumMechanism(share, PrivateStream())

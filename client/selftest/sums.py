@@ -17,8 +17,6 @@ import client.selftest.report as report
 import client.training.evaluation as evaluation
 import client.training.trainer as trainers
 from client.selftest.report import Check, Vector
-from common.contribution import STATISTICS
-from common.privacy import SUB_SCOPES
 from common.tasks import LOSS_BOUND, metric_sensitivity
 from common.trust.randomness import PrivateStream
 
@@ -137,6 +135,7 @@ def _kept() -> list[Check]:
     """What a sales run learns from is what has left: the kept bytes, and none but those that were charged."""
     from client.guard import outbox_digest
     from client.tasks.series import keep_release, kept_release
+    from common.contribution import STATISTICS
     from common.secagg import fixedpoint
 
     plan = people.sales_plan(1.0, ["all"], SERIES_NOISE)
@@ -164,6 +163,7 @@ def _kept() -> list[Check]:
 def series() -> list[Check]:
     """The sales series: one consumer moves all cells of all channels together by at most the clip, and all are noised."""
     from client.tasks.series import noised_series, purchases_in
+    from common.privacy import SUB_SCOPES
 
     log, checks = people.people(), []
     for categories in (["all"], ["a", "b", "c"]):

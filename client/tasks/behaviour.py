@@ -11,7 +11,6 @@ import numpy as np
 from client.models import engine_of, measured_of
 from client.site import Question, Site
 from common.contribution import EVALUATE, METRICS, TRAIN, UPDATE, Block, Release
-from common.errors import ConfigError
 from common.privacy import TRAIN_SIDE
 from common.tasks import largest_constants, noise_needs, scale_of
 
@@ -64,7 +63,7 @@ def _shared_sum(site: Site, question: Question, quorum: Quorum) -> Release:
     Coordinates of items that the site does not stock are noised too: the noise of a row is that of all sites, whoever stocks it.
     """
     from client.training.quorum import QuorumMechanism, Share
-    from client.training.trainer import LocalDiagnostics, one_thread
+    from client.training.trainer import LocalDiagnostics, one_thread, require_clip
     from common.trust.randomness import PrivateStream
 
     plan = question.plan
@@ -72,11 +71,7 @@ def _shared_sum(site: Site, question: Question, quorum: Quorum) -> Release:
     constants, block = largest_constants(plan), _block_of(question, UPDATE)
     scale = scale_of(constants)
     share = Share(block, *noise_needs(plan, TRAIN, UPDATE), quorum, TRAIN_SIDE)
-    if engine.clip != constants.clip:
-        raise ConfigError(
-            f"the engine clips at {engine.clip}, the plan says {constants.clip}",
-            hint="build the engine from the plan",
-        )
+    require_clip(engine, constants)
     mechanism, diagnostics = QuorumMechanism(share, PrivateStream()), LocalDiagnostics()
     engine.parameters.load(rows.restrict(question.model))
     with one_thread():

@@ -18,7 +18,6 @@ from client.training.discrete_gaussian import draw
 from common.contribution import Block, Release
 from common.errors import LocalProtocolError
 from common.privacy import NoisedGrid, PrivacyEvent, Quorum, carried_multiplier, to_ring
-from common.secagg.fixedpoint import ring_limit
 from common.trust.randomness import RandomStream
 
 _EVERYBODY = 1.0
@@ -37,7 +36,7 @@ class Share:
     @property
     def grid(self) -> NoisedGrid:
         """The block's grid."""
-        return NoisedGrid(self.block.unit, self.block.noise_bits, ring_limit(self.block))
+        return NoisedGrid(self.block.unit, self.block.noise_bits, self.block.limit)
 
 
 class QuorumMechanism:

@@ -99,10 +99,8 @@ def train_locally(engine: GradientEngine, start: Vector, plan: LocalPlan, stream
     where the noise is drawn.
     Without noise the same stream gives the same bits (one torch thread is used).
     """
-    if plan.private and engine.clip != plan.clip:
-        raise ConfigError(
-            f"the engine clips at {engine.clip}, the plan says {plan.clip}", hint="build the engine from the plan"
-        )
+    if plan.private:
+        require_clip(engine, plan)
     diagnostics, mechanism = LocalDiagnostics(), plan.mechanism(engine.clip, stream)
     optimizer = make_optimizer(plan.optimizer, plan.learning_rate, private=plan.private)
     engine.parameters.load(start)
@@ -120,6 +118,14 @@ def train_locally(engine: GradientEngine, start: Vector, plan: LocalPlan, stream
             optimizer.step(theta, gradient)
     update = (theta - anchor).numpy()
     return LocalResult(update, mechanism.events(), diagnostics)
+
+
+def require_clip(engine: GradientEngine, plan: LocalConstants) -> None:
+    """Return if the engine clips where the plan says. Raises: ConfigError."""
+    if engine.clip != plan.clip:
+        raise ConfigError(
+            f"the engine clips at {engine.clip}, the plan says {plan.clip}", hint="build the engine from the plan"
+        )
 
 
 def noised_mean(total: Tensor, noise: Tensor, divisor: float) -> tuple[Tensor, tuple[float, float]]:

@@ -17,6 +17,7 @@ from common.privacy import Attestation, Replay, SignedAttestation, epsilon_alone
 from common.run import (
     COMPLETED,
     COUNTERSIGNED,
+    EXCLUDED,
     FACTS_FILE,
     FAILED,
     LEFT_OUT,
@@ -44,13 +45,17 @@ OVER = (COMPLETED, STOPPED, FAILED)
 
 @dataclass
 class _Chain:
-    """What the records before the next one have fixed. ``entries``: (site, sequence) -> hash; ``newest``: site -> sequence."""
+    """What the records before the next one have fixed. ``newest``: site -> sequence.
+
+    ``entries``: (site, sequence) -> hash, as the site has signed it; ``shown``: as the coordinator has shown it to all sites.
+    """
 
     previous: str
     trained: int = 0
     state: str = ""
     average: str = ""
     entries: dict[tuple[str, int], str] = field(default_factory=dict)
+    shown: dict[tuple[str, int], str] = field(default_factory=dict)
     newest: dict[str, int] = field(default_factory=dict)
 
 
@@ -92,6 +97,9 @@ def _asked(chain: _Chain, plan: RunPlan, record: RoundRecord) -> Iterator[str]:
         yield "asks about another model than the round before has left"
     if record.aborted and record.kind == TRAIN and record.state != record.model:
         yield "was aborted, and says that it changed the model"
+    for site, did in sorted(record.sites.items()):
+        if did.reason == EXCLUDED or (did.status == "ok" and (did.reason or did.phase)):
+            yield f"says of {site} what nothing proves: {did.status}, {did.reason[:60]}"
     if strangers := sorted(set(record.sites) - set(plan.sites)):
         yield f"names {', '.join(strangers)}, not in the plan"
 
@@ -112,7 +120,7 @@ def _attested(chain: _Chain, plan: RunPlan, roster: Roster, record: RoundRecord)
         "witness": witness_of(record.heads).hex(),
     }
     for site, (sequence, head) in sorted(record.heads.items()):
-        yield from _entry(chain, site, sequence, head)
+        yield from _shown(chain, site, sequence, head)
         if sequence < chain.newest.get(site, -1):
             yield f"showed the sites an older entry of {site}'s ledger than it had attested"
     said = dict(_read(record))
@@ -120,7 +128,7 @@ def _attested(chain: _Chain, plan: RunPlan, roster: Roster, record: RoundRecord)
         for name in [name for name, value in expected.items() if getattr(attestation, name) != value]:
             yield f"holds an attestation of {site} with another {name}"
         yield from _delta_of(plan, record, site, attestation)
-        yield from _entry(chain, site, attestation.sequence, attestation.head)
+        yield from _signed_entry(chain, roster, SignedAttestation.from_json(record.attestations[site]))
         if attestation.sequence <= chain.newest.get(site, -1):
             yield f"holds an attestation of {site} that is not newer than the one before: entry {attestation.sequence}"
         chain.newest[site] = max(attestation.sequence, chain.newest.get(site, -1))
@@ -147,10 +155,25 @@ def _delta_of(plan: RunPlan, record: RoundRecord, site: str, said: Attestation) 
             yield f"shows less than epsilon {alone:.6f} for {site} alone, which is what its own noise allows"
 
 
-def _entry(chain: _Chain, site: str, sequence: int, head: str) -> Iterator[str]:
-    known = chain.entries.setdefault((site, sequence), head)
+def _shown(chain: _Chain, site: str, sequence: int, head: str) -> Iterator[str]:
+    """What the coordinator shows of a ledger is its own word: the site is named only for what it has signed itself."""
+    known = chain.entries.get((site, sequence), chain.shown.setdefault((site, sequence), head))
     if known != head:
-        yield f"shows a fork: {site} has signed two different entries {sequence} ({known[:12]} and {head[:12]})"
+        yield f"shows two entries {sequence} of {site}'s ledger ({known[:12]} and {head[:12]}): made up, or a fork"
+
+
+def _signed_entry(chain: _Chain, roster: Roster, signed: SignedAttestation) -> Iterator[str]:
+    said = signed.attestation
+    place = said.site, said.sequence
+    try:
+        signed.verify(roster.party(said.site).public_key)
+    except FedcartError:
+        return  # not the site's word: named where attestations are checked
+    known = chain.entries.setdefault(place, said.head)
+    if known != said.head:
+        yield f"shows a fork: {said.site} has signed two different entries {said.sequence} ({known[:12]} and {said.head[:12]})"
+    elif chain.shown.get(place, said.head) != said.head:
+        yield from _shown(chain, said.site, said.sequence, chain.shown[place])
 
 
 def _read(record: RoundRecord) -> Iterator[tuple[str, Attestation]]:
@@ -296,15 +319,19 @@ def ledger_problems(
     plan: RunPlan, roster: Roster, records: Sequence[RoundRecord], site: str, state: Replay
 ) -> Iterator[str]:
     """What a site's own ledger says against the records of a run: forks, and releases that they do not show."""
+    key = roster.party(site).public_key.hex()
     for record in records:
         if site in record.heads:
             sequence, head = record.heads[site]
+            if state.is_of_former(key, site, sequence):
+                continue
             if sequence >= state.sequence:
-                yield f"its tail is cut: all sites were shown entry {sequence}, the last one here is {state.sequence - 1}"
+                what = f"all sites were shown entry {sequence}, the last one here is {state.sequence - 1}"
+                yield f"its tail is cut, or the coordinator made it up: {what}"
             elif sequence >= state.first_sequence and state.hash_at(sequence) != head:
-                yield f"it is a fork: all sites were shown another entry {sequence} in round {record.round}"
+                what = f"all sites were shown another entry {sequence} in round {record.round}"
+                yield f"it is a fork, or the coordinator made it up: {what}"
     by_round = {record.round: record for record in records}
-    key = roster.party(site).public_key.hex()
     for reservation in state.reservations.values():
         body = reservation.body
         if body.run != plan.run or reservation.state == "void" or (body.by and body.by != key):

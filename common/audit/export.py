@@ -36,8 +36,9 @@ def export_records(run: Path, out: Path) -> Exported:
     for folder in (target.checkpoints, target.oracle):
         folder.rmdir()
     for path in (*sealed_paths(source), *(source.path / name for name in (HEADS_FILE, MANIFEST_FILE))):
-        if not {path.name, path.parent.name} & set(LEFT_OUT):
-            _copy(path, target.path / path.relative_to(source.path))
+        inside = path.relative_to(source.path)
+        if not {str(inside), inside.parts[0]} & set(LEFT_OUT):
+            _copy(path, target.path / inside)
     target.write_left_out(LEFT_OUT)
     for path in sorted(source.ledgers.glob("*.json*")) if source.ledgers.is_dir() else ():
         _copy(path, target.ledgers / path.name)

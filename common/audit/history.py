@@ -10,17 +10,20 @@ the entry, by a charge made for it, or by a later signature of the same key. Whe
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 from common.audit.records import Records, asked_since, attestations_in, rounds_of
+from common.errors import VerificationError
 from common.privacy import (
     Charge,
     Losses,
     PrivacyEvent,
     Replay,
     SignedAttestation,
+    epsilon_alone,
     epsilon_everywhere,
     epsilon_of,
     round_up,
@@ -86,6 +89,8 @@ class Account:
         """The first entry under whose number one key has signed two: a copy was gone on with. None if there is none."""
         if not self.key or (self.key, self.scope) != (other.key, other.scope):
             return None
+        if self.hash_at is not None and other.hash_at is not None:
+            return _first_difference(self.hash_at, other.hash_at, min(self.sequence, other.sequence))
         numbers = sorted({*self.attested, *other.attested})
         pairs = ((number, self._entry(number), other._entry(number)) for number in numbers)
         return next((number for number, mine, its in pairs if mine and its and mine != its), None)
@@ -101,7 +106,8 @@ class Account:
         """A charge for a ledger that was moved here, for an earlier run, or for the ledger that this one continues."""
         if not Losses.of(charge.events).covers(other.losses):
             return False
-        moved = charge.site in other.sites and other.sequence <= charge.until
+        moved = charge.site in other.sites and other.sequence <= charge.until and charge.key in ("", other.key)
+        moved = moved and (other.sequence < charge.until or charge.head in ("", other.head))
         earlier = self.simulated and other.simulated and charge.reason in {f"run {run}" for run in other.runs}
         recovered = charge is self.charges[0] and self.sites & other.sites and other.sequence <= self.continues
         return bool(moved or earlier or (recovered and self.scope == other.scope))
@@ -121,6 +127,19 @@ class ScopeTotal:
     def sites(self) -> tuple[str, ...]:
         """Who holds these consumers' data."""
         return tuple(sorted(set().union(*(account.sites for account in self.accounts))))
+
+    @property
+    def colluders(self) -> int | None:
+        """How many colluding sites ``epsilon`` holds against at least; None: any number."""
+        return min((a.losses.colluders for a in self.accounts if a.losses.colluders is not None), default=None)
+
+    @property
+    def alone(self) -> float:
+        """What is left of the promise if no other site is honest, rounded up."""
+        if len(self.accounts) > 1:
+            return self.epsilon  # several accounts are composed by what each site's own noise allows
+        (one,) = self.accounts
+        return round_up(epsilon_alone(one.losses, self.delta, one.order if one.adaptive else None))
 
     @property
     def left(self) -> float | None:
@@ -160,9 +179,21 @@ def accounts_in(records: Records) -> list[Account]:
     for site, attested in attestations_in(rounds).items():
         roster = records.roster
         key = roster.party(site).public_key.hex() if roster is not None else ""
+        own = [signed for signed in attested if key and _is_own(signed, bytes.fromhex(key))]
         more = Losses.of(event for _, events in asked.get(site, ()) for event in events)
-        found.append(_of_attestations(attested, key, more))
+        account = _of_attestations(attested, key, more)
+        entries = {signed.attestation.sequence: signed.attestation.head for signed in own}
+        found.append(replace(account, attested=entries))
     return found
+
+
+def _is_own(signed: SignedAttestation, key: bytes) -> bool:
+    """Whether the site has signed it: for what others wrote in its name it is not called one that forked its ledger."""
+    try:
+        signed.verify(key)
+    except VerificationError:
+        return False
+    return True
 
 
 def make_history(accounts: Iterable[Account]) -> History:
@@ -177,6 +208,20 @@ def make_history(accounts: Iterable[Account]) -> History:
     if len(scopes) > 1 and not (len(returning) == 1 and len(returning[0].scopes) == len(scopes)):
         returning.append(_returning(f"in all {len(scopes)} scopes", kept))
     return History(tuple(scopes), tuple(returning), tuple(_warnings(scopes)))
+
+
+def _first_difference(
+    mine: Callable[[int], str | None], its: Callable[[int], str | None], last: int
+) -> int | None:
+    """The first number up to ``last`` under which two chains have different entries: each entry holds the one before."""
+
+    def differ(number: int) -> bool:
+        pair = mine(number), its(number)
+        return None not in pair and pair[0] != pair[1]
+
+    if not differ(last):
+        return None
+    return bisect_left(range(last), True, key=differ)
 
 
 def _of_ledger(state: Replay, limit: float | None) -> Account:
@@ -219,7 +264,6 @@ def _of_attestations(attested: Sequence[SignedAttestation], key: str, asked: Los
         head=said.head,
         runs=frozenset(signed.attestation.run for signed in attested),
         unsettled=Losses.of(said.events) + asked,
-        attested={signed.attestation.sequence: signed.attestation.head for signed in attested},
     )
 
 
@@ -282,6 +326,11 @@ def _warnings(scopes: Sequence[ScopeTotal]) -> Iterable[str]:
             yield (
                 f"scope {total.scope} has {len(keys)} ledgers here, each with a limit of its own: what the same consumers lost is "
                 "their sum. If it is one shared ledger, name that too; if not: fedcart site move-ledger"
+            )
+        if total.colluders is not None:
+            yield (
+                f"scope {total.scope}: {total.epsilon} holds against the server and up to {total.colluders} other sites "
+                f"together; if no other site is honest, {total.alone}"
             )
         if total.limit is not None and total.epsilon > total.limit:
             yield f"scope {total.scope}: {total.epsilon} is above the limit {total.limit}."

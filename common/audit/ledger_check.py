@@ -62,10 +62,10 @@ class LedgerCheck:
             by_sequence.setdefault(signed.attestation.sequence, []).append(signed)
         state = Replay()
         for number, entry, state in replay_lines(lines, key):
-            for signed in by_sequence.pop(entry.sequence, []):
+            for signed in by_sequence.pop(entry.sequence, []) if self._may_be_of(state) else ():
                 _compare(number, signed, state)
         for sequence in sorted(by_sequence):
-            if sequence >= state.first_sequence:
+            if sequence >= state.first_sequence and not state.is_of_former(*self._who(), sequence):
                 raise VerificationError(
                     f"line {len(lines)}: the tail is cut: the last entry is {state.sequence - 1}, "
                     f"the site attested entry {sequence}"
@@ -73,6 +73,16 @@ class LedgerCheck:
         self._check_anchor(state, key, torn, len(lines))
         self._report(state, pinned)
         self.state = state
+
+    def _who(self) -> tuple[str, str]:
+        """Public key (hex, empty without a roster) and name of the site whose attestations are compared."""
+        site = self.attested[0].attestation.site if self.attested else ""
+        return (self.roster.party(site).public_key.hex() if self.roster and site else ""), site
+
+    def _may_be_of(self, state: Replay) -> bool:
+        """Whether what was attested can be about this ledger: before a kit is admitted, it speaks of its former one."""
+        key, _ = self._who()
+        return not key or state.header is None or not state.header.shared or key in state.admitted
 
     def _public_key(self, first_line: bytes) -> tuple[bytes, bool]:
         """The key that must have signed, and whether it is pinned from outside the ledger."""
@@ -138,7 +148,7 @@ class LedgerCheck:
         if self.every_round and _disagree(state.spent.events, header.delta):
             self._note("the two accountants disagree more than they should; report this as a bug")
         reading = ScopeAccountant(state.spent, state.adaptive_order).reading(header.delta)
-        count = len(state.hashes)
+        count = state.entries
         self.verdict.ledgers.append(
             LedgerReport(header.site, header.scope, count, header.delta, header.simulated, reading, pinned)
         )

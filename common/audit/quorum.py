@@ -11,7 +11,6 @@ from common.errors import ConfigError, FedcartError
 from common.privacy import NoisedGrid, check_grid, rounded_sensitivity
 from common.run import RunPlan
 from common.secagg.evidence import Evidence
-from common.secagg.fixedpoint import ring_limit
 from common.tasks import noise_needs
 
 
@@ -95,4 +94,4 @@ def _tightness(plan: RunPlan, kind: str, block: Block) -> float:
 
 
 def _grid(block: Block) -> NoisedGrid:
-    return NoisedGrid(block.step, block.noise_bits, ring_limit(block))
+    return NoisedGrid(block.step, block.noise_bits, block.limit)

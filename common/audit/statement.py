@@ -20,6 +20,7 @@ from common.privacy import (
     Replay,
     delta_remark,
     epsilon_everywhere,
+    epsilon_everywhere_in_one_run,
     epsilon_of,
     round_up,
 )
@@ -85,11 +86,13 @@ def make_statement(
     private: bool = True,
     hardened: bool = False,
     quorum: Quorum | None = None,
+    one_run: bool = False,
 ) -> Statement:
     """Assemble the claim for these sites.
 
     ``secure``: contributions were summed under masks, None if nothing says so; ``private`` False: trained without noise, or with the
-    seeded test stream. ``quorum``: of the run, where sites share the noise of a sum and the run is known.
+    seeded test stream. ``quorum``: of the run, where sites share the noise of a sum and the run is known;
+    ``one_run``: nothing but this run was ever charged.
     """
     simulated = any(budget.simulated for budget in budgets)
     return Statement(
@@ -97,7 +100,7 @@ def make_statement(
         simulated=simulated,
         sites=tuple(budgets),
         adversaries=adversaries_of(budgets, secure, quorum) if private else (),
-        cross_site=cross_site(budgets) if private and budgets else None,
+        cross_site=cross_site(budgets, one_run=one_run) if private and budgets else None,
         sections=_sections(hardened=hardened, shared=colluders_of(budgets) is not None),
         assumptions=_assumptions(simulated=simulated),
         not_covered=NOT_COVERED if colluders_of(budgets) is None else (*NOT_COVERED, *NOT_COVERED_IN_A_QUORUM),
@@ -137,10 +140,15 @@ def ledger_rows(state: Replay) -> list[LedgerRow]:
     ]  # fmt: skip
 
 
-def cross_site(budgets: Sequence[SiteBudget]) -> CrossSite:
-    """Both extremes: every consumer known at one site only, and a consumer known at all of them."""
+def cross_site(budgets: Sequence[SiteBudget], *, one_run: bool = False) -> CrossSite:
+    """Both extremes: every consumer known at one site only, and a consumer known at all of them.
+
+    ``one_run``: whatever was charged is of the sums of one run, where a sum that several sites share is moved several times.
+    """
     delta = min(budget.delta for budget in budgets)
     everywhere = epsilon_everywhere([(Losses.of(b.events), b.order) for b in budgets], delta)
+    if one_run and all(b.colluders is not None and b.order is None for b in budgets):
+        everywhere = min(everywhere, epsilon_everywhere_in_one_run([Losses.of(b.events) for b in budgets], delta))
     disjoint = max(epsilon_of(budget.events, delta, budget.order) for budget in budgets)
     return CrossSite(round_up(disjoint), round_up(everywhere), delta, len(budgets))
 

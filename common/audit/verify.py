@@ -8,6 +8,7 @@ state by both accountants (on request of every round), and the aggregation evide
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from common.audit.binding import (
@@ -23,6 +24,14 @@ from common.audit.ledger_check import LedgerCheck, sites_of
 from common.audit.model_binding import model_problems
 from common.audit.quorum import quorum_words
 from common.audit.records import Records, find_records
+from common.audit.results import (
+    catalogue_problems,
+    facts_problems,
+    fixed_problems,
+    oracle_problems,
+    summary_problems,
+    unsigned_files,
+)
 from common.audit.verdict import Finding, VerifyReport
 from common.errors import BadInputError, FedcartError, VerificationError
 from common.privacy import (
@@ -31,21 +40,20 @@ from common.privacy import (
     check_attestation,
 )
 from common.run import (
+    CLOSINGS_FILE,
     COUNTERSIGNED_FILE,
-    DELIVERED_FILE,
     EVIDENCE,
     LEDGERS,
     MANIFEST_FILE,
     METRICS_FILE,
-    NOTES_FILE,
     PROOFS,
-    REPORT_FILE,
     SETTINGS_FILE,
     SUMMARY_FILE,
     RoundRecord,
     RunFolder,
     digest_of,
     no_files,
+    noted_closings,
     round_file,
     strange_lines,
 )
@@ -117,6 +125,7 @@ def verify_run(
     if pinned is not None:
         states = {site: check.state for site, check in checks.items() if check.state is not None}
         _check_bindings(run, pinned, records, states, verdict)
+        _check_closings(run, pinned, records, ledgers, verdict)
     return verdict
 
 
@@ -144,6 +153,7 @@ def _records(run: RunFolder, verdict: VerifyReport) -> list[RoundRecord]:
 def _attested(records: list[RoundRecord], verdict: VerifyReport) -> list[tuple[int, SignedAttestation]]:
     """(line number, attestation) of every attestation in the records that can be read."""
     attestations = []
+    spent: dict[str, float] = {}  # site -> the last that it attested, in this record or before
     for number, record in enumerate(records, start=1):
         where = f"{METRICS_FILE}, line {number}"
         for site, plain in sorted(record.attestations.items()):
@@ -154,11 +164,14 @@ def _attested(records: list[RoundRecord], verdict: VerifyReport) -> list[tuple[i
                 continue
             if signed.attestation.site != site:
                 verdict.findings.append(Finding(where, f"attestation of {signed.attestation.site} under {site}"))
-            shown = record.epsilon.get(site)
-            if shown is not None and shown < signed.attestation.epsilon_after - 1e-9:
-                what = f"shows epsilon {shown} for {site}, attested is {signed.attestation.epsilon_after}"
-                verdict.findings.append(Finding(where, what))
+            spent[site] = signed.attestation.epsilon_after
             attestations.append((number, signed))
+        for site, attested in sorted(spent.items()):
+            shown = record.epsilon.get(site, 0.0)
+            if shown < attested - 1e-9:
+                verdict.findings.append(
+                    Finding(where, f"shows epsilon {shown} for {site}, attested is {attested}")
+                )
     return attestations
 
 
@@ -263,7 +276,15 @@ def _check_bindings(
         verdict.faults += [f"round {record.round}: {fault}" for record in records for fault in record.faults]
         sealed = manifest_problems(run, plan, roster, records, summary)
         verdict.findings += [Finding(MANIFEST_FILE, what) for what in sealed]
-        verdict.findings += [Finding(*found) for found in model_problems(run, plan, roster, records)]
+        beside = [
+            *((SUMMARY_FILE, what) for what in summary_problems(plan, records, summary)),
+            *oracle_problems(run, records, summary),
+            *facts_problems(run, plan),
+            *fixed_problems(run, records),
+            *catalogue_problems(run, plan),
+            *model_problems(run, plan, roster, records),
+        ]
+        verdict.findings += [Finding(*found) for found in beside]
         verdict.countersigned, false = countersigned_by(run, plan, roster, records)
         what = "stands there, but did not sign the last record: the tail was cut or exchanged"
         verdict.findings += [Finding(COUNTERSIGNED_FILE, f"{site} {what}") for site in false]
@@ -275,18 +296,33 @@ def _check_bindings(
         verdict.findings.append(Finding(str(run.path), f"cannot be read as a run: {error}"))
 
 
+def _check_closings(
+    run: RunFolder, roster: Roster, records: list[RoundRecord], ledgers: Sequence[Path], verdict: VerifyReport
+) -> None:
+    """Whether the record goes on from what sites were told at the close, as far as that lies beside their ledgers."""
+    known = {record.digest for record in records}
+    with suppress(FedcartError, ValueError):  # no plan can be read: that is said already
+        plan = run.plan()
+        for file in ledgers:
+            for closing in noted_closings(file.parent, plan.run, roster.coordinator.public_key):
+                if closing.last not in known | {plan.digest().hex()}:
+                    what = f"the coordinator signed another end of round {closing.round} to this site: rewritten since, or cut"
+                    verdict.findings.append(Finding(f"{file.parent.name}/{CLOSINGS_FILE}", what))
+
+
 def _say_what_is_open(run: RunFolder, records: list[RoundRecord], verdict: VerifyReport) -> None:
     if not run.manifest():
         what = "the run is not over: nothing seals it, and rounds after the last one here could have been left out"
         verdict.notes.append(Finding(MANIFEST_FILE, what))
     if left_out := run.left_out():
         verdict.notes.append(Finding(str(run.path), f"an export, without {', '.join(left_out)}"))
-    if unsigned := [name for name in (NOTES_FILE, DELIVERED_FILE, REPORT_FILE) if (run.path / name).exists()]:
+    if unsigned := unsigned_files(run):
         verdict.notes.append(Finding(", ".join(unsigned), "nobody signs what stands there"))
     summary = run.summary()
-    if summary is not None and (summary.baselines or summary.metrics.get("oracle")):
+    made_up = summary is not None and (summary.baselines or summary.metrics.get("oracle"))
+    if made_up or any(record.oracle for record in records):
         what = "figures marked oracle, and baselines, are a simulation's own: nobody signs them"
-        verdict.notes.append(Finding(SUMMARY_FILE, what))
+        verdict.notes.append(Finding(SUMMARY_FILE if made_up else METRICS_FILE, what))
     last = {site for record in records[-1:] for site, did in record.sites.items() if did.status == "ok"}
     if silent := sorted(last - set(verdict.countersigned)):
         verdict.notes.append(Finding(COUNTERSIGNED_FILE, f"{', '.join(silent)} did not sign the last record"))

@@ -14,7 +14,6 @@ from typing import Any, Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from common.data.values.times import known_zone
 from common.errors import BadInputError
 
 EVENT_TYPES = ("login", "view", "search", "favourite", "cart", "purchase", "cancel", "review", "other")
@@ -98,6 +97,8 @@ class Mapping(_Strict):
 
     @model_validator(mode="after")
     def _complete(self) -> Mapping:
+        from common.data.values.times import known_zone
+
         unknown = sorted(set(self.columns) - set(COLUMNS))
         if unknown:
             raise ValueError(f"columns has unknown names {unknown}, known: {list(COLUMNS)}")

@@ -9,8 +9,6 @@ from pathlib import Path
 import polars as pl
 
 import common.data.reading as reading
-from common.data.events import opened_events
-from common.data.recognising import said_of
 from common.data.values.words import plain_text, without_float_tail
 
 
@@ -20,6 +18,9 @@ def product_names(path: Path | str, format_name: str, known: Sequence[str] = ())
     ``format_name`` is a preset or the path of a TOML mapping.
     Raises: BadInputError if a file cannot be read.
     """
+    from common.data.events import opened_events
+    from common.data.recognising import said_of
+
     opened, _ = opened_events(path, format_name, said=said_of(known))
     mapping = opened.mapping
     folder = Path(path) if Path(path).is_dir() else Path(path).parent

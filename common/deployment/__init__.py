@@ -1,6 +1,7 @@
 """A federation of real sites as files: what operators write (``settings``) and what a kit folder holds (``kit``)."""
 
 from common.deployment.kit import (
+    ACCOUNT_FILE,
     COORDINATOR_VARIABLE,
     LEDGER_FILE,
     SITE_VARIABLE,
@@ -24,6 +25,7 @@ from common.deployment.settings import (
 )
 
 __all__ = [
+    "ACCOUNT_FILE",
     "COORDINATOR_VARIABLE",
     "LEDGER_FILE",
     "SITE_VARIABLE",

@@ -33,6 +33,7 @@ from common.trust import CONSUMERS_KEY, IDENTITY_KEY, NODE_KEY, ROSTER_FILE
 SITE_VARIABLE = "FEDCART_SITE"
 COORDINATOR_VARIABLE = "FEDCART_COORDINATOR"
 LEDGER_FILE = "ledger.jsonl"
+ACCOUNT_FILE = "account.head.json"  # in a kit: the signed end of the shared ledger that it uses
 USER_LEDGER = "user"  # for ``ledger`` in site.toml: in the user's state directory
 
 

@@ -171,27 +171,38 @@ class Batcher:
         askable: NDArray[np.bool_] | None = None,
     ) -> None:
         self.names = tuple(sequences.integer_names)
-        self.table = np.ascontiguousarray(sequences.integers, dtype=np.int64)
+        self.table = np.ascontiguousarray(
+            sequences.integers, dtype=np.int32
+        )  # a batch of it is widened, not all of it
         self.starts = np.asarray(sequences.offsets[:-1], dtype=np.int64)
         events = np.diff(np.asarray(sequences.offsets, dtype=np.int64))
         self.steps: Index = np.maximum(events - 1, 0) if row_targets is None else row_targets.lengths
         self.heads = tuple(h for h in heads if h in STEP_HEADS)
         self.row_targets, self.only_last = row_targets, targets == "last"
-        targeted = self.table if askable is None else self.table * askable[:, None]
-        self._next = following(targeted, sequences.offsets)
-        self._first = first_occurrence(self.table[:, self.names.index("item")], sequences.offsets)
-        has_category = "category" in self.names
-        categories = (
-            self.table[:, self.names.index("category")] if has_category else np.zeros(len(self.table), int)
-        )
-        self._category = last_known(categories, sequences.offsets)
-        self._events = (
-            self.table[:, self.names.index("event")] if "event" in self.names else np.zeros(len(self.table), int)
-        )
-        self._recent = recent_items(self.table[:, self.names.index("item")], np.asarray(sequences.offsets))
+        self._next = {head: self._following(STEP_HEADS[head], sequences, askable) for head in self.heads}
+        items = self._column("item")
+        self._first = first_occurrence(items, sequences.offsets)
+        self._category = last_known(self._column("category"), sequences.offsets)
+        self._events = self._column("event")
+        self._recent = recent_items(items, np.asarray(sequences.offsets))
 
     def __len__(self) -> int:
         return len(self.steps)
+
+    def _column(self, name: str) -> NDArray[np.int32]:
+        """One feature of all events; zeros where there is no such feature."""
+        if name not in self.names:
+            return np.broadcast_to(np.int32(0), len(self.table))
+        return self.table[:, self.names.index(name)]
+
+    def _following(self, name: str, sequences: Sequences, askable: NDArray[np.bool_] | None) -> NDArray[np.int32]:
+        column = self._column(name)
+        return following(column if askable is None else column * askable, sequences.offsets)
+
+    def _inputs(self, source: Index) -> Iterator[tuple[str, Index]]:
+        """Each feature of the events ``source``, as the model takes it."""
+        for number, name in enumerate(self.names):
+            yield name, self.table[source, number].astype(np.int64)
 
     def pieces(self, classes: int) -> Iterator[Batch]:
         """All consumers in packed batches, so few at a time that scores of ``classes`` at each step need little memory."""
@@ -217,7 +228,7 @@ class Batcher:
         return Batch(
             consumers=torch.from_numpy(consumers),
             lengths=torch.from_numpy(steps),
-            inputs={n: torch.from_numpy(self.table[rows_of.source, i]) for i, n in enumerate(self.names)},
+            inputs={name: torch.from_numpy(values) for name, values in self._inputs(rows_of.source)},
             targets=targets,
             weights=weights,
             valid=torch.ones(len(who), dtype=torch.bool),
@@ -227,11 +238,11 @@ class Batcher:
             last_row=torch.from_numpy(last.astype(np.int64)),
             seen_rows=torch.from_numpy(seen_rows),
             seen_items=torch.from_numpy(seen_items),
-            category=torch.from_numpy(self._category[rows_of.source]),
+            category=torch.from_numpy(self._category[rows_of.source].astype(np.int64)),
             asked=self._asked(consumers, lambda step: begin[step] + np.arange(len(steps))[:, None]),
             target_rows=_layout_rows(last_known, np.arange(len(who)), last),
-            recent=torch.from_numpy(self._recent[rows_of.source]),
-            last_event=torch.from_numpy(self._events[rows_of.source]),
+            recent=torch.from_numpy(self._recent[rows_of.source].astype(np.int64)),
+            last_event=torch.from_numpy(self._events[rows_of.source].astype(np.int64)),
         )
 
     def padded(self, rows: Index) -> Batch:
@@ -243,10 +254,8 @@ class Batcher:
         rows_of = _Rows(self.starts[consumers][who] + step, who, step, None)
         place = who * t + step
         inputs = {}
-        for i, name in enumerate(self.names):
-            flat = np.zeros(b * t, dtype=np.int64)
-            flat[place] = self.table[rows_of.source, i]
-            inputs[name] = torch.from_numpy(flat.reshape(b, t))
+        for name, values in self._inputs(rows_of.source):
+            inputs[name] = torch.from_numpy(_scatter(values, (place, b, t)))
         own = np.arange(b) * t + np.maximum(steps - 1, 0)
         last_known = self._last_known(rows_of, b)
         seen_rows, seen_items = self._seen(rows_of, steps, last_known.get("next-item"), width=t)
@@ -264,7 +273,7 @@ class Batcher:
             last_row=torch.from_numpy(own),
             seen_rows=torch.from_numpy(seen_rows),
             seen_items=torch.from_numpy(seen_items),
-            category=torch.from_numpy(_scatter(self._category[rows_of.source], (place, b, t))),
+            category=torch.from_numpy(_scatter(self._category[rows_of.source].astype(np.int64), (place, b, t))),
             asked=self._asked(consumers, lambda step: np.arange(b)[:, None] * t + step),
             target_rows=_layout_rows(last_known, place, own),
         )
@@ -273,7 +282,7 @@ class Batcher:
         """Where each consumer is asked once: number of the existing step, -1 for none; ``int64[B]`` per step head."""
         last: dict[str, Index] = {}
         for head in self.heads if self.only_last else ():
-            known = np.flatnonzero(self._next[rows_of.source, self.names.index(STEP_HEADS[head])] > 0)
+            known = np.flatnonzero(self._next[head][rows_of.source] > 0)
             last[head] = np.full(consumers, -1)
             last[head][rows_of.who[known]] = known  # a consumer's steps are in time order: the last one stays
         return last
@@ -293,7 +302,7 @@ class Batcher:
         targets: dict[str, Tensor] = {}
         weights: dict[str, Tensor] = {}
         for head in self.heads:
-            target = self._next[rows_of.source, self.names.index(STEP_HEADS[head])]
+            target = self._next[head][rows_of.source].astype(np.int64)
             if head in asked:
                 kept = asked[head][asked[head] >= 0]
                 only = np.zeros_like(target)
@@ -337,7 +346,7 @@ class Batcher:
             new = new[asked[rows_of.who[new]] >= 0]
             new = new[rows_of.step[new] <= rows_of.step[asked[rows_of.who[new]]]]
         who, step = rows_of.who[new], rows_of.step[new]
-        item = self.table[rows_of.source[new], self.names.index("item")]
+        item = self._column("item")[rows_of.source[new]].astype(np.int64)
         if asked is not None:
             last = rows_of.step[asked[who]]
             return (who * width + last if rows_of.begin is None else rows_of.begin[last] + who), item

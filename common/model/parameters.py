@@ -104,10 +104,9 @@ class FlatParameters:
 
     def load(self, values: Vector | Tensor) -> None:
         """Overwrite all parameters with ``values: float32[d]``. Raises: BadInputError for a wrong length."""
-        source = torch.as_tensor(values, dtype=torch.float32)
-        if source.shape != self.vector.shape:
-            self.layout.split(np.empty(tuple(source.shape), dtype=np.float32))
-        self.vector.copy_(source)
+        if values.shape != tuple(self.vector.shape):
+            self.layout.split(np.empty(tuple(values.shape), dtype=np.float32))
+        self.vector.numpy()[...] = values
 
     def numpy(self) -> Vector:
         """A copy of all parameters: ``float32[d]``."""

@@ -6,32 +6,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 Index = NDArray[np.int64]
+Column = NDArray[np.int32]
 
 
-def following(table: Index, offsets: NDArray[np.int64]) -> Index:
-    """The event after each event; zeros after the last event of a row."""
-    following = np.zeros_like(table)
-    following[:-1] = table[1:]
+def following(values: Column, offsets: NDArray[np.int64]) -> Column:
+    """The value after each event; zero after the last event of a row: ``int32[R]``."""
+    following = np.zeros_like(values)
+    following[:-1] = values[1:]
     ends = np.asarray(offsets[1:])[np.diff(offsets) > 0] - 1
     following[ends] = 0
     return following
 
 
-def last_known(values: Index, offsets: NDArray[np.int64]) -> Index:
-    """The latest value above 0 up to each event of a row, 0 if there was none: ``int64[R]``."""
+def last_known(values: Column, offsets: NDArray[np.int64]) -> Column:
+    """The latest value above 0 up to each event of a row, 0 if there was none: ``int32[R]``."""
     known = np.asarray(values > 0)
     known[np.asarray(offsets[:-1])[np.diff(offsets) > 0]] = True  # nothing is carried over from the row before
     place: Index = np.where(known, np.arange(len(values)), 0)
-    return np.asarray(values, dtype=np.int64)[np.maximum.accumulate(place)]
+    return values[np.maximum.accumulate(place)]
 
 
 RECENT = 3
 
 
-def recent_items(items: Index, offsets: NDArray[np.int64]) -> Index:
-    """The last ``RECENT`` known items up to and including each event of its row, the newest first: ``int64[R, RECENT]``."""
-    items, count = np.asarray(items, dtype=np.int64), len(items)
-    found = np.zeros((count, RECENT), dtype=np.int64)
+def recent_items(items: Column, offsets: NDArray[np.int64]) -> Column:
+    """The last ``RECENT`` known items up to and including each event of its row, the newest first: ``int32[R, RECENT]``."""
+    count = len(items)
+    found = np.zeros((count, RECENT), dtype=np.int32)
     begin = np.repeat(np.asarray(offsets[:-1]), np.diff(offsets))
     place = np.maximum.accumulate(np.where(items > 0, np.arange(count), -1)) if count else np.zeros(0, np.int64)
     before = np.concatenate([[-1], place[:-1]]) if count else place
@@ -43,7 +44,7 @@ def recent_items(items: Index, offsets: NDArray[np.int64]) -> Index:
     return found
 
 
-def first_occurrence(items: Index, offsets: NDArray[np.int64]) -> NDArray[np.bool_]:
+def first_occurrence(items: Column, offsets: NDArray[np.int64]) -> NDArray[np.bool_]:
     """True where a known item appears in its row for the first time."""
     row = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     first = np.zeros(len(items), dtype=bool)

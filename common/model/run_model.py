@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from common.data import FeatureSpec
 from common.model.network import ModelShape, SequenceModel, build_model
 from common.model.parameters import item_index, layout_of
 from common.model.sales_network import SalesModel, build_sales_model
@@ -18,6 +17,8 @@ from common.tasks import task_named
 
 def run_model(config: RunConfig, features: str) -> SequenceModel | SalesModel:
     """The shared model of a run at its initial parameters; ``features`` is the plan's JSON of the feature spec."""
+    from common.data import FeatureSpec
+
     if task_named(config.task).network == "sales":
         return build_sales_model(config.model, config.sales.horizon, config.seed)
     return build_model(config.model, ModelShape(FeatureSpec.from_json(json.loads(features)).sizes), config.seed)

@@ -64,12 +64,14 @@ from common.privacy.noised_grid import (
     to_ring,
     with_slack,
 )
-from common.privacy.quorum import Quorum, usual_colluders
+from common.privacy.one_sum import epsilon_everywhere_in_one_run
+from common.privacy.quorum import LEAST_HONEST, Quorum, usual_colluders
 from common.privacy.replay import Replay, Reservation, replay_lines
 
 __all__ = [
     "FINE",
     "HOLDOUT_SIDE",
+    "LEAST_HONEST",
     "MAX_NOISE",
     "MIN_NOISE",
     "SUB_SCOPES",
@@ -112,6 +114,7 @@ __all__ = [
     "delta_remark",
     "epsilon_alone",
     "epsilon_everywhere",
+    "epsilon_everywhere_in_one_run",
     "epsilon_of",
     "make_line",
     "noised_grid",

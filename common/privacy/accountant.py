@@ -49,7 +49,7 @@ MIN_PLD_NOISE = 0.1
 
 @dataclass(frozen=True)
 class Discrete:
-    """Sums whose noise is discrete: how many, and the smallest own multiplier that a site has drawn for one."""
+    """Sums whose noise is discrete: how many, and the smallest noise multiplier that one is counted with."""
 
     sums: int = 0
     least: float = math.inf
@@ -89,7 +89,7 @@ class Accountant(ABC):
             self._steps.setdefault(event.sub_scope, Counter())[event.sampling_rate, noise] += event.steps * n
             if event.in_quorum:
                 before = self._discrete.get(event.sub_scope, Discrete())
-                self._discrete[event.sub_scope] = before.with_sums(event.steps * n, event.noise_multiplier)
+                self._discrete[event.sub_scope] = before.with_sums(event.steps * n, noise)
 
     def epsilon(self, delta: float) -> float:
         """Epsilon of everything added: the largest over the sub-scopes, 0 if nothing was added.

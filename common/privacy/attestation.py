@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -190,7 +191,13 @@ class SignedHead:
 
     def verify(self, public_key: bytes) -> None:
         """Return if the signature holds. Raises: VerificationError."""
-        _verify(public_key, wire.digest(self.head, domain="ledger-head"), self.signature)
+        if public_key not in self._holds_for:
+            _verify(public_key, wire.digest(self.head, domain="ledger-head"), self.signature)
+            self._holds_for.add(public_key)
+
+    @cached_property
+    def _holds_for(self) -> set[bytes]:
+        return set()
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
@@ -205,9 +212,14 @@ class SignedHead:
 def read_head(path: Path) -> SignedHead:
     """The anchor in a file, its signature not yet checked. Raises: VerificationError if it is none."""
     try:
-        return SignedHead.from_json(json.loads(path.read_bytes()))
+        return _head_in(path.read_bytes())
     except (OSError, ValueError, TypeError, RecursionError, BadInputError):
         raise VerificationError(f"{path.name} is not a signed head") from None
+
+
+@lru_cache(maxsize=256)  # a simulated site looks at its anchor in every message; it changes twice a round
+def _head_in(data: bytes) -> SignedHead:
+    return SignedHead.from_json(json.loads(data))
 
 
 def check_attestation(signed: SignedAttestation, public_key: bytes) -> None:
@@ -288,6 +300,10 @@ class AttestedHeads:
     def latest(self, site: str) -> SignedAttestation | None:
         """The attestation to echo to a site, None if it never attested."""
         return self._latest.get(site)
+
+    def all(self) -> dict[str, SignedAttestation]:
+        """The latest of every site that ever attested."""
+        return dict(self._latest)
 
     def witnessed(self) -> dict[str, tuple[int, str]]:
         """What a session shows every site of every other: see ``witness_of``."""

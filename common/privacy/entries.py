@@ -68,7 +68,8 @@ class Charge(_Body):
     ledger that was moved into this one.
 
     ``order``: the Rényi order that the ledger before had fixed, if this one has none. ``site``, ``until``: the entries of
-    that site's former ledger that this charge stands for. ``holdout``, ``validation`` and ``split_key``: who was held out
+    that site's former ledger that this charge stands for; ``key``, ``head``: the public key that signed it, and the hash of
+    its last entry. Such a charge has a number above ``until``, so that what a kit attests never goes back. ``holdout``, ``validation`` and ``split_key``: who was held out
     there, if the same consumers stay on their side. ``adaptive``: not all of it was planned before its first release; ``planned``: digests
     of the runs' settings that were, where they are known.
     """
@@ -84,6 +85,8 @@ class Charge(_Body):
     split_key: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
     adaptive: bool = True
     planned: tuple[Hex32, ...] = ()
+    key: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    head: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
 
 
 class Reserve(_Body):

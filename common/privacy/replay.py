@@ -9,6 +9,7 @@ from common.errors import VerificationError
 from common.privacy.entries import (
     FIRST_PREVIOUS,
     Admit,
+    Body,
     Charge,
     Commit,
     Entry,
@@ -47,8 +48,8 @@ class Replay:
     ``split``: (share held out, digest of the key, share of those by whom runs choose) of all reservations, None before the first. ``order``: the Rényi order
     fixed before the first release. ``planned``: digests of the runs' settings that were reserved before anything was
     released; ``late``: reservations of other runs, which may have been chosen after seeing a model.
-    ``admitted``: public key -> site of every kit of a shared ledger; ``absorbed``: site -> last entry of its former ledger
-    that is charged here.
+    ``admitted``: public key -> site of every kit of a shared ledger; ``absorbed``: public key of a former ledger (of an older
+    entry: its site) -> its last entry that is charged here. ``hashes`` holds nothing for numbers that were left out.
     Guarantee: ``spent`` counts every COMMIT, every RESERVE that is not void, and every CHARGE; an entry
     that breaks a rule raises and changes nothing.
     """
@@ -99,13 +100,30 @@ class Replay:
         if sequence == self.first_sequence - 1:
             return self.first_previous
         index = sequence - self.first_sequence
-        return self.hashes[index] if 0 <= index < len(self.hashes) else None
+        return self.hashes[index] or None if 0 <= index < len(self.hashes) else None
+
+    @property
+    def entries(self) -> int:
+        """How many entries there are."""
+        return sum(map(bool, self.hashes))
+
+    def sequence_of(self, body: Body) -> int:
+        """The sequence number that an entry gets: one that takes over a former ledger comes after all of its entries."""
+        return max(self.sequence, body.until + 1) if isinstance(body, Charge) and body.key else self.sequence
+
+    def is_of_former(self, key: str, site: str, sequence: int) -> bool:
+        """Whether an entry, as a kit has attested it, is one of its former ledger, which is charged here."""
+        return sequence <= max(self.absorbed.get(key, -1), self.absorbed.get(site, -1))
+
+    def former(self, key: str) -> list[Charge]:
+        """What was charged here for ledgers that this key has signed."""
+        return [charge for charge in self.charges if charge.key == key]
 
     def apply(self, entry: Entry) -> None:
         """Take in the next entry. Raises: VerificationError if it does not follow."""
         if self.header is None:
             self._apply_header(entry)
-        elif entry.sequence != self.sequence:
+        elif entry.sequence not in (self.sequence, self.sequence_of(entry.body)):
             raise VerificationError(f"sequence is {entry.sequence}, expected {self.sequence}: an entry is missing")
         elif entry.previous != self.head:
             raise VerificationError("does not follow the entry before it: the chain is broken")
@@ -113,6 +131,7 @@ class Replay:
             raise VerificationError("a ledger that continues another must begin with a charge")
         else:
             self._apply_body(entry)
+            self.hashes += [""] * (entry.sequence - self.sequence)
         self.hashes.append(entry.hash)
 
     def _apply_header(self, entry: Entry) -> None:
@@ -139,7 +158,7 @@ class Replay:
                     self._charge(_of_validation(entry.body))
                 self.order = self.order or entry.body.order
                 if entry.body.site:
-                    self.absorbed[entry.body.site] = entry.body.until
+                    self.absorbed[entry.body.key or entry.body.site] = entry.body.until
             case Reserve():
                 self._check_source(entry.body)
                 self._check_order(entry.body.order, charged=bool(entry.body.events))
@@ -203,12 +222,13 @@ class Replay:
             raise VerificationError(
                 f"says it is post-processing of entry {body.source}, which is no charged release"
             )
-        if (origin.body.run, origin.body.config) != (body.run, body.config):
+        if (origin.body.run, origin.body.config, origin.body.by) != (body.run, body.config, body.by):
             raise VerificationError(f"says it is post-processing of entry {body.source}, which is of another run")
 
-    def released(self, run: str, config: str) -> Reservation | None:
-        """The newest charged release of a run that left, from which more may be computed without a charge."""
-        candidates = (r for r in self.reservations.values() if (r.body.run, r.body.config) == (run, config))
+    def released(self, run: str, config: str, by: str = "") -> Reservation | None:
+        """The newest charged release of a run that left this kit, from which more may be computed without a charge."""
+        asked = (run, config, by)
+        candidates = (r for r in self.reservations.values() if (r.body.run, r.body.config, r.body.by) == asked)
         return max(
             (r for r in candidates if r.state == "committed" and r.body.events),
             key=lambda r: r.sequence,
@@ -251,14 +271,22 @@ class Replay:
             raise VerificationError(f"entry {sequence} is not an open reservation")
         return reservation
 
-    @property
-    def runs(self) -> list[str]:
-        """Every run that has a reservation, in the order of their first."""
-        return list(dict.fromkeys(r.body.run for r in self.reservations.values()))
+    def runs(self, by: str = "") -> list[str]:
+        """Every run that has a reservation of this kit, in the order of their first."""
+        return list(dict.fromkeys(r.body.run for r in self.reservations.values() if r.body.by == by))
 
-    def count(self, run: str, state: str, reason: str = "") -> int:
-        """How many reservations of a run are in a state, for a reason."""
-        mine = (r for r in self.reservations.values() if r.body.run == run and r.state == state)
+    def of_run(self, run: str, by: str = "") -> list[Reservation]:
+        """The reservations of a run that this kit made, oldest first; ``by``: its public key, in a shared ledger."""
+        return [r for r in self.reservations.values() if (r.body.run, r.body.by) == (run, by)]
+
+    def charged_for(self, config: str, by: str = "") -> Losses:
+        """What the run of these settings was charged by this kit."""
+        mine = (r for r in self.reservations.values() if (r.body.config, r.body.by) == (config, by))
+        return Losses.of(event for r in mine if r.state != "void" for event in r.body.events)
+
+    def count(self, run: str, state: str, reason: str = "", *, by: str = "") -> int:
+        """How many reservations of a run of this kit are in a state, for a reason."""
+        mine = (r for r in self.of_run(run, by) if r.state == state)
         return sum(not reason or r.reason == reason for r in mine)
 
     def open_reservations(self) -> list[Reservation]:

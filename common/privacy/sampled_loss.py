@@ -73,6 +73,11 @@ class LossMasses:
         lowest = self.lowest + other.lowest + begin
         return LossMasses(self.grid, lowest, kept, infinite + float(masses[end:].sum()))
 
+    def size_of(self, times: int) -> int:
+        """How many losses ``repeated`` would look at."""
+        low, high = _range_of_sum(self.probabilities, times)
+        return high - low + 1
+
     def repeated(self, times: int) -> LossMasses:
         """Of so many steps like this."""
         from scipy import fft
@@ -120,7 +125,6 @@ def losses_of_step(rate: float, sigma: float, grid: float) -> LossDistribution:
     """The distribution of one step at sampling rate ``rate`` and noise multiplier ``sigma``.
 
     Guarantee: discretized upwards to multiples of ``grid`` (connect the dots): its epsilon is never below the true one.
-    Source: Doroshenko et al. 2022, "Connect the Dots", algorithm 1.
     """
     removed = _discretized(rate, sigma, grid, removing=True)
     return LossDistribution(removed, None if rate == 1.0 else _discretized(rate, sigma, grid, removing=False))
@@ -167,12 +171,18 @@ def divergences(rate: float, sigma: float, epsilons: Array, *, removing: bool) -
 
 
 def _discretized(rate: float, sigma: float, grid: float, *, removing: bool) -> LossMasses:
-    """Connect the dots: the distribution on the grid whose divergence is the true one there, and above it between."""
     smallest, largest = bounds_of_step(rate, sigma, removing=removing)
     lowest, highest = math.floor(smallest / grid), math.ceil(largest / grid)
     points = np.arange(lowest, highest + 1, dtype=np.float64) * grid
-    deltas = divergences(rate, sigma, points, removing=removing)
-    deltas = np.minimum.accumulate(deltas)
+    return connect_the_dots(grid, lowest, divergences(rate, sigma, points, removing=removing))
+
+
+def connect_the_dots(grid: float, lowest: int, divergences_there: Array) -> LossMasses:
+    """The distribution on ``grid * (lowest + i)`` of these divergences: between the points it lies above every other one.
+
+    Source: Doroshenko et al. 2022, "Connect the Dots", algorithm 1.
+    """
+    deltas = np.minimum.accumulate(divergences_there)
     if len(deltas) == 1:
         return LossMasses(grid, lowest, 1 - deltas, float(deltas[0]))
     falls, step = np.diff(deltas), math.expm1(grid)

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from common.atomic import read_small
 from common.errors import ConfigError
 from common.recipes import with_recipe
 from common.run.config import RunConfig
@@ -36,7 +37,7 @@ def build_config(tree: Mapping[str, Any], overrides: Sequence[str] = ()) -> RunC
 def read_toml(path: Path) -> dict[str, Any]:
     """Parse a TOML file. Raises: ConfigError."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_small(path).decode("utf-8"))
     except FileNotFoundError:
         raise ConfigError(
             f"no such file: {path}", hint="check the path; `fedcart simulate --help` lists scenarios"

@@ -39,6 +39,8 @@ FILES = (
     METADATA_FILE, f"{BEST}/{WEIGHTS_FILE}", f"{BEST}/{METADATA_FILE}",
 )  # fmt: skip
 SEALED_FOLDERS = (CHECKPOINTS, EVIDENCE, PROOFS)
+FIXED = (MASKS_FILE, ITEM_OF_FILE, CATALOGUE_FILE, MARKET_FILE)
+"""What does not change after the first record, which names it: the sites sign that record at the close."""
 LEFT_OUT = (CHECKPOINTS, WEIGHTS_FILE, BEST, MASKS_FILE, ITEM_OF_FILE)
 """What an export may do without: vectors, and checkpoints, which hold the last record with a simulation's figures."""
 _VERSION = 2
@@ -113,6 +115,12 @@ def sealed_paths(folder: RunFolder) -> list[Path]:
     paths += [*round_files(folder.checkpoints, "safetensors"), *round_files(folder.evidence, "json")]
     paths += round_files(folder.proofs, "json")
     return [path for path in paths if path.is_file()]
+
+
+def fixed_files(folder: RunFolder) -> dict[str, str]:
+    """Name -> SHA-256 (hex) of the public files that are fixed with the first record, as far as they are there."""
+    there = [name for name in FIXED if (folder.path / name).is_file()]
+    return {name: digest_of((folder.path / name).read_bytes()) for name in there}
 
 
 def digest_of(data: bytes) -> str:

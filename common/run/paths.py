@@ -41,6 +41,9 @@ MANIFEST_FILE, COUNTERSIGNED_FILE, LEFT_OUT_FILE = "manifest.json", "countersign
 LEDGERS, EVIDENCE, CHECKPOINTS, ORACLE = "ledgers", "evidence", "checkpoints", "oracle"
 PROOFS, BEST = "proofs", "best"
 LOCK_FILE, SUBMIT_LOCK_FILE, STOP_FILE = "running.lock", "submit.lock", "stop.asked"
+AT_WORK = (LOCK_FILE, SUBMIT_LOCK_FILE, STOP_FILE, SUBMITTED_FILE, PROGRESS_FILE, ASKED_FILE)
+OWN_FOLDERS = (LEDGERS, EVIDENCE, CHECKPOINTS, ORACLE, PROOFS, BEST, "sites", "coordinator")
+"""Of the program's own making; in a simulation the kits too."""
 
 
 def round_file(folder: Path, number: int, suffix: str) -> Path:

@@ -1,7 +1,7 @@
 """What lies in a run folder where files belong, and is none: asked before anything in it is opened.
 
-A folder that comes from somebody else may hold a pipe, which keeps its reader for ever, a device, which has no end, or a link,
-which shows another file's content.
+A folder that comes from somebody else may hold a pipe, which keeps its reader for ever, a device, which has no end, a link,
+which shows another file's content, or a file of terabytes that takes no place on the disk and all of its reader's memory.
 """
 
 from __future__ import annotations
@@ -11,11 +11,18 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from common.atomic import has_holes
 from common.errors import BadInputError
 from common.run.paths import BEST, CHECKPOINTS, EVIDENCE, LEDGERS, PROOFS
 
 FOLDERS = (CHECKPOINTS, EVIDENCE, PROOFS, LEDGERS, BEST)
-_KINDS = {stat.S_IFLNK: "a link", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
+_KINDS = {
+    stat.S_IFREG: "a file of nothing but holes",
+    stat.S_IFLNK: "a link",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFDIR: "a folder",
+}
 
 
 def no_files(run: Path) -> list[tuple[str, str]]:
@@ -33,7 +40,9 @@ def _no_files_in(folder: Path, inner: set[str]) -> Iterator[tuple[str, str]]:
     for path in folder.iterdir():
         kind = stat.S_IFMT(path.lstat().st_mode)
         is_folder = kind == stat.S_IFDIR
-        if kind == stat.S_IFREG or (is_folder and (path.name in inner or not path.suffix)):
+        if (kind == stat.S_IFREG and not has_holes(path)) or (
+            is_folder and (path.name in inner or not path.suffix)
+        ):
             continue
         yield path.name, _KINDS.get(kind, "a device")
 

@@ -6,10 +6,11 @@ numbers here are *public*: they come from settings and declarations, never from 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -28,10 +29,10 @@ from common.bounds import (
 from common.contribution import MAX_PLAN_LENGTH, TRAIN, Block
 from common.errors import BadInputError, ConfigError
 from common.plain_text import require_word
-from common.privacy import MAX_NOISE, MIN_NOISE, PrivacyEvent, Quorum
+from common.privacy import LEAST_HONEST, MAX_NOISE, MIN_NOISE, PrivacyEvent, Quorum, usual_colluders
 from common.run.config import RunConfig
 from common.run.loading import build_config
-from common.secagg.params import MAX_SITES
+from common.secagg.params import MAX_SITES, MIN_SITES, default_threshold
 from common.strict_json import fields_of, read
 from common.tasks import Measured, Task, task_named
 from common.trust import check_name
@@ -173,10 +174,23 @@ class RunPlan:
             return None
         return Quorum(self.cohort, aggregation.threshold, privacy.colluders, privacy.honest)
 
+    @property
+    def could_share(self) -> int:
+        """How many honest shares a sum of these sites would hold if they shared its noise; 0 where they do, or cannot."""
+        threshold = default_threshold(self.cohort)
+        honest = threshold - usual_colluders(self.cohort)
+        local = self.config.privacy.trust == "local" and self.config.privacy.enabled and self.task.shares_noise
+        return honest if local and self.cohort >= MIN_SITES and honest >= LEAST_HONEST else 0
+
     def event(self, noise: float, rate: float, steps: int, side: str) -> PrivacyEvent:
         """What ``steps`` sums cost in which each site draws such noise."""
         quorum = self.quorum
         return quorum.event(noise, rate, steps, side) if quorum else PrivacyEvent(noise, rate, steps, side)
+
+    @property
+    def noise_in_sum(self) -> float:
+        """Noise multiplier of training that epsilon counts on: of what each site draws, or of the sum where they share it."""
+        return self.noise_multiplier * math.sqrt(self.quorum.honest if self.quorum else 1)
 
     def training_event(self) -> PrivacyEvent:
         """What one training contribution costs."""
@@ -231,18 +245,13 @@ class RunPlan:
     def from_json(text: str) -> RunPlan:
         """Inverse of ``to_json``; the settings in it have been validated too. Raises: ConfigError if it is no plan."""
         try:
-            plain = read(text, largest=MAX_PLAN_LENGTH, what="the run's plan")
-            plain["populations"] = tuple((name, declared) for name, declared in plain["populations"])
-            require_word("run", plain["run"])
-            plan = RunPlan(**plain)
-            _config_of(plan.settings)
+            return _plan_in(text)
         except ConfigError:
             raise
         except (ValueError, TypeError, KeyError, BadInputError) as error:
             raise ConfigError(
                 f"the run's plan cannot be read: {str(error)[:200]}", hint="both sides need the same version"
             ) from error
-        return plan
 
     def check_costs(self, kind: str) -> None:
         """Return if what the run and such a query cost can be accounted for.
@@ -257,7 +266,21 @@ class RunPlan:
 
     def digest(self) -> bytes:
         """SHA-256 of the plan: ``bytes[32]``."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> bytes:
         return wire.digest(self, domain="plan")
+
+
+@lru_cache(maxsize=8)  # a site is sent the same one in every round
+def _plan_in(text: str) -> RunPlan:
+    plain = read(text, largest=MAX_PLAN_LENGTH, what="the run's plan")
+    plain["populations"] = tuple((name, declared) for name, declared in plain["populations"])
+    require_word("run", plain["run"])
+    plan = RunPlan(**plain)
+    _config_of(plan.settings)
+    return plan
 
 
 @dataclass(frozen=True)
@@ -307,9 +330,9 @@ class Delivery:
 
 def model_digest(parameters: NDArray[np.float32]) -> bytes:
     """SHA-256 of the parameter vector's little-endian bytes: ``bytes[32]``."""
-    import hashlib
-
-    return hashlib.sha256(b"fedcart/model/1\0" + model_bytes(parameters)).digest()
+    found = hashlib.sha256(b"fedcart/model/1\0")
+    found.update(np.ascontiguousarray(parameters, dtype="<f4").data)
+    return found.digest()
 
 
 def model_bytes(parameters: NDArray[np.float32]) -> bytes:

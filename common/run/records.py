@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -23,6 +24,8 @@ STOPPED = "stopped"  # gracefully, before the planned rounds: budget, policy, or
 
 ENDED = ("stopped", "refused", "paused")
 """Of a site: it is not asked again in the run (budget, policy, or after a failure of its own)."""
+FAULTS_BEFORE_EXCLUSION = 2  # one may be a broken disk or program; a culprit is left out of its round anyway
+EXCLUDED = "two proven faults"
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,7 @@ class RoundRecord:
     ``plausible``: what the sum was judged by, name -> (seen, largest that honest sites reach); ``shortened``: what of an
     update was longer than usual logs make it. Released, as they are made of the sum.
     ``faults``: what sites provably did wrong, in every attempt; ``proofs``: SHA-256 of the file that proves it.
+    ``files``: in the first record, public files that were fixed by then (name -> SHA-256): item rows, catalogue, market.
     ``previous``: digest of the record before, of the plan for the first one. ``signature``: the coordinator's, over all
     but ``oracle``, which no server sees and which an auditor is not given.
     """
@@ -171,6 +175,7 @@ class RoundRecord:
     shortened: dict[str, Shortened] = field(default_factory=dict)
     faults: tuple[FaultRecord, ...] = ()
     proofs: str = ""
+    files: dict[str, str] = field(default_factory=dict)
     previous: str = ""
     signature: str = ""
 
@@ -206,15 +211,14 @@ class RoundRecord:
 
     @staticmethod
     def _as_json(record: RoundRecord) -> dict[str, Any]:
-        """Its fields; ``shortened`` and ``alone`` only where there is something, as other records are signed without them."""
-        return {
-            name: value for name, value in fields_of(record).items() if value or name not in ("shortened", "alone")
-        }
+        """Its fields; some of them only where they say something, as records from before there were any are signed without."""
+        empty = [name for name in ("alone", "shortened", "files") if not getattr(record, name)]
+        return {name: value for name, value in fields_of(record).items() if name not in empty}
 
     @staticmethod
     def from_json(text: str) -> RoundRecord:
         """Inverse of ``to_json``. Raises: ValueError, TypeError on foreign text."""
-        plain = {"shortened": {}, "alone": {}} | json.loads(text)
+        plain = {"alone": {}, "shortened": {}, "files": {}} | json.loads(text)
         plain["sites"] = {name: SiteRound(**site) for name, site in plain["sites"].items()}
         for group in ("released", "public", "oracle"):
             plain[group] = {name: math.nan if value is None else value for name, value in plain[group].items()}
@@ -224,6 +228,7 @@ class RoundRecord:
             for name, (seen, limit) in plain["plausible"].items()
         }
         plain["shortened"] = {name: Shortened(**values) for name, values in plain["shortened"].items()}
+        plain["files"] = {str(name): str(digest) for name, digest in plain["files"].items()}
         plain["faults"] = tuple(FaultRecord(**fault) for fault in plain["faults"])
         return RoundRecord(**plain)
 
@@ -279,6 +284,12 @@ def unattested_words(records: Sequence[RoundRecord]) -> list[str]:
         if later := [str(number) for number in rounds if number > last]:
             words.append(f"site {site} did not attest round {', '.join(later[:6])}: counted as charged")
     return words
+
+
+def excluded(records: Iterable[RoundRecord]) -> dict[str, str]:
+    """Sites that are not invited any more, with the reason: those that two rounds or more have proven guilty."""
+    named = Counter(site for record in records for site in {fault.culprit for fault in record.faults})
+    return {site: EXCLUDED for site, rounds in sorted(named.items()) if rounds >= FAULTS_BEFORE_EXCLUSION}
 
 
 Values = dict[str, float]

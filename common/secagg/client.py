@@ -186,7 +186,7 @@ class ClientProtocol:
 
         Raises: RemoteProtocolError if the bytes are not a state.
         """
-        restored = wire.decode(_State, state)
+        restored = wire.restore(_State, state)
         machine = cls(site, restored.params)
         machine._state = restored
         return machine

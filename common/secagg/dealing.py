@@ -175,7 +175,7 @@ def deal(
 class Dealing:
     """A bundle that its dealer has signed, as the server and an auditor see it.
 
-    Raises, when made: RemoteProtocolError (size), VerificationError (not signed by its dealer for this session and U1).
+    Raises: when it is made, RemoteProtocolError (size), VerificationError (not signed by its dealer for this session and U1).
     """
 
     def __init__(self, params: Params, listed: AdvertisementList, bundle: ShareBundle) -> None:

@@ -49,11 +49,6 @@ def vector_length(blocks: tuple[Block, ...]) -> int:
     return sum(block.length for block in blocks)
 
 
-def ring_limit(block: Block) -> int:
-    """The largest absolute integer that one site's coordinate of the block can become."""
-    return math.ceil(block.clip / block.step)
-
-
 def check_blocks(blocks: tuple[Block, ...], sites: int) -> None:
     """Return if no sum of ``sites`` vectors can wrap: ``sites * clip / step < 2**31`` in each block, noise included.
 
@@ -111,7 +106,7 @@ def check_ring(ring: NDArray[np.uint32], blocks: tuple[Block, ...]) -> None:
         raise LocalProtocolError(f"vector is {ring.dtype}{list(ring.shape)}, not uint32[{vector_length(blocks)}]")
     signed = ring.view(np.int32)
     for block, part in slices(blocks):
-        limit = ring_limit(block)
+        limit = block.limit
         if block.noise_bits:
             continue
         if signed[part].max() > limit or signed[part].min() < -limit:
@@ -132,7 +127,7 @@ def _check_block(block: Block, sites: int) -> None:
             hint=f"at least 1 coordinate, 0 to {MAX_FRACTIONAL_BITS} bits",
         )
     noise = math.ceil(NOISE_TAIL * math.sqrt(sites) * 2**block.noise_bits) if block.noise_bits else 0
-    if sites * ring_limit(block) + noise >= 1 << (RING_BITS - 1):
+    if sites * block.limit + noise >= 1 << (RING_BITS - 1):
         if block.unit:
             raise ConfigError(
                 f"block {block.name} can wrap: {sites} sites * clip {block.clip} / {block.unit} and noise"

@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from common.atomic import read_small
 from common.errors import BadInputError, VerificationError
 from common.trust.private_files import require_private
 
@@ -131,7 +132,7 @@ def load_node_key(path: Path) -> ec.EllipticCurvePrivateKey:
     """Read a node's private key. Raises: BadInputError, also if others can read it."""
     require_private([path])
     try:
-        key = load_ssh_private_key(path.read_bytes(), None)
+        key = load_ssh_private_key(read_small(path), None)
     except (OSError, ValueError, UnsupportedAlgorithm) as error:
         raise BadInputError(
             f"{path.name} is not a readable node key", hint="make one: fedcart site keygen"

@@ -25,13 +25,14 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from common.atomic import write_atomic
+from common.atomic import read_small, write_atomic
 from common.errors import BadInputError, VerificationError
 from common.trust.private_files import require_private
 
 SITE = "site"
 COORDINATOR = "coordinator"
 ROSTER_FILE = "roster.json"
+MOST_ROSTER = 1 << 26  # bytes, of 100,000 sites and more
 IDENTITY_KEY, NODE_KEY, CONSUMERS_KEY = "identity.key", "node.key", "consumers.key"
 ROLES = (SITE, COORDINATOR)
 PUBLIC_KEY_BYTES = 32
@@ -105,7 +106,7 @@ class Identity:
         """Read the key file that ``save`` wrote. Raises: BadInputError, also if others can read it."""
         require_private([path])
         try:
-            key = load_pem_private_key(path.read_bytes(), password=None)
+            key = load_pem_private_key(read_small(path), password=None)
         except (OSError, ValueError, TypeError) as error:
             raise BadInputError(
                 f"{path.name} is not a readable private key", hint="make one: fedcart site keygen"
@@ -287,7 +288,7 @@ class Roster:
     def load(cls, path: Path) -> Roster:
         """Read ``roster.json``. Raises: BadInputError."""
         try:
-            return cls.from_json(path.read_text("utf-8"))
+            return cls.from_json(read_small(path, MOST_ROSTER).decode("utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise BadInputError(
                 f"{path.name} cannot be read", hint="take roster.json from the kit again"

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.atomic import write_atomic
+from common.atomic import read_small, write_atomic
 from common.errors import BadInputError
 from common.trust.certificates import make_node_key, node_public_line, node_public_pem
 from common.trust.identity import IDENTITY_KEY, NODE_KEY, PUBLIC_KEY_BYTES, Identity, check_name
@@ -41,7 +41,7 @@ class PublicKeys:
     def load(cls, path: Path) -> PublicKeys:
         """Read a public key file. Raises: BadInputError."""
         try:
-            text = path.read_text("utf-8")
+            text = read_small(path).decode("utf-8")
         except OSError as error:
             raise BadInputError(
                 f"cannot read {path}: {error.strerror}",

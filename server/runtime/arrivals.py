@@ -1,7 +1,7 @@
-"""Lets sites wait at the server for their messages instead of asking for them again and again.
+"""Lets sites, and the server app, wait at the server for their messages instead of asking for them again and again.
 
-Two wrappers around Flower's server: ``telling`` sees a message come from the server app, ``patient`` keeps a
-site's question open until then.
+Two wrappers around Flower's server: ``telling`` sees a message come from one side, ``patient`` keeps the other side's
+question open until then.
 """
 
 from __future__ import annotations
@@ -13,22 +13,48 @@ from typing import Any
 
 from common.flower import private
 
-WAITING_PATH = "/v1/fleet/pull-messages"
-MESSAGES_PATH = "/v1/runtime/push-messages"
-PART_PATH = "/v1/runtime/push-object"
 HOLD_S = 10.0  # below what clients, and firewalls between, wait for
+HOLD_APP_S = 0.5  # the server app looks at its deadline, and whether it is to stop, in between
 STALLED_S = 1.0
 
 AsgiApp = Callable[..., Any]
 
 
-class Arrivals:
-    """Wakes the sites that wait for a message when its last part has come.
+@dataclass(frozen=True)
+class Way:
+    """One direction of messages: where they come in, and their parts, where they are asked for, and for how long."""
 
-    A site that came too early would have to ask for the missing parts again and again.
+    messages: str
+    part: str
+    waiting: str
+    hold_s: float
+    receipt: str
+
+
+TO_SITES = Way(
+    "/v1/runtime/push-messages",
+    "/v1/runtime/push-object",
+    "/v1/fleet/pull-messages",
+    HOLD_S,
+    "PushAppMessagesResponse",
+)
+FROM_SITES = Way(
+    "/v1/fleet/push-messages",
+    "/v1/fleet/push-object",
+    "/v1/runtime/pull-messages",
+    HOLD_APP_S,
+    "PushMessagesResponse",
+)
+
+
+class Arrivals:
+    """Wakes those who wait for a message when its last part has come.
+
+    Whoever came too early would have to ask for the missing parts again and again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, way: Way = TO_SITES) -> None:
+        self.way = way
         self._changed = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._missing = 0
@@ -68,17 +94,17 @@ class Arrivals:
 
 
 def telling(app: AsgiApp, arrivals: Arrivals) -> AsgiApp:
-    """Let ``arrivals`` know of what the server app sends."""
+    """Let ``arrivals`` know of what is sent."""
 
     async def told(scope: dict[str, Any], receive: Any, send: Any) -> None:
         path = scope.get("path", "")
-        if path == MESSAGES_PATH:
+        if path == arrivals.way.messages:
             answer = _Answer()
             await app(scope, receive, _both(send, answer))
-            arrivals.announced(_parts_to_come(answer))
+            arrivals.announced(_parts_to_come(answer, arrivals.way.receipt))
             return
         await app(scope, receive, send)
-        if path == PART_PATH:
+        if path == arrivals.way.part:
             arrivals.part_came()
 
     return told
@@ -92,29 +118,28 @@ def _both(send: Any, answer: _Answer) -> Any:
     return send_and_keep
 
 
-def _parts_to_come(answer: _Answer) -> int:
+def _parts_to_come(answer: _Answer, receipt: str) -> int:
     """How many objects the server asks for; none if it refused."""
-    PushAppMessagesResponse = private("PushAppMessagesResponse")
-
     if answer.status != 200:
         return 0
-    return len(PushAppMessagesResponse.FromString(answer.body).objects_to_push)
+    return len(private(receipt).FromString(answer.body).objects_to_push)
 
 
 def patient(app: AsgiApp, arrivals: Arrivals) -> AsgiApp:
-    """Keep a site's "is there anything for me?" until there is, or for ``HOLD_S``.
+    """Keep an "is there anything for me?" until there is, or for so long as the way of ``arrivals`` says.
 
     Asking five times a second costs each site a fifth of a second per exchange, and the server, with thirty
     sites, more than a core.
     """
 
     async def held(scope: dict[str, Any], receive: Any, send: Any) -> None:
-        if scope["type"] != "http" or scope["path"] != WAITING_PATH:
+        if scope["type"] != "http" or scope["path"] != arrivals.way.waiting:
             await app(scope, receive, send)
             return
         request = await _whole(receive)
-        end, loop = asyncio.get_running_loop().time() + HOLD_S, asyncio.get_running_loop()
-        gone = asyncio.ensure_future(receive())  # resolves when the site hangs up
+        loop = asyncio.get_running_loop()
+        end = loop.time() + arrivals.way.hold_s
+        gone = asyncio.ensure_future(receive())  # resolves when they hang up
         try:
             while True:
                 arrival = asyncio.ensure_future(arrivals.next())

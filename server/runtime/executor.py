@@ -17,6 +17,7 @@ from common.flower import private
 from common.processes import child_environment, end_with_parent, python_command
 
 POLL_S = 0.2
+BUSY_POLL_S = 1.0  # while an app runs: what it does must not wait for who asks whether there is another
 ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 HANDSHAKE_FILE = "executor.secret"
 
@@ -30,7 +31,7 @@ def run_executor(kit: CoordinatorKit, address: str) -> None:
         if token:
             running.append(start_task(kit, address, token))
         running = [task for task in running if task.poll() is None]  # and the ended ones are waited for
-        time.sleep(POLL_S)
+        time.sleep(BUSY_POLL_S if running else POLL_S)
 
 
 def start_task(kit: CoordinatorKit, address: str, token: str) -> subprocess.Popen[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.atomic import write_atomic
@@ -26,12 +26,14 @@ class RunStatus:
 
 @dataclass(frozen=True)
 class ServerStatus:
-    """Where the coordinator stands. ``sites``: is it connected, as far as the server knows."""
+    """Where the coordinator stands. ``sites``: is it connected, as far as the server knows. ``spent``: epsilon of the sites that
+    ever attested, and what was asked of them since; public."""
 
     address: str
     up: bool
     sites: dict[str, bool]
     runs: tuple[RunStatus, ...]
+    spent: dict[str, float] = field(default_factory=dict)
 
 
 def server_status(kit: CoordinatorKit) -> ServerStatus:
@@ -44,7 +46,8 @@ def server_status(kit: CoordinatorKit) -> ServerStatus:
     except FedcartError:
         up = False
     runs = tuple(_run(folder) for folder in RunFolder.all_in(kit.runs))
-    return ServerStatus(settings.coordinator.address, up, sites, runs)
+    spent = HeadsBook.open(kit.state / HEADS_FILE).epsilon()
+    return ServerStatus(settings.coordinator.address, up, sites, runs, spent)
 
 
 def write_attestations(kit: CoordinatorKit, out: Path) -> list[Path]:

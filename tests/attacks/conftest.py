@@ -1,4 +1,4 @@
-"""Two true runs of one coordinator, to be forged: made once, and edited in copies."""
+"""Two true runs of one coordinator, to be forged, and the kits of three sites: made once, and edited in copies."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+import tomli_w
+
+from common.deployment import Kits, SiteKit
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +26,27 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def copy(runs: tuple[Path, Path], tmp_path: Path) -> Path:
     shutil.copytree(runs[0], tmp_path / "run")
     return tmp_path / "run"
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from server.provision import provision
+
+    folder = tmp_path_factory.mktemp("provisioned")
+    sites = [{"name": name, "population": 1000, "events": "events.csv"} for name in ("north", "south", "east")]
+    (folder / "federation.toml").write_text(
+        tomli_w.dumps({"name": "t", "coordinator": {"address": "127.0.0.1:9"}, "sites": sites})
+    )
+    provision(folder / "federation.toml", folder / "kits")
+    return folder / "kits"
+
+
+@pytest.fixture
+def kits(made: Path, tmp_path: Path) -> Kits:
+    shutil.copytree(made, tmp_path / "kits")
+    return Kits(tmp_path / "kits")
+
+
+@pytest.fixture
+def kit(kits: Kits) -> SiteKit:
+    return kits.site("north")

@@ -82,7 +82,8 @@ def test_neither_an_attestation_nor_a_ledger_has_a_place_for_private_numbers(tmp
         "epsilon_before", "epsilon_after", "order", "adaptive", "delta", "limit", "simulated", "roster", "witness",
     }  # fmt: skip
     assert {field.name for field in dataclasses.fields(Attestation)} == public
-    event = {"noise_multiplier", "sampling_rate", "steps", "sub_scope", "mechanism", "unit", "relation"}
+    event = {"noise_multiplier", "sampling_rate", "steps", "sub_scope", "honest", "colluders"}
+    event |= {"mechanism", "unit", "relation"}
     assert {field.name for field in dataclasses.fields(PrivacyEvent)} == event
     guard = guard_in(tmp_path)
     one_round(guard, 1)

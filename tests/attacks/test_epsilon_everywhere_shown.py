@@ -91,6 +91,10 @@ def per_site(out: Path) -> Iterator[tuple[str, dict[str, float | None]]]:
     yield "summary.json", summary.epsilon
     table = fedcart.open_run(out).epsilon
     yield "run.epsilon", {site: table[site][-1] for site in table.columns if site != "round"}
+    first = fedcart.open_run(out)
+    assert first.metrics["epsilon_worst"].drop_nulls()[-1] == max(
+        v for v in summary.epsilon.values() if v is not None
+    )
     history = make_history(accounts_in(find_records(out)))
     yield "history", {site: total.epsilon for total in history.scopes for site in total.sites}
 

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from common.audit.verify import verify_path
+from common.privacy.attestation import SignedAttestation
 from common.run.records import RoundRecord
-from common.trust.identity import Roster
+from common.trust.identity import Identity, Roster
 from tests.forged_runs import Edit, lines, put, sign_again
 
 pytestmark = pytest.mark.full
@@ -226,6 +227,7 @@ def test_a_sites_own_ledger_shows_what_the_coordinator_left_out(copy: Path, tmp_
     for name in ("model.safetensors", "model.json"):
         (copy / name).unlink()
     edited("summary.json", "status", "interrupted")(copy)
+    edited("summary.json", "epsilon", lines(copy)[-1]["epsilon"])(copy)
     alone = verify_path(copy)
     assert all(finding.where.startswith("ledgers/") for finding in alone.findings)  # they are at the sites
     assert any("could have been left out" in note.what for note in alone.notes)
@@ -244,14 +246,37 @@ def test_a_site_that_was_set_back_shows_from_another_sites_record(copy: Path, tm
     assert "tail is cut" in found
 
 
-def test_two_entries_under_one_sequence_are_a_fork(copy: Path) -> None:
+def test_a_site_is_called_one_that_forked_for_what_it_has_signed_only(copy: Path) -> None:
+    """A coordinator can show all sites an entry that never was: then nobody knows whose word is false."""
+
     def twin(records: list[RoundRecord]) -> list[RoundRecord]:
         heads = {site: (sequence, "ab" * 32) for site, (sequence, _) in records[2].heads.items()}
         return [*records[:2], replace(records[2], heads=heads), *records[3:]]
 
     sign_again(copy, twin)
     found = " | ".join(str(finding) for finding in verify_path(copy).findings)
-    assert "shows a fork" in found and "it is a fork" in found
+    assert "shows two entries" in found and "it is a fork, or the coordinator made it up" in found
+    assert "has signed two" not in found
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_two_entries_under_one_sequence_are_a_fork_if_the_site_has_signed_both(copy: Path, signed: bool) -> None:
+    key = copy / "sites/merchant-1/identity.key"
+    site = Identity.load("merchant-1", key) if signed else Identity.generate("merchant-1")
+
+    def twin(records: list[RoundRecord]) -> list[RoundRecord]:
+        first, second = (
+            SignedAttestation.from_json(r.attestations["merchant-1"]).attestation for r in records[:2]
+        )
+        other = SignedAttestation.sign(replace(second, sequence=first.sequence, head="ab" * 32), site)
+        said = records[1].attestations | {"merchant-1": other.to_json()}
+        return [records[0], replace(records[1], attestations=said), *records[2:]]
+
+    sign_again(copy, twin)
+    found = " | ".join(str(finding) for finding in verify_path(copy).findings)
+    assert ("shows a fork: merchant-1 has signed two different entries" in found) == signed
+    for other in ("merchant-2", "merchant-3"):
+        assert f"{other} has signed" not in found
 
 
 def test_where_no_line_is_left_none_is_named(runs: tuple[Path, Path], tmp_path: Path) -> None:

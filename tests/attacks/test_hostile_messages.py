@@ -142,6 +142,9 @@ def test_an_honest_attestation_is_admitted(tmp_path: Path) -> None:
         {"attempt": 2},
         {"witness": "cd" * 32},
         {"roster": "cd" * 32},
+        {
+            "simulated": True
+        },  # then the record of all would fail its verification: a ledger would seem to be missing
     ],
 )
 def test_what_is_attested_must_be_what_was_asked(tmp_path: Path, changes: dict[str, Any]) -> None:

@@ -178,7 +178,10 @@ def run(tmp_path: Path) -> RunFolder:
         guard.commit(grant)
         guard.close_round("run", number)
         signed.append(number, {"shop": grant.attestation})
-    summary = Summary("completed", rounds=3, sums=3, private=True)
+    last = folder.metrics()[-1]
+    summary = Summary(
+        "completed", rounds=3, sums=3, private=True, aggregation=last.aggregation, epsilon=last.epsilon
+    )
     folder.write_summary(summary)
     seal_run(folder, summary, COORDINATOR)
     verdict = verify_path(folder.path, every_round=True)

@@ -14,6 +14,7 @@ from cli.report.page import epsilon_lines
 from common.pages.charts import Axis, Series, line_chart, participation
 from common.pages.drawing import ticks
 from common.run.files import RunFolder
+from common.run.paths import METRICS_FILE
 from common.run.records import RoundRecord
 from common.tasks import metric_named
 from tests.cli.fake_run import make_run
@@ -214,6 +215,19 @@ def test_whether_budgets_are_real_is_what_the_attestations_say(tmp_path, ledgers
     assert (">simulated<" in page) == simulated
     assert ("no budget carries over" in page) == simulated
     assert (f">{real}<" in page) == (real is not None)
+
+
+def test_the_page_of_a_deployed_run_speaks_of_no_simulation_and_no_oracle(tmp_path):
+    run = RunFolder(make_run(tmp_path / "r", rounds=3, done=2))
+    records = [replace(record, oracle={}) for record in run.metrics()]
+    run.write_facts(replace(run.facts(), data={}))
+    (run.path / METRICS_FILE).write_bytes(b"")
+    for record in records:
+        run.append_round(record)
+    page = re.sub(r"<style.*?</style>", "", render_report(attested(run.path, False, False)), flags=re.DOTALL)
+    assert ">deployed<" in page
+    settings = page.count("<dt>oracle_every</dt>")
+    assert len(re.findall("(?i)simulat|oracle|one machine", page)) == settings == 1  # it repeats the settings
 
 
 def test_values_above_one_are_drawn_apart_where_the_metric_can_be_above_one(tmp_path):

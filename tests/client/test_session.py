@@ -6,7 +6,9 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ import pytest
 
 from client import app as client_app, session
 from client.app import advertise as handle_advertise
-from client.guard import ChargedError, SitePolicy
+from client.guard import ChargedError, SitePolicy, keep_closing
 from client.guard.ledger import Ledger
 from client.site import Site, load_site
 from common import flower, wire
@@ -26,36 +28,21 @@ from common.errors import (
     VerificationError,
     WorkFailedError,
 )
-from common.run import PerformanceSettings, RunPlan, build_config, model_bytes
-from common.run.files import RunFolder
+from common.run import (
+    CLOSINGS_FILE,
+    FAREWELL,
+    Closing,
+    PerformanceSettings,
+    build_config,
+    model_bytes,
+    noted_closings,
+)
 from common.secagg import messages
 from common.secagg.messages import Params, Session
-from common.trust.identity import Identity, Roster
-from server.state import latest_checkpoint
+from common.trust.identity import Identity
 from tests.scripted_coordinator import Coordinator
-from tests.tiny_federation import run_tiny
 
 SPEED = PerformanceSettings()
-
-
-@pytest.fixture(scope="module")
-def coordinator(tmp_path_factory: pytest.TempPathFactory) -> Coordinator:
-    out = tmp_path_factory.mktemp("session") / "run"
-    run_tiny(out, "training.rounds=1")
-    folder = RunFolder.open(out)
-    roster = Roster.load(out / "roster.json")
-    identity = Identity.load(roster.coordinator.name, out / "coordinator" / "identity.key")
-    plan = folder.plan()
-    settings = build_config(json.loads(plan.settings), ["training.rounds=99"]).public_json()
-    longer = dataclasses.replace(plan, settings=settings)  # rounds enough for every test
-    return Coordinator(out, longer, roster, identity, latest_checkpoint(out / "checkpoints").parameters)
-
-
-@pytest.fixture
-def site(coordinator: Coordinator, tmp_path: Path) -> Site:
-    """A site of the run with a ledger of its own: nothing spent yet."""
-    name = coordinator.plan.sites[0]
-    return load_site(coordinator.out / "sites" / name, simulated=True, ledger_path=tmp_path / f"{name}.jsonl")
 
 
 def _spent(site: Site) -> int:
@@ -88,6 +75,41 @@ def test_a_session_is_never_answered_twice(site: Site, coordinator: Coordinator)
     with pytest.raises(RefusedError, match="already"):
         session.advertise(site, request, SPEED)
     session.close(site, coordinator.farewell())
+
+
+def test_what_a_real_site_signs_at_the_close_is_kept_with_the_coordinators_signature(
+    site: Site, coordinator: Coordinator
+) -> None:
+    real = dataclasses.replace(site, simulated=False)
+    farewell, kept = coordinator.farewell(), real.kit.state / CLOSINGS_FILE
+    session.close(real, farewell)
+    assert not kept.exists()  # nothing of it is in that run
+    with pytest.MonkeyPatch.context() as patch:
+        ledger = SimpleNamespace(transaction=lambda: nullcontext(_NothingOpen()))
+        patch.setattr(Site, "guard", lambda _: SimpleNamespace(ledger=ledger, left_in=lambda _run: [3]))
+        session.close(real, farewell)
+        session.close(real, farewell)
+        session.close(site, farewell)  # a simulated one keeps nothing
+    found = noted_closings(real.kit.state, coordinator.plan.run, coordinator.roster.coordinator.public_key)
+    assert [(one.round, one.last) for one in found] == [(99, "ab" * 32)]
+    assert noted_closings(real.kit.state, coordinator.plan.run, Identity.generate("x").public_key) == []
+    kept.unlink()
+
+
+def test_a_coordinator_cannot_fill_a_disk_with_closings(site: Site, coordinator: Coordinator) -> None:
+    for number in range(80):
+        closing = Closing("run", number, f"{number:064x}")
+        keep_closing(site.kit.state, closing, coordinator.identity.sign(closing.statement(FAREWELL)))
+    kept = site.kit.state / CLOSINGS_FILE
+    assert len(kept.read_bytes().splitlines()) == 50
+    kept.unlink()
+
+
+class _NothingOpen:
+    """A ledger's state without a reservation that is open."""
+
+    def open_reservations(self) -> list[Any]:
+        return []
 
 
 def _altered(coordinator: Coordinator) -> dict[str, dict[str, Any]]:
@@ -294,69 +316,6 @@ def test_a_real_sites_training_answer_takes_whole_seconds(
     config = {"simulated": True} if simulated else {}
     assert app._handle_in_full_seconds(None, flower.new_context(1, 5, config, {}), None) == "answer"
     assert slept == ([] if simulated else [pytest.approx(0.7)])
-
-
-DAMAGED = {
-    "a line of one consumer that is malformed": "x1,2024-01-01,view,item-1,too,many,fields\n",
-    "a quote that never ends": 'x1,"2024-01-01,view,item-1\n',
-    "a time from another age": "x1,0001-01-01,view,item-1\n",
-    "binary rubbish": "\x00\x01\x02\n" * 50,
-    "a price that is no number": "x1,2024-01-01,purchase,item-1\n",
-}
-
-
-@pytest.mark.parametrize("name", DAMAGED)
-def test_nothing_about_a_single_consumer_changes_the_kind_of_an_answer(
-    name: str, tmp_path: Path, site: Site
-) -> None:
-    header = "consumer,timestamp,event,item\n"
-    honest = header + "".join(f"c{i},2024-01-0{1 + i % 9},view,item-{i % 5}\n" for i in range(60))
-    logs = []
-    for text in (honest, honest + DAMAGED[name]):
-        path = tmp_path / "log.csv"
-        path.write_text(text)
-        facts = site.file.site.model_copy(update={"events": str(path), "format": "fedcart"})
-        opened = dataclasses.replace(site, file=site.file.model_copy(update={"site": facts}))
-        logs.append(opened.event_log())
-    known = set(logs[0].consumers.tolist())
-    others = logs[1].frame.filter(logs[1].frame["consumer"].is_in(list(known)))
-    assert others.equals(logs[0].frame)
-
-
-NOTHING = ("", "\n\n", "consumer,timestamp,event,item\n", "consumer,timestamp,event,item\n,,,\n")
-
-
-@pytest.mark.parametrize("text", NOTHING)
-def test_a_started_site_without_a_usable_line_answers_with_noise(
-    text: str, tmp_path: Path, site: Site, coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An empty log is no error: that there is nobody, or nobody but one, must not be told."""
-    from client import site as sites
-
-    path = tmp_path / "log.csv"
-    path.write_text(text)
-    facts = site.file.site.model_copy(update={"events": str(path), "format": "fedcart"})
-    opened = dataclasses.replace(site, file=site.file.model_copy(update={"site": facts}))
-    monkeypatch.setattr(Site, "source_stamp", lambda _: text or "none")
-    monkeypatch.setattr(sites, "prepared_path", lambda *_: tmp_path / "prepared.rows")
-    monkeypatch.setattr(Site, "_encode", empty_encode)
-    reply, _ = session.advertise(opened, coordinator.request(coordinator.query(20 + NOTHING.index(text))), SPEED)
-    assert "attestation" in reply
-    session.close(opened, coordinator.farewell())
-
-
-def empty_encode(site: Site, plan: RunPlan) -> Any:
-    """As the site's own, with the catalogue of the simulated run, which its kit does not name."""
-    from common.data.catalogue import read_catalogue
-    from common.data.features import FeatureSpec
-    from common.data.sequences import build_sequences
-    from common.data.store.rows import open_rows
-
-    spec = FeatureSpec.from_json(json.loads(plan.features))
-    catalogue = read_catalogue(RunFolder(site.kit.path.parents[1]).catalogue_file)
-    sequences = build_sequences(site.event_log(), spec, catalogue, max_events=50)
-    assert len(sequences) == 0
-    return iter([sequences]), open_rows(next(site.kit.state.glob("consumers-*.rows"))).mask
 
 
 @pytest.mark.parametrize("phase", ["share", "accept", "mask"])

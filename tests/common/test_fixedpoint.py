@@ -109,7 +109,7 @@ def test_no_input_whatever_makes_a_sum_wrap(sites: int, clip: float, bits: int, 
         total += ring
         exact += ring.view(np.int32).astype(object)
     assert [int(x) for x in total.view(np.int32)] == list(exact)
-    assert abs(int(exact[-1])) == sites * fixedpoint.ring_limit(layout[0]) or clip * 2**bits % 1
+    assert abs(int(exact[-1])) == sites * layout[0].limit or clip * 2**bits % 1
 
 
 def test_a_ring_vector_outside_its_blocks_is_refused() -> None:

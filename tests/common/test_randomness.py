@@ -132,6 +132,15 @@ def test_what_is_no_probability_is_refused(p: float) -> None:
         SeededStream(1).bernoulli(p, 3)
 
 
+def test_words_are_the_keystream_and_may_be_overwritten() -> None:
+    words = SeededStream(3).words(1_000)
+    assert words.dtype == np.uint64 and words.tobytes() == SeededStream(3).bytes(8_000)
+    words &= np.uint64(1)
+    assert not np.array_equal(words, SeededStream(3).words(1_000))
+    ones = sum(int(w).bit_count() for w in PrivateStream().words(10_000))
+    assert stats.binomtest(ones, 640_000).pvalue > 1e-6
+
+
 def test_uniform_numbers_stay_below_one() -> None:
     assert Fixed(0).uniform(1)[0] >= 0 and Fixed(2**64 - 1).uniform(1)[0] < 1
     assert stats.kstest(SeededStream(19).uniform(N), "uniform").pvalue > 1e-6

@@ -12,7 +12,7 @@ from client.guard import SitePolicy, budget, guard
 from client.guard.ledger import Ledger
 from common.errors import BudgetExhaustedError
 from common.privacy.mechanism import TRAIN_SIDE, Losses
-from tests.planted.bug import CHARGED, GUARD, KNOWN, Bug, Patch
+from tests.planted.bug import CHARGED, GUARD, KNOWN, PAUSES, Bug, Patch
 
 ROLLBACK = "tests/attacks/test_ledger_rollback.py"
 RULES = "tests/attacks/test_what_is_drawn.py"
@@ -110,7 +110,7 @@ def gate_looks_at_what_was_before(patch: Patch) -> None:
 
 
 def a_run_may_pass_its_plan(patch: Patch) -> None:
-    patch.setattr(guard, "check_run_total", lambda _state, _proposal: None)
+    patch.setattr(guard, "check_run_total", lambda _state, _proposal, _by: None)
 
 
 def consumers_may_change_sides(patch: Patch) -> None:
@@ -131,7 +131,7 @@ def a_round_answered_twice(patch: Patch) -> None:
 
 
 def a_failing_run_goes_on(patch: Patch) -> None:
-    patch.setattr(guard, "refuse_paused", lambda _state, _run, _failures_max: None)
+    patch.setattr(guard, "refuse_paused", lambda _state, _run, _failures_max, _by: None)
 
 
 def policy_not_asked(patch: Patch) -> None:
@@ -193,7 +193,7 @@ BUGS = (
     Bug(what_ran_is_not_compared, CHARGED, "rules"),
     Bug(a_ledger_cut_back_is_taken, ROLLBACK, "rules"),
     Bug(a_round_answered_twice, GUARD, "rules"),
-    Bug(a_failing_run_goes_on, GUARD, "rules"),
+    Bug(a_failing_run_goes_on, PAUSES, "rules"),
     Bug(policy_not_asked, "tests/client/guard/test_policy.py", "rules"),
     Bug(a_failure_given_back, GUARD, "ledger"),
     Bug(totals_of_one_round, RULES, "rules"),

@@ -17,6 +17,7 @@ EXACT = "tests/oracles/test_dpsgd_brute_force.py"
 CHARGED = "tests/attacks/test_charged_is_what_ran.py"
 KNOWN = "tests/vectors/test_accountant_vectors.py"
 GUARD = "tests/client/guard/test_guard.py"
+PAUSES = "tests/client/guard/test_guard_pauses.py"
 LATER = "tests/attacks/test_runs_chosen_later.py"
 DRAWS = "tests/attacks/test_what_is_drawn.py"
 

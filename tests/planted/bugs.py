@@ -29,8 +29,8 @@ from client.training.dpsgd.records import Outer, Picked, Summed
 from client.training.gaussian import GaussianMechanism
 from common.privacy.mechanism import TRAIN_SIDE
 from common.tasks import Task
-from tests.planted import account_bugs, draw_bugs, more_bugs, quorum_bugs, sum_bugs, wide_bugs
-from tests.planted.bug import CHARGED, CLIPPED, DRAWS, EXACT, GUARD, KNOWN, LATER, Bug, Patch, change_noise
+from tests.planted import account_bugs, draw_bugs, later_bugs, more_bugs, quorum_bugs, sum_bugs, wide_bugs
+from tests.planted.bug import CHARGED, CLIPPED, DRAWS, EXACT, GUARD, KNOWN, LATER, PAUSES, Bug, Patch, change_noise
 
 
 def noise_halved(patch: Patch) -> None:
@@ -363,7 +363,7 @@ BUGS = {
         Bug(the_better_side_at_every_site, KNOWN, "accountant"),
         Bug(gate_off_by_one_round, GUARD, "ledger"),
         Bug(forfeit_gives_back, GUARD, "ledger"),
-        Bug(voids_without_end, GUARD, "ledger"),
+        Bug(voids_without_end, PAUSES, "ledger"),
         Bug(evaluation_charged_to_the_training_side, "tests/common/run/test_plan.py", "whole answer"),
         Bug(totals_before_instead_of_after, GUARD, "ledger"),
         *draw_bugs.BUGS,
@@ -371,6 +371,7 @@ BUGS = {
         *account_bugs.BUGS,
         *more_bugs.BUGS,
         *wide_bugs.BUGS,
+        *later_bugs.BUGS,
         *quorum_bugs.BUGS,
     )
 }

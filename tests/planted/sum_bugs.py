@@ -13,7 +13,6 @@ import client.tasks.behaviour as behaviour
 import client.training.dpsgd.clipping as clipping
 import client.training.dpsgd.engine as engine
 import client.training.dpsgd.norms as norms
-import client.training.dpsgd.opacus_path as opacus_path
 import client.training.evaluation as evaluation
 import common.model.metrics as metrics
 from client.tasks.purchases import Purchases
@@ -64,6 +63,8 @@ def last_micro_batch_dropped(patch: Patch) -> None:
 
 
 def clip_of_the_opacus_path_loose(patch: Patch) -> None:
+    import client.training.dpsgd.opacus_path as opacus_path  # heavy: not where tests are collected
+
     true = opacus_path.clip_factors
     patch.setattr(opacus_path, "clip_factors", lambda squares, clip: true(squares, 10 * clip))
 

@@ -19,7 +19,7 @@ import common.privacy.replay as replay
 from client.guard import budget, failures, guard, policy
 from client.training.gaussian import GaussianMechanism
 from common.privacy.mechanism import Losses
-from tests.planted.bug import CLIPPED, DRAWS, GUARD, KNOWN, LATER, Bug, Patch, change_noise
+from tests.planted.bug import CLIPPED, DRAWS, KNOWN, LATER, PAUSES, Bug, Patch, change_noise
 
 
 def large_batches_unclipped(patch: Patch) -> None:
@@ -141,12 +141,12 @@ def late_sites_counted_as_planned(patch: Patch) -> None:
 def a_run_may_look_as_often_as_it_likes(patch: Patch) -> None:
     true = guard.check_run_total
 
-    def training_only(state: Any, proposal: Any) -> None:
+    def training_only(state: Any, proposal: Any, by: str) -> None:
         asked = [
             event for event in proposal.events if event.sub_scope == accounting.PrivacyEvent(1, 1, 1).sub_scope
         ]
         if asked:
-            true(state, replace(proposal, events=tuple(asked)))
+            true(state, replace(proposal, events=tuple(asked)), by)
 
     patch.setattr(guard, "check_run_total", training_only)
 
@@ -226,8 +226,8 @@ BUGS = (
     Bug(another_kits_spending_not_counted, "tests/attacks/test_two_kits_one_scope.py", "rules"),
     Bug(another_kits_reservations_closed, "tests/attacks/test_two_kits_one_scope.py", "rules"),
     Bug(only_the_first_event_compared, DRAWS, "rules"),
-    Bug(killed_answers_given_back_for_ever, GUARD, "rules"),
-    Bug(a_killed_site_goes_on, GUARD, "rules"),
+    Bug(killed_answers_given_back_for_ever, PAUSES, "rules"),
+    Bug(a_killed_site_goes_on, PAUSES, "rules"),
     Bug(the_same_consumers_in_every_round, DRAWS, "sampling"),
     Bug(long_rows_always_trained, DRAWS, "whole answer"),
     Bug(epsilon_remembered_for_another_order, DRAWS, "accountant"),

@@ -86,7 +86,7 @@ def test_adversarial_rows_move_the_sum_by_at_most_the_clip(row: str) -> None:
     batcher = batcher_of([6, 300 if "long" in row else 40, 5], seed=2)
     item = {"one item again and again": 3, "an unknown item only": 0, "a very long row": 5}[row]
     batcher.table[6:-5, 0] = item
-    batcher._next[6:-6, 0] = item
+    batcher._next["next-item"][6:-6] = item
     engine = TapeEngine(model_of(torch.float32, 3), batcher, CLIP)
     engine.parameters.vector.mul_(10)
     moved = total(engine, [0, 1, 2]) - total(engine, [0, 2])

@@ -57,20 +57,29 @@ def check(log: EventLog, report: CleaningReport) -> None:
 
 
 @given(LINES)
-@settings(deadline=None, max_examples=30, derandomize=True)
+@settings(deadline=None, max_examples=15, derandomize=True)
 def test_lines_of_any_cells_are_counted_or_refused(lines: list[str]) -> None:
     load((HEADER + "\n".join(lines) + "\n").encode(), "fedcart")
 
 
 @given(LINES, st.sampled_from(sorted(PRESETS)))
-@settings(deadline=None, max_examples=30, derandomize=True)
+@settings(deadline=None, max_examples=20, derandomize=True)
 def test_any_text_under_any_format_is_counted_or_refused(lines: list[str], name: str) -> None:
     load("\n".join(lines).encode(), name)
 
 
 @given(st.binary(max_size=400), st.booleans())
-@settings(deadline=None, max_examples=60, derandomize=True)
+@settings(deadline=None, max_examples=20, derandomize=True)
 def test_any_bytes_are_counted_or_refused(data: bytes, packed: bool) -> None:
+    load(gzip.compress(data) if packed else data, "fedcart")
+    load(HEADER.encode() + data, "fedcart")
+
+
+@pytest.mark.full
+@given(LINES, st.binary(max_size=400), st.booleans())
+@settings(deadline=None, max_examples=300, derandomize=True)
+def test_many_lines_and_bytes_are_counted_or_refused(lines: list[str], data: bytes, packed: bool) -> None:
+    load((HEADER + "\n".join(lines) + "\n").encode(), "fedcart")
     load(gzip.compress(data) if packed else data, "fedcart")
     load(HEADER.encode() + data, "fedcart")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,7 @@ def test_another_plan_finds_no_release(site: tuple[Site, RunPlan]) -> None:
     at, plan = site
     settings = json.loads(plan.settings)
     settings["training"]["local_steps"] += 1
-    other = RunPlan(**{**plan.__dict__, "settings": json.dumps(settings)})
+    other = replace(plan, settings=json.dumps(settings))
     with pytest.raises(ConfigError, match="no released series"):
         answers.answer(at, question(other))
 

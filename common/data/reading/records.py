@@ -28,7 +28,7 @@ def records(text: bytes, name: str) -> Iterator[tuple[int, dict[str, Any] | None
         return
     for number, line in enumerate(body.split(b"\n"), start=1):
         if line.strip():
-            yield number, _object(line)
+            yield number, object_of(line)
 
 
 def _is_lines(body: bytes) -> bool:
@@ -37,12 +37,13 @@ def _is_lines(body: bytes) -> bool:
     return (
         bool(second)
         and not second[0].rstrip().endswith(b",")
-        and _object(second[0]) is not None
+        and object_of(second[0]) is not None
         and b"]" not in body[-9:]
     )
 
 
-def _object(line: bytes) -> dict[str, Any] | None:
+def object_of(line: bytes) -> dict[str, Any] | None:
+    """The object of a line of JSON, its numbers as they are written; None if it is none."""
     try:
         value = _DECODER.decode(line.decode("utf-8", "replace").strip().rstrip(","))
     except (ValueError, RecursionError):
@@ -53,9 +54,9 @@ def _object(line: bytes) -> dict[str, Any] | None:
 def _is_document(body: bytes) -> bool:
     """Whether the file is one object over several lines, and not an object per line."""
     first = body.lstrip().split(b"\n", 1)[0]
-    if _object(first) is not None:
+    if object_of(first) is not None:
         rest = body.lstrip()[len(first) :].strip()
-        return not rest and isinstance(_list_in(_object(first) or {}), list)
+        return not rest and isinstance(_list_in(object_of(first) or {}), list)
     if not first.rstrip().endswith((b"{", b"[", b",")):
         return False
     try:  # a broken first line of a file of lines must not make a document of it

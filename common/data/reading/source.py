@@ -17,7 +17,7 @@ from common.data.reading.tables import Table
 from common.data.reading.text import LINE, Lines, split_line
 from common.errors import BadInputError
 
-_PLAIN = Mapping(name="plain", columns={"consumer": "consumer", "timestamp": "timestamp"}, default_event="other")
+PLAIN = Mapping(name="plain", columns={"consumer": "consumer", "timestamp": "timestamp"}, default_event="other")
 _SHOWN = 12
 _LOOKED_AT = 500
 
@@ -157,7 +157,7 @@ def _refusal(table: Table, mappings: Sequence[Mapping]) -> BadInputError:
     path = table.member.path
     if wanted.names and table.kind == "text":
         sizes = " or ".join(str(len(m.names)) for m in mappings)
-        guess = guess_format(tables.table_of(table.member, _PLAIN).header)
+        guess = guess_format(tables.table_of(table.member, PLAIN).header)
         hint = (
             f"this looks like --format {guess}" if guess else "see docs/data.md for the formats and for mappings"
         )
@@ -196,13 +196,13 @@ def first_line(path: Path | str, separator: str = "") -> list[str]:
 
     Raises: BadInputError if the file is missing, empty, cut off or not text.
     """
-    plain = _PLAIN.model_copy(update={"separator": separator})
+    plain = PLAIN.model_copy(update={"separator": separator})
     return list(tables.table_of(files.members(path)[0], plain).header)
 
 
 def scan(path: Path | str, columns: Sequence[str]) -> pl.DataFrame:
     """These columns of all lines of a source, unparsed. Raises: BadInputError if it cannot be read."""
-    table = tables.table_of(files.members(path)[0], _PLAIN)
+    table = tables.table_of(files.members(path)[0], PLAIN)
     return pl.concat([batch.frame.drop(LINE) for batch in tables.table_batches(table, columns)])
 
 

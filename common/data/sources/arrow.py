@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import polars as pl
@@ -14,7 +15,7 @@ _DASHES = (8, 12, 16, 20)
 def frame_of(batch: Any) -> pl.DataFrame:
     """One record batch as a frame; extension types are given as what they are stored as, UUIDs as text.
 
-    Raises: BadInputError for a nested column or one name twice.
+    Raises: BadInputError for one name twice.
     """
     pa = required("pyarrow", "a source")
     columns: dict[str, pl.Series] = {}
@@ -23,11 +24,34 @@ def frame_of(batch: Any) -> pl.DataFrame:
             _refuse_twice(field.name)
         kind = field.type
         stored = array.storage if isinstance(kind, pa.BaseExtensionType) else array
-        series = pl.Series(field.name, pl.from_arrow(stored))
+        series = (
+            _text_of(field.name, stored)
+            if _is_text(pa, stored.type)
+            else pl.Series(field.name, pl.from_arrow(stored))
+        )
         if str(kind) == "extension<arrow.uuid>":
             series = _uuids(series)
         columns[field.name] = series
     return plain_columns(pl.DataFrame(list(columns.values())))
+
+
+def _is_text(pa: Any, kind: Any) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _text_of(name: str, stored: Any) -> pl.Series:
+    """Text that is text: what a database holds as such need not be UTF-8, and the first touch would end the process."""
+    try:
+        stored.validate(full=True)
+        return pl.Series(name, pl.from_arrow(stored))
+    except ValueError:  # pyarrow's ArrowInvalid
+        return pl.Series(name, [_decoded(raw) for raw in stored.cast("large_binary").to_pylist()], dtype=pl.String)
+
+
+def _decoded(raw: bytes | None) -> str | None:
+    with suppress(UnicodeDecodeError):
+        return raw.decode() if raw is not None else None
+    return None
 
 
 def _refuse_twice(name: str) -> None:

@@ -7,10 +7,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from common.data.sources.files import FilesSource
 from common.data.sources.secret import password_of
 from common.data.sources.source import Source
-from common.data.sources.sql import SqlSource
 from common.errors import BadInputError
 from common.source_settings import SourceSettings
 
@@ -20,6 +18,9 @@ def open_source(settings: SourceSettings, folder: Path, scratch: Path | None = N
 
     Raises: BadInputError if its password cannot be had.
     """
+    from common.data.sources.files import FilesSource
+    from common.data.sources.sql import SqlSource
+
     if settings.kind == "files":
         return FilesSource(settings, folder, scratch)
     return SqlSource(settings, folder, password_of(settings, folder))

@@ -82,13 +82,8 @@ def marks_of(column: pl.Series) -> tuple[pl.Series, Mark]:
 
 
 def plain_columns(frame: pl.DataFrame) -> pl.DataFrame:
-    """Refuse nested columns by name, and write bytes as text. Raises: BadInputError."""
-    nested = [name for name, kind in frame.schema.items() if kind.is_nested()]
-    if nested:
-        raise BadInputError(
-            f"the query gives nested columns: {', '.join(nested[:5])}",
-            hint="take single values out of them in the query, see the examples in docs/data.md",
-        )
+    """The columns that hold single values, bytes as text. A nested one is left out: in JSON one line may make it so."""
+    frame = frame.select(name for name, kind in frame.schema.items() if not kind.is_nested())
     raw = [name for name, kind in frame.schema.items() if kind == pl.Binary]
     return frame.with_columns(pl.col(name).bin.encode("hex") for name in raw)
 

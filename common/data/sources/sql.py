@@ -47,15 +47,17 @@ class SqlSource:
 
     def batches(self, *, limit: int = 0, since: Since | None = None) -> Iterator[pl.DataFrame]:
         """Frames of the query's result, see ``Source``. The connection lives as long as the iteration."""
-        query = wrapped(self.settings.sql(self.folder), limit=limit, since=since)
-        reached = False
+        query, reached = self.settings.sql(self.folder), False
+        text = self.settings.driver == "sqlite"
         try:
             with closing(self._connect()) as connection, closing(connection.cursor()) as cursor:
                 self._close_for_writing(cursor)
                 reached = True
-                cursor.execute(query)
+                columns = self._each_by_itself(cursor, query) if text else "*"
+                cursor.execute(wrapped(query, limit=limit, since=since, columns=columns))
                 for batch in cursor.fetch_record_batch():
-                    yield frame_of(batch)
+                    frame = frame_of(batch)
+                    yield frame.with_columns(pl.col(pl.String).replace("", None)) if text else frame
         except Exception as error:
             if not _of_the_driver(error):
                 raise
@@ -82,6 +84,16 @@ class SqlSource:
             cursor.execute("PRAGMA query_only = ON")
             cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": str(BATCH_ROWS)})
 
+    def _each_by_itself(self, cursor: Any, query: str) -> str:
+        """The columns of a query of SQLite as text, value by value; the watermark as whole numbers, or nothing.
+
+        SQLite has values of any type in any column, and Arrow one type for all: a single row would decide how every
+        other one is read, its ids included, or that none can be.
+        """
+        cursor.execute(wrapped(query, nothing=True))
+        names = [field[0] for field in cursor.description]
+        return ", ".join(_whole(name) if name == self.settings.watermark else _text(name) for name in names)
+
     def _refuse(self, error: Exception, *, reached: bool) -> None:
         words = first_line(error)
         if self.password is not None:
@@ -91,10 +103,27 @@ class SqlSource:
         raise BadInputError(f"{self.name} {what}: {words}", hint=hint) from None
 
 
-def wrapped(query: str, *, limit: int = 0, since: Since | None = None) -> str:
-    """The query as a table of another one: a statement that is not a single SELECT is then no SQL at all."""
+def _text(name: str) -> str:
+    column = quoted(name)
+    return f"CASE typeof({column}) WHEN 'blob' THEN hex({column}) ELSE COALESCE(CAST({column} AS TEXT), '') END AS {column}"
+
+
+def _whole(name: str) -> str:
+    column = quoted(name)
+    return f"CASE typeof({column}) WHEN 'integer' THEN {column} END AS {column}"
+
+
+def wrapped(
+    query: str, *, limit: int = 0, since: Since | None = None, columns: str = "*", nothing: bool = False
+) -> str:
+    """The query as a table of another one: a statement that is not a single SELECT is then no SQL at all.
+
+    ``nothing``: only the names of its columns.
+    """
     _require_one_table(query)
-    words = f"SELECT * FROM (\n{query}\n) AS fedcart_events"  # noqa: S608 - the operator's own query, on their own database
+    words = f"SELECT {columns} FROM (\n{query}\n) AS fedcart_events"  # noqa: S608 - the operator's own query, on their own database
+    if nothing:
+        return f"{words} LIMIT 0"
     if since is not None:
         words += f" WHERE {quoted(since.column)} >= {since.mark.literal()}"
     if limit:

@@ -97,16 +97,19 @@ class SourceLog:
             lacks = lacks or missing
         raise BadInputError(
             f"the query of [source] gives the columns {', '.join(header)}; {', '.join(lacks)} is missing",
-            hint="name columns with AS, or name a mapping in site.toml",
+            hint="name columns with AS, single values out of nested ones too, or name a mapping in site.toml",
         )
 
     def _lines(self, frame: pl.DataFrame, mapping: Mapping, before: int) -> Lines:
         wanted = [name for name in mapping.source_columns if name in frame.columns]
         numbers = pl.Series(LINE, range(before + 1, before + 1 + frame.height), dtype=pl.Int64)
-        made = frame.select(wanted).with_columns(numbers)
-        if self.watermark:
-            made = made.with_columns(self._marks(frame)[0].alias(on_disk.MARK))
-        return Lines(made, last=before + frame.height)
+        made, last = frame.select(wanted).with_columns(numbers), before + frame.height
+        if not self.watermark:
+            return Lines(made, last=last)
+        made = made.with_columns(self._marks(frame)[0].alias(on_disk.MARK))
+        lost = int(made[on_disk.MARK].null_count())  # it would be read never again, or each time: it drops itself
+        example = f"without {self.watermark!a}, the watermark" if lost else ""
+        return Lines(made.drop_nulls(on_disk.MARK), malformed=lost, example=example, last=last)
 
     def _marks(self, frame: pl.DataFrame) -> tuple[pl.Series, Mark]:
         if self.watermark not in frame.columns:
@@ -114,13 +117,7 @@ class SourceLog:
                 f"the query of [source] gives no column {self.watermark!r}, its watermark",
                 hint=f"it gives {', '.join(frame.columns)}",
             )
-        marks, kind = marks_of(frame[self.watermark])
-        if marks.null_count():
-            raise BadInputError(
-                f"{marks.null_count()} lines have no {self.watermark!r}, the watermark of [source]",
-                hint="leave them out in the query, or choose a column that is always there",
-            )
-        return marks, kind
+        return marks_of(frame[self.watermark])
 
     def _read_on(self) -> Taken | None:
         """What was kept, and what the source has from the watermark on."""

@@ -29,7 +29,16 @@ ZONES = {
 
 _FAST = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.fZ", "%Y-%m-%d")
 _CLOCKS = ("%H:%M:%S%.f", "%H:%M", "%I:%M:%S%.f %p", "%I:%M %p", "")
-_DATES = ("%Y-%m-%d", "%d.%m.%Y", "%d %B %Y", "%B %d %Y", "%Y %B %d", "%Y年%m月%d日")
+_A_MONTH = "(?s)[0-9].*[A-Za-z]{3}|[A-Za-z]{3}.*[0-9]"
+_DATES = {
+    "%Y-%m-%d": "[0-9]-",
+    "%d.%m.%Y": r"[0-9]\.",
+    "%d %B %Y": _A_MONTH,
+    "%B %d %Y": _A_MONTH,
+    "%Y %B %d": _A_MONTH,
+    "%Y年%m月%d日": "年",
+}
+"""Forms of a date, and what every text of that form has: with any clock, each is tried on such texts only."""
 _DIGITS = {
     r"^(?:19|20)\d{6}$": "%Y%m%d",
     r"^(?:19|20)\d{6}[ T]?\d{6}$": "%Y%m%d%H%M%S",
@@ -64,7 +73,12 @@ def times(column: pl.Series, *, unit: str = "text", formats: Sequence[str] = (),
         _fill(found, text, [_by_format(one, zone) for one in formats])
     else:
         _fill(found, text, [_by_format(one, zone) for one in _FAST])
-        _fill(found, _normal(_left(found, text)), [*_epochs(zone), *_every_form(zone)], places=_open(found, text))
+        places = _open(found, text)
+        left = _normal(text.gather(places))
+        _fill(found, left, _epochs(zone), places)
+        for date, mark in _DATES.items():
+            maybe = (found[places] == _MISSING) & left.str.contains(mark).to_numpy()
+            _fill(found, left.filter(pl.Series(maybe)), _with_any_clock(date, zone), places[maybe])
     return _series(column.name, found)
 
 
@@ -111,14 +125,13 @@ def _by_format(pattern: str, zone: str) -> Callable[[pl.Series], pl.Series]:
     return read
 
 
-def _every_form(zone: str) -> list[Callable[[pl.Series], pl.Series]]:
+def _with_any_clock(date: str, zone: str) -> list[Callable[[pl.Series], pl.Series]]:
     forms = []
-    for date in _DATES:
-        for clock in _CLOCKS:
-            whole = f"{date} {clock}".strip()
-            forms.append(_by_format(whole, zone))
-            if clock:
-                forms.append(_by_format(f"{whole}%z", zone))
+    for clock in _CLOCKS:
+        whole = f"{date} {clock}".strip()
+        forms.append(_by_format(whole, zone))
+        if clock:
+            forms.append(_by_format(f"{whole}%z", zone))
     return forms
 
 
@@ -176,9 +189,10 @@ def _normal(text: pl.Series) -> pl.Series:
 
 def _offsets(text: pl.Series) -> pl.Series:
     """The name of a zone, or its offset in any spelling, as ``+HHMM`` right behind the time."""
-    for name, offset in ZONES.items():
-        if text.str.ends_with(name).any():
-            text = text.str.replace(rf"(\d(?: [AaPp][Mm])?)\s*{name}$", "${1}" + offset)
+    if text.str.contains("[A-Z]$").any():  # as every name of a zone ends
+        for name, offset in ZONES.items():
+            if text.str.ends_with(name).any():
+                text = text.str.replace(rf"(\d(?: [AaPp][Mm])?)\s*{name}$", "${1}" + offset)
     text = text.str.replace(r"(?:\s*(?:UTC|GMT))([+-])", "$1")
     text = text.str.replace(r"(:\d{2}(?:\.\d+)?(?: [AaPp][Mm])?|\b\d{1,2} [AaPp][Mm])\s*([+-]\d{2})$", "$1${2}00")
     return text.str.replace(
@@ -190,10 +204,6 @@ def _open(found: NDArray[np.int64], text: pl.Series) -> NDArray[np.intp]:
     return np.flatnonzero((found == _MISSING) & text.is_not_null().to_numpy())
 
 
-def _left(found: NDArray[np.int64], text: pl.Series) -> pl.Series:
-    return text.gather(_open(found, text))
-
-
 def _fill(
     found: NDArray[np.int64],
     text: pl.Series,
@@ -202,12 +212,14 @@ def _fill(
 ) -> None:
     """Try each form on what no form before could read. ``places``: where the entries of ``text`` belong in ``found``."""
     places = np.arange(len(text)) if places is None else places
+    if text.null_count():
+        places, text = places[text.is_not_null().to_numpy()], text.drop_nulls()
     for form in forms:
-        known = text.is_not_null().to_numpy()
-        text, places = text.filter(pl.Series(known)), places[known]
         if not len(text):
             return
         read = form(text).to_physical()
+        if read.null_count() == len(read):
+            continue
         good = read.is_not_null().to_numpy()
         found[places[good]] = read.drop_nulls().to_numpy()
         text, places = text.filter(pl.Series(~good)), places[~good]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import polars as pl
 
@@ -85,12 +86,19 @@ def _whole_numbers(column: pl.Series) -> pl.Series:
 
 def null_words(text: pl.Series, words: tuple[str, ...] = NULL_WORDS) -> pl.Series:
     """Where a plain text is a word for "nothing": ``bool[n]``."""
-    short = text.str.len_bytes() <= max((len(word.encode()) for word in words), default=0)
+    listed, longest = _listed(words)
+    short = text.str.len_bytes() <= longest
     if not short.any():
         return pl.Series(text.name, [False]).new_from_index(0, len(text))
-    listed = pl.Series([word.lower() for word in words], dtype=pl.String)
-    found = text.set(~short.fill_null(value=False), None).str.to_lowercase().is_in(listed.implode())
+    found = text.set(~short.fill_null(value=False), None).str.to_lowercase().is_in(listed)
     return found.fill_null(value=False)
+
+
+@lru_cache(maxsize=32)
+def _listed(words: tuple[str, ...]) -> tuple[pl.Series, int]:
+    """The words in lower case, as one entry of a list, and how many bytes the longest has."""
+    lower = pl.Series([word.lower() for word in words], dtype=pl.String)
+    return lower.implode(), max((len(word.encode()) for word in words), default=0)
 
 
 def without_float_tail(text: pl.Series) -> pl.Series:

@@ -14,12 +14,6 @@ from client.runtime.bundle_check import BundleRefusedError, check_bundle
 from server.runtime.bundle import bundle_digest, bundle_text
 
 
-def bundle() -> bytes:
-    from server.runtime.link_server import build_bundle
-
-    return build_bundle(bundle_text())
-
-
 def zipped(*names: str) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
@@ -28,31 +22,40 @@ def zipped(*names: str) -> bytes:
     return file.getvalue()
 
 
-GOOD = bundle()
-PINNED = hashlib.sha256(GOOD).hexdigest()
+@pytest.fixture(scope="module")
+def good() -> bytes:
+    from server.runtime.link_server import build_bundle
+
+    return build_bundle(bundle_text())
 
 
-def test_the_pinned_bundle_passes():
-    check_bundle(PINNED, PINNED, None)
-    check_bundle(PINNED, PINNED, GOOD)
+@pytest.fixture(scope="module")
+def pinned(good) -> str:
+    return hashlib.sha256(good).hexdigest()
 
 
-@pytest.mark.parametrize(
-    ("claimed", "content"),
-    [
-        (hashlib.sha256(b"other").hexdigest(), b"other"),
-        (hashlib.sha256(b"other").hexdigest(), None),
-        (PINNED, b""),
-        (PINNED, b"other"),
-        ("", GOOD),
-        (PINNED.upper(), GOOD),
-        (PINNED[:-1], GOOD),
-        ("ä" * 64, GOOD),
-    ],
-)
-def test_any_other_claim_or_content_is_refused(claimed, content):
+def test_the_pinned_bundle_passes(good, pinned):
+    check_bundle(pinned, pinned, None)
+    check_bundle(pinned, pinned, good)
+
+
+@pytest.mark.parametrize("content", [b"other", None])
+def test_another_bundle_by_its_own_digest_is_refused(pinned, content):
     with pytest.raises(BundleRefusedError):
-        check_bundle(PINNED, claimed, content)
+        check_bundle(pinned, hashlib.sha256(b"other").hexdigest(), content)
+
+
+@pytest.mark.parametrize("content", [b"", b"other"])
+def test_another_content_by_the_pinned_digest_is_refused(pinned, content):
+    with pytest.raises(BundleRefusedError):
+        check_bundle(pinned, pinned, content)
+
+
+@pytest.mark.parametrize("spelled", ["", "upper", "cut", "ä" * 64])
+def test_the_pinned_bundle_by_another_digest_is_refused(good, pinned, spelled):
+    claimed = {"upper": pinned.upper(), "cut": pinned[:-1]}.get(spelled, spelled)
+    with pytest.raises(BundleRefusedError):
+        check_bundle(pinned, claimed, good)
 
 
 @pytest.mark.parametrize(
@@ -98,8 +101,8 @@ def hostile_run(digest: str) -> SimpleNamespace:
     )
 
 
-def test_what_the_server_says_of_a_run_does_not_choose_what_is_loaded():
-    content = bundle()
+def test_what_the_server_says_of_a_run_does_not_choose_what_is_loaded(good):
+    content = good
     digest = bundle_digest(content)
     run = hostile_run(digest)
     remembered, checked, _ = guarded(content, "lie", run, digest)
@@ -113,10 +116,10 @@ def test_what_the_server_says_of_a_run_does_not_choose_what_is_loaded():
     )
 
 
-def test_a_server_that_claims_the_pinned_digest_and_sends_other_code_is_refused():
+def test_a_server_that_claims_the_pinned_digest_and_sends_other_code_is_refused(good):
     from flwr.supercore.run import RunNotRunningException
 
-    digest = bundle_digest(bundle())
+    digest = bundle_digest(good)
     remembered, checked, fetched = guarded(b"PK other code", digest, hostile_run(digest), digest)
     remembered(7)
     with pytest.raises(RunNotRunningException):
@@ -134,12 +137,14 @@ def test_a_bundle_with_another_digest_is_not_even_fetched():
     assert fetched == []
 
 
-def test_building_the_bundle_twice_gives_the_same_bytes_and_no_code():
+def test_building_the_bundle_twice_gives_the_same_bytes_and_no_code(good):
     import io
     import zipfile
 
-    assert bundle() == bundle()
-    assert zipfile.ZipFile(io.BytesIO(bundle())).namelist() == ["pyproject.toml", ".info/CONTENT"]
+    from server.runtime.link_server import build_bundle
+
+    assert build_bundle(bundle_text()) == good
+    assert zipfile.ZipFile(io.BytesIO(good)).namelist() == ["pyproject.toml", ".info/CONTENT"]
 
 
 @pytest.mark.full
@@ -147,8 +152,6 @@ def test_the_process_that_forks_answers_holds_no_thread_pool_of_polars_and_no_ra
     code = (
         "import sys\n"
         "from client.runtime.worker import HEAVY, LIGHT, preload\n"
-        "from client.runtime.node_link import import_client_task\n"
-        "import_client_task()\n"
         "[preload(name) for name in LIGHT + HEAVY]\n"
         "import common.trust.randomness as r\n"
         "streams = [n for n, v in vars(r).items() if 'Stream' in type(v).__name__]\n"

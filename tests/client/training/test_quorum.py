@@ -14,7 +14,7 @@ from client.training.quorum import QuorumMechanism, Share
 from common.contribution import UPDATE, Block
 from common.errors import LocalProtocolError
 from common.privacy import TRAIN_SIDE, PrivacyEvent, Quorum, noised_grid, rounded_sensitivity
-from common.secagg.fixedpoint import check_blocks, decode, ring_limit
+from common.secagg.fixedpoint import check_blocks, decode
 from common.trust.randomness import PrivateStream, SeededStream
 
 QUORUM = Quorum(sites=8, threshold=6, colluders=2, honest=4)
@@ -89,7 +89,7 @@ def test_two_releases_draw_two_noises_and_no_coordinate_repeats_another():
 
 def test_a_coordinate_is_clamped_before_noise_and_never_after():
     share = share_of()
-    block, limit = share.block, ring_limit(share.block)
+    block, limit = share.block, share.block.limit
     for sign in (1, -1):
         ring = released(share, np.full(LENGTH, sign * 1e30)).vector.view(np.int32).astype(np.float64)
         beyond = (ring - sign * limit) / 2.0**block.noise_bits

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from client.training.dpsgd.clipping import clip_factors
-from client.training.dpsgd.opacus_path import OpacusEngine
 from client.training.gradients import PlainEngine
 from client.training.trainer import (
     LocalPlan,
@@ -50,6 +49,13 @@ def batcher_of(consumers=20, variant=None, seed=0):
     return Batcher(sequences, heads, targets)
 
 
+def opacus_engine(*arguments, **settings):
+    """The engine over Opacus, which takes a second to import: where a test runs, not where it is collected."""
+    from client.training.dpsgd.opacus_path import OpacusEngine
+
+    return OpacusEngine(*arguments, **settings)
+
+
 def brute_force_sum(model, batcher, rows, clip):
     """One consumer at a time with plain autograd."""
     flat = FlatParameters(model)
@@ -72,7 +78,7 @@ def test_opacus_sums_equal_a_loop_over_consumers(variant, clip):
     rows = np.arange(20)
     expected = brute_force_sum(small_model(**variant), batcher, rows, clip)
     for micro_batch in (256, 7):
-        total, seen = OpacusEngine(small_model(**variant), batcher, clip, micro_batch).clipped_sum(rows)
+        total, seen = opacus_engine(small_model(**variant), batcher, clip, micro_batch).clipped_sum(rows)
         torch.testing.assert_close(total.float(), expected, rtol=2e-5, atol=2e-6)
         assert len(seen.norms) == len(seen.losses) == 20
 
@@ -87,7 +93,7 @@ def test_plain_sums_equal_a_loop_over_consumers_without_clipping(variant):
 
 @pytest.mark.parametrize("variant", ONE_AND_MORE)
 def test_removing_one_consumer_changes_the_sum_by_at_most_the_clipping_norm(variant):
-    engine = OpacusEngine(small_model(**variant), batcher_of(variant=variant), clip=0.05)
+    engine = opacus_engine(small_model(**variant), batcher_of(variant=variant), clip=0.05)
     rows = np.arange(20)
     whole = engine.clipped_sum(rows)[0].clone()
     for row in rows:
@@ -105,7 +111,7 @@ def test_a_consumer_with_a_broken_gradient_adds_nothing_and_breaks_nobody():
     batcher = Batcher(
         sequences, ("next-item", "purchase-intent"), RowTargets(lengths, {"purchase-intent": values})
     )
-    engine = OpacusEngine(small_model(**variant), batcher, clip=0.1)
+    engine = opacus_engine(small_model(**variant), batcher, clip=0.1)
     rows = np.arange(10)
     whole = engine.clipped_sum(rows)[0].clone()
     assert torch.isfinite(whole).all()
@@ -114,7 +120,7 @@ def test_a_consumer_with_a_broken_gradient_adds_nothing_and_breaks_nobody():
 
 def test_a_model_of_nan_still_gives_a_finite_noisy_update():
     plan = dataclasses.replace(PLAN, noise_multiplier=1.0, steps=1)
-    engine = OpacusEngine(small_model(), batcher_of(), clip=plan.clip)
+    engine = opacus_engine(small_model(), batcher_of(), clip=plan.clip)
     start = np.full(engine.parameters.layout.size, np.nan, dtype=np.float32)
     total, _ = (engine.parameters.load(start), engine.clipped_sum(np.arange(20)))[1]
     assert torch.count_nonzero(total) == 0
@@ -130,7 +136,7 @@ def test_clip_factors_never_let_a_norm_pass_the_bound():
 
 def test_the_update_is_the_sum_of_the_steps_of_a_hand_written_loop():
     start = FlatParameters(small_model()).numpy()
-    engine = OpacusEngine(small_model(seed=9), batcher_of(), clip=0.1)
+    engine = opacus_engine(small_model(seed=9), batcher_of(), clip=0.1)
     result = train_locally(engine, start, PLAN, SeededStream(4))
     stream, model = SeededStream(4), small_model()
     stream.bytes(7)  # the seed of dropout
@@ -159,7 +165,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_site_other_bits():
 
 def test_an_empty_batch_is_a_noised_step_that_is_charged():
     plan = dataclasses.replace(PLAN, noise_multiplier=2.0, sampling_rate=1e-9, steps=2)
-    engine = OpacusEngine(small_model(), batcher_of(), clip=plan.clip)
+    engine = opacus_engine(small_model(), batcher_of(), clip=plan.clip)
     start = engine.parameters.numpy()
     result = train_locally(engine, start, plan, PrivateStream())
     assert result.diagnostics.batch_sizes == [0, 0]
@@ -169,7 +175,7 @@ def test_an_empty_batch_is_a_noised_step_that_is_charged():
 
 def test_noise_has_the_standard_deviation_of_the_plan_on_every_tensor():
     plan = dataclasses.replace(PLAN, noise_multiplier=2.0, steps=1, sampling_rate=1e-9, learning_rate=1.0)
-    engine = OpacusEngine(small_model(), batcher_of(), clip=plan.clip)
+    engine = opacus_engine(small_model(), batcher_of(), clip=plan.clip)
     start = engine.parameters.numpy()
     runs = [train_locally(engine, start, plan, SeededStream(s)).update for s in range(40)]
     for name, (offset, shape) in engine.parameters.layout.entries.items():
@@ -180,8 +186,8 @@ def test_noise_has_the_standard_deviation_of_the_plan_on_every_tensor():
 
 def test_the_divisor_and_the_event_do_not_depend_on_the_data():
     plan = dataclasses.replace(PLAN, noise_multiplier=1.0)
-    few = train_locally(OpacusEngine(small_model(), batcher_of(3), 0.1), start_vector(), plan, PrivateStream())
-    many = train_locally(OpacusEngine(small_model(), batcher_of(30), 0.1), start_vector(), plan, PrivateStream())
+    few = train_locally(opacus_engine(small_model(), batcher_of(3), 0.1), start_vector(), plan, PrivateStream())
+    many = train_locally(opacus_engine(small_model(), batcher_of(30), 0.1), start_vector(), plan, PrivateStream())
     assert few.events == many.events != ()
     assert plan.expected_batch == 10.0
 
@@ -211,7 +217,7 @@ def test_item_rows_outside_the_sites_catalogue_are_exact_zeros():
     table = sequences.integers.copy()
     table[:, 1] = rows.translate(table[:, 1])
     batcher = Batcher(dataclasses.replace(sequences, integers=table))
-    engine = OpacusEngine(site, batcher, clip=0.1)
+    engine = opacus_engine(site, batcher, clip=0.1)
     plan = dataclasses.replace(PLAN, noise_multiplier=1.0)
     start = rows.restrict(start_vector())
     assert engine.parameters.layout.size == len(start)
@@ -244,7 +250,7 @@ def small_model_of(items):
 def test_an_engine_with_another_clip_than_the_plan_is_refused():
     plan = dataclasses.replace(PLAN, noise_multiplier=1.0)
     with pytest.raises(ConfigError, match=r"clips at 0\.3"):
-        train_locally(OpacusEngine(small_model(), batcher_of(), 0.3), start_vector(), plan, SeededStream(1))
+        train_locally(opacus_engine(small_model(), batcher_of(), 0.3), start_vector(), plan, SeededStream(1))
 
 
 def test_hardened_noise_is_used_when_asked_for():

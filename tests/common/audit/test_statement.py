@@ -8,10 +8,8 @@ from pathlib import Path
 import pytest
 
 from common.audit import statement
+from common.audit.budgets import SiteBudget, budget_of_attestation, budget_of_ledger
 from common.audit.statement import (
-    SiteBudget,
-    budget_of_attestation,
-    budget_of_ledger,
     cross_site,
     ledger_rows,
     make_statement,

@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 
 import polars as pl
@@ -20,17 +21,22 @@ START = datetime(2024, 3, 1, 8, 7, 3)
 EVENTS = 600
 
 
-def rows(count: int = EVENTS) -> list[Row]:
+def rows() -> list[Row]:
     """Events of forty consumers over seven weeks; no two are equal, days above twelve are there."""
+    return list(_rows())
+
+
+@cache
+def _rows() -> tuple[Row, ...]:
     found = []
-    for i in range(count):
+    for i in range(EVENTS):
         when = START + timedelta(minutes=113 * i)
         word = ("view", "cart", "purchase", "favourite")[i % 4]
         found.append(
             dict(zip(HEADER, (f"{1000 + i % 40}", when.isoformat(), word, f"{500 + i * 7 % 61}", f"{i * 7 % 61 % 5}",
                               f"{1 + i % 90}.{10 + i % 89}", "1", f"{i % 3}"), strict=True))
         )  # fmt: skip
-    return found
+    return tuple(found)
 
 
 def text(
@@ -105,10 +111,12 @@ class _All:
         self.found[name] = Shape(name, write, **differs)  # type: ignore[arg-type]
 
 
-def _daily(folder: Path) -> None:
+def _weekly(folder: Path) -> None:
     folder.mkdir()
-    for day in sorted({row["timestamp"][:10] for row in rows()}):
-        (folder / f"{day}.csv").write_text(text([row for row in rows() if row["timestamp"].startswith(day)]))
+    days = sorted({row["timestamp"][:10] for row in rows()})
+    for first in range(0, len(days), 7):
+        week = days[first : first + 7]
+        (folder / f"{week[0]}.csv").write_text(text([row for row in rows() if row["timestamp"][:10] in week]))
     (folder / "_SUCCESS").touch()
 
 
@@ -200,7 +208,7 @@ def _make() -> dict[str, Shape]:
     made.text("lines.jsonl.gz", gzip.compress(records.encode()))
     made.text("packed.csv.gz", gzip.compress(text(plain).encode()))
     made.table("packed.zip", _zip)
-    made.table("daily", _daily)
+    made.table("weekly", _weekly)
     made.table("hive", _hive)
     made.table("typed.parquet", lambda path: typed().write_parquet(path))
     made.table("feather.arrow", lambda path: typed().write_ipc(path))

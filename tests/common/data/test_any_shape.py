@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from common.data.cleaning import CleaningReport
 from common.data.events import EventLog, load_events, opened_events
 from common.data.formats import load_mapping
 from common.errors import BadInputError
@@ -25,11 +28,25 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> EventLog:
     return load_events(path, "fedcart", secret=SECRET)[0]
 
 
+Written = Callable[[str], tuple[Path, EventLog, CleaningReport]]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """A shape's file by its name, and what is read from it: once for all tests, which leave the file as it is."""
+    folder = tmp_path_factory.mktemp("shapes")
+
+    @cache
+    def of(name: str) -> tuple[Path, EventLog, CleaningReport]:
+        SHAPES[name].write(folder / name)
+        return folder / name, *load_events(folder / name, "auto", secret=SECRET)
+
+    return of
+
+
 @pytest.mark.parametrize("name", SHAPES)
-def test_every_shape_of_a_log_is_read_right(name: str, plain: EventLog, tmp_path: Path) -> None:
-    shape, path = SHAPES[name], tmp_path / name
-    shape.write(path)
-    log, report = load_events(path, "auto", secret=SECRET)
+def test_every_shape_of_a_log_is_read_right(name: str, plain: EventLog, written: Written) -> None:
+    shape, (_, log, report) = SHAPES[name], written(name)
     assert report.kept == len(log) == len(plain) - shape.lost
     assert report.lines == report.kept + sum(rule.dropped for rule in report.rules)
     assert report.dropped == shape.lost + shape.extra
@@ -52,12 +69,10 @@ def test_every_shape_of_a_log_is_read_right(name: str, plain: EventLog, tmp_path
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_what_was_recognised_is_a_mapping_that_reads_the_same(name: str, tmp_path: Path) -> None:
-    path, mapping = tmp_path / name, tmp_path / "my.toml"
-    SHAPES[name].write(path)
+def test_what_was_recognised_is_a_mapping_that_reads_the_same(name: str, written: Written, tmp_path: Path) -> None:
+    mapping, (path, expected, _) = tmp_path / "my.toml", written(name)
     opened, _ = opened_events(path, "auto")
     mapping.write_text(opened.mapping.to_toml(), encoding="utf-8")
-    expected, _ = load_events(path, "auto", secret=SECRET)
     assert load_mapping(mapping).columns == opened.mapping.columns
     assert load_events(path, str(mapping), secret=SECRET)[0].frame.equals(expected.frame)
     assert load_events(path, str(mapping), secret=SECRET, tolerant=True)[0].frame.equals(expected.frame)
@@ -66,12 +81,10 @@ def test_what_was_recognised_is_a_mapping_that_reads_the_same(name: str, tmp_pat
 @pytest.mark.parametrize(
     "name", [name for name in SHAPES if name.endswith((".csv", ".txt", ".tsv")) and name != "no_ending.csv"]
 )
-def test_every_physical_line_is_accounted_for(name: str, tmp_path: Path) -> None:
-    path = tmp_path / name
-    SHAPES[name].write(path)
+def test_every_physical_line_is_accounted_for(name: str, written: Written) -> None:
+    path, _, report = written(name)
     code = {"utf-16.csv": "utf-16", "utf-16-le.csv": "utf-16-le", "utf-32.csv": "utf-32"}.get(name, "latin-1")
     content = path.read_bytes().decode(code).replace("\r\n", "\n").replace("\r", "\n")
-    _, report = load_events(path, "auto", secret=SECRET)
     assert report.physical == content.count("\n") + (not content.endswith("\n"))
     assert report.physical == report.headers + report.blank + report.spanned + report.kept + report.dropped
 

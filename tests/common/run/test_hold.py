@@ -27,7 +27,13 @@ def folder(tmp_path) -> RunFolder:
     return RunFolder.create(tmp_path / "run")
 
 
-def test_a_run_is_held_by_one_process_whose_id_others_can_read(folder):
+@pytest.fixture
+def glance(monkeypatch) -> None:
+    """Somebody who holds a folder does not let go in these tests: that need not be awaited for long."""
+    monkeypatch.setattr("common.run.hold.GLANCE_S", 0.1)
+
+
+def test_a_run_is_held_by_one_process_whose_id_others_can_read(folder, glance):
     assert (run_is_held(folder), holder(folder)) == (False, None)
     with hold_run(folder):
         assert (run_is_held(folder), holder(folder)) == (True, os.getpid())
@@ -53,7 +59,7 @@ def test_somebody_who_looks_does_not_turn_the_holder_away(folder):
         assert holder(folder) == os.getpid()
 
 
-def test_a_run_is_submitted_by_one_screen_at_a_time(folder):
+def test_a_run_is_submitted_by_one_screen_at_a_time(folder, glance):
     assert not run_is_submitted(folder)
     with hold_submission(folder):
         assert (run_is_submitted(folder), run_is_held(folder)) == (True, False)

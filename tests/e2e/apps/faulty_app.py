@@ -21,7 +21,7 @@ from common.deployment import COORDINATOR_VARIABLE, SITE_VARIABLE, SiteKit
 from server.exchange import Exchange
 
 PHASES = ("advertise", "share", "accept", "mask", "confirm", "unmask")
-OTHERS = ("hello", "propose", "close")
+OTHERS = ("hello", "propose", "close", "keep")
 DISK_FULL_AFTER_BYTES = 64
 
 client_app = ClientApp()
@@ -78,13 +78,21 @@ def strike(variable: str, place: dict) -> None:
         FAULTS[fault["do"]](kit)
 
 
+def note_duration(phase: str, seconds: float) -> None:
+    """How long an answer took, as whoever waits for it sees it."""
+    with (Path(os.environ[SITE_VARIABLE]) / "state" / "durations.txt").open("a") as file:
+        file.write(f"{phase} {seconds}\n")
+
+
 def faulty(phase: str):
     answer = getattr(client.app, phase)
 
     def handler(message, context):
         place = {"round": int(message.metadata.group_id.split(".")[0]), "phase": phase}
         strike(SITE_VARIABLE, place | {"when": "before"})
+        began = time.monotonic()
         reply = answer(message, context)
+        note_duration(phase, time.monotonic() - began)
         strike(SITE_VARIABLE, place | {"when": "after"})
         return reply
 

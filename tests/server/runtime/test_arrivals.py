@@ -1,10 +1,11 @@
 """The server keeps a site's question until there is an answer, and hands no message to a site that hung up."""
 
 import asyncio
+from dataclasses import replace
 
 import server.runtime.arrivals
 from common.flower import private
-from server.runtime.arrivals import MESSAGES_PATH, PART_PATH, WAITING_PATH, Arrivals, patient, telling
+from server.runtime.arrivals import FROM_SITES, TO_SITES, Arrivals, patient, telling
 
 
 class Mailbox:
@@ -49,7 +50,7 @@ class Caller:
         return b"".join(part.get("body", b"") for part in self.sent)
 
 
-def ask(app, caller: Caller, path: str = WAITING_PATH) -> asyncio.Task:
+def ask(app, caller: Caller, path: str = TO_SITES.waiting) -> asyncio.Task:
     scope = {"type": "http", "path": path, "state": {}}
     return asyncio.ensure_future(app(scope, caller.receive, caller.send))
 
@@ -132,12 +133,11 @@ def test_every_other_request_passes_untouched():
     asyncio.run(story())
 
 
-def test_a_question_that_nobody_answers_ends_by_itself(monkeypatch):
-    monkeypatch.setattr(server.runtime.arrivals, "HOLD_S", 0.01)
-
+def test_a_question_that_nobody_answers_ends_by_itself():
     async def story() -> None:
         mailbox, caller = Mailbox(), Caller(b"me")
-        await asyncio.wait_for(ask(patient(mailbox, Arrivals()), caller), 5)
+        briefly = Arrivals(replace(TO_SITES, hold_s=0.01))
+        await asyncio.wait_for(ask(patient(mailbox, briefly), caller), 5)
         assert caller.body == b""
         assert len(mailbox.asked) == 2
 
@@ -151,16 +151,35 @@ def test_sites_are_woken_when_the_last_part_of_the_messages_is_there():
         server.letters = [answer.SerializeToString()]
         app, caller = telling(server, arrivals), Caller(b"me")
         asked = ask(patient(site, arrivals), caller)
-        await ask(app, Caller(b""), MESSAGES_PATH)
-        await ask(app, Caller(b""), PART_PATH)
+        await ask(app, Caller(b""), TO_SITES.messages)
+        await ask(app, Caller(b""), TO_SITES.part)
         await settled()
         assert len(site.asked) == 1
         site.letters = [b"letter"]
-        await ask(app, Caller(b""), PART_PATH)
+        await ask(app, Caller(b""), TO_SITES.part)
         await asked
         assert (caller.body, len(site.asked)) == (b"letter", 2)
 
     asyncio.run(story())
+
+
+def test_the_server_app_is_kept_until_the_last_part_of_an_answer_is_there_and_looks_up_now_and_then():
+    async def story() -> None:
+        arrivals, fleet, app = Arrivals(FROM_SITES), Mailbox(), Mailbox()
+        answer = private("PushMessagesResponse")(objects_to_push=["a"])
+        fleet.letters = [answer.SerializeToString()]
+        sites, caller = telling(fleet, arrivals), Caller(b"me")
+        asked = ask(patient(app, arrivals), caller, FROM_SITES.waiting)
+        await ask(sites, Caller(b""), FROM_SITES.messages)
+        await settled()
+        assert len(app.asked) == 1
+        app.letters = [b"letter"]
+        await ask(sites, Caller(b""), FROM_SITES.part)
+        await asked
+        assert (caller.body, len(app.asked)) == (b"letter", 2)
+
+    asyncio.run(story())
+    assert FROM_SITES.hold_s <= 1.0  # or a round's deadline, and a coordinator who stops it, would wait
 
 
 def test_sites_are_woken_when_the_parts_stop_coming(monkeypatch):

@@ -73,7 +73,7 @@ def test_tables_are_joined_and_filtered(tmp_path: Path) -> None:
     (tmp_path / "orders.csv").write_text("order,who,moment\n1,a,2024-01-01 10:00:00\n2,b,2024-01-02 10:00:00\n")
     (tmp_path / "lines.csv").write_text("order,sku,price\n1,x,2.5\n1,y,3\n2,x,2.5\n2,z,0.1\n")
     query = """SELECT who AS consumer, moment AS timestamp, 'purchase' AS event, sku AS item, price,
-        NULL AS category, NULL AS quantity, NULL AS site FROM orders JOIN lines USING ("order") WHERE price > 1"""
+        NULL AS category, NULL AS quantity, NULL AS site FROM orders JOIN lines USING ("order") WHERE TRY_CAST(price AS DOUBLE) > 1"""
     told = settings(files={"orders": "orders.csv", "lines": "lines.csv"}, query=query)
     mapping = Mapping(name="own", columns={n: n for n in ("consumer", "timestamp", "event", "item", "price")})
     frame = joined(SourceLog(open_source(told, tmp_path), "", mapping, SECRET, tmp_path, "x").pieces()).frame

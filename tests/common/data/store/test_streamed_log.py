@@ -28,7 +28,7 @@ SECRET = b"s" * 32
 
 @pytest.fixture(autouse=True, scope="module")
 def small() -> Iterator[None]:
-    """So small that a log of a thousand lines has many chunks, parts and pieces."""
+    """So small that a log of some hundred lines has many chunks, parts and pieces."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(encoding, "CHUNK_BYTES", 4_000)
         patch.setattr(tables, "CHUNK_ROWS", 77)
@@ -48,7 +48,7 @@ def dirty_csv(folder: Path) -> Path:
     """Every rule of cleaning has something to find, and ties, repeats and disorder are far apart."""
     rng = np.random.default_rng(4)
     lines = ["consumer,timestamp,event,item,category,price,quantity,site"]
-    for i in range(1_200):
+    for i in range(700):
         day, hour = rng.integers(1, 28), rng.integers(0, 24)
         word = rng.choice(["view", "purchase", "cart", "login", "dance", "cancel"])
         item = rng.choice(["", "a", "b", "ü-7", '"x, y"'], p=[0.1, 0.3, 0.3, 0.2, 0.1])
