@@ -10,7 +10,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.deployment import split_address
 from common.errors import WorkFailedError
 
 
@@ -28,6 +27,8 @@ def reach_server(address: str, authority: Path, timeout_s: float) -> Reached:
 
     Raises: WorkFailedError saying whether name, line, certificate or answer failed.
     """
+    from common.deployment import split_address
+
     host, port = split_address(address)
     began = time.monotonic()
     try:

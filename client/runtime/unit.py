@@ -12,7 +12,6 @@ from pathlib import Path
 from client.site import Site, load_site
 from common.deployment import SiteKit
 from common.errors import BadInputError
-from common.processes import python_command
 
 HIDDEN = ("/home", "/root", "/run/user")  # what ProtectHome=yes hides
 TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108  what PrivateTmp=yes hides
@@ -23,6 +22,8 @@ def systemd_unit(kit: SiteKit, user: str = "") -> str:
 
     Raises: BadInputError, ConfigError, VerificationError for a damaged kit, or a path that no unit can name.
     """
+    from common.processes import python_command
+
     site = load_site(kit.path)
     shared = site.shared_ledger()
     written = [kit.state, *([shared.folder] if shared else [])]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from client.scoring.model import SharedModel
-from client.tasks.purchases import categories_of
 from common.data import EventLog
 from common.errors import BadInputError
 from common.tasks.sales_series import SalesSpec
@@ -64,6 +63,8 @@ def require_known(shared: SharedModel, log: EventLog) -> str:
 
 def require_known_sales(spec: SalesSpec, log: EventLog) -> str:
     """The same for a model of sales, by the categories of the purchases. Raises: BadInputError."""
+    from client.tasks.purchases import categories_of
+
     bought = log.frame.filter(log.frame["event"] == "purchase")
     known = int((categories_of(bought, spec) >= 0).sum())
     found = Coverage(len(bought), known, "purchases are in categories")

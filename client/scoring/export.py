@@ -30,7 +30,6 @@ from client.scoring.step import StepModel, step_facts, step_model
 from common.atomic import write_atomic
 from common.data import ConsumerSequences
 from common.errors import BadInputError, ConfigError
-from common.strict_json import readable
 
 INT8_FILE, ONNX_FILE, ONNX_INT8_FILE, REPORT_FILE = (
     "step.int8.safetensors",
@@ -305,6 +304,8 @@ def export(
 
     Without ``sequences`` nothing is compared. Raises: ConfigError without the extra for ``onnx``.
     """
+    from common.strict_json import readable
+
     if onnx:
         _need_onnx()
     folder.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,6 @@ from common.data import FeatureSpec
 from common.errors import BadInputError
 from common.model.network import SequenceModel
 from common.model.parameters import load_model
-from common.model_files import METADATA_FILE
 
 
 def adopt(model: SequenceModel, folder: Path, spec: FeatureSpec) -> tuple[str, ...]:
@@ -21,6 +20,8 @@ def adopt(model: SequenceModel, folder: Path, spec: FeatureSpec) -> tuple[str, .
     with it costs nothing; what it cost its consumers was charged then, and adds up in the scope of their ledger.
     Raises: BadInputError for an unusable model, one with another encoding or catalogue, or one without the encoder.
     """
+    from common.model_files import METADATA_FILE
+
     vector, layout, metadata = load_model(folder)
     try:
         earlier = FeatureSpec.from_json(json.loads(metadata["plan"]["features"]))
