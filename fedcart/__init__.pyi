@@ -27,11 +27,10 @@ from common.run import (
     RunConfig as RunConfig,
     RunPlan as RunPlan,
 )
+from common.run.facts import RunFacts as RunFacts, SiteFacts as SiteFacts
 from common.run.observer import Observer as Observer
 from common.run.records import (
     RoundRecord as RoundRecord,
-    RunFacts as RunFacts,
-    SiteFacts as SiteFacts,
     SiteRound as SiteRound,
     Summary as Summary,
 )

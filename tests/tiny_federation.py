@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from common.run import RunConfig, build_config
+from common.run.facts import RunFacts
 from common.run.observer import Observer
-from common.run.records import RoundRecord, RunFacts, Summary
+from common.run.records import (
+    RoundRecord,
+    Summary,
+)
 from simulations.run import simulate
 
 TINY = (

@@ -9,6 +9,7 @@ from common.run.config import (
     ScheduleSettings,
     StrategySettings,
 )
+from common.run.facts import RunFacts, SiteFacts
 from common.run.files import Progress, RunFolder
 from common.run.hold import (
     ask_to_stop,
@@ -87,9 +88,7 @@ from common.run.records import (
     WHY_SHORTENED,
     FaultRecord,
     RoundRecord,
-    RunFacts,
     Shortened,
-    SiteFacts,
     SiteRound,
     Summary,
     checked_status,

@@ -26,6 +26,7 @@ from common.atomic import disk_errors, write_atomic
 from common.errors import BadInputError
 from common.plain_text import shown
 from common.run.config import RunConfig
+from common.run.facts import RunFacts
 from common.run.loading import load_config, read_toml
 from common.run.paths import (
     COUNTERSIGNED_FILE,
@@ -54,7 +55,11 @@ from common.run.paths import (
 )
 from common.run.plain_files import no_files, require_free
 from common.run.plan import RunPlan
-from common.run.records import RUNNING, RoundRecord, RunFacts, Summary
+from common.run.records import (
+    RUNNING,
+    RoundRecord,
+    Summary,
+)
 from common.strict_json import one_line, read, readable
 from common.trust import ROSTER_FILE, Roster
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from common.run.records import RoundRecord, RunFacts, Summary
+from common.run.facts import RunFacts
+from common.run.records import (
+    RoundRecord,
+    Summary,
+)
 
 
 class Observer:

@@ -1,4 +1,4 @@
-"""What a run says of itself: ``RunFacts`` before round 1, one ``RoundRecord`` per round, one ``Summary``, and how it may end."""
+"""What a run says of itself: one ``RoundRecord`` per round, one ``Summary``, and how it may end."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
+from common.run.facts import require_figures
 from common.strict_json import fields_of, one_line
 
 RUNNING = "running"
@@ -26,70 +26,6 @@ ENDED = ("stopped", "refused", "paused")
 """Of a site: it is not asked again in the run (budget, policy, or after a failure of its own)."""
 FAULTS_BEFORE_EXCLUSION = 2  # one may be a broken disk or program; a culprit is left out of its round anyway
 EXCLUDED = "two proven faults"
-
-
-@dataclass(frozen=True)
-class SiteFacts:
-    """One site of a run. ``population`` is declared (public); ``items``: rows it stocks and shares."""
-
-    name: str
-    population: int
-    items: int
-    note: str = ""
-
-
-_FIGURES_BEFORE = (
-    "rounds", "local_steps", "noise_multiplier", "epsilon_target", "delta", "sampling_rate", "expected_signal", "parameters",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class RunFacts:
-    """What is known before round 1; all public, but ``data`` (oracle: counts of the log, cleaning report).
-
-    Units: ``epsilon_target`` and ``delta`` of the whole run, per site and consumer; ``expected_signal``
-    is S of docs/simulate.md, infinite without privacy (null in JSON). ``noise_multiplier``: of what holds the noise, each
-    site's release or the sum; ``trust``: against whom a sum's noise is enough, empty where each site's own is enough against
-    everybody; ``alone``: epsilon of the whole run if no other site is honest, 0 likewise.
-    """
-
-    out: Path
-    sites: tuple[SiteFacts, ...]
-    rounds: int
-    local_steps: int
-    private: bool
-    aggregation: str
-    noise_multiplier: float
-    epsilon_target: float
-    delta: float
-    sampling_rate: float
-    expected_signal: float
-    expectation: str
-    parameters: int
-    data: dict[str, Any]
-    assumptions: tuple[str, ...]
-    budget: str
-    trust: str = ""
-    alone: float = 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return fields_of(self) | {"out": str(self.out)}
-
-    @staticmethod
-    def from_json(plain: Mapping[str, Any]) -> RunFacts:
-        """Inverse of ``to_json``. Raises: TypeError, KeyError on foreign values."""
-        signal = plain["expected_signal"]
-        _require_figures(
-            *(plain[name] for name in _FIGURES_BEFORE), *(site["population"] for site in plain["sites"])
-        )
-        parts = {
-            "out": Path(plain["out"]),
-            "sites": tuple(SiteFacts(**site) for site in plain["sites"]),
-            "assumptions": tuple(plain["assumptions"]),
-            "expected_signal": math.inf if signal is None else signal,
-        }
-        return RunFacts(**{**plain, **parts})
 
 
 @dataclass(frozen=True)
@@ -227,8 +163,8 @@ class RoundRecord:
     def from_json(text: str) -> RoundRecord:
         """Inverse of ``to_json``. Raises: ValueError, TypeError on foreign text."""
         plain = {"alone": {}, "shortened": {}, "files": {}} | json.loads(text)
-        _require_figures(*(plain[group] for group in ("released", "public", "oracle", "epsilon", "alone")))
-        _require_figures(*(plain[number] for number in ("round", "attempt", "seconds", "bytes_up", "bytes_down")))
+        require_figures(*(plain[group] for group in ("released", "public", "oracle", "epsilon", "alone")))
+        require_figures(*(plain[number] for number in ("round", "attempt", "seconds", "bytes_up", "bytes_down")))
         plain["sites"] = {name: SiteRound(**site) for name, site in plain["sites"].items()}
         for group in ("released", "public", "oracle"):
             plain[group] = {name: math.nan if value is None else value for name, value in plain[group].items()}
@@ -241,14 +177,6 @@ class RoundRecord:
         plain["files"] = {str(name): str(digest) for name, digest in plain["files"].items()}
         plain["faults"] = tuple(FaultRecord(**fault) for fault in plain["faults"])
         return RoundRecord(**plain)
-
-
-def _require_figures(*values: Any) -> None:
-    """Return if these are numbers, null, or names with numbers. Raises: TypeError."""
-    for value in values:
-        each = value.values() if isinstance(value, dict) else (value,)
-        if any(not isinstance(one, int | float | None) for one in each):
-            raise TypeError("a figure is a number")
 
 
 NEVER_ATTESTED = "never attested"
@@ -355,9 +283,9 @@ class Summary:
     @staticmethod
     def from_json(plain: Mapping[str, Any]) -> Summary:
         """Inverse of ``to_json``. Raises: TypeError on foreign values."""
-        _require_figures(plain.get("epsilon", {}), plain.get("seconds", 0.0), plain.get("exit_code", 0))
+        require_figures(plain.get("epsilon", {}), plain.get("seconds", 0.0), plain.get("exit_code", 0))
         for figures in (*plain.get("metrics", {}).values(), *plain.get("baselines", {}).values()):
-            _require_figures(figures)
+            require_figures(figures)
         notes = tuple(plain.get("notes", ()))
         texts = (
             plain["status"],

@@ -8,8 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from common.run import RunConfig
+from common.run.facts import RunFacts, SiteFacts
 from common.run.files import RunFolder
-from common.run.records import COMPLETED, RoundRecord, RunFacts, SiteFacts, SiteRound, Summary
+from common.run.records import (
+    COMPLETED,
+    RoundRecord,
+    SiteRound,
+    Summary,
+)
 
 BASELINES = {
     "popularity": {"recall@20": 0.121, "mrr@20": 0.031},
