@@ -28,7 +28,8 @@ from common.model.heads import public_negatives
 from common.privacy.mechanism import TRAIN_SIDE
 from common.trust import randomness
 from common.trust.randomness import PrivateStream, RandomStream, SeededStream
-from tests.client.test_session import SPEED, coordinator, site  # noqa: F401 - fixtures
+from tests.client.conftest import coordinator, site  # noqa: F401 - fixtures
+from tests.client.test_session import SPEED
 from tests.common.run.test_plan import make_plan
 from tests.dpsgd_samples import batcher_of, model_of
 from tests.scripted_coordinator import Coordinator
