@@ -186,3 +186,9 @@ def test_the_limit_alone_is_kept_by_the_gate_and_before_a_run(tmp_path):
         guard.reserve(proposal(3, events=(SHARED,)))
     status = guard.status()
     assert status.epsilon < status.alone <= two
+
+
+def test_colluders_and_honest_sites_are_for_shared_noise_only():
+    for override in ("privacy.colluders=1", "privacy.honest=3"):
+        with pytest.raises(ConfigError, match=r"privacy\.trust"):
+            build_config({}, [override])

@@ -207,12 +207,6 @@ def test_a_signed_plan_with_such_settings_is_refused(scratch, sections):
     assert charged(scratch) == 0
 
 
-def test_colluders_and_honest_sites_are_for_shared_noise_only():
-    for override in ("privacy.colluders=1", "privacy.honest=3"):
-        with pytest.raises(ConfigError, match=r"privacy\.trust"):
-            build_config({}, [override])
-
-
 @pytest.fixture
 def silent(monkeypatch):
     monkeypatch.setattr(mechanism, "draw", lambda _stream, _bits, size: np.zeros(size, dtype=np.int64))
