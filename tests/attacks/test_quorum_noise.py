@@ -330,7 +330,7 @@ def test_no_part_of_a_ring_is_on_the_disk_in_any_exchange(scratch, kind):
     for phase in PHASES:
         made.step_from(phase)
         assert on_disk(scratch, ring) == [], phase
-    assert made.memory.ring == b""
+        assert (made.memory.ring == b"") is (phase not in ("share", "accept")), phase
     assert list((scratch.site.kit.state / "outbox").iterdir()) == []
 
 
