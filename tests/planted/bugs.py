@@ -29,7 +29,16 @@ from client.training.dpsgd.records import Outer, Picked, Summed
 from client.training.gaussian import GaussianMechanism
 from common.privacy.mechanism import TRAIN_SIDE
 from common.tasks import Task
-from tests.planted import account_bugs, draw_bugs, later_bugs, more_bugs, quorum_bugs, sum_bugs, wide_bugs
+from tests.planted import (
+    account_bugs,
+    draw_bugs,
+    later_bugs,
+    more_bugs,
+    quorum_bugs,
+    quorum_rule_bugs,
+    sum_bugs,
+    wide_bugs,
+)
 from tests.planted.bug import CHARGED, CLIPPED, DRAWS, EXACT, GUARD, KNOWN, LATER, PAUSES, Bug, Patch, change_noise
 
 
@@ -373,5 +382,6 @@ BUGS = {
         *wide_bugs.BUGS,
         *later_bugs.BUGS,
         *quorum_bugs.BUGS,
+        *quorum_rule_bugs.BUGS,
     )
 }
