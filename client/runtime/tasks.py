@@ -106,8 +106,8 @@ class Tasks:
 
     def _end(self, taken: _Taken, answer: Any, status: str) -> None:
         self.state.record_message_processing_end(message_id=taken.message.metadata.message_id)
-        self.state.finish_task(taken.task, status, "")
         self._store(answer)
+        self.state.finish_task(taken.task, status, "")
         self.answered.set()
 
     def _whole(self, message: Any) -> Any:
