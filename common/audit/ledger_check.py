@@ -120,7 +120,8 @@ class LedgerCheck:
 
         Anybody can make a ledger under a key of his own, and call it what he likes: a coordinator admits none but sites.
         """
-        assert self.roster is not None and state.header is not None
+        assert self.roster is not None
+        assert state.header is not None
         pinned = {party.public_key.hex(): party.name for party in self.roster.sites}
         admitted = {pinned[key] for key in state.admitted if key in pinned}
         if not admitted:
