@@ -88,8 +88,9 @@ class RunStory:
     @property
     def attested_as_simulated(self) -> set[bool]:
         """What the attestations of all rounds say of their ledgers; both values where they disagree."""
-        signed = [one for record in self.records for one in record.attestations.values()]
-        return {bool(one["attestation"]["simulated"]) for one in signed if "attestation" in one}
+        signed = [one for record in self.records for one in record.attestations.values() if isinstance(one, dict)]
+        said = [one["attestation"] for one in signed if isinstance(one.get("attestation"), dict)]
+        return {bool(one["simulated"]) for one in said if "simulated" in one}
 
     @property
     def sites(self) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from common.run import (
     EXCLUDED,
     FACTS_FILE,
     FAILED,
+    FAULT_WORDS,
     LEFT_OUT,
     STOPPED,
     Closing,
@@ -98,7 +99,9 @@ def _asked(chain: _Chain, plan: RunPlan, record: RoundRecord) -> Iterator[str]:
     if record.aborted and record.kind == TRAIN and record.state != record.model:
         yield "was aborted, and says that it changed the model"
     for site, did in sorted(record.sites.items()):
-        if did.reason == EXCLUDED or (did.status == "ok" and (did.reason or did.phase)):
+        proven = {fault.kind for fault in record.faults if fault.culprit == site}
+        named = did.status == "ok" or did.reason in (EXCLUDED, *FAULT_WORDS)
+        if named and did.reason and did.reason not in proven:
             yield f"says of {site} what nothing proves: {did.status}, {did.reason[:60]}"
     if strangers := sorted(set(record.sites) - set(plan.sites)):
         yield f"names {', '.join(strangers)}, not in the plan"

@@ -126,11 +126,18 @@ class LedgerCheck:
             self._note(f"line {lines + 1} is torn and counts as never written; every signed entry is there")
 
     def _admits_a_party(self, state: Replay) -> bool:
-        """Whether the ledger has admitted the very key that the roster pins: that site has signed for it."""
+        """Whether the ledger has admitted the very key that the roster pins for a site: that site has signed for it.
+
+        Anybody can make a ledger under a key of his own, and call it what he likes: a coordinator admits none but sites.
+        """
         assert self.roster is not None
-        pinned = {party.public_key.hex() for party in self.roster.parties}
-        if not pinned & set(state.admitted):
+        assert state.header is not None
+        pinned = {party.public_key.hex(): party.name for party in self.roster.sites}
+        admitted = {pinned[key] for key in state.admitted if key in pinned}
+        if not admitted:
             raise VerificationError("no site of this roster was ever admitted to this ledger")
+        if (name := state.header.site) in pinned.values() and name not in admitted:
+            raise VerificationError(f"bears the name of {name}, which was never admitted to it")
         return True
 
     def _note(self, what: str) -> None:

@@ -139,6 +139,10 @@ SIGNED_AGAIN: dict[str, tuple[Edit, str]] = {
         lambda run: sign_again(run, lambda rs: [rs[0], of_merchant_2(rs[1], "ok", "revealed a wrong share"), *rs[2:]]),
         "says of merchant-2 what nothing proves: ok, revealed a wrong share",
     ),
+    "a site said to have lied, and lost for it": (
+        lambda run: sign_again(run, lambda rs: [rs[0], of_merchant_2(rs[1], "lost", "wrong-share"), *rs[2:]]),
+        "says of merchant-2 what nothing proves: lost, wrong-share",
+    ),
     "a site said to be shut out": (
         lambda run: sign_again(run, lambda rs: [rs[0], of_merchant_2(rs[1], "stopped", "two proven faults"), *rs[2:]]),
         "says of merchant-2 what nothing proves: stopped, two proven faults",

@@ -20,7 +20,7 @@ from common.errors import FedcartError
 from common.limits import LENGTH
 from common.run.records import FaultRecord, RoundRecord, Shortened, SiteRound
 from common.trust.identity import Identity, Roster
-from tests.forged_runs import Edit, coordinator_of, lines, sign_again
+from tests.forged_runs import Edit, coordinator_of, lines, put, sign_again
 
 pytestmark = pytest.mark.full
 Figures = dict[str, tuple[float, float]]
@@ -345,6 +345,20 @@ def test_a_word_in_the_place_of_a_figure_stops_no_command(
         assert main([*command, str(copy)]) in (0, 1, 2)
     said = capsys.readouterr()
     assert "unexpected" not in said.err and "\x1b" not in said.out + said.err
+
+
+@pytest.mark.parametrize(
+    "said", [7, "x", {}, {"attestation": 7}, {"attestation": {}}, {"attestation": {"simulated": {}}}]
+)
+def test_an_attestation_that_is_none_stops_no_command(
+    copy: Path, runs: tuple[Path, Path], said: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = lines(copy)
+    records[0]["attestations"]["merchant-1"] = said
+    put(copy, records)
+    for command in (["audit", "show"], ["audit", "verify"], ["report"], ["compare", str(runs[1])]):
+        assert main([*command, str(copy)]) in (0, 1, 2)
+    assert "unexpected" not in capsys.readouterr().err
 
 
 SPECIAL: dict[str, Callable[[Path], object]] = {
