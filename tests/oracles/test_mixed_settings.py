@@ -14,7 +14,8 @@ from dp_accounting.rdp import RdpAccountant
 from client.guard import SitePolicy, open_guard
 from common.audit.history import accounts_in, make_history
 from common.audit.records import find_records
-from common.audit.statement import budget_of_ledger, make_statement
+from common.audit.budgets import budget_of_ledger
+from common.audit.statement import make_statement
 from common.errors import BudgetExhaustedError
 from common.privacy.mechanism import SUB_SCOPES, PrivacyEvent
 from common.trust.identity import Identity
