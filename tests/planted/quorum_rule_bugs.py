@@ -278,6 +278,7 @@ def one_sum_moved_twice_counted_as_two_sums(patch: Patch) -> None:
 
 
 BUGS = (
+    Bug(the_figure_alone_with_the_noise_of_the_sum, ACCOUNT, "quorum"),
     Bug(survivors_counted_as_honest_in_every_event, ACCOUNT, "quorum"),
     Bug(a_policy_that_allows_any_quorum, ACCOUNT, "quorum"),
     Bug(a_policy_without_its_honest_sites, ACCOUNT, "quorum"),
@@ -309,7 +310,6 @@ BUGS = (
         for bug in (
             colluders_ignored,
             all_who_sign_counted_as_honest,
-            the_figure_alone_with_the_noise_of_the_sum,
             the_sum_with_the_noise_of_one_more,
             slack_dropped_from_epsilon,
             slack_of_one_sum_only,
