@@ -16,7 +16,8 @@ from client.runtime.approval import require_approval
 from client.runtime.check import check_site
 from client.site import load_site
 from client.training.dpsgd.engine import TapeEngine
-from common.audit.statement import SiteBudget, make_statement
+from common.audit.budgets import SiteBudget
+from common.audit.statement import make_statement
 from common.audit.verify import verify_path
 from common.data.features import feature_spec
 from common.deployment import CoordinatorKit, Kits, SiteKit

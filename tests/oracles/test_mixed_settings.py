@@ -12,9 +12,9 @@ from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 
 from client.guard import SitePolicy, open_guard
+from common.audit.budgets import budget_of_ledger
 from common.audit.history import accounts_in, make_history
 from common.audit.records import find_records
-from common.audit.budgets import budget_of_ledger
 from common.audit.statement import make_statement
 from common.errors import BudgetExhaustedError
 from common.privacy.mechanism import SUB_SCOPES, PrivacyEvent
