@@ -34,6 +34,8 @@ from server.provision import provision
 from tests.attacks.test_epsilon_everywhere_shown import SLACK, least
 from tests.shared_kits import spend
 
+pytestmark = pytest.mark.full
+
 NAMES = ("north", "south", "east", "west")
 STEPS = {"north": 40, "south": 5, "east": 60}
 RUN = {"privacy": {"epsilon": 1.0}, "training": {"rounds": 4}, "features": {"item_buckets": 40}, "name": "next"}
