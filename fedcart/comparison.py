@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from common.errors import BadInputError
+from common.privacy import show_epsilon
 from common.run import INTERRUPTED, RunFolder, Summary, never_attested
 from common.strict_json import finite
 from fedcart.places import Place, flat, path_of
@@ -76,7 +77,7 @@ class Comparison:
         """(kind, name, a cell per run): kind is setting, released, oracle or public."""
         rows = [("setting", key, [_cell(value) for value in values]) for key, values in self.settings.items()]
         rows += [(kind, name, self._figures(kind, name)) for kind, name in self.metrics]
-        rows.append(("public", "ε at the worst site", [_number(value) for value in self.epsilon]))
+        rows.append(("public", "ε at the worst site", [_spent_words(value) for value in self.epsilon]))
         if any(self.unknown):
             rows.append(("public", "never attested", [", ".join(sites) or "–" for sites in self.unknown]))
         rows.append(("public", "seconds", [f"{value:.1f}" for value in self.seconds]))
@@ -165,6 +166,11 @@ def _names(runs: list[RunFolder]) -> tuple[str, ...]:
 
 def _cell(value: Any) -> str:
     return "–" if value is None else str(value)
+
+
+def _spent_words(epsilon: float | None) -> str:
+    """Rounded up: no output ever shows less than was spent."""
+    return "–" if epsilon is None else show_epsilon(epsilon, 3)
 
 
 def _number(value: float | None) -> str:

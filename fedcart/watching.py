@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, TextIO
 
+from common.privacy import show_epsilon
 from common.run import Observer, RoundRecord, RunFacts, Summary
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ class Lines(Observer):
     def prepared(self, facts: RunFacts) -> None:
         """Who takes part, under which promise, and where the files go."""
         promise = f"ε ≤ {facts.epsilon_target:g} at δ = {facts.delta:g}" if facts.private else "NOT PRIVATE"
+        if facts.trust:
+            promise += f" {facts.trust}; {show_epsilon(facts.alone, 3)} if no other site is honest"
         people = sum(site.population for site in facts.sites)
         self._say(f"{self._job.out}: {len(facts.sites)} sites, {people:,} consumers declared, {promise}")
 
@@ -39,7 +42,7 @@ class Lines(Observer):
             name = next((name for name in _SHOWN if name in record.metrics[kind]), "")
             words += [f"{name} {record.metrics[kind][name]:.3f} ({kind})"] if name else []
         if record.worst_epsilon is not None:
-            words.append(f"ε {record.worst_epsilon:.3f} at the worst site (public)")
+            words.append(f"ε {show_epsilon(record.worst_epsilon, 3)} at the worst site (public)")
         self._say(", ".join(words))
 
     def note(self, message: str) -> None:

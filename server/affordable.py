@@ -9,7 +9,7 @@ from pathlib import Path
 
 from common.deployment import CoordinatorKit
 from common.errors import ConfigError, RefusedError
-from common.privacy import PrivacyEvent, choose_order, epsilon_of, round_up
+from common.privacy import PrivacyEvent, choose_order, epsilon_of, round_up, show_epsilon
 from common.run import HEADS_FILE, RunConfig, RunPlan
 
 EPSILONS = (8.0, 6.0, 5.0, 4.0, 3.0, 2.5, 2.0, 1.5, 1.0, 0.75, 0.5, 0.25)  # that are tried
@@ -113,7 +113,7 @@ def require_carried(after: list[AfterRuns], sites: int, needed: int, hint: Calla
     first = after[carried]
     raise RefusedError(
         f"the sites can pay for {carried} of the {len(after)} runs that are left of the schedule, {needed} sites are needed "
-        f"in each: the next would bring {', '.join(first.cannot)} above the limit, at worst to epsilon {first.worst:g}",
+        f"in each: the next would bring {', '.join(first.cannot)} above the limit, at worst to epsilon {show_epsilon(first.worst)}",
         hint=hint(carried),
     )
 
@@ -141,7 +141,7 @@ def require_payers(found: list[SiteShare], needed: int) -> list[str]:
         worst = max((share for share in found if share.limit is not None), key=lambda share: share.after)
         raise RefusedError(
             f"{len(found) - len(poor)} of {len(found)} sites can pay for this run, {needed} are needed; {worst.site} would "
-            f"come to epsilon {worst.after:g}, its limit is {worst.limit:g}",
+            f"come to epsilon {show_epsilon(worst.after)}, its limit is {worst.limit:g}",
             hint="fewer rounds or a smaller privacy.epsilon; fedcart server plan KIT RUN.toml shows what fits",
         )
     return poor
