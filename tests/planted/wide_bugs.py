@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 import client.prepared as prepared
-import client.selftest.people as people
 import client.tasks.series as series
 import client.training.dpsgd.clipping as clipping
 import client.training.evaluation as evaluation
@@ -40,7 +39,6 @@ def a_consumer_in_two_rows(patch: Patch) -> None:
         )
 
     patch.setattr(prepared, "store_sequences", doubled)
-    patch.setattr(people, "store_sequences", doubled)
 
 
 def metrics_one_coordinate_short(patch: Patch) -> None:
