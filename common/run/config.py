@@ -329,7 +329,7 @@ class RunConfig(Section):
         for wrong, what in broken:
             if wrong:
                 raise ValueError(
-                    f"privacy.trust = quorum does not go with {what}; `--trust quorum` sets what it needs"
+                    f"privacy.trust = quorum does not go with {what} (leave such keys out, and the recipe sets them)"
                 )
 
     @property
