@@ -28,7 +28,7 @@ import common.secagg.client as secagg_client
 import common.secagg.dealing as dealing
 import common.secagg.shamir as shamir
 import server.asking as asking
-import server.rounds as rounds
+import server.state as states
 import simulations.run
 from benchmarks.simulation import _InThisProcess
 from common.flower import Parts, payload_bytes
@@ -81,7 +81,7 @@ TIMED: tuple[tuple[str, object, str], ...] = (
     (SERVER, dealing.Dealing, "check"),
     (SERVER, dealing.Dealing, "piece"),
     (SERVER, asking, "_params"),
-    (SERVER, rounds, "model_digest"),
+    (SERVER, states, "model_digest"),
     (SERVER, RunFolder, "last_record"),
     (SERVER, simulations.run, "seal_run"),
 )
