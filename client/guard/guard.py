@@ -190,14 +190,7 @@ class Guard:
         """End an earlier attempt at the same round in a quorum, which never left: its ring lived in memory only."""
         if not proposal.in_quorum:
             return
-        open_ = [
-            r
-            for r in self._mine(state.open_reservations())
-            if (r.body.run, r.body.round) == (proposal.run, proposal.round)
-        ]
-        stored = self._stored(open_)
-        self._outbox.remove([r.sequence for r in open_])
-        self._end(open_, stored, "another attempt")
+        self._end_round(state, proposal.run, proposal.round, "another attempt")
 
     def _reservation(
         self, entry: Reservation, proposal: Proposal, projection: Projection, *, reused: bool = False
@@ -299,12 +292,15 @@ class Guard:
     def close_round(self, run: str, number: int, *, reason: str = "round closed") -> None:
         """Forget the contributions of a round and void the reservations whose contribution never left."""
         with self._ledger.transaction() as state:
-            everything = self._mine(state.reservations.values())
-            mine = [r for r in everything if (r.body.run, r.body.round) == (run, number)]
-            open_ = [r for r in mine if r.state == "open"]
-            stored = self._stored(open_)
-            self._outbox.remove([r.sequence for r in mine])
-            self._end(open_, stored, reason)
+            self._end_round(state, run, number, reason)
+
+    def _end_round(self, state: Replay, run: str, number: int, reason: str) -> None:
+        everything = self._mine(state.reservations.values())
+        mine = [r for r in everything if (r.body.run, r.body.round) == (run, number)]
+        open_ = [r for r in mine if r.state == "open"]
+        stored = self._stored(open_)
+        self._outbox.remove([r.sequence for r in mine])
+        self._end(open_, stored, reason)
 
     def restart(self) -> None:
         """After the site's processes have ended: void what provably did not leave, keep the rest charged."""
