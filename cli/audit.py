@@ -265,7 +265,8 @@ def _whom(audit: Audit) -> str:
     fewest = min((s.budget.colluders for s in audit.sites if s.budget.colluders is not None), default=None)
     if fewest is None:
         return "everybody outside the site"
-    return f"the server and up to {fewest} other sites together; alone: if no other site is honest"
+    others = f"and up to {fewest} other sites together" if fewest else "alone"
+    return f"the server {others}; alone: if no other site is honest"
 
 
 def _total_row(site: SiteAudit, *, shared: bool) -> tuple[str, ...]:

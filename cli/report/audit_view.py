@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -116,7 +116,7 @@ def read_audit(path: Path) -> Audit:
         private=settings.private,
         hardened=settings.hardened,
         quorum=_quorum_of(run),
-        one_run=len({row.run for site in sites for row in site.rows}) == 1,
+        one_run=_is_one_run(sites),
     )
     name = settings.name or path.resolve().stem
     missing = tuple(_not_attested(records, set(ledgers)))
@@ -127,6 +127,15 @@ def read_audit(path: Path) -> Audit:
     )
     statement = replace(statement, warnings=(*statement.warnings, *unknown))
     return Audit(path, name, tuple(sites), statement, verdict, records, missing)
+
+
+def _is_one_run(sites: Sequence[SiteAudit]) -> bool:
+    """Whether all that was ever charged stands in the rows of one run: nothing carried over, nothing of another threshold."""
+    runs = {row.run for site in sites for row in site.rows}
+    return len(runs) == 1 and all(
+        Losses.of(event for row in site.charged for event in row.events) == Losses.of(site.budget.events)
+        for site in sites
+    )
 
 
 def _quorum_of(run: RunFolder | None) -> Quorum | None:

@@ -39,10 +39,7 @@ def _at_least_delta(budgets: Iterable[SiteBudget]) -> list[SiteBudget]:
 def _with_honest(budget: SiteBudget, honest: int) -> tuple[PrivacyEvent, ...]:
     if not honest:
         return budget.events
-    return tuple(
-        replace(e, honest=min(e.honest, honest), colluders=0 if honest == 1 else e.colluders) if e.in_quorum else e
-        for e in budget.events
-    )
+    return tuple(replace(e, honest=min(e.honest, honest)) if e.in_quorum else e for e in budget.events)
 
 
 def colluders_of(budgets: Iterable[SiteBudget]) -> int | None:
@@ -55,7 +52,8 @@ def adversaries_of(
 ) -> tuple[Adversary, ...]:
     """Who may want to know, what they see, and what holds against them.
 
-    ``secure``: contributions were summed under masks, None if nothing says so; ``quorum``: of the run, where it is known.
+    ``secure``: contributions were summed under masks, None if nothing says so; ``quorum``: of the run, where it is known and
+    nothing else was ever charged.
     """
     machine = Adversary(
         "whoever controls the site's machine", "the raw data", None, "nothing here protects against it"
@@ -90,18 +88,23 @@ def _against_a_quorum(budgets: Sequence[SiteBudget], colluders: int, quorum: Quo
 
     Whoever reads a model may be told by the sites that collude what they have added: the promise counts them for everybody.
     """
-    worst, together = _worst(budgets), f"together with up to {colluders} of the other sites"
+    worst = _worst(budgets)
+    alone = max((budget.alone for budget in _at_least_delta(budgets)), default=None)
+    together = f"together with up to {colluders} of the other sites" if colluders else "no other site with them"
     why = "a sum opens only with the noise of so many honest sites: secure aggregation and each site's own check of it"
     yield Adversary("recipient of the final model", f"the model of the last round, {together}", worst, why)
-    yield Adversary("the other sites", f"the model of every round, up to {colluders} of them together", worst, why)
+    if colluders:
+        yield Adversary(
+            "the other sites", f"the model of every round, up to {colluders} of them together", worst, why
+        )
     yield Adversary("the server", f"the sums and who took part, {together}", worst, why)
     if quorum is not None:
         for number in range(colluders + 1, quorum.cliff):
             honest = quorum.honest_against(number)
             yield Adversary(
-                f"the server together with {number} colluding sites",
+                f"the server together with {_sites(number)}",
                 "sums of fewer honest sites than the promise counts on",
-                _worst(budgets, honest),
+                _worst(budgets, honest) if honest > 1 else alone,
                 f"still the noise of {honest} honest sites"
                 if honest > 1
                 else "only the site's own share of the noise",
@@ -110,6 +113,10 @@ def _against_a_quorum(budgets: Sequence[SiteBudget], colluders: int, quorum: Quo
     yield Adversary(
         f"the server together with {beyond} colluding sites",
         "at worst one site's noised contributions alone",
-        max((budget.alone for budget in _at_least_delta(budgets)), default=None),
+        alone,
         "only the site's own share of the noise is left",
     )
+
+
+def _sites(number: int) -> str:
+    return f"{number} colluding site{'s' if number > 1 else ''}"

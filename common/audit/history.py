@@ -329,8 +329,8 @@ def _warnings(scopes: Sequence[ScopeTotal]) -> Iterable[str]:
             )
         if total.colluders is not None:
             yield (
-                f"scope {total.scope}: {total.epsilon} holds against the server and up to {total.colluders} other sites "
-                f"together; if no other site is honest, {total.alone}"
+                f"scope {total.scope}: {total.epsilon} holds against the server and at most {total.colluders} other sites "
+                f"together with it; if no other site is honest, {total.alone}"
             )
         if total.limit is not None and total.epsilon > total.limit:
             yield f"scope {total.scope}: {total.epsilon} is above the limit {total.limit}."

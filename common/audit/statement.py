@@ -92,14 +92,15 @@ def make_statement(
 
     ``secure``: contributions were summed under masks, None if nothing says so; ``private`` False: trained without noise, or with the
     seeded test stream. ``quorum``: of the run, where sites share the noise of a sum and the run is known;
-    ``one_run``: nothing but this run was ever charged.
+    ``one_run``: nothing but this run was ever charged. Where more was, its thresholds may be others: nothing is then said
+    between what is promised and the site's own noise.
     """
     simulated = any(budget.simulated for budget in budgets)
     return Statement(
         private=private and bool(budgets),
         simulated=simulated,
         sites=tuple(budgets),
-        adversaries=adversaries_of(budgets, secure, quorum) if private else (),
+        adversaries=adversaries_of(budgets, secure, quorum if one_run else None) if private else (),
         cross_site=cross_site(budgets, one_run=one_run) if private and budgets else None,
         sections=_sections(hardened=hardened, shared=colluders_of(budgets) is not None),
         assumptions=_assumptions(simulated=simulated),
