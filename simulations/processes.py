@@ -12,6 +12,7 @@ from typing import Any
 
 import tomli_w
 
+from client.runtime.last_session import session_of
 from common.deployment import CoordinatorKit, Kits, SiteKit
 from common.errors import WorkFailedError
 from common.processes import STOP_TIMEOUT_S, child_environment, python_command
@@ -32,6 +33,9 @@ class LocalFederation:
     provisioned: Provisioned | None = None
     _server: subprocess.Popen[bytes] | None = None
     _sites: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _before: dict[str, tuple[int, int]] = field(
+        default_factory=dict
+    )  # site -> its last connection before its start
 
     @property
     def kits(self) -> Kits:
@@ -75,6 +79,7 @@ class LocalFederation:
 
     def start_site(self, name: str) -> None:
         """Start a site."""
+        self._before[name] = session_of(self.site(name))
         self._sites[name] = self._start(["site", "start", str(self.site(name).path.resolve())])
 
     def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
@@ -92,15 +97,24 @@ class LocalFederation:
         _end([self._sites.pop(name)])
 
     def wait_online(self, names: Sequence[str], timeout_s: float = START_TIMEOUT_S) -> None:
-        """Return when the server sees all of these sites. Raises: WorkFailedError."""
+        """Return when the server has let in all of these sites since they were started. Raises: WorkFailedError."""
         end = time.monotonic() + timeout_s
-        while missing := [name for name in names if not self._online().get(name)]:
+        while missing := self._missing(names):
             if time.monotonic() > end:
                 raise WorkFailedError(
                     f"sites not connected after {timeout_s:.0f} s: {', '.join(missing)}",
                     hint=f"see {self.site(missing[0]).log}",
                 )
             time.sleep(POLL_S)
+
+    def _missing(self, names: Sequence[str]) -> list[str]:
+        """Who is not there yet. A site that has just been stopped may still be online for the server: so both must say it."""
+        online = self._online()
+        return [
+            name
+            for name in names
+            if not online.get(name) or (name in self._before and session_of(self.site(name)) == self._before[name])
+        ]
 
     def _online(self) -> dict[str, bool]:
         """Which sites the server sees; none while it starts again."""

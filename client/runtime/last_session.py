@@ -32,6 +32,12 @@ def was_connected(kit: SiteKit, pid: int) -> bool:
     return bool(_read(kit).get("pid") == pid)
 
 
+def session_of(kit: SiteKit) -> tuple[int, int]:
+    """Node id and process id of the last connection, zeros if there was none: another pair is another connection."""
+    known = _read(kit)
+    return int(known.get("node", 0)), int(known.get("pid", 0))
+
+
 def _read(kit: SiteKit) -> dict[str, Any]:
     try:
         session = json.loads((kit.state / SESSION_FILE).read_text())

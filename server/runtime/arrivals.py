@@ -132,6 +132,8 @@ def patient(app: AsgiApp, arrivals: Arrivals) -> AsgiApp:
     sites, more than a core.
     """
 
+    newest: dict[bytes, asyncio.Future[Any]] = {}  # who asks -> done as soon as the same asks again
+
     async def held(scope: dict[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] != "http" or scope["path"] != arrivals.way.waiting:
             await app(scope, receive, send)
@@ -140,6 +142,7 @@ def patient(app: AsgiApp, arrivals: Arrivals) -> AsgiApp:
         loop = asyncio.get_running_loop()
         end = loop.time() + arrivals.way.hold_s
         gone = asyncio.ensure_future(receive())  # resolves when they hang up
+        replaced = _in_place_of(newest, _who(scope))
         try:
             while True:
                 arrival = asyncio.ensure_future(arrivals.next())
@@ -147,16 +150,41 @@ def patient(app: AsgiApp, arrivals: Arrivals) -> AsgiApp:
                 if answer.says_something or arrivals.ended or loop.time() >= end:
                     arrival.cancel()
                     break
-                await asyncio.wait({arrival, gone}, timeout=end - loop.time(), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(
+                    {arrival, gone, replaced}, timeout=end - loop.time(), return_when=asyncio.FIRST_COMPLETED
+                )
                 arrival.cancel()
                 if gone.done():  # a message handed to nobody would be lost
                     return
+                if replaced.done():
+                    break
         finally:
             gone.cancel()
+            if newest.get(_who(scope)) is replaced:
+                del newest[_who(scope)]
         for part in answer.parts:
             await send(part)
 
     return held
+
+
+def _who(scope: dict[str, Any]) -> bytes:
+    """The key of the site that asks, which the gate has checked; empty for the server app."""
+    return next((value for name, value in scope.get("headers", ()) if name == b"flwr-public-key"), b"")
+
+
+def _in_place_of(newest: dict[bytes, asyncio.Future[Any]], who: bytes) -> asyncio.Future[Any]:
+    """Let go of this site's earlier question: a site that asks again has lost the answer to it.
+
+    A site that was started anew behind a cut line, a proxy or a firewall has left a question that nobody hangs up; the
+    first message to it would go there.
+    """
+    replaced: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    if who:
+        if who in newest and not newest[who].done():
+            newest[who].set_result(None)
+        newest[who] = replaced
+    return replaced
 
 
 @dataclass

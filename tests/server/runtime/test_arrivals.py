@@ -50,8 +50,8 @@ class Caller:
         return b"".join(part.get("body", b"") for part in self.sent)
 
 
-def ask(app, caller: Caller, path: str = TO_SITES.waiting) -> asyncio.Task:
-    scope = {"type": "http", "path": path, "state": {}}
+def ask(app, caller: Caller, path: str = TO_SITES.waiting, key: bytes = b"") -> asyncio.Task:
+    scope = {"type": "http", "path": path, "state": {}, "headers": [(b"flwr-public-key", key)] if key else []}
     return asyncio.ensure_future(app(scope, caller.receive, caller.send))
 
 
@@ -110,6 +110,26 @@ def test_a_message_is_not_taken_out_for_a_site_that_hung_up():
         arrivals.announced(0)
         await asyncio.sleep(0.01)
         assert (mailbox.letters, caller.sent) == ([b"letter"], [])
+
+    asyncio.run(story())
+
+
+def test_a_site_that_asks_again_has_lost_its_earlier_question_and_no_message_goes_there():
+    async def story() -> None:
+        mailbox, arrivals = Mailbox(), Arrivals()
+        app, before, now, other = patient(mailbox, arrivals), Caller(b"me"), Caller(b"me"), Caller(b"you")
+        asked = [ask(app, one, key=key) for one, key in ((other, b"yours"), (before, b"mine"), (now, b"mine"))]
+        await settled()
+        assert [one.done() for one in asked] == [False, True, False]
+        mailbox.letters = [b"for you", b"for me"]
+        arrivals.announced(0)
+        await asyncio.gather(*asked)
+        assert (before.body, {other.body, now.body}) == (b"", {b"for you", b"for me"})
+        again = ask(app, Caller(b"me"), key=b"mine")
+        await settled()
+        assert not again.done()
+        arrivals.end()
+        await again
 
     asyncio.run(story())
 
