@@ -20,6 +20,7 @@ from common.privacy import (
     ScopeAccountant,
     epsilon_alone,
     epsilon_everywhere,
+    epsilon_everywhere_in_one_run,
     epsilon_of,
     usual_colluders,
     with_slack,
@@ -121,6 +122,42 @@ def test_a_consumer_at_two_sites_loses_no_less_than_one_who_moves_a_sum_twice(si
     separate = epsilon_of([PrivacyEvent(sigma, 0.2, 200)], DELTA)
     assert separate < TWICE[sigma]  # so adding up two sums would be too little
     assert epsilon_everywhere([once], DELTA) >= epsilon_of([shared(sigma)], DELTA)
+
+
+@pytest.mark.parametrize("sigma", TWICE)
+def test_where_two_sites_share_the_sums_of_one_run_its_mixture_is_the_figure(sigma):
+    spent = Losses.of([shared(sigma)])
+    found = epsilon_everywhere_in_one_run([spent, spent], DELTA)
+    assert TWICE[sigma] - 2e-5 < found < 1.002 * TWICE[sigma]
+    assert found <= epsilon_everywhere([(spent, None), (spent, None)], DELTA)
+    assert epsilon_everywhere_in_one_run([spent], DELTA) == pytest.approx(epsilon_of(spent, DELTA), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "sites",
+    [
+        [[shared(2.99)], [shared(2.99, steps=99)]],
+        [[shared(2.99)], [shared(2.99, honest=5)]],
+        [[shared(2.99), PrivacyEvent(2.0, 0.2, 5)]] * 2,
+    ],
+    ids=["other steps", "other honest sites", "local noise beside it"],
+)
+def test_sites_whose_sums_are_not_all_the_same_are_composed(sites):
+    losses = [Losses.of(events) for events in sites]
+    composed = epsilon_everywhere([(one, None) for one in losses], DELTA)
+    assert epsilon_everywhere_in_one_run(losses, DELTA) == composed
+
+
+def test_a_consumer_at_two_sites_may_be_trained_on_at_one_and_held_out_at_the_other():
+    train, held = shared(2.99), shared(1.0, steps=1, side=SUB_SCOPES[-1])
+    spent = Losses.of([train, held])
+    found = epsilon_everywhere_in_one_run([spent, spent], DELTA)
+    twice = {
+        side: epsilon_everywhere_in_one_run([Losses.of([one])] * 2, DELTA)
+        for side, one in (("t", train), ("h", held))
+    }
+    apart = epsilon_of([PrivacyEvent(e.noise_in_sum, e.sampling_rate, e.steps) for e in (train, held)], DELTA)
+    assert found >= max(*twice.values(), apart)
 
 
 def move(times: int, sigma: float) -> float:
