@@ -1,8 +1,9 @@
 """What joining brings sites of several sizes: alone, shared and personal on a site's own hold-out.
 
-    python -m benchmarks.personal [--smoke] [--runs DIR] [--epsilon 8 3 1] [--sizes 0 1000] [--set KEY=VALUE]
+    python -m benchmarks.personal [--smoke] [--log NAME] [--runs DIR] [--epsilon 8 3 1] [--sizes 0 1000] [--seed S] [--set KEY=VALUE]
 
-Clicks, dealt to eight sites, one JSON line per site and size. Sizes: so many training consumers of the site are left to it (0:
+A public log, one JSON line per site and size: clicks dealt to eight sites, Online Retail dealt to four or split by country,
+Complete Journey dealt to four. Sizes: so many training consumers of the site are left to it (0:
 all of them); its hold-out stays the same. The shared model has learnt from all: a site of that size in a federation of many.
 Runs are kept in DIR and used again, so that a benchmark that was cut off goes on. All figures are *oracle*. One seed.
 """
@@ -60,7 +61,10 @@ def main(*, smoke: bool, runs: Path | None = None, asked: argparse.Namespace | N
     with tempfile.TemporaryDirectory(prefix="fedcart-personal-") as passing:
         home = runs or Path(passing)
         for epsilon in asked.epsilon if asked and not smoke else EPSILON[:1]:
-            folder = run_of(home / f"clicks-{epsilon:g}", epsilon, asked.set if asked else [], smoke=smoke)
+            log, seed = (asked.log, asked.seed) if asked else ("clicks", 1)
+            folder = run_of(
+                home / f"{log}-{epsilon:g}-{seed}", log, [f"seed={seed}", *wanted(epsilon, asked)], smoke=smoke
+            )
             sites = sorted(path.name for path in (folder.path / "sites").iterdir())[: 1 if smoke else 2]
             for size in asked.sizes if asked and not smoke else SIZES[:1]:
                 for site in sites:
@@ -69,26 +73,42 @@ def main(*, smoke: bool, runs: Path | None = None, asked: argparse.Namespace | N
                     )
 
 
-def run_of(out: Path, epsilon: float, settings: list[str], *, smoke: bool) -> RunFolder:
+def wanted(epsilon: float, asked: argparse.Namespace | None) -> list[str]:
+    """The settings that the command line names."""
+    return [f"privacy.epsilon={epsilon}", *(asked.set if asked else [])]
+
+
+def run_of(out: Path, log: str, settings: list[str], *, smoke: bool) -> RunFolder:
     """The federation's run, made if it is not there."""
     done = RunFolder(out).summary() if RunFolder.is_one(out) else None
     if done is None or not done.completed:
         shutil.rmtree(out, ignore_errors=True)
         small = ["data.sites=3", "data.consumers=600", "data.items=40", "model.dim=8", "model.hidden=8"]
-        clicks = [f"data.events={clicks_file()}", "data.split_by=consumers", "data.sites=8"]
-        known = [f"privacy.epsilon={epsilon}", *(small if smoke else clicks)]
-        simulate(build_config({}, [*known, *settings]), out)
+        simulate(build_config({}, [*(small if smoke else LOGS[log]), *settings]), out)
     return RunFolder.open(out)
 
 
-def clicks_file() -> Path:
-    """Where the public log lies."""
-    return Path(os.environ.get("FEDCART_DATA_DIR", ".")) / "clicks" / "clicks.csv.gz"
+def _log(path: str, *settings: str) -> list[str]:
+    return [f"data.events={Path(os.environ.get('FEDCART_DATA_DIR', '.')) / path}", *settings]
+
+
+DEALT = ("data.split_by=consumers", "data.sites=4", "features.max_items=1000")
+RETAIL, JOURNEY = "online_retail/online_retail.csv.gz", "complete_journey/transactions_sample.csv.gz"
+LOGS = {
+    "clicks": _log("clicks/clicks.csv.gz", "data.split_by=consumers", "data.sites=8"),
+    "retail": _log(RETAIL, "data.format=online-retail", *DEALT),
+    "retail-countries": _log(
+        RETAIL, "data.format=online-retail", "data.split_by=country", "features.max_items=1000"
+    ),
+    "journey": _log(JOURNEY, "data.format=complete-journey", *DEALT),
+}
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true")
+    parser.add_argument("--log", choices=list(LOGS), default="clicks")
+    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--runs", type=Path)
     parser.add_argument("--epsilon", nargs="+", type=float, default=list(EPSILON))
     parser.add_argument("--sizes", nargs="+", type=int, default=list(SIZES))

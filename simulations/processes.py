@@ -12,7 +12,6 @@ from typing import Any
 
 import tomli_w
 
-from client.runtime.last_session import session_of
 from common.deployment import CoordinatorKit, Kits, SiteKit
 from common.errors import WorkFailedError
 from common.processes import STOP_TIMEOUT_S, child_environment, python_command
@@ -33,9 +32,7 @@ class LocalFederation:
     provisioned: Provisioned | None = None
     _server: subprocess.Popen[bytes] | None = None
     _sites: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
-    _before: dict[str, tuple[int, int]] = field(
-        default_factory=dict
-    )  # site -> its last connection before its start
+    _before: dict[str, bytes] = field(default_factory=dict)  # site -> its last connection before its start
 
     @property
     def kits(self) -> Kits:
@@ -79,7 +76,7 @@ class LocalFederation:
 
     def start_site(self, name: str) -> None:
         """Start a site."""
-        self._before[name] = session_of(self.site(name))
+        self._before[name] = _session(self.site(name))
         self._sites[name] = self._start(["site", "start", str(self.site(name).path.resolve())])
 
     def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
@@ -113,7 +110,7 @@ class LocalFederation:
         return [
             name
             for name in names
-            if not online.get(name) or (name in self._before and session_of(self.site(name)) == self._before[name])
+            if not online.get(name) or (name in self._before and _session(self.site(name)) == self._before[name])
         ]
 
     def _online(self) -> dict[str, bool]:
@@ -148,6 +145,10 @@ class LocalFederation:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def _session(kit: SiteKit) -> bytes:
+    return kit.session.read_bytes() if kit.session.exists() else b""
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:

@@ -11,15 +11,11 @@ from common.atomic import write_atomic
 from common.deployment import SiteKit
 from common.errors import WorkFailedError
 
-SESSION_FILE = "session.json"
-
 
 def remember(kit: SiteKit, node: int) -> None:
     """This process was let in by the server. On a full disk it is not remembered, and the site goes on."""
     with suppress(WorkFailedError):
-        write_atomic(
-            kit.state / SESSION_FILE, json.dumps({"node": node, "pid": os.getpid()}, allow_nan=False).encode()
-        )
+        write_atomic(kit.session, json.dumps({"node": node, "pid": os.getpid()}, allow_nan=False).encode())
 
 
 def former_node(kit: SiteKit) -> int:
@@ -32,15 +28,9 @@ def was_connected(kit: SiteKit, pid: int) -> bool:
     return bool(_read(kit).get("pid") == pid)
 
 
-def session_of(kit: SiteKit) -> tuple[int, int]:
-    """Node id and process id of the last connection, zeros if there was none: another pair is another connection."""
-    known = _read(kit)
-    return int(known.get("node", 0)), int(known.get("pid", 0))
-
-
 def _read(kit: SiteKit) -> dict[str, Any]:
     try:
-        session = json.loads((kit.state / SESSION_FILE).read_text())
+        session = json.loads(kit.session.read_text())
     except (OSError, ValueError):
         return {}
     return session if isinstance(session, dict) else {}

@@ -92,6 +92,11 @@ class Kit:
         return self.state / "models"
 
     @property
+    def session(self) -> Path:
+        """Which process was let in last, and as which node: another content is another connection."""
+        return self.state / "session.json"
+
+    @property
     def log(self) -> Path:
         """The local log, without personal data."""
         return self.state / "log.txt"
