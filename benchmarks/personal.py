@@ -25,13 +25,14 @@ import numpy as np
 from client.personal.make import made_of
 from client.personal.start import OwnConsumers, SharedStart
 from client.site import load_site
+from common.errors import BadInputError
 from common.model import load_model
 from common.run import RunFolder, build_config
 from simulations.run import simulate
 
 
 def measure(folder: RunFolder, site_name: str, size: int) -> dict[str, Any]:
-    """One site cut down to a number of training consumers."""
+    """One site cut down to a number of training consumers; why, where it is too small for a model of its own."""
     plan, vector = folder.plan(), load_model(folder.path)[0]
     site = load_site(folder.path / "sites" / site_name, simulated=True)
     known = site.prepared(plan)
@@ -39,7 +40,10 @@ def measure(folder: RunFolder, site_name: str, size: int) -> dict[str, Any]:
     train = sides.train.take(np.arange(min(size, len(sides.train)))) if size else sides.train
     started = time.process_time()
     own = OwnConsumers.of(replace(sides, train=train), site.secret())
-    made, _, verdicts = made_of(SharedStart(plan, vector, known.mask), own, lambda *_: None)
+    try:
+        made, _, verdicts = made_of(SharedStart(plan, vector, known.mask), own, lambda *_: None)
+    except BadInputError as error:
+        return {"site": site_name, "consumers": len(train), "refused": error.message}
     first = verdicts[0]
     figures = {who: [round(one.value, 4), round(one.error, 4)] for who, one in first.figures.items()}
     return {
@@ -65,12 +69,12 @@ def main(*, smoke: bool, runs: Path | None = None, asked: argparse.Namespace | N
             folder = run_of(
                 home / f"{log}-{epsilon:g}-{seed}", log, [f"seed={seed}", *wanted(epsilon, asked)], smoke=smoke
             )
-            sites = sorted(path.name for path in (folder.path / "sites").iterdir())[: 1 if smoke else 2]
+            declared = dict(folder.plan().populations)
+            sites = sorted(declared, key=lambda name: (-declared[name], name))[: 1 if smoke else 2]
             for size in asked.sizes if asked and not smoke else SIZES[:1]:
                 for site in sites:
-                    print(
-                        json.dumps({"epsilon": epsilon} | measure(folder, site, size), allow_nan=False), flush=True
-                    )
+                    line = {"log": log, "epsilon": epsilon, "seed": seed} | measure(folder, site, size)
+                    print(json.dumps(line, allow_nan=False), flush=True)
 
 
 def wanted(epsilon: float, asked: argparse.Namespace | None) -> list[str]:

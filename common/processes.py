@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from common.errors import WorkFailedError
+from common.proxies import without_loopback
 
 SAFE_PATH = "PYTHONSAFEPATH"
 PATHS = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH")
@@ -43,7 +44,8 @@ def python_command(module: str, *arguments: str) -> list[str]:
 def child_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment for a child, with ``more`` in it.
 
-    Guarantee: every folder in which the child looks for programs, modules and libraries is an absolute one.
+    Guarantee: every folder in which the child looks for programs, modules and libraries is an absolute one, and nothing
+    that it says to a process of this machine goes to a proxy.
     """
     wanted = {**os.environ, **(more or {})}
     environment = {name: value for name, value in wanted.items() if name not in CODE}
@@ -53,7 +55,7 @@ def child_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
             kept.append(str(HOUSE))
         if kept:
             environment[name] = os.pathsep.join(kept)
-    return {**environment, SAFE_PATH: "1"}
+    return {**environment, **without_loopback(environment), SAFE_PATH: "1"}
 
 
 def empty_folder(path: Path) -> Path:

@@ -179,7 +179,8 @@ def _server(subject: Subject) -> Row:
     reached, address = subject.reached, subject.site.file.server.address
     if isinstance(reached, FedcartError):
         return Row("server", FAILED, reached.message, reached.hint)
-    return Row("server", OK, f"{address} answers in {1000 * reached.seconds:.0f} ms")
+    through = f" through the proxy {reached.proxy} (https_proxy)" if reached.proxy else ""
+    return Row("server", OK, f"{address} answers in {1000 * reached.seconds:.0f} ms{through}")
 
 
 def _certificate(subject: Subject) -> Row:

@@ -1,11 +1,14 @@
 """What an operator does: check a kit that has something wrong, approve, recover, rotate keys."""
 
+import contextlib
 import datetime
 import http.server
 import json
 import os
+import socket
 import ssl
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,9 +66,9 @@ def rows_of(kit: SiteKit) -> dict[str, check.Row]:
     return {row.name: row for row in check_site(kit, timeout_s=1.0)}
 
 
-def serve(authority: Authority, folder: Path, days: int = 30):
+def serve(authority: Authority, folder: Path, days: int = 30, names: Sequence[str] = ("127.0.0.1",)):
     """A TLS server on loopback that answers everything with 404."""
-    certificate, key = issue_server_certificate(authority, ["127.0.0.1"], days)
+    certificate, key = issue_server_certificate(authority, list(names), days)
     (folder / "s.crt").write_bytes(certificate)
     (folder / "s.key").write_bytes(key)
     server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
@@ -129,6 +132,52 @@ def test_an_expired_certificate_is_refused_and_one_for_another_host_too(kit, tmp
     with pytest.raises(WorkFailedError, match="refused"):
         reach_server(f"localhost:{good.server_port}", kit.authority, 5.0)
     good.shutdown()
+
+
+class Tunnels(http.server.BaseHTTPRequestHandler):
+    """A web proxy that takes every tunnel to one port of this machine, or refuses it."""
+
+    port, asked = 0, []
+
+    def do_CONNECT(self):
+        self.asked.append(self.path)
+        if not self.port:
+            self.send_error(403)
+            return
+        with socket.create_connection(("127.0.0.1", self.port)) as far:
+            self.send_response(200)
+            self.end_headers()
+            back = threading.Thread(target=pass_on, args=(far, self.connection), daemon=True)
+            back.start()
+            pass_on(self.connection, far)
+
+    def log_message(self, *_):
+        pass
+
+
+def pass_on(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+
+
+def test_a_server_behind_a_proxy_is_looked_at_through_it_and_the_proxy_is_named(kit, tmp_path, monkeypatch):
+    folder = tmp_path / "kits/authority"
+    authority = Authority((folder / "ca.crt").read_bytes(), (folder / "ca.key").read_bytes())
+    server = serve(authority, tmp_path, names=("shop.example",))
+    proxy = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Tunnels)
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.server_port}")
+    monkeypatch.setattr(Tunnels, "port", server.server_port)
+    found = reach_server("shop.example:9092", kit.authority, 5.0)
+    assert found.proxy == f"127.0.0.1:{proxy.server_port}"
+    assert Tunnels.asked == ["shop.example:9092"]
+    monkeypatch.setattr(Tunnels, "port", 0)
+    with pytest.raises(WorkFailedError, match=f"through the proxy 127.0.0.1:{proxy.server_port}.*403"):
+        reach_server("shop.example:9092", kit.authority, 5.0)
+    server.shutdown()
+    proxy.shutdown()
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 """Real processes over TLS on loopback: the runtime under a trivial app."""
 
+import contextlib
 import http.client
 import json
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -28,9 +31,27 @@ BUNDLE = bundle_text("trivial_app:server", "trivial_app:client")
 
 
 @pytest.fixture(scope="module")
-def federation(tmp_path_factory):
+def proxy():
+    """A web proxy that the environment names, which lets nobody through: it remembers who asked it."""
+    asked, listener = [], socket.create_server(("127.0.0.1", 0))
+
+    def answer():
+        with contextlib.suppress(OSError):
+            while True:
+                caller, _ = listener.accept()
+                asked.append(caller.recv(1000))
+                caller.close()
+
+    threading.Thread(target=answer, daemon=True).start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}", asked
+    listener.close()
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory, proxy):
     folder = tmp_path_factory.mktemp("federation")
-    environment = {"PYTHONPATH": str(APPS), "FEDCART_PRELOAD": "0", "OMP_NUM_THREADS": "1"}
+    named = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy", "HTTPS_PROXY", "ALL_PROXY"), proxy[0])
+    environment = {"PYTHONPATH": str(APPS), "FEDCART_PRELOAD": "0", "OMP_NUM_THREADS": "1", **named}
     with LocalFederation(folder, environment) as local:
         local.provision([{"name": name, "population": 1000} for name in SITES], BUNDLE)
         local.start_server()
@@ -54,8 +75,11 @@ def run(federation: LocalFederation, name: str) -> dict:
     return wait_for(federation.coordinator.runs / f"{name}.json")
 
 
-def test_every_site_answers_every_exchange_in_a_process_of_its_own(federation):
+def test_every_site_answers_every_exchange_in_a_process_of_its_own_and_none_of_it_goes_to_a_proxy(
+    federation, proxy
+):
     result = run(federation, "first")
+    assert proxy[1] == [], "what is for this machine went out of it"
     pids = [answer["pid"] for e in result["exchanges"] for answer in e["answers"]]
     assert {a["site"] for e in result["exchanges"] for a in e["answers"]} == set(SITES)
     assert len(set(pids)) == len(pids) == 5 * len(SITES)
