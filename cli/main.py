@@ -27,27 +27,33 @@ BAD_USAGE = 2
 
 @dataclass(frozen=True)
 class CommandEntry:
-    """One command: its name, the module whose ``app`` (a typer app) it is, and its line in the overview."""
+    """One command: its name, the module whose ``app`` (a typer app) it is, and its line in the overview.
+
+    ``locks``: it needs processes and locks as Linux and macOS have them.
+    """
 
     name: str
     module: str
     summary: str
+    locks: bool = False
 
 
 SECTIONS: dict[str, tuple[CommandEntry, ...]] = {
     "Try it on one machine": (
-        CommandEntry("simulate", "cli.simulate", "Run a whole federation here: what does privacy cost?"),
+        CommandEntry(
+            "simulate", "cli.simulate", "Run a whole federation here: what does privacy cost?", locks=True
+        ),
         CommandEntry("report", "cli.report_command", "Write the report of a run folder as one HTML page."),
         CommandEntry("compare", "cli.compare", "Runs side by side: settings, quality, epsilon, time."),
-        CommandEntry("demo", "cli.demo", "A server and four sites as processes, from keys to audit."),
+        CommandEntry("demo", "cli.demo", "A server and four sites as processes, from keys to audit.", locks=True),
     ),
     "Prepare data": (
         CommandEntry("data", "cli.data", "Check, describe, synthesise event logs; build a catalogue."),
     ),
     "Run a federation": (
         CommandEntry("provision", "cli.provision", "Make the kits of a new federation: roster, keys, settings."),
-        CommandEntry("site", "cli.site", "Operate a site: keys, check, start, status, recovery."),
-        CommandEntry("server", "cli.server", "Coordinate: start, run, resume, status."),
+        CommandEntry("site", "cli.site", "Operate a site: keys, check, start, status, recovery.", locks=True),
+        CommandEntry("server", "cli.server", "Coordinate: start, run, resume, status.", locks=True),
     ),
     "Use the model on your own data": (
         CommandEntry("predict", "cli.predict", "Predict next behaviour or purchase intent."),
@@ -84,10 +90,15 @@ class FrontDoor(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command that the first argument names. Raises: click.UsageError with the nearest name."""
-        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
-            guess = f", did you mean `{near[0]}`" if near else ""
-            raise click.UsageError(f"no such command: {args[0]}{guess}", ctx)
+        if args and not args[0].startswith("-"):
+            if self.get_command(ctx, args[0]) is None:
+                near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+                guess = f", did you mean `{near[0]}`" if near else ""
+                raise click.UsageError(f"no such command: {args[0]}{guess}", ctx)
+            if _entry(args[0]).locks and not {"-h", "--help"} & set(args):
+                from common.atomic import require_locks
+
+                require_locks()
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
@@ -101,6 +112,10 @@ class FrontDoor(click.Group):
 
 def _exists(entry: CommandEntry) -> bool:
     return importlib.util.find_spec(entry.module) is not None
+
+
+def _entry(name: str) -> CommandEntry:
+    return next(one for entries in SECTIONS.values() for one in entries if one.name == name)
 
 
 def _load(entry: CommandEntry) -> click.Command:

@@ -22,7 +22,7 @@ from client.guard.shared_ledger import SharedLedger, shared_ledger
 from client.own_state import require_own_state
 from client.prepared import PreparedConsumers, load_prepared, prepared_path, split_of, store_sequences
 from common import VERSION
-from common.atomic import create_atomic, private_folder, read_small, write_atomic
+from common.atomic import CLOSE_ON_EXEC, create_atomic, private_folder, read_small, write_atomic
 from common.contribution import Query
 from common.deployment import SiteFile, SiteKit, open_site_kit
 from common.errors import BadInputError, ConfigError, VerificationError
@@ -208,7 +208,7 @@ class Site:
         """Append one line to the site's private diagnostics, which never leave it."""
         line = one_line(facts) + "\n"
         path = private_folder(self.kit.state) / "diagnostics.jsonl"
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | CLOSE_ON_EXEC, 0o600)
         with os.fdopen(fd, "a", encoding="utf-8") as file:
             os.fchmod(fd, 0o600)  # an older version made it readable by others
             file.write(line)

@@ -12,9 +12,18 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
-from common.errors import WorkFailedError
+from common.errors import BadInputError, WorkFailedError
 
+try:
+    import fcntl
+except ImportError:  # Windows: work on files goes on, what needs a lock is refused
+    fcntl = None  # type: ignore[assignment]
+
+BINARY: int = getattr(os, "O_BINARY", 0)
+CLOSE_ON_EXEC: int = getattr(os, "O_CLOEXEC", 0)  # Windows hands no file on anyway
+FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
 MOST_SETTINGS = 1 << 24
 """Bytes of a file that people or a coordinator write: settings, rules, keys."""
 
@@ -24,7 +33,7 @@ def read_small(path: Path, most: int = MOST_SETTINGS) -> bytes:
 
     Raises: OSError, also for what is no file, and for one that is larger.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | CLOSE_ON_EXEC | BINARY)
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -38,7 +47,8 @@ def read_small(path: Path, most: int = MOST_SETTINGS) -> bytes:
 def has_holes(path: Path) -> bool:
     """Whether a file says that it is large and has next to nothing on the disk: more than any content can be packed."""
     status = path.lstat()
-    return status.st_size > MOST_SETTINGS and status.st_blocks * 512 < status.st_size / 256
+    blocks = getattr(status, "st_blocks", None)
+    return blocks is not None and status.st_size > MOST_SETTINGS and blocks * 512 < status.st_size / 256
 
 
 def write_atomic(path: Path, *parts: bytes | memoryview, mode: int = 0o644) -> None:
@@ -53,7 +63,7 @@ def write_atomic(path: Path, *parts: bytes | memoryview, mode: int = 0o644) -> N
                 for part in parts:
                     file.write(part)
                 file.flush()
-                os.fsync(file.fileno())
+                make_durable(file.fileno())
             os.chmod(temporary, mode)
             os.replace(temporary, path)
         except BaseException:
@@ -78,12 +88,48 @@ def create_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Make renames and removals in a directory durable."""
+    """Make renames and removals in a directory durable, where the system can (Windows opens no directory)."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
     fd = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(fd)
+        make_durable(fd)
     finally:
         os.close(fd)
+
+
+def lock(file: IO[str] | int, *, shared: bool = False, wait: bool = True) -> None:
+    """Hold a lock on an open file until it is closed, against every other process.
+
+    Raises: BlockingIOError if another holds it and ``wait`` is False; BadInputError on a system without such locks.
+    """
+    require_locks()
+    fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+
+
+def require_locks() -> None:
+    """Return where files can be locked. Raises: BadInputError on other systems, saying what works there."""
+    if fcntl is None:
+        raise BadInputError(
+            "sites, servers and simulations need Linux or macOS",
+            hint="here data, predict, detect, forecast, explain, export, audit, report and compare work",
+        )
+
+
+def make_durable(descriptor: int, *, length_only: bool = False) -> None:
+    """Return when what was written would survive a loss of power. ``length_only``: of a file's facts only its length matters.
+
+    macOS has no fdatasync, and its fsync returns while the disk still holds the data in its cache: F_FULLFSYNC waits for it.
+    Raises: OSError.
+    """
+    if fcntl is not None and FULL_SYNC is not None:
+        with suppress(OSError):  # a file system that does not know it, as on a share
+            fcntl.fcntl(descriptor, FULL_SYNC)
+            return
+    if length_only and hasattr(os, "fdatasync"):
+        os.fdatasync(descriptor)
+    else:
+        os.fsync(descriptor)
 
 
 @contextmanager

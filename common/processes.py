@@ -58,6 +58,11 @@ def child_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**environment, **without_loopback(environment), SAFE_PATH: "1"}
 
 
+def keep_loopback_here() -> None:
+    """From now on nothing that this process says to another of this machine goes to a proxy of its environment."""
+    os.environ.update(without_loopback(os.environ))
+
+
 def empty_folder(path: Path) -> Path:
     """A folder for a child to stand in: made anew, its owner's alone. Raises: WorkFailedError."""
     try:

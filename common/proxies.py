@@ -7,15 +7,15 @@ other on loopback, tokens among it, would go to the proxy in clear.
 from __future__ import annotations
 
 import os
-import urllib.request
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from common.errors import BadInputError
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+NAMED = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")  # what Flower's client goes by for a TLS server
 VARIABLES = ("no_proxy", "NO_PROXY")  # programs differ in which they read
 
 
@@ -48,10 +48,8 @@ def proxy_for(host: str, port: int) -> Proxy | None:
 
     Raises: BadInputError for a proxy of a kind, or an address, that cannot be used.
     """
-    named = urllib.request.getproxies_environment() | {"no": without_loopback(os.environ)["no_proxy"]}
-    address = named.get("https") or named.get("all")
-    passed_by = urllib.request.proxy_bypass_environment(f"{host}:{port}", named)  # type: ignore[attr-defined]
-    if not address or passed_by:
+    address = next((os.environ[name] for name in NAMED if os.environ.get(name)), "")
+    if not address or _goes_past(host, port, without_loopback(os.environ)["no_proxy"].split(",")):
         return None
     try:
         parts = urlsplit(address if "://" in address else f"http://{address}")
@@ -64,6 +62,14 @@ def proxy_for(host: str, port: int) -> Proxy | None:
 
 
 HINT = "https_proxy=http://HOST:PORT, or the server's name in no_proxy"
+
+
+def _goes_past(host: str, port: int, entries: Sequence[str]) -> bool:
+    """Whether an entry of no_proxy names this host, a domain that it is in, or everything."""
+    for entry in (one.lower().lstrip(".") for one in entries):
+        if entry in ("*", host.lower(), f"{host.lower()}:{port}") or host.lower().endswith(f".{entry}"):
+            return True
+    return False
 
 
 def _authorization(user: str | None, password: str | None) -> str:

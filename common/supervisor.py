@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import signal
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from common.atomic import lock
 from common.deployment import Kit
 from common.errors import BadInputError
 from common.local_log import local_log, rotate
@@ -33,7 +33,7 @@ def only_one(kit: Kit, what: str, pid: Path | None = None) -> Iterator[None]:
     kit.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     with open(pid or kit.pid, "a+", encoding="ascii") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file, wait=False)
         except BlockingIOError:
             raise BadInputError(
                 f"this {what} is already running as process {(pid or kit.pid).read_text('ascii')}",
@@ -53,7 +53,7 @@ def running_pid(kit: Kit) -> int | None:
     try:
         with open(kit.pid, encoding="ascii") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                lock(file, shared=True, wait=False)
             except BlockingIOError:
                 return int(file.read() or 0) or None
     except (OSError, ValueError):

@@ -31,7 +31,7 @@ LAYERS = {
 }
 FLOORS = (  # inside common: a file imports from its own line and from those above it
     ("errors", "bounds", "cbor"),
-    ("wire", "atomic", "processes", "plain_text", "strict_json", "house", "source_settings"),
+    ("wire", "atomic", "proxies", "processes", "plain_text", "strict_json", "house", "source_settings"),
     ("trust",),
     ("privacy",),
     ("contribution",),

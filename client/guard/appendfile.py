@@ -7,14 +7,13 @@ end is on disk; what a crash left of a last line is for the caller to judge (``c
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.atomic import has_holes, sync_directory
+from common.atomic import CLOSE_ON_EXEC, has_holes, lock, make_durable, sync_directory
 from common.errors import WorkFailedError
 
 
@@ -62,7 +61,7 @@ class HeldFile:
             while written < len(line):
                 written += os.write(self._fd, line[written:])
             if durable:
-                os.fdatasync(self._fd)
+                make_durable(self._fd, length_only=True)
         except OSError as error:
             os.ftruncate(self._fd, end)
             raise WorkFailedError(
@@ -72,7 +71,7 @@ class HeldFile:
     def cut(self, offset: int) -> None:
         """Remove what a crash left behind ``offset``."""
         os.ftruncate(self._fd, offset)
-        os.fsync(self._fd)
+        make_durable(self._fd)
 
     def read_up_to(self, offset: int) -> ReadSoFar:
         """To be remembered: the file was read, or written, up to ``offset``."""
@@ -87,13 +86,13 @@ def hold(path: Path) -> Iterator[HeldFile]:
         new = not path.exists()
         if not new and has_holes(path):
             raise OSError(errno.EFBIG, "it is a file of nothing but holes")
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | CLOSE_ON_EXEC, 0o600)
     except OSError as error:
         raise WorkFailedError(
             f"cannot open {path}: {error.strerror}", hint="check the site's state folder"
         ) from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        lock(descriptor)
         if new:
             sync_directory(path.parent)
         yield HeldFile(path, descriptor)

@@ -22,12 +22,14 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
 
     Raises: WorkFailedError if the disk or the folder does not take it.
     """
+    from common.atomic import make_durable
+
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            make_durable(file.fileno())
         partial.replace(path)
     except (OSError, pl.exceptions.PolarsError) as error:  # polars wraps a full disk in an error of its own
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]

@@ -22,7 +22,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from common.atomic import disk_errors, write_atomic
+from common.atomic import disk_errors, make_durable, write_atomic
 from common.errors import BadInputError
 from common.plain_text import shown
 from common.run.config import RunConfig
@@ -223,7 +223,7 @@ class RunFolder(RunPaths):
             try:
                 if os.write(fd, line) != len(line):
                     raise OSError(28, "no space left on device")
-                os.fsync(fd)
+                make_durable(fd)
             finally:
                 os.close(fd)
 

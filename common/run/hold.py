@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from common.atomic import write_atomic
+from common.atomic import lock, write_atomic
 from common.errors import BadInputError
 from common.run.files import RunFolder
 from common.run.paths import LOCK_FILE, STOP_FILE, SUBMIT_LOCK_FILE, SUBMITTED_FILE
@@ -39,7 +38,7 @@ def hold_submission(folder: RunFolder) -> Iterator[Callable[[int], None]]:
     with _locked(folder.path / SUBMIT_LOCK_FILE):
         new = folder.path / f"{SUBMITTED_FILE}.{os.getpid()}"
         with open(new, "w", encoding="ascii") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock(file)
             os.replace(new, folder.path / SUBMITTED_FILE)
 
             def tell(number: int) -> None:
@@ -62,16 +61,16 @@ def submitted(folder: RunFolder) -> int | None:
 def _locked(path: Path) -> Iterator[IO[str]]:
     end = time.monotonic() + GLANCE_S
     with open(path, "a", encoding="ascii") as file:
-        while not _lock(file, fcntl.LOCK_EX):
+        while not _lock(file):
             if time.monotonic() > end:
                 raise BadInputError("this run is already under way", hint="wait for it, or stop it first")
             time.sleep(0.05)
         yield file
 
 
-def _lock(file: IO[str], kind: int) -> bool:
+def _lock(file: IO[str], *, shared: bool = False) -> bool:
     try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
+        lock(file, shared=shared, wait=False)
     except BlockingIOError:
         return False
     return True
@@ -108,6 +107,6 @@ def run_is_submitted(folder: RunFolder) -> bool:
 def _is_locked(path: Path) -> bool:
     try:
         with open(path, encoding="ascii") as file:
-            return not _lock(file, fcntl.LOCK_SH)
+            return not _lock(file, shared=True)
     except OSError:
         return False

@@ -12,8 +12,7 @@ from contextlib import contextmanager, suppress
 from common.atomic import write_atomic
 from common.deployment import CoordinatorKit
 from common.errors import BadInputError, FedcartError, WorkFailedError
-from common.processes import STOP_TIMEOUT_S
-from common.proxies import without_loopback
+from common.processes import STOP_TIMEOUT_S, keep_loopback_here
 from common.run import RunFolder, holder
 from common.trust.certificates import node_public_pem
 from server.runtime.bundle import read_bundle
@@ -27,7 +26,7 @@ POLL_S = 0.2
 @contextmanager
 def open_control(kit: CoordinatorKit) -> Iterator[Control]:
     """A connection to the control interface of a kit's running server, past any proxy. Raises: BadInputError."""
-    os.environ.update(without_loopback(os.environ))
+    keep_loopback_here()
     control = Control(private_address(kit), kit.authority.read_bytes(), kit.control_token.read_bytes().strip())
     try:
         yield control

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from common.atomic import disk_errors
+from common.atomic import CLOSE_ON_EXEC, disk_errors, make_durable
 from common.data.formats import EVENT_TYPES
 from common.errors import BadInputError
 
@@ -50,7 +50,7 @@ def write_part(path: Path, lines: pl.DataFrame, ranges: int) -> Part:
     starts = np.concatenate([[0], np.cumsum(counts)])
     offsets = [0]
     with disk_errors(path):
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | CLOSE_ON_EXEC, 0o600)
         with os.fdopen(fd, "wb") as file:
             for start, size in zip(starts, counts, strict=False):
                 if size:
@@ -59,7 +59,7 @@ def write_part(path: Path, lines: pl.DataFrame, ranges: int) -> Part:
                     file.write(buffer.getbuffer())
                 offsets.append(file.tell())
             file.flush()
-            os.fsync(file.fileno())
+            make_durable(file.fileno())
     return Part(path.name, tuple(offsets), tuple(int(n) for n in counts))
 
 

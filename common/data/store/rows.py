@@ -20,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.atomic import disk_errors, sync_directory
+from common.atomic import CLOSE_ON_EXEC, disk_errors, make_durable, sync_directory
 from common.data.sequences import ConsumerSequences
 from common.data.split import Sides, parts_of
 from common.errors import BadInputError
@@ -54,11 +54,11 @@ def write_rows(path: Path, pieces: Iterable[Sides], mask: NDArray[np.bool_]) -> 
                 side.add(rows)
         arrays = [array for side in sides for array in side.closed()]
         whole = folder / "whole"
-        fd = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fd = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL | CLOSE_ON_EXEC, 0o600)
         with os.fdopen(fd, "wb") as file:
             _assemble(file, arrays, np.ascontiguousarray(mask, dtype=np.bool_))
             file.flush()
-            os.fsync(file.fileno())
+            make_durable(file.fileno())
         os.replace(whole, path)
         sync_directory(path.parent)
 

@@ -6,7 +6,6 @@ was read, and from which query, mapping and key. Another of these, and everythin
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -20,7 +19,7 @@ from pathlib import Path
 import polars as pl
 
 import common.data.store.parts as on_disk
-from common.atomic import write_atomic
+from common.atomic import CLOSE_ON_EXEC, lock, write_atomic
 from common.data.events import EventLog, mappings_of, refuse_auto
 from common.data.formats import Mapping, missing_columns
 from common.data.presets import OPTIONAL_COLUMNS
@@ -198,9 +197,9 @@ def _cut(part: Part, until: int) -> Part:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Two processes of a site read one after the other."""
-    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(folder, os.O_RDONLY | CLOSE_ON_EXEC)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        lock(fd)
         yield
     finally:
         os.close(fd)
@@ -217,7 +216,7 @@ def sample(source: Source, path: Path, limit: int = 0, step: Step = ignored) -> 
 
     lines, writer = 0, None
     with disk_errors(path):
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | CLOSE_ON_EXEC, 0o600))
         try:
             for frame in source.batches(limit=limit):
                 table = frame.to_arrow()
