@@ -95,7 +95,7 @@ class FrontDoor(click.Group):
                 near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
                 guess = f", did you mean `{near[0]}`" if near else ""
                 raise click.UsageError(f"no such command: {args[0]}{guess}", ctx)
-            if _entry(args[0]).locks and not {"-h", "--help"} & set(args):
+            if _needs_locks(args[0]) and not {"-h", "--help"} & set(args):
                 from common.atomic import require_locks
 
                 require_locks()
@@ -114,8 +114,8 @@ def _exists(entry: CommandEntry) -> bool:
     return importlib.util.find_spec(entry.module) is not None
 
 
-def _entry(name: str) -> CommandEntry:
-    return next(one for entries in SECTIONS.values() for one in entries if one.name == name)
+def _needs_locks(name: str) -> bool:
+    return any(one.locks for entries in SECTIONS.values() for one in entries if one.name == name)
 
 
 def _load(entry: CommandEntry) -> click.Command:
