@@ -231,10 +231,12 @@ def run_job(job: Job, *, as_json: bool) -> int:
         screen.opening(resume=job.resume)
         for note in job.notes:
             screen.note(note)
+        from simulations.jobs import in_its_folder
         from simulations.run import simulate as run_simulation  # flwr, polars: after the first line is out
 
         try:
-            summary = run_simulation(job.config, job.out, screen, resume=job.resume)
+            with in_its_folder(job):
+                summary = run_simulation(job.config, job.out, screen, resume=job.resume)
         except KeyboardInterrupt:
             screen.interrupted()
             _write_report(job.out)

@@ -188,9 +188,10 @@ def _job(scenario: str | None, chosen: Mapping[str, Any], settings: Mapping[str,
 
 def _sweep_folder() -> Path:
     """A folder for the runs of a sweep that nobody has named."""
-    from simulations.jobs import RUNS, free_folder
+    from common.run import taken_folder
+    from simulations.jobs import RUNS
 
-    return free_folder(RUNS / f"sweep-{datetime.now():%Y%m%d-%H%M%S}")
+    return taken_folder(RUNS / f"sweep-{datetime.now():%Y%m%d-%H%M%S}")
 
 
 def _place(out: str | int | os.PathLike[str] | None, chosen: Mapping[str, Any]) -> Path | None:
@@ -204,11 +205,13 @@ def _place(out: str | int | os.PathLike[str] | None, chosen: Mapping[str, Any]) 
 
 def _run(job: Job, progress: bool | Observer) -> Run:
     from common.run import Observer, RunFolder
+    from simulations.jobs import in_its_folder
     from simulations.run import simulate as run_simulation
 
     watcher = progress if isinstance(progress, Observer) else Lines(job) if progress else Observer()
     try:
-        run_simulation(job.config, job.out, watcher, resume=job.resume)
+        with in_its_folder(job):
+            run_simulation(job.config, job.out, watcher, resume=job.resume)
     except KeyboardInterrupt:
         begun = (
             f"; to go on: fedcart.resume({str(job.out)!r})" if RunFolder.is_one(job.out) else ", nothing had begun"

@@ -14,7 +14,7 @@ import numpy as np
 from common.deployment import CoordinatorKit
 from common.errors import BadInputError, ConfigError
 from common.privacy import delta_for
-from common.run import RunConfig, RunFolder, RunPlan, build_config, read_toml
+from common.run import RunConfig, RunFolder, RunPlan, build_config, read_toml, taken_folder
 from common.tasks import task_named
 from common.trust import Roster
 from server.run_setup import make_plan
@@ -64,7 +64,7 @@ def prepare_run(kit: CoordinatorKit, config: RunConfig, *, base: Path) -> RunFol
 
     plan, config, spec, catalogue, initial = _planned(kit, config, base)
     roster = Roster.load(kit.roster)
-    folder = RunFolder.create(_fresh(kit.runs, config.name))
+    folder = RunFolder.create(_new_folder(kit.runs, config.name))
     folder.write_roster(roster)
     masks = shared_item_masks(spec, catalogue, plan.sites, config.aggregation.min_stockists)
     folder.write_item_rows(masks, initial[1])
@@ -184,10 +184,5 @@ def _initial_model(
     return FlatParameters(model).numpy(), item_rows_of(model)
 
 
-def _fresh(runs: Path, name: str) -> Path:
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    candidate, count = runs / f"{name}-{stamp}", 1
-    while candidate.exists():
-        count += 1
-        candidate = runs / f"{name}-{stamp}-{count}"
-    return candidate
+def _new_folder(runs: Path, name: str) -> Path:
+    return taken_folder(runs / f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}")

@@ -1,6 +1,6 @@
 """Server optimizers: ``apply(state, mean_update) -> state``. The server sees sums only.
 
-FedAvg (McMahan et al. 2017), FedAvgM (Hsu et al. 2019), FedAdam (Reddi et al. 2021) and scalar Adam, each followed by
+FedAvg (McMahan et al. 2017), FedAvgM (Hsu et al. 2019), FedAdam and FedYogi (Reddi et al. 2021) and scalar Adam, each followed by
 an exponential moving average of the model, which costs no epsilon: it is post-processing of the sums.
 """
 
@@ -109,10 +109,25 @@ def _fedavgm(
 def _fedadam(
     update: Vector, moments: dict[str, Vector], settings: StrategySettings
 ) -> tuple[Vector, dict[str, Vector]]:
-    zeros = np.zeros_like(update)
-    beta1, beta2 = np.float32(settings.momentum), np.float32(settings.beta2)
-    first = beta1 * moments.get("first", zeros) + (1 - beta1) * update
-    second = beta2 * moments.get("second", zeros) + (1 - beta2) * update * update
+    beta2, square = np.float32(settings.beta2), update * update
+    second = beta2 * moments.get("second", np.zeros_like(update)) + (1 - beta2) * square
+    return _adaptive(update, moments, settings, second)
+
+
+def _fedyogi(
+    update: Vector, moments: dict[str, Vector], settings: StrategySettings
+) -> tuple[Vector, dict[str, Vector]]:
+    """As FedAdam, but the second moment moves by what is new alone: it falls slowly after a large update."""
+    beta2, square = np.float32(settings.beta2), update * update
+    before = moments.get("second", np.zeros_like(update))
+    return _adaptive(update, moments, settings, before - (1 - beta2) * square * np.sign(before - square))
+
+
+def _adaptive(
+    update: Vector, moments: dict[str, Vector], settings: StrategySettings, second: Vector
+) -> tuple[Vector, dict[str, Vector]]:
+    beta1 = np.float32(settings.momentum)
+    first = beta1 * moments.get("first", np.zeros_like(update)) + (1 - beta1) * update
     step = first / (np.sqrt(second) + np.float32(_ADAM_EPS))
     return np.asarray(step, dtype=np.float32), {"first": first, "second": second}
 
@@ -132,4 +147,10 @@ def _scalar_adam(
     return np.asarray(step, dtype=np.float32), {"first": first, "second": second, "count": count}
 
 
-_STEPS = {"scalar-adam": _scalar_adam, "fedavg": _fedavg, "fedavgm": _fedavgm, "fedadam": _fedadam}
+_STEPS = {
+    "scalar-adam": _scalar_adam,
+    "fedavg": _fedavg,
+    "fedavgm": _fedavgm,
+    "fedadam": _fedadam,
+    "fedyogi": _fedyogi,
+}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import resources
@@ -14,7 +15,7 @@ from typing import Any
 
 from common.errors import BadInputError, ConfigError
 from common.recipes import RECIPES, named_before, without_schedule
-from common.run import RunConfig, RunFolder, build_config, read_toml
+from common.run import RunConfig, RunFolder, build_config, read_toml, taken_folder
 
 DEFAULT_SCENARIO = "marketplace"
 RUNS = Path("runs")  # where run folders go that nobody has named
@@ -97,7 +98,7 @@ def new_job(
     config = build_config(tree, overrides)
     if out is not None:
         return Job(config, out, notes=notes)
-    folder = free_folder(RUNS / f"{config.name}-{datetime.now():%Y%m%d-%H%M%S}")
+    folder = taken_folder(RUNS / f"{config.name}-{datetime.now():%Y%m%d-%H%M%S}")
     return Job(config, folder, latest=RUNS / "latest", notes=notes)
 
 
@@ -154,10 +155,12 @@ def _name_of(path: Path) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:64] or "events"
 
 
-def free_folder(path: Path) -> Path:
-    """The path, or one like it where nothing lies yet."""
-    candidate, count = path, 1
-    while candidate.exists():
-        count += 1
-        candidate = path.with_name(f"{path.name}-{count}")
-    return candidate
+@contextmanager
+def in_its_folder(job: Job) -> Iterator[None]:
+    """A folder that nobody has named, and that was taken for this run, is gone again if nothing came into it."""
+    try:
+        yield
+    finally:
+        if job.latest is not None:
+            with suppress(OSError):  # something lies there: so it should
+                job.out.rmdir()

@@ -64,7 +64,7 @@ from common.run.paths import (
     round_file,
     round_files,
 )
-from common.run.plain_files import no_files, require_free
+from common.run.plain_files import no_files, require_free, taken_folder
 from common.run.plan import (
     COUNTERSIGNED,
     DELIVERY,
@@ -198,6 +198,7 @@ __all__ = [
     "strange_lines",
     "submitted",
     "sums_in",
+    "taken_folder",
     "unattested",
     "unattested_words",
     "with_shortened",

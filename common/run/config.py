@@ -133,8 +133,8 @@ class StrategySettings(Section):
 
     name: str = Field(
         "fedavg",
-        pattern=r"^(fedavg|fedavgm|fedadam|scalar-adam|custom:[A-Za-z0-9][A-Za-z0-9-]*)$",
-        description="fedavg, fedavgm, fedadam, scalar-adam (one second moment for all coordinates), or custom:NAME for one that a program has registered",
+        pattern=r"^(fedavg|fedavgm|fedadam|fedyogi|scalar-adam|custom:[A-Za-z0-9][A-Za-z0-9-]*)$",
+        description="fedavg, fedavgm, fedadam, fedyogi, scalar-adam (one second moment for all coordinates), or custom:NAME for one that a program has registered",
     )
     learning_rate: Positive = 1.0
     momentum: float = Field(0.9, ge=0, lt=1)

@@ -47,6 +47,25 @@ def _no_files_in(folder: Path, inner: set[str]) -> Iterator[tuple[str, str]]:
         yield path.name, _KINDS.get(kind, "a device")
 
 
+def taken_folder(path: Path) -> Path:
+    """A new folder of this name, or of one like it: two that ask in the same second get two.
+
+    Raises: BadInputError if none can be made.
+    """
+    candidate, count = path, 1
+    while True:
+        try:
+            candidate.mkdir(parents=True)
+            return candidate
+        except FileExistsError:
+            count += 1
+            candidate = path.with_name(f"{path.name}-{count}")
+        except OSError as error:
+            raise BadInputError(
+                f"cannot make {candidate}: {error.strerror}", hint="choose another folder"
+            ) from None
+
+
 def require_free(path: Path) -> None:
     """Return if a run folder could be made there. Raises: BadInputError if something is there already, or nothing can be."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):

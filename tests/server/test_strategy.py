@@ -33,6 +33,19 @@ def test_fedavgm_carries_velocity() -> None:
     assert np.allclose(found, UPDATES[0] + (UPDATES[1] + 0.5 * UPDATES[0]))
 
 
+def test_fedyogi_follows_reddi_et_al_2021_algorithm_2_and_is_not_fedadam() -> None:
+    b1, b2, eta = 0.9, 0.99, 0.05
+    m, v, x = np.zeros(3), np.zeros(3), np.zeros(3)
+    for update in UPDATES:
+        m = b1 * m + (1 - b1) * update
+        v = v - (1 - b2) * update**2 * np.sign(v - update**2)
+        x = x + eta * m / (np.sqrt(v) + 1e-3)
+    settings = StrategySettings(name="fedyogi", momentum=b1, beta2=b2, learning_rate=eta)
+    found = _run(settings).parameters
+    np.testing.assert_allclose(found, x, rtol=1e-5)
+    assert not np.allclose(found, _run(settings.model_copy(update={"name": "fedadam"})).parameters, rtol=1e-3)
+
+
 def test_fedadam_follows_reddi_et_al_2021_algorithm_2() -> None:
     b1, b2, eta, eps = 0.9, 0.99, 0.1, 1e-3
     x = m = v = np.zeros(3)

@@ -19,6 +19,7 @@ from common.run.files import RunFolder
 from common.run.observer import Observer
 from server.state import latest_checkpoint
 from simulations import run as runs
+from simulations.jobs import in_its_folder, new_job
 from simulations.prepare import deal_data
 from simulations.run import oracle_is_due, simulate
 from tests.tiny_federation import Recorder, run_tiny, tiny
@@ -245,3 +246,21 @@ def test_a_run_whose_rounds_gave_no_sum_has_failed_and_leaves_no_model(tmp_path:
     assert "2 of 2 rounds gave no sum" in summary.notes[0]
     assert not list((tmp_path / "run").glob("model.*"))
     assert summary.metrics == {}
+
+
+def test_a_folder_that_was_taken_for_a_run_that_never_began_is_gone_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    job = new_job(None, {})
+    assert job.out.is_dir()
+    with pytest.raises(ZeroDivisionError), in_its_folder(job):
+        raise ZeroDivisionError
+    assert not job.out.exists()
+    other = new_job(None, {})
+    with in_its_folder(other):
+        (other.out / "file").write_text("x")
+    assert other.out.exists()
+    named = new_job(None, {}, out=tmp_path / "mine")
+    named.out.mkdir()
+    with in_its_folder(named):
+        pass
+    assert named.out.exists()
