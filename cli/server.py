@@ -34,6 +34,18 @@ def start(kit: KitArgument) -> None:
 
 
 @app.command()
+def unit(
+    kit: KitArgument,
+    user: Annotated[str, typer.Option(help="who runs the server; you, if left out", metavar="NAME")] = "",
+) -> None:
+    """Write the systemd unit of this coordinator on stdout, with this machine's paths."""
+    from common.deployment import open_coordinator_kit
+    from server.runtime.unit import systemd_unit
+
+    typer.echo(systemd_unit(open_coordinator_kit(kit), user), nl=False)
+
+
+@app.command()
 def run(
     kit: KitArgument,
     settings: Annotated[Path, typer.Argument(help="settings of the run, as for simulate", metavar="RUN.toml")],

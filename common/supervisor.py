@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +18,10 @@ from common.deployment import Kit
 from common.errors import BadInputError
 from common.local_log import local_log, rotate
 from common.processes import empty_folder, python_command, wait_for_group
+from common.systemd import ALIVE, READY, STOPPING, notify
 
 FIRST_DELAY_S = 1.0
+ALIVE_S = 10.0
 LOG_BYTES = 20_000_000
 
 Report = Callable[[str], None]
@@ -96,11 +99,13 @@ class Supervisor:
         self._kit, self._child, self._report = kit, child, report
         self._log: logging.Logger = local_log(kit.log)
         self._stop = threading.Event()
+        self._told_at = 0.0
         self._process: subprocess.Popen[bytes] | None = None
 
     def stop(self, *_signal: object) -> None:
         """End the running child and do not start another one."""
         self._stop.set()
+        notify(STOPPING)
         process = self._process
         if process is not None and process.poll() is None:
             process.terminate()
@@ -108,6 +113,7 @@ class Supervisor:
     def run(self) -> None:
         """Keep children going until ``stop``."""
         delay = FIRST_DELAY_S
+        notify(READY)
         while not self._stop.is_set():
             code = self._live()
             if self._stop.is_set():
@@ -115,9 +121,24 @@ class Supervisor:
             if self._child.went_well():
                 delay = FIRST_DELAY_S
             self._say(self._child.farewell(code, delay))
-            self._stop.wait(delay)
+            self._pause(delay)
             delay = min(2 * delay, self._child.longest_delay_s)
         self._say("stopped")
+
+    def _pause(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not self._stop.wait(min(left, ALIVE_S)):
+            self._alive()
+
+    def _alive(self) -> None:
+        """Tell a service manager now and then that this loop goes round."""
+        if time.monotonic() - self._told_at >= ALIVE_S:
+            self._told_at = time.monotonic()
+            notify(ALIVE)
+
+    def _look(self) -> None:
+        self._alive()
+        self._child.look()
 
     def _live(self) -> int:
         rotate(self._kit.log, LOG_BYTES)
@@ -134,7 +155,7 @@ class Supervisor:
         self._child.begins(self._process.pid, self._say)
         if self._stop.is_set():
             self._process.terminate()
-        return wait_for_group(self._process, self._stop, self._child.look)
+        return wait_for_group(self._process, self._stop, self._look)
 
     def _say(self, text: str) -> None:
         if not self._stop.is_set() or text == "stopped":

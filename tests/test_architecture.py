@@ -42,7 +42,7 @@ FLOORS = (  # inside common: a file imports from its own line and from those abo
     ("run",),
     ("model",),
     ("limits",),
-    ("deployment", "flower", "local_log"),
+    ("deployment", "flower", "local_log", "systemd"),
     ("supervisor", "kit_files"),
     ("audit", "pages"),
 )

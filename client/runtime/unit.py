@@ -11,10 +11,7 @@ from pathlib import Path
 
 from client.site import Site, load_site
 from common.deployment import SiteKit
-from common.errors import BadInputError
-
-HIDDEN = ("/home", "/root", "/run/user")  # what ProtectHome=yes hides
-TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108  what PrivateTmp=yes hides
+from common.systemd import Unit, word
 
 
 def systemd_unit(kit: SiteKit, user: str = "") -> str:
@@ -27,33 +24,15 @@ def systemd_unit(kit: SiteKit, user: str = "") -> str:
     site = load_site(kit.path)
     shared = site.shared_ledger()
     written = [kit.state, *([shared.folder] if shared else [])]
-    read = [kit.path, *_events(site), Path(sys.executable), *written]
-    command = " ".join(_word(part) for part in python_command("cli.main", "site", "start", str(kit.path)))
-    home = "read-only" if _any_below(read, HIDDEN) else "yes"
-    return f"""\
-# For /etc/systemd/system/fedcart-{site.name}.service, then: systemctl enable --now fedcart-{site.name}
-[Unit]
-Description=fedcart site {site.name}
-Wants=network-online.target
-After=network-online.target
-
-[Service]
-User={_word(user or getpass.getuser())}
-WorkingDirectory=/
-ExecStart={command}
-{_secret(site)}Restart=on-failure
-RestartSec=30
-TimeoutStopSec=30
-UMask=0077
-NoNewPrivileges=yes
-PrivateTmp={"no" if _any_below(read, TEMPORARY) else "yes"}
-ProtectSystem=strict
-ProtectHome={home}
-ReadWritePaths={" ".join(_word(str(path)) for path in written)}
-
-[Install]
-WantedBy=multi-user.target
-"""
+    return Unit(
+        name=f"fedcart-{site.name}",
+        description=f"fedcart site {site.name}",
+        user=user or getpass.getuser(),
+        command=python_command("cli.main", "site", "start", str(kit.path)),
+        reads=[kit.path, *_events(site), Path(sys.executable)],
+        writes=written,
+        more=_secret(site),
+    ).text()
 
 
 def _events(site: Site) -> list[Path]:
@@ -78,17 +57,5 @@ def _secret(site: Site) -> str:
     return f"""\
 # The password of [source]: a line {source.password_env}=... in {place}, of root, mode 0600. systemd reads it before it takes
 # the rights of root away; without the file the unit does not start.
-EnvironmentFile={_word(place)}
+EnvironmentFile={word(place)}
 """
-
-
-def _any_below(paths: list[Path], places: tuple[str, ...]) -> bool:
-    return any(path.is_relative_to(place) for path in paths for place in places)
-
-
-def _word(text: str) -> str:
-    """One word of a unit's line, quoted: systemd.syntax(7), systemd.service(5). Raises: BadInputError."""
-    if not text.isprintable():
-        raise BadInputError(f"{text!a} cannot stand in a unit", hint="move the kit to a plain path")
-    plain = text.replace("%", "%%").replace("$", "$$").replace("\\", "\\\\").replace('"', '\\"')
-    return plain if plain == text and " " not in text and "'" not in text and ";" not in text else f'"{plain}"'

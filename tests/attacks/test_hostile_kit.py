@@ -24,6 +24,7 @@ from common.tasks import TASKS
 from common.trust.certificates import load_node_key
 from server.provision import provision
 from server.runtime.start import start_server
+from server.runtime.unit import systemd_unit as server_unit
 from tests.delivered_kits import point, write
 
 
@@ -224,6 +225,16 @@ def test_a_unit_is_written_at_the_site_with_its_own_paths(kit):
     assert f"ExecStart={sys.executable} -P -m cli.main site start {kit.path}" in text
     assert f"ReadWritePaths={kit.state}\n" in text
     assert "User=shop" in text and "WorkingDirectory=/\n" in text and "PrivateTmp=no" in text
+
+
+def test_a_coordinators_unit_writes_its_state_and_runs_only(kits):
+    kit = kits.coordinator
+    lines = server_unit(kit, "fed").splitlines()
+    assert f"ReadWritePaths={kit.state} {kit.runs}" in lines
+    assert next(line for line in lines if line.startswith("ExecStart=")).endswith(
+        f"cli.main server start {kit.path}"
+    )
+    assert {"User=fed", "Type=notify", "LimitNOFILE=65536"} <= set(lines)
 
 
 def test_a_unit_brings_the_password_of_a_source_from_a_file_of_root_and_holds_none(kit, monkeypatch):
