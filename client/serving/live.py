@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from client.serving.encoding import Encoder, sequences_of
 from client.serving.engine import Chances, Engine, Floats, Seen
+from client.serving.names import candidates
 from client.serving.row import EVENT, MEAN_OF, Encoded, Row, unpacked
 from client.serving.store import Store
 from common.data import Mapping as Format, mappings_of, pseudonym
-from common.errors import BadInputError
 from common.tasks import INTENT, STEP_HEADS
 
 if TYPE_CHECKING:
@@ -83,16 +83,12 @@ class LiveModel:
 
         Raises: BadInputError for one that says nothing.
         """
-        from common.data import one_id
+        meant = self.meant(name)
+        return next((who for who in meant if who in self.store), meant[0])
 
-        plain = one_id(name, "consumer")
-        if not plain:
-            raise BadInputError("no consumer is named", hint="give the id as your events have it")
-        found = pseudonym(plain, self._key)
-        if found not in self.store and len(plain) == 16 and all(c in "0123456789abcdef" for c in plain):
-            printed = int(plain, 16)
-            return printed if printed in self.store else found
-        return found
+    def meant(self, name: str) -> list[int]:
+        """Every pseudonym that a name can mean. Raises: BadInputError."""
+        return candidates(name, self._key)
 
     def push(self, consumer: int, event: Encoded) -> Scored:
         """Score one event and remember it. The cost does not depend on how much came before, unless it is late."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -64,7 +65,8 @@ class Service:
         self.parts, self.counters = parts, Counters()
         self.kept_at: float | None = None  # when the last snapshot was written, seconds since 1970
         self.changed = False
-        self.restored = 0
+        self.restored = self._frozen = self._written = 0
+        self._writing = threading.Lock()
 
     @property
     def live(self) -> LiveModel:
@@ -178,11 +180,11 @@ class Service:
 
     def forget(self, consumer: str) -> dict[str, int]:
         """Remove one consumer from the live state, from answers kept and from verdicts, and from the file at once."""
-        who = self.live.consumer(consumer)
+        meant = self.live.meant(consumer)
         gone = {
-            "live state": int(self.live.store.remove(who)),
-            "answers kept": self.parts.repeats.forget(who),
-            "verdicts": int(self.parts.verdicts.forget(who)),
+            "live state": sum(self.live.store.remove(who) for who in meant),
+            "answers kept": sum(self.parts.repeats.forget(who) for who in meant),
+            "verdicts": sum(self.parts.verdicts.forget(who) for who in meant),
         }
         self.keep(self.frozen())
         return gone
@@ -190,14 +192,27 @@ class Service:
     def frozen(self) -> snapshots.Snapshot:
         """The state of now, which no longer changes: it can be written beside the work."""
         live, parts = self.live, self.parts
-        facts = {"clock": live.clock, "counters": dict(self.counters.of), "usual": parts.level.values}
+        self._frozen += 1
+        facts = {
+            "number": self._frozen,
+            "clock": live.clock,
+            "counters": dict(self.counters.of),
+            "usual": parts.level.values,
+        }
         self.changed = False
         return snapshots.Snapshot(parts.digest, facts, live.store.freeze(), parts.repeats.all())
 
     def keep(self, frozen: snapshots.Snapshot) -> int:
-        """Write a state; its size in bytes. Raises: WorkFailedError (disk)."""
-        size = snapshots.write_snapshot(self.parts.path, frozen)
-        self.kept_at = time.time()
+        """Write a state, unless a newer one was written meanwhile; its size in bytes, 0 if it was not.
+
+        Guarantee: a consumer that was forgotten does not come back with a state that was frozen before.
+        Raises: WorkFailedError (disk).
+        """
+        with self._writing:
+            if frozen.facts["number"] < self._written:
+                return 0
+            size = snapshots.write_snapshot(self.parts.path, frozen)
+            self._written, self.kept_at = frozen.facts["number"], time.time()
         return size
 
     def restore(self) -> int:

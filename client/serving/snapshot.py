@@ -62,22 +62,27 @@ def _bytes(values: Any, kind: str) -> bytes:
 
 def read_snapshot(path: Path, model: str, state_size: int) -> Snapshot | None:
     """What was written last, None if nothing was. Raises: BadInputError if it is damaged, or of another model."""
+    if not path.exists():
+        return None
+    found = read_any(path)
+    if found.model != model or found.consumers.states.shape[1] != state_size:
+        raise BadInputError(f"the live state in {path} is of another model", hint=_FRESH)
+    return found
+
+
+def read_any(path: Path) -> Snapshot:
+    """The state in a file, of whatever model. Raises: BadInputError if it is damaged."""
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
-        return None
     except OSError as error:
         raise BadInputError(f"cannot read {path}: {error.strerror}", hint=_FRESH) from None
     body, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
     if not body.startswith(MAGIC) or hashlib.sha256(body).digest() != digest:
         raise BadInputError(f"the live state in {path} is damaged", hint=_FRESH)
     try:
-        found = _parsed(memoryview(body)[len(MAGIC) :])
+        return _parsed(memoryview(body)[len(MAGIC) :])
     except (ValueError, KeyError, TypeError) as error:
         raise BadInputError(f"the live state in {path} is of another version: {error}", hint=_FRESH) from None
-    if found.model != model or found.consumers.states.shape[1] != state_size:
-        raise BadInputError(f"the live state in {path} is of another model", hint=_FRESH)
-    return found
 
 
 def _parsed(body: memoryview) -> Snapshot:

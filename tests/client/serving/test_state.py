@@ -91,6 +91,15 @@ def test_a_forgotten_consumer_is_in_no_part_of_the_state(folder, tmp_path):
     assert set(service.forget("nobody").values()) == {0}
 
 
+def test_a_state_frozen_before_does_not_bring_a_forgotten_consumer_back(folder, tmp_path):
+    service = served(folder, tmp_path)
+    send(service, 20)
+    before = service.frozen()
+    service.forget("c1")
+    assert service.keep(before) == 0
+    assert served(folder, tmp_path).restore() == 4
+
+
 def test_a_verdict_of_normal_ends_the_alarms_of_this_consumer_only(folder, tmp_path):
     service = served(folder, tmp_path)
     for _ in range(100):
