@@ -68,16 +68,28 @@ def serve(service: Service, door: Door, address: Address, every_s: float, tell: 
     """
     listening = _socket(address)
     try:
-        asyncio.run(_serve(service, door, (address, listening), every_s, tell))
+        with asyncio.Runner(loop_factory=_fast_loop()) as runner:
+            runner.run(_serve(service, door, (address, listening), every_s, tell))
     finally:
         listening.close()
     if service.parts.live is not None and service.changed:
         service.keep(service.frozen())
 
 
+def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The loop of uvloop where it is installed; None for Python's own."""
+    from importlib import import_module
+    from importlib.util import find_spec
+
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    if find_spec("uvloop") is not None:
+        factory = import_module("uvloop").new_event_loop
+    return factory
+
+
 def _socket(address: Address) -> socket.socket:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    made = socket.socket(family, socket.SOCK_STREAM)
+    made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # or asyncio leaves Nagle on
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         made.bind((address.host, address.port))
