@@ -63,6 +63,8 @@ SECTIONS: dict[str, tuple[CommandEntry, ...]] = {
         CommandEntry(
             "personalize", "cli.personalize", "Your own data on top of the shared model; what joining brings."
         ),
+        CommandEntry("serve", "cli.serve", "Answer live over HTTP: events in, alarms and next items out."),
+        CommandEntry("forget", "cli.forget", "One consumer out of everything that this site keeps."),
         CommandEntry("export", "cli.export", "Write a small, quantized model for real-time scoring."),
     ),
     "Trust, but verify": (

@@ -30,6 +30,11 @@ class DriftingLevel:
         """The level of now."""
         return self._level
 
+    @property
+    def values(self) -> list[float]:
+        """What it was taken from: enough to begin again with the same level."""
+        return list(self._values)
+
     def add(self, value: float) -> None:
         """Take one more value into account; what is above twice the level does not count as usual."""
         if self._level is not None and value >= 2 * self._level > 0:

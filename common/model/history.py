@@ -58,23 +58,67 @@ def history(sequences: ConsumerSequences, moments: Moments, event_types: int, ga
     session, sessions = _sessions(stamps, sequences.offsets, gap_us)
     earlier, again = _earlier(sequences.column("item").astype(np.int64), sequences.offsets)
     since = session[at]
-    columns = []
-    for name in range(1, event_types + 1):
-        total = np.concatenate([[0], np.cumsum(kind == name)])
-        last = kind[at] == name
-        columns += [np.log1p(total[at + 1] - total[first]) / _FEW for first in (begin, since)]
-        columns += [last, last & (earlier[at] > 0)]
+    totals = [np.concatenate([[0], np.cumsum(kind == name)]) for name in range(1, event_types + 1)]
     bought = _latest(kind == EVENT_TYPES.index("purchase") + 1)[at]
     ever = bought >= begin
-    columns += [np.log1p(at + 1 - begin) / _MANY, np.log1p(at + 1 - since) / _FEW, np.log1p(earlier[at]) / _FEW]
-    pauses = sessions[at] - sessions[begin]
-    usual = (stamps[at] - stamps[begin]) / _DAY_US / np.maximum(pauses, 1)
-    ago = (moments.times - stamps[at]) / _DAY_US
-    columns += [np.log1p(usual) / _DAYS, np.log1p(np.maximum(ago, 0) / (usual + _FEW_DAYS)) * (pauses > 0)]
-    columns += [np.log1p(pauses + 1) / _FEW, earlier[at] > 0, again[at] >= since, ever]
-    columns += [_log_days(moments.times - stamps[first]) for first in (begin, at)]
-    columns += [np.where(ever, _log_days(moments.times - stamps[np.where(ever, bought, at)]), 0.0)]
-    return np.stack(columns, axis=1).astype(np.float32)
+    past = Past(
+        kinds=np.array([total[at + 1] - total[begin] for total in totals]),
+        session_kinds=np.array([total[at + 1] - total[since] for total in totals]),
+        kind=kind[at],
+        events=at + 1 - begin,
+        session_events=at + 1 - since,
+        sessions=sessions[at] - sessions[begin] + 1,
+        earlier=earlier[at],
+        again=again[at] >= since,
+        ever=ever,
+        first=stamps[begin],
+        last=stamps[at],
+        bought=stamps[np.where(ever, bought, at)],
+    )
+    return past.numbers(moments.times)
+
+
+@dataclass(frozen=True)
+class Past:
+    """What ``history`` reads of A moments, as sums that can be carried from event to event.
+
+    Shapes: ``kinds``, ``session_kinds: int64[types, A]`` how often each event type occurred in row and session; all else
+    ``[A]``: the last event's type, events in row and session, sessions, earlier events about the last item, whether it was
+    there before in the session, whether there was a purchase. Units: ``first``, ``last``, ``bought`` microseconds since 1970.
+    """
+
+    kinds: NDArray[np.int64]
+    session_kinds: NDArray[np.int64]
+    kind: NDArray[np.int64]
+    events: NDArray[np.int64]
+    session_events: NDArray[np.int64]
+    sessions: NDArray[np.int64]
+    earlier: NDArray[np.int64]
+    again: NDArray[np.bool_]
+    ever: NDArray[np.bool_]
+    first: NDArray[np.int64]
+    last: NDArray[np.int64]
+    bought: NDArray[np.int64]
+
+    def numbers(self, times: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The numbers of ``history``, asked at ``times: int64[A]``: ``float32[A, history_width(types)]``."""
+        columns = []
+        for place, (total, lately) in enumerate(zip(self.kinds, self.session_kinds, strict=True), start=1):
+            last = self.kind == place
+            columns += [np.log1p(total) / _FEW, np.log1p(lately) / _FEW, last, last & (self.earlier > 0)]
+        columns += [np.log1p(self.events) / _MANY, np.log1p(self.session_events) / _FEW]
+        columns += [np.log1p(self.earlier) / _FEW]
+        pauses = self.sessions - 1
+        usual = (self.last - self.first) / _DAY_US / np.maximum(pauses, 1)
+        ago = (times - self.last) / _DAY_US
+        columns += [
+            np.log1p(usual) / _DAYS,
+            np.log1p(np.maximum(ago, 0) / (usual + _FEW_DAYS)) * (pauses > 0),
+        ]
+        columns += [np.log1p(pauses + 1) / _FEW, self.earlier > 0, self.again, self.ever]
+        columns += [_log_days(times - self.first), _log_days(times - self.last)]
+        columns += [np.where(self.ever, _log_days(times - self.bought), 0.0)]
+        return np.stack(columns, axis=1).astype(np.float32)
 
 
 def _log_days(pause_us: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -1,0 +1,89 @@
+"""One consumer forgotten at a site: what is removed where, what is refused, what is said to stay."""
+
+import json
+
+import pytest
+
+from cli import main as front
+from client.scoring.consumers import local_key
+from client.serving import forgetting
+from client.serving.hold import hold
+from client.serving.opening import serving_folder
+from client.serving.snapshot import read_any
+from common.data import pseudonym
+from common.supervisor import only_one
+from tests.delivered_models import make_federation
+from tests.serving_samples import event, make_live, make_service
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model") / "m"
+    make_live(folder)
+    return folder
+
+
+@pytest.fixture
+def state(model, tmp_path):
+    """A state folder as a service leaves it, with what else a site makes of its consumers."""
+    key = local_key(tmp_path)
+    live = make_live(model)
+    live._key = key
+    service = make_service(live, tmp_path)
+    for who in ("c1", "c2", "c1"):
+        service.event(event(who, id=f"e-{who}"))
+    service.judge("c1", "normal"), service.judge("c2", "anomaly")
+    service.keep(service.frozen())
+    (tmp_path / "personal" / "x").mkdir(parents=True)
+    (tmp_path / "personal" / "x" / "personal.safetensors").write_bytes(b"own counts")
+    return tmp_path
+
+
+def test_a_consumer_is_out_of_snapshot_verdicts_and_personal_models(state, capsys):
+    who = pseudonym("c1", local_key(state))
+    assert front.main(["forget", "c1", "--state", str(state), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert sum(one["count"] for one in said["removed"]) == 4  # row, one answer kept, verdict, personal model
+    assert "event log is not touched" in said["stays"][0]
+    left = [path.read_bytes() for path in state.rglob("*") if path.is_file()]
+    assert not any(who.to_bytes(8, "little") in one or f"{who:016x}".encode() in one for one in left)
+    assert len(read_any(serving_folder(state) / "live.snapshot").consumers.rows) == 1
+    assert not (state / "personal").exists()
+    assert front.main(["forget", f"{pseudonym('c2', local_key(state)):016x}", "--state", str(state)]) == 0
+    assert "what cannot be undone here" in capsys.readouterr().out
+    assert read_any(serving_folder(state) / "live.snapshot").consumers.rows == []
+
+
+def test_it_is_refused_while_a_service_holds_the_state_and_says_how_to_ask_it(state, capsys):
+    with hold(serving_folder(state)) as tell:
+        tell("http://127.0.0.1:9")
+        assert front.main(["forget", "c1", "--state", str(state)]) == 2
+    assert "curl -X DELETE http://127.0.0.1:9/consumers/" in capsys.readouterr().err
+    assert len(read_any(serving_folder(state) / "live.snapshot").consumers.rows) == 2
+
+
+def test_a_name_that_says_nothing_or_a_state_without_a_key_is_refused(state, tmp_path, capsys):
+    assert front.main(["forget", " ", "--state", str(state)]) == 2
+    assert front.main(["forget", "c1", "--state", str(tmp_path / "empty")]) == 2
+    assert "knows no consumer" in capsys.readouterr().err
+
+
+def test_of_a_kit_what_was_prepared_and_has_not_left_goes_too(tmp_path, capsys):
+    kit = make_federation(tmp_path).site().kit
+    kit.state.mkdir(exist_ok=True)
+    for name in ("consumers-aa-bb.rows", "purchases-aa.npz", "outbox/3.contribution", "events/1.part"):
+        (kit.state / name).parent.mkdir(exist_ok=True)
+        (kit.state / name).write_bytes(b"x")
+    with only_one(kit, "site"):
+        assert front.main(["forget", "1", str(kit.path)]) == 2
+    assert "the site is running" in capsys.readouterr().err
+    assert (kit.state / "outbox" / "3.contribution").exists()
+    assert front.main(["forget", "1", str(kit.path), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert {one["place"]: one["count"] for one in said["removed"] if one["count"]} == {
+        "prepared files": 3,
+        "outbox": 1,
+    }
+    assert "no contribution of this site has left" in said["stays"][1]
+    assert not [path for pattern in forgetting.MADE_AGAIN for path in kit.state.glob(pattern)]
+    assert not list((kit.state / "outbox").iterdir())
