@@ -12,7 +12,6 @@ from common.errors import BadInputError
 
 if TYPE_CHECKING:
     from client.anomalies.verdicts import VerdictBook
-    from client.scoring.place import ModelPlace
 
 app = typer.Typer(add_completion=False)
 
@@ -44,7 +43,7 @@ def review(
         _tell({"undone": undo, "consumer": f"{taken.consumer:016x}"}, f"verdict {undo} is taken back", json)
     elif forget is not None:
         gone = _forget(book, place, forget)
-        _tell(gone, f"{gone['verdicts']:,} verdicts removed", json)
+        _tell(gone, f"{gone['verdicts']:,} verdicts and {gone['alarms']:,} alarms removed", json)
     else:
         _list(book, json)
 
@@ -56,10 +55,15 @@ def _tell(facts: dict[str, Any], words: str, json: bool) -> None:
         typer.echo(words)
 
 
-def _forget(book: VerdictBook, place: ModelPlace, name: str) -> dict[str, Any]:
+def _forget(book: VerdictBook, place: Any, name: str) -> dict[str, Any]:
+    from client.anomalies.alarms import AlarmBook
     from client.scoring.consumers import local_key, named
 
-    return {"verdicts": sum(book.forget(who) for who in named(name, local_key(place.state)))}
+    alarms, pseudonyms = AlarmBook(place.home), named(name, local_key(place.state))
+    return {
+        "verdicts": sum(book.forget(who) for who in pseudonyms),
+        "alarms": sum(alarms.forget(who) for who in pseudonyms),
+    }
 
 
 def _list(book: VerdictBook, json: bool) -> None:

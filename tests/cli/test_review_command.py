@@ -42,7 +42,7 @@ def test_a_verdict_is_undone_once(home, capsys):
 
 
 def test_a_consumer_is_forgotten_by_id_or_pseudonym(home, capsys):
-    assert "2 verdicts removed" in asked(capsys, "--forget", "c17").out
+    assert "2 verdicts and 0 alarms removed" in asked(capsys, "--forget", "c17").out
     assert json.loads(asked(capsys, "--forget", f"{3:016x}", "--json").out)["verdicts"] == 1
     assert "consumer" not in (home / FILE).read_text()
 
