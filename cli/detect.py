@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,7 +15,7 @@ from common.errors import BadInputError
 
 if TYPE_CHECKING:
     from client.anomalies.detection import Detection
-    from client.anomalies.feedback import Label
+    from client.anomalies.evidence import Verdict
     from client.scoring.consumers import LocalLog
     from client.scoring.model import SharedModel
     from client.scoring.place import ModelPlace
@@ -42,7 +42,7 @@ Labels = Annotated[
     Path | None, typer.Option(metavar="FILE", help="known anomalies (consumer,kind): quality per kind")
 ]
 Feedback = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="your verdicts (consumer,verdict): move the threshold")
+    Path | None, typer.Option(metavar="FILE", help="your verdicts (consumer,verdict): evidence for the threshold")
 ]
 Per = Annotated[Literal["consumer", "window", "event"], typer.Option(help="a line for each")]
 Follow = Annotated[
@@ -78,7 +78,8 @@ def detect(
     """Find bots, takeovers, brushing and fake reviews in your own log. Nothing leaves this machine.
 
     A score of 0 is usual behaviour, 1 is as odd as the oddest hundredth of the reference. Verdicts given with
-    --feedback are remembered in the state folder and apply to later calls too.
+    --feedback are remembered in the state folder and count in later calls too: a no quietens that consumer for 30 days,
+    many together move the threshold; `fedcart review MODEL --list` shows them.
     """
     reading = options.ReadOptions(format, catalogue, site, state, with_ids, shared_only)
     if follow:
@@ -126,38 +127,35 @@ def _report(
 
 def _detect(
     shared: SharedModel, log: LocalLog, asked: DetectOptions, place: ModelPlace
-) -> tuple[Detection, dict[str, Any], dict[int, Label]]:
-    from client.anomalies import detection
-    from client.anomalies.feedback import moved_threshold, read_verdicts, recall, remember
+) -> tuple[Detection, dict[str, Any], dict[int, Verdict]]:
+    from client.anomalies import detection, judging
+    from client.anomalies.feedback import read_verdicts
+    from client.anomalies.verdicts import VerdictBook
     from client.scoring.consumers import load_local
 
     labels = detection.read_labels(asked.labels, log) if asked.labels else None
     usual = load_local(asked.reference, place.format, log.key).log if asked.reference else None
     thresholding = detection.Thresholding(*asked.thresholding)
     detected = detection.detect(shared, log.log, thresholding, reference=usual, labels=labels)
-    scores, home = detected.score_of(), place.home
+    book = VerdictBook(place.home)
     if asked.feedback:
-        verdicts = remember(home, read_verdicts(asked.feedback, log, scores))
-    else:
-        verdicts = recall(home)
-    level = moved_threshold(detected.level, verdicts, scores)
-    notes = list(detected.notes)
-    if level != detected.level:
-        notes.append(
-            f"{len(verdicts):,} remembered verdicts move the threshold from {detected.level:.3f} to {level:.3f}"
-        )
-        detected = replace(detected, thresholds=detected.thresholds + level - detected.level, level=level)
+        book.say(read_verdicts(asked.feedback, log, judging.oddest(detected)))
+    verdicts = book.standing()
+    detected, notes, warning = judging.judged(detected, verdicts)
+    if warning:
+        show.warning(warning)
     facts: dict[str, Any] = {
         "consumers": len(detected.best),
         "windows": len(detected.scores),
         "alarms": int(detected.alarms().sum()),
         "threshold": {"kind": thresholding.kind, "level": detected.level},
         "verdicts": len(verdicts),
-        "notes": notes,
+        "notes": [*detected.notes, *notes],
+        "warnings": [warning] if warning else [],
     }
     if labels is not None:
         facts["quality"] = [asdict(row) for row in detection.evaluate(detected, labels)]
-    return detected, facts, verdicts
+    return detected, facts, {one.consumer: one for one in verdicts}
 
 
 def _print(facts: dict[str, Any], columns: Columns, per: str, out: Path | None) -> None:

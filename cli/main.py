@@ -58,6 +58,8 @@ SECTIONS: dict[str, tuple[CommandEntry, ...]] = {
     "Use the model on your own data": (
         CommandEntry("predict", "cli.predict", "Predict next behaviour or purchase intent."),
         CommandEntry("detect", "cli.detect", "Find anomalous behaviour: bots, takeovers, brushing."),
+        CommandEntry("watch", "cli.watch", "Report anomalous behaviour as it happens, one line per alarm."),
+        CommandEntry("review", "cli.review", "Judge alarms: verdicts, and what follows from them."),
         CommandEntry("forecast", "cli.forecast", "Forecast sales per category."),
         CommandEntry("explain", "cli.explain", "Show which events led to a prediction, as a picture."),
         CommandEntry(

@@ -74,11 +74,6 @@ class Detection:
         alarmed[self.scored.windows.row[self.scores >= self.thresholds]] = True
         return alarmed
 
-    def score_of(self) -> dict[int, float]:
-        """The highest score by pseudonym."""
-        consumers = self.scored.sequences.consumers
-        return {int(c): float(s) for c, s in zip(consumers, self.best, strict=True) if np.isfinite(s)}
-
 
 def _compared(
     shared: SharedModel, log: EventLog, reference: EventLog | None

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from client.anomalies.detection import Detection
-from client.anomalies.feedback import Label
+from client.anomalies.evidence import Verdict
 from client.scoring.consumers import LocalLog
 from client.scoring.model import SharedModel
 
 Columns = dict[str, list[Any]]
 
 
-def score_table(log: LocalLog, found: Detection, verdicts: Mapping[int, Label], *, per_window: bool) -> Columns:
+def score_table(log: LocalLog, found: Detection, verdicts: Mapping[int, Verdict], *, per_window: bool) -> Columns:
     """A line for each consumer (its oddest window), or for each window."""
     windows, consumers = found.scored.windows, found.scored.sequences.consumers
     alarms = found.alarms()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,10 @@ class Habits:
     """How often everybody does what: the marginal of each feature in ``OWN``, never zero."""
 
     shares: dict[str, Table]
+
+    def value(self, sequences: ConsumerSequences, name: str) -> NDArray[np.int64]:
+        """A feature of all events, what was never seen as one value: ``int64[R]``."""
+        return np.minimum(sequences.column(name).astype(np.int64), len(self.shares[name]) - 1)
 
 
 def habits(sequences: ConsumerSequences) -> Habits:
@@ -64,7 +69,8 @@ class EventWindows:
 def cut_windows(sequences: ConsumerSequences, found: Surprise, common: Habits) -> EventWindows:
     """Profile every stretch of every row; rows of fewer than ``FEWEST`` events have none."""
     row, begin, end = _spans(sequences.offsets)
-    earlier = {name: _earlier(sequences, name) for name in OWN}
+    values = {name: common.value(sequences, name) for name in OWN}
+    earlier = {name: _earlier(sequences, value) for name, value in values.items()}
     parts, ratios = [], []
     for start in range(0, len(row), _AT_ONCE):
         piece = slice(start, start + _AT_ONCE)
@@ -72,24 +78,67 @@ def cut_windows(sequences: ConsumerSequences, found: Surprise, common: Habits) -
         inside = at < end[piece][:, None]
         at = np.where(inside, at, begin[piece][:, None])
         past = begin[piece] - sequences.offsets[row[piece]]
-        own = _own_habits(sequences, common, earlier, (at, inside, past))
-        profile = (*_surprised(found, at, inside), *_pace(sequences, at, inside), *_repeats(sequences, at, inside))
-        parts.append(np.column_stack([*profile, *_kinds(sequences, at, inside), *own]))
+        before = {name: earlier[name][at] - _within(values[name][at], inside) for name in OWN}
+        own = [_own_habit(common.shares[n], values[n][at], before[n], (inside, past)) for n in OWN]
+        parts.append(_profiled(sequences, found, (at, inside), own))
         ratios.append(np.sum(own, axis=0))
-    names = [f"{what}_{head}" for what in ("mean", "max") for head in found.heads]
-    names += ["pause", "pause_spread", "fast", "faster", "repeats", "distinct", "top_item"]
-    names += [*EVENT_TYPES, "variety", *(f"unlike_own_{name}" for name in OWN)]
+    names = profile_names(found.heads)
     return EventWindows(
         row=row,
         begin=begin,
         end=end,
         past=begin - sequences.offsets[row],
         times=sequences.timestamps[np.maximum(end - 1, 0)],
-        names=tuple(names),
+        names=names,
         profile=np.concatenate(parts) if parts else np.zeros((0, len(names))),
         ratio=np.concatenate(ratios) if ratios else np.zeros(0),
         hidden=found.hidden[np.maximum(end - 1, 0)].astype(np.float64),
     )
+
+
+def profile_names(heads: Sequence[str]) -> tuple[str, ...]:
+    """What the columns of a profile are."""
+    names = [f"{what}_{head}" for what in ("mean", "max") for head in heads]
+    names += ["pause", "pause_spread", "fast", "faster", "repeats", "distinct", "top_item"]
+    return (*names, *EVENT_TYPES, "variety", *(f"unlike_own_{name}" for name in OWN))
+
+
+def profile_stretches(
+    sequences: ConsumerSequences,
+    found: Surprise,
+    common: Habits,
+    at: NDArray[np.int64],
+    before: Mapping[str, NDArray[np.int64]],
+) -> Table:
+    """Profiles of stretches of one consumer's newest events: what ``cut_windows`` gives for the same stretch of a whole row.
+
+    Shapes: ``at: int64[m, W]`` event numbers; ``before[feature]: int64[C]`` how often the consumer did what before these
+    events; returns ``float64[m, K]``.
+    """
+    inside = np.ones(at.shape, dtype=np.bool_)
+    past = np.full(len(at), int(before[OWN[0]].sum()))
+    own = []
+    for name in OWN:
+        value = common.value(sequences, name)[at]
+        own.append(_own_habit(common.shares[name], value, before[name][value], (inside, past)))
+    return _profiled(sequences, found, (at, inside), own)
+
+
+def profile_starts(sequences: ConsumerSequences, found: Surprise, rows: NDArray[np.int64], count: int) -> Table:
+    """Profiles of the first ``count`` events of some rows, all long enough: ``float64[m, K]``."""
+    at = sequences.offsets[rows][:, None] + np.arange(count)
+    return _profiled(sequences, found, (at, np.ones(at.shape, dtype=np.bool_)), [np.zeros(len(rows))] * len(OWN))
+
+
+def _profiled(
+    sequences: ConsumerSequences,
+    found: Surprise,
+    where: tuple[NDArray[np.int64], NDArray[np.bool_]],
+    own: Sequence[Table],
+) -> Table:
+    at, inside = where
+    profile = (*_surprised(found, at, inside), *_pace(sequences, at, inside), *_repeats(sequences, at, inside))
+    return np.column_stack([*profile, *_kinds(sequences, at, inside), *own])
 
 
 def _spans(offsets: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
@@ -147,9 +196,8 @@ def _kinds(sequences: ConsumerSequences, at: NDArray[np.int64], inside: NDArray[
     return [*shares, np.asarray(variety)]
 
 
-def _earlier(sequences: ConsumerSequences, name: str) -> NDArray[np.int64]:
+def _earlier(sequences: ConsumerSequences, values: NDArray[np.int64]) -> NDArray[np.int64]:
     """How often each event's value occurred before in its row: ``int64[R]``."""
-    values = sequences.column(name).astype(np.int64)
     row = np.repeat(np.arange(len(sequences)), sequences.lengths)
     key = row * (int(values.max(initial=0)) + 1) + values
     order = np.argsort(key, kind="stable")
@@ -160,20 +208,19 @@ def _earlier(sequences: ConsumerSequences, name: str) -> NDArray[np.int64]:
     return rank
 
 
-def _own_habits(
-    sequences: ConsumerSequences,
-    common: Habits,
-    earlier: dict[str, NDArray[np.int64]],
-    where: tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]],
-) -> list[Table]:
-    """Mean of ``log p_everybody - log p_own`` over the window, per feature; 0 for a consumer without a past."""
-    at, inside, past = where
-    result = []
-    for name in OWN:
-        shares = common.shares[name]
-        value = np.minimum(sequences.column(name)[at].astype(np.int64), len(shares) - 1)
-        within = np.tril((value[:, :, None] == value[:, None, :]) & inside[:, None, :], -1).sum(2)
-        count = earlier[name][at] - within
-        own = (count + _PRIOR * shares[value]) / (past[:, None] + _PRIOR)
-        result.append(_mean(np.log(shares[value]) - np.log(np.maximum(own, 1e-12)), inside))
-    return result
+def _within(value: NDArray[np.int64], inside: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """How often each event's value occurred before in its window: ``int64[m, W]``."""
+    count: NDArray[np.int64] = np.tril((value[:, :, None] == value[:, None, :]) & inside[:, None, :], -1).sum(2)
+    return count
+
+
+def _own_habit(
+    shares: Table,
+    value: NDArray[np.int64],
+    before: NDArray[np.int64],
+    where: tuple[NDArray[np.bool_], NDArray[np.int64]],
+) -> Table:
+    """Mean of ``log p_everybody - log p_own`` over the window of one feature; 0 for a consumer without a past."""
+    inside, past = where
+    own = (before + _PRIOR * shares[value]) / (past[:, None] + _PRIOR)
+    return _mean(np.log(shares[value]) - np.log(np.maximum(own, 1e-12)), inside)

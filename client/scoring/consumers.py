@@ -37,10 +37,7 @@ class LocalLog:
     def find(self, name: str) -> int:
         """The pseudonym of an original id, or of a pseudonym as it is printed. Raises: BadInputError."""
         known = self.log.consumers
-        candidates = [pseudonym(name, self.key)] if name.strip() else []
-        if len(name) == 16 and all(c in "0123456789abcdef" for c in name):
-            candidates.append(int(name, 16))
-        for candidate in candidates:
+        for candidate in named(name, self.key):
             if np.isin(np.uint64(candidate), known):
                 return candidate
         raise BadInputError(
@@ -53,6 +50,14 @@ class LocalLog:
         row = int(np.searchsorted(self.log.consumers, np.uint64(consumer)))
         begin, end = self.log.offsets[row : row + 2]
         return EventLog(self.log.frame[int(begin) : int(end)])
+
+
+def named(name: str, key: bytes) -> list[int]:
+    """The pseudonyms that a name can stand for: that of an original id, and itself if it looks like a printed one."""
+    candidates = [pseudonym(name, key)] if name.strip() else []
+    if len(name) == 16 and all(c in "0123456789abcdef" for c in name):
+        candidates.append(int(name, 16))
+    return candidates
 
 
 def state_folder(given: Path | None) -> Path:

@@ -162,7 +162,8 @@ def test_detect_reports_remembers_verdicts_and_writes_files(folder, tmp_path, ca
     capsys.readouterr()
     assert front.main([*command, "--json", "--threshold", "fixed"]) == 0  # remembered without the file
     after = json.loads(capsys.readouterr().out)
-    assert after["threshold"]["level"] > before["threshold"]["level"]
+    assert after["threshold"]["level"] == before["threshold"]["level"]  # not moved by one line
+    assert after["alarms"] == before["alarms"] - 1
     assert next(x for x in after["scores"] if x["consumer"] == worst)["verdict"] == "normal"
     for per in ("window", "event", "consumer"):
         out = tmp_path / f"{per}.parquet"
