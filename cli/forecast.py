@@ -16,10 +16,18 @@ from common.errors import BadInputError
 if TYPE_CHECKING:
     from client.scoring.forecast import Forecast, SharedSalesModel
     from client.scoring.place import ModelPlace
+    from common.data import EventLog
 
 app = typer.Typer(add_completion=False)
 PICTURES = (".svg", ".html")
 _SHOWN = 24
+Until = Annotated[
+    str, typer.Option(metavar="DATE", help="last whole day of the log [its last day]; later events are left out")
+]
+Holidays = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="dates (YYYY-MM-DD), one a line or in CSV or TOML")
+]
+Plot = Annotated[Path | None, typer.Option(metavar="FILE", help="draw a picture: .svg or .html")]
 
 
 @app.command(epilog="Example: fedcart forecast runs/latest shop.csv --out next-week.csv --plot next-week.svg")
@@ -27,16 +35,11 @@ def forecast(
     model: options.Model,
     events: options.Events,
     category: Annotated[str, typer.Option(metavar="NAME", help="only this category, period by period")] = "",
-    until: Annotated[
-        str,
-        typer.Option(metavar="DATE", help="last whole day of the log [its last day]; later events are left out"),
-    ] = "",
-    holidays: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="dates (YYYY-MM-DD), one a line or in CSV or TOML")
-    ] = None,
+    until: Until = "",
+    holidays: Holidays = None,
     format: options.Format = "",
     out: options.Out = None,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="draw a picture: .svg or .html")] = None,
+    plot: Plot = None,
     state: options.State = None,
     shared_only: options.SharedOnly = False,
     force: options.Force = False,
@@ -51,7 +54,8 @@ def forecast(
     options.check_out(out, force)
     options.check_out(plot, force, PICTURES)
     reading = options.ReadOptions(format, state=state, shared=shared_only)
-    result, shared = _forecast(model, events, reading, Calendar(until, holidays))
+    opened = open_sales(model, events, reading, Calendar(until, holidays))
+    result, shared = forecast_of(opened), opened.shared
     if category and category not in result.categories:
         known = ", ".join(result.categories[:_SHOWN])
         raise BadInputError(f"the model knows no category {category!r}", hint=f"known: {known}")
@@ -77,9 +81,17 @@ class Calendar:
     holidays: Path | None
 
 
-def _forecast(
-    model: Path, events: Path, reading: options.ReadOptions, asked: Calendar
-) -> tuple[Forecast, SharedSalesModel]:
+@dataclass(frozen=True)
+class OpenedSales:
+    """A sales model, the log to use it on, and the last day that counts (None: the log's)."""
+
+    shared: SharedSalesModel
+    log: EventLog
+    until: date | None
+
+
+def open_sales(model: Path, events: Path, reading: options.ReadOptions, asked: Calendar) -> OpenedSales:
+    """Open a sales model and load a log; what is odd about the log is said. Raises: BadInputError."""
     from dataclasses import replace
 
     from client.scoring import forecast as scoring
@@ -98,8 +110,17 @@ def _forecast(
         show.warning(remark)
     if until is None and (remark := scoring.gap_remark(log.log)):
         show.warning(f"{remark}; --until names the last day that counts")
-    series, spec = scoring.own_series(shared, log.log, until)
-    return scoring.forecast(shared, series, spec), shared
+    if remark := scoring.ending_remark(log.log, until):
+        show.warning(remark)
+    return OpenedSales(shared, log.log, until)
+
+
+def forecast_of(opened: OpenedSales) -> Forecast:
+    """Forecast the log's own series. Raises: BadInputError for a log that is too short."""
+    from client.scoring import forecast as scoring
+
+    series, spec = scoring.own_series(opened.shared, opened.log, opened.until)
+    return scoring.forecast(opened.shared, series, spec)
 
 
 def _with_choice(shared: SharedSalesModel, place: ModelPlace, reading: options.ReadOptions) -> SharedSalesModel:
@@ -157,11 +178,16 @@ def _facts(
 
 def _draw(path: Path, found: Forecast, shared: SharedSalesModel) -> None:
     from client.scoring.forecast_picture import draw
+
+    title = f"sales of the next {show.count(len(found.periods), shared.spec.granularity)}"
+    write_picture(path, title, draw(found, title))
+
+
+def write_picture(path: Path, title: str, picture: str) -> None:
+    """Write a drawing by the end of the name: as it is, or as a page. Raises: WorkFailedError (disk)."""
     from common.atomic import write_atomic
     from common.pages.drawing import html_page
 
-    title = f"sales of the next {show.count(len(found.periods), shared.spec.granularity)}"
-    picture = draw(found, title)
     write_atomic(path, (html_page(title, picture) if path.suffix == ".html" else picture).encode(), mode=0o644)
 
 

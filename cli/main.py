@@ -53,6 +53,7 @@ SECTIONS: dict[str, tuple[CommandEntry, ...]] = {
         CommandEntry("predict", "cli.predict", "Predict next behaviour or purchase intent."),
         CommandEntry("detect", "cli.detect", "Find anomalous behaviour: bots, takeovers, brushing."),
         CommandEntry("forecast", "cli.forecast", "Forecast sales per category."),
+        CommandEntry("stock", "cli.stock", "Plan stock per item: forecast, reorder point, order."),
         CommandEntry("explain", "cli.explain", "Show which events led to a prediction, as a picture."),
         CommandEntry(
             "personalize", "cli.personalize", "Your own data on top of the shared model; what joining brings."

@@ -42,6 +42,7 @@ _RULES = (
     ".narrow{fill:#9fcadd}",
     ".for{fill:#0b6e99}",
     ".against{fill:#b5532a}",
+    ".against-line{stroke:#b5532a;stroke-width:2}",
     ".hit line{stroke:none}",
     ".hit rect{fill:transparent}",
 )
