@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-import cli.forecast as sales
 import cli.options as options
+import cli.sales_log as sales
 import cli.show as show
 from common.errors import BadInputError
 
