@@ -54,6 +54,7 @@ SECTIONS: dict[str, tuple[CommandEntry, ...]] = {
         CommandEntry("detect", "cli.detect", "Find anomalous behaviour: bots, takeovers, brushing."),
         CommandEntry("forecast", "cli.forecast", "Forecast sales per category."),
         CommandEntry("stock", "cli.stock", "Plan stock per item: forecast, reorder point, order."),
+        CommandEntry("segments", "cli.segments", "Kinds of consumers, their conversion, an audience."),
         CommandEntry("explain", "cli.explain", "Show which events led to a prediction, as a picture."),
         CommandEntry(
             "personalize", "cli.personalize", "Your own data on top of the shared model; what joining brings."
