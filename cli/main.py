@@ -51,6 +51,7 @@ SECTIONS: dict[str, tuple[CommandEntry, ...]] = {
     ),
     "Use the model on your own data": (
         CommandEntry("predict", "cli.predict", "Predict next behaviour or purchase intent."),
+        CommandEntry("evaluate", "cli.evaluate", "Precision, recall, F1 and confusion on your own consumers."),
         CommandEntry("detect", "cli.detect", "Find anomalous behaviour: bots, takeovers, brushing."),
         CommandEntry("forecast", "cli.forecast", "Forecast sales per category."),
         CommandEntry("stock", "cli.stock", "Plan stock per item: forecast, reorder point, order."),
