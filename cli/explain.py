@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,6 +12,7 @@ import typer
 
 import cli.options as options
 import cli.show as show
+from common.errors import BadInputError
 
 if TYPE_CHECKING:
     from client.scoring.consumers import LocalLog
@@ -27,6 +30,9 @@ About = Annotated[
     typer.Option(help="what to explain; left out: the next item, or intent for a model of intent"),
 ]
 Choice = Annotated[str, typer.Option(metavar="NAME", help="this item, not the most probable one")]
+Top = Annotated[
+    int, typer.Option("--top", metavar="K", help="the K most probable choices side by side", min=1, max=12)
+]
 Method = Annotated[
     Literal["gradients", "occlusion"], typer.Option(help="integrated gradients, or leaving each event out")
 ]
@@ -40,6 +46,7 @@ def explain(
     events: options.Events,
     about: About = None,
     choice: Choice = "",
+    top: Top = 1,
     method: Method = "gradients",
     format: options.Format = "",
     catalogue: options.CatalogueFile = None,
@@ -53,15 +60,34 @@ def explain(
 ) -> None:
     """Show which events drove an answer. A picture shows a consumer's events: it is written with mode 0600."""
     options.check_out(out, force, PICTURES)
-    reading = options.ReadOptions(format, catalogue, site, state, with_ids, shared_only)
-    shared, log = options.open_both(model, events, reading)
-    from client.scoring import explain as explaining
+    if top > 1 and choice:
+        raise BadInputError("--choice names one, --top the most probable ones", hint="leave one of them out")
+    shared, log = options.open_both(
+        model, events, options.ReadOptions(format, catalogue, site, state, with_ids, shared_only)
+    )
     from client.scoring.predict import available
 
-    who = log.find(consumer)
+    question = Question(consumer, about or (*available(shared), "intent")[0], choice, method)
+    tell = _tell_one if top == 1 else partial(_tell_choices, top)
+    tell(shared, log, question, out, json=json)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be explained of whom."""
+
+    consumer: str
+    about: str
+    choice: str
+    method: str
+
+
+def _tell_one(shared: SharedModel, log: LocalLog, asked: Question, out: Path | None, *, json: bool) -> None:
+    from client.scoring.explain import explain as explained
+
+    who = log.find(asked.consumer)
     sequences = shared.sequences(log.at(who))
-    asked = about or (*available(shared), "intent")[0]
-    explanation = explaining.explain(shared, sequences, asked, choice, method, now_us=_latest(log))
+    explanation = explained(shared, sequences, asked.about, asked.choice, asked.method, now_us=_latest(log))
     lines = _lines(shared, sequences, explanation)
     name = log.shown(who)
     title = f"consumer {name}: {_title(explanation)}"
@@ -75,6 +101,43 @@ def explain(
     _say_beside(shared, explanation)
     if out is not None:
         typer.echo(f"picture: {out}")
+
+
+def _tell_choices(
+    top: int, shared: SharedModel, log: LocalLog, asked: Question, out: Path | None, *, json: bool
+) -> None:
+    """The most probable answers side by side."""
+    from client.scoring.explain import explain_choices
+
+    who = log.find(asked.consumer)
+    sequences = shared.sequences(log.at(who))
+    found = explain_choices(shared, sequences, asked.about, top, asked.method)
+    lines = _lines(shared, sequences, found[0])
+    for place, line in enumerate(lines):
+        line.pop("contribution")
+        line["contributions"] = {one.choice: float(one.contributions[place]) for one in found}
+    name = log.shown(who)
+    title = f"consumer {name}: the {len(found)} most probable next {asked.about}s"
+    if out is not None:
+        _draw_choices(out, title, found, [_label(line) for line in lines])
+    if json:
+        written = {"file": str(out)} if out else {}
+        show.print_json({"consumer": name, "choices": [_facts(one) for one in found], "events": lines, **written})
+        return
+    rows = [
+        (line["time"], line["event"], line["item"], *(f"{value:+.3f}" for value in line["contributions"].values()))
+        for line in lines
+    ]
+    heads = [f"{one.choice} {one.probability:.1%}" for one in found]
+    show.table(title, ("time", "event", "item", *heads), rows, words=("event", "item"))
+    if out is not None:
+        typer.echo(f"picture: {out}")
+
+
+def _draw_choices(out: Path, title: str, found: list[Explanation], labels: list[str]) -> None:
+    from client.scoring.choices_picture import draw
+
+    _write(out, title, draw(title, found, labels))
 
 
 def _latest(log: LocalLog) -> int:
@@ -152,18 +215,27 @@ def _print(title: str, found: Explanation, lines: list[dict[str, Any]]) -> None:
 
 def _draw(out: Path, title: str, found: Explanation, lines: list[dict[str, Any]]) -> None:
     from client.scoring.picture import AttributionBar, svg
-    from common.atomic import write_atomic
-    from common.pages.drawing import html_page
 
     bars = [
         AttributionBar(
-            " · ".join(part for part in (line["time"], line["event"], line["item"] or line["category"]) if part),
+            _label(line),
             line["contribution"],
             line.get("attention"),
         )
         for line in lines
     ]
     words = {"gradients": "integrated gradients", "occlusion": "leaving each event out", "surprise": "surprise"}
-    picture = svg(title, f"{words[found.method]}, in nats", bars)
+    _write(out, title, svg(title, f"{words[found.method]}, in nats", bars))
+
+
+def _label(line: dict[str, Any]) -> str:
+    return " · ".join(part for part in (line["time"], line["event"], line["item"] or line["category"]) if part)
+
+
+def _write(out: Path, title: str, picture: str) -> None:
+    """A picture shows a consumer's events: its owner only may read it."""
+    from common.atomic import write_atomic
+    from common.pages.drawing import html_page
+
     content = html_page(title, picture) if out.suffix == ".html" else picture
     write_atomic(out, content.encode(), mode=0o600)

@@ -2,41 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 import cli.options as options
+import cli.sales_log as sales
 import cli.show as show
 from common.errors import BadInputError
 
 if TYPE_CHECKING:
     from client.scoring.forecast import Forecast, SharedSalesModel
-    from client.scoring.place import ModelPlace
 
 app = typer.Typer(add_completion=False)
-PICTURES = (".svg", ".html")
 _SHOWN = 24
+What = Annotated[
+    Literal["sales", "price"], typer.Option(help="pieces and revenue, or the mean price of the whole horizon")
+]
 
 
 @app.command(epilog="Example: fedcart forecast runs/latest shop.csv --out next-week.csv --plot next-week.svg")
 def forecast(
     model: options.Model,
     events: options.Events,
+    what: What = "sales",
     category: Annotated[str, typer.Option(metavar="NAME", help="only this category, period by period")] = "",
-    until: Annotated[
-        str,
-        typer.Option(metavar="DATE", help="last whole day of the log [its last day]; later events are left out"),
-    ] = "",
-    holidays: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="dates (YYYY-MM-DD), one a line or in CSV or TOML")
-    ] = None,
+    until: sales.Until = "",
+    holidays: sales.Holidays = None,
     format: options.Format = "",
     out: options.Out = None,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="draw a picture: .svg or .html")] = None,
+    plot: sales.Plot = None,
     state: options.State = None,
     shared_only: options.SharedOnly = False,
     force: options.Force = False,
@@ -46,91 +42,47 @@ def forecast(
 
     Nothing leaves this machine. The shared model was learnt from noised series; your own are read exactly here.
     """
-    from client.scoring.forecast import forecast_table
+    from cli.price import tell_price
 
     options.check_out(out, force)
-    options.check_out(plot, force, PICTURES)
+    options.check_out(plot, force, sales.PICTURES)
     reading = options.ReadOptions(format, state=state, shared=shared_only)
-    result, shared = _forecast(model, events, reading, Calendar(until, holidays))
-    if category and category not in result.categories:
-        known = ", ".join(result.categories[:_SHOWN])
+    opened = sales.open_sales(model, events, reading, sales.Calendar(until, holidays))
+    found = forecast_of(opened)
+    if category and category not in found.categories:
+        known = ", ".join(found.categories[:_SHOWN])
         raise BadInputError(f"the model knows no category {category!r}", hint=f"known: {known}")
-    columns = forecast_table(result, category)
+    tell = tell_price if what == "price" else tell_sales
+    tell(opened, found, category, options.Target(out, json, "forecast"), plot)
+
+
+def tell_sales(
+    opened: sales.OpenedSales, found: Forecast, category: str, target: options.Target, plot: Path | None
+) -> None:
+    """Write, draw and print quantity and revenue of every category, or of one."""
+    from client.scoring.forecast import forecast_table
+
+    shared, out = opened.shared, target.out
+    columns = forecast_table(found, category)
     if out is not None:
         options.write_rows(out, columns, private=False)
     if plot is not None:
-        _draw(plot, result, shared)
-    if json:
-        show.print_json(_facts(result, shared, columns, out, plot))
+        _draw(plot, found, shared)
+    if target.json:
+        show.print_json(_facts(found, shared, columns, out, plot))
         return
-    _print(result, shared, category)
+    _print(found, shared, category)
     for path in (out, plot):
         if path is not None:
             typer.echo(f"written: {path}")
 
 
-@dataclass(frozen=True)
-class Calendar:
-    """``until``: last whole day of the log, empty: its last; ``holidays``: file of dates."""
-
-    until: str
-    holidays: Path | None
-
-
-def _forecast(
-    model: Path, events: Path, reading: options.ReadOptions, asked: Calendar
-) -> tuple[Forecast, SharedSalesModel]:
-    from dataclasses import replace
-
+def forecast_of(opened: sales.OpenedSales) -> Forecast:
+    """Forecast the log's own series. Raises: BadInputError for a log that is too short."""
     from client.scoring import forecast as scoring
-    from client.scoring.consumers import load_local, local_key
-    from client.scoring.coverage import require_known_sales
 
-    until = _date(asked.until, "--until") if asked.until else None
-    dates = _read_holidays(asked.holidays) if asked.holidays else frozenset()
-    place = options.place_of(model, reading)
-    shared = _with_choice(scoring.open_sales_model(place.folder), place, reading)
-    shared = replace(shared, spec=replace(shared.spec, holidays=shared.spec.holidays | dates))
-    log = load_local(events, place.format, local_key(place.state))
-    if log.dropped:
-        show.note(f"{log.dropped:,} unusable lines left out, `fedcart data check {events}` says why")
-    if remark := require_known_sales(shared.spec, log.log):
-        show.warning(remark)
-    if until is None and (remark := scoring.gap_remark(log.log)):
-        show.warning(f"{remark}; --until names the last day that counts")
-    series, spec = scoring.own_series(shared, log.log, until)
-    return scoring.forecast(shared, series, spec), shared
-
-
-def _with_choice(shared: SharedSalesModel, place: ModelPlace, reading: options.ReadOptions) -> SharedSalesModel:
-    """The model, or the forecast that the site found to be better on its own past."""
-    from dataclasses import replace
-
-    from client.personal.file import load_method
-
-    own = options.personal_file(place, reading)
-    return shared if own is None else replace(shared, method=load_method(own))
-
-
-def _date(text: str, where: str) -> date:
-    try:
-        return date.fromisoformat(text.strip())
-    except ValueError:
-        raise BadInputError(f"{where}: {text.strip()!r} is not a date", hint="write it as 2024-12-25") from None
-
-
-def _read_holidays(path: Path) -> frozenset[date]:
-    """Every date in a text, CSV or TOML file. Raises: BadInputError for a file without one."""
-    import re
-
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInputError(f"cannot read {path}: {error}", hint="give a text file with one date a line") from None
-    dates = frozenset(_date(word, path.name) for word in re.findall(r"\b\d{4}-\d\d-\d\d\b", text))
-    if not dates:
-        raise BadInputError(f"{path} holds no date", hint="write dates as 2024-12-25")
-    return dates
+    series, spec = scoring.own_series(opened.shared, opened.log, opened.until)
+    return scoring.forecast(opened.shared, series, spec)
 
 
 def _facts(
@@ -157,12 +109,9 @@ def _facts(
 
 def _draw(path: Path, found: Forecast, shared: SharedSalesModel) -> None:
     from client.scoring.forecast_picture import draw
-    from common.atomic import write_atomic
-    from common.pages.drawing import html_page
 
     title = f"sales of the next {show.count(len(found.periods), shared.spec.granularity)}"
-    picture = draw(found, title)
-    write_atomic(path, (html_page(title, picture) if path.suffix == ".html" else picture).encode(), mode=0o644)
+    sales.write_picture(path, title, draw(found, title))
 
 
 def _print(found: Forecast, shared: SharedSalesModel, category: str) -> None:

@@ -57,10 +57,13 @@ SECTIONS: dict[str, tuple[CommandEntry, ...]] = {
     ),
     "Use the model on your own data": (
         CommandEntry("predict", "cli.predict", "Predict next behaviour or purchase intent."),
+        CommandEntry("evaluate", "cli.evaluate", "Precision, recall, F1 and confusion on your own consumers."),
         CommandEntry("detect", "cli.detect", "Find anomalous behaviour: bots, takeovers, brushing."),
         CommandEntry("watch", "cli.watch", "Report anomalous behaviour as it happens, one line per alarm."),
         CommandEntry("review", "cli.review", "Judge alarms: verdicts, and what follows from them."),
         CommandEntry("forecast", "cli.forecast", "Forecast sales per category."),
+        CommandEntry("stock", "cli.stock", "Plan stock per item: forecast, reorder point, order."),
+        CommandEntry("segments", "cli.segments", "Kinds of consumers, their conversion, an audience."),
         CommandEntry("explain", "cli.explain", "Show which events led to a prediction, as a picture."),
         CommandEntry(
             "personalize", "cli.personalize", "Your own data on top of the shared model; what joining brings."

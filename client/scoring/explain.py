@@ -11,7 +11,7 @@ from torch import Tensor
 
 from client.anomalies.likelihood import surprise
 from client.scoring.model import SharedModel
-from client.scoring.predict import WHAT, class_name, last_logits
+from client.scoring.predict import WHAT, class_name, last_logits, predict_next
 from common.data import ConsumerSequences
 from common.errors import BadInputError
 from common.model import INTENT, Batch, Batcher, ClassHead, RowHead, asked_now, history_at
@@ -80,6 +80,20 @@ def explain(
         parts, total, empty = _integrated(shared, sequences, question)
     share = _attention(shared, sequences) if about == INTENT_WORD else None
     return Explanation(about, name, probability, method, parts, share, total, empty)
+
+
+def explain_choices(
+    shared: SharedModel, sequences: ConsumerSequences, about: str, top: int, method: str = GRADIENTS
+) -> list[Explanation]:
+    """The ``top`` most probable answers about item, category or event, each explained: what speaks for one and not for another.
+
+    Raises: BadInputError, also for a question that has no choices.
+    """
+    if about not in WHAT:
+        raise BadInputError(f"{about} has no choices to compare", hint=f"--about one of: {', '.join(WHAT)}")
+    likely = predict_next(shared, sequences, about, top).choices[0]
+    names = [class_name(shared, about, int(one)) for one in likely if one]
+    return [explain(shared, sequences, about, name, method) for name in names]
 
 
 def _alarm(shared: SharedModel, sequences: ConsumerSequences) -> Explanation:

@@ -42,6 +42,7 @@ from common.tasks.sales_series import CHANNELS, Floats, SalesSpec, mean_of_four,
 LEVELS = (0.8, 0.95)
 TOTAL = "all together"
 _LONG_PAUSE_DAYS = 28
+_EMPTY_DAYS = 7
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,27 @@ def gap_remark(log: EventLog) -> str:
     return (
         f"no sale for {longest} days, from {days[place]} to {days[place + 1]}, and {behind:,} behind: "
         "are these dates right? the forecast begins after the last one"
+    )
+
+
+def ending_remark(log: EventLog, until: date | None) -> str:
+    """What must be said of a log that ends in days without a sale; "" if it does not.
+
+    Sales that are missing look like a collapse: the log goes on with other events, or ``until`` lies behind the last sale.
+    """
+    times = log.frame.filter(pl.col("event") == "purchase")["timestamp"]
+    if not len(times):
+        return ""
+    sold: Any = times.max()
+    latest: Any = log.frame["timestamp"].max()
+    empty = ((until or latest.date()) - sold.date()).days
+    if empty < _EMPTY_DAYS:
+        return ""
+    if until:
+        return f"no sale in the {empty} days up to {until}: they count as days without sales; left out without --until"
+    return (
+        f"the log goes on for {empty} days without a sale, until {latest.date()}: taken for sales that are missing, not for a "
+        f"collapse; the forecast begins after {sold.date()}, --until {latest.date()} counts these days"
     )
 
 

@@ -17,8 +17,11 @@ _LEFT, _ABOVE, _BELOW, _RIGHT = 56, 30, 26, 8
 _PAST = 8  # horizons of history that are drawn
 
 
-def draw(found: Forecast, title: str) -> str:
-    """Quantity per period: the last periods, the forecast, and its 80 and 95 % intervals."""
+PIECES = "pieces sold; line: past, dots: forecast, bands: 80 % and 95 % of the backtest's errors"
+
+
+def draw(found: Forecast, title: str, about: str = PIECES) -> str:
+    """The first channel per period: the last periods, the forecast, and its 80 and 95 % intervals."""
     last = len(found.categories) - 1
     order = ([last, *range(last)] if last > 1 else [0])[:MOST_CHARTS]
     rows = -(-len(order) // _COLUMNS)
@@ -30,7 +33,6 @@ def draw(found: Forecast, title: str) -> str:
             _TOP + place // _COLUMNS * (_HEIGHT + _GAP),
         )
         parts += _chart(found, category, corner)
-    about = "pieces sold; line: past, dots: forecast, bands: 80 % and 95 % of the backtest's errors"
     return picture(title, about, parts, size, _GAP)
 
 
@@ -56,7 +58,7 @@ def _chart(found: Forecast, category: int, corner: Point) -> Iterator[Markup]:
     for kind, (low, high) in zip(("wide", "narrow"), bands[::-1], strict=True):
         yield area(kind, pixels(len(past), high), pixels(len(past), low))
     yield series("past", pixels(0, past))
-    told = [f"{period}: {value:,.0f}" for period, value in zip(found.periods, ahead, strict=True)]
+    told = [f"{period}: {_pieces(round(value, 2))}" for period, value in zip(found.periods, ahead, strict=True)]
     points = pixels(len(past), ahead)
     yield series("ahead", points, [dot(at, words) for at, words in zip(points, told, strict=True)])
     foot = top + _HEIGHT - 8

@@ -42,6 +42,11 @@ _RULES = (
     ".narrow{fill:#9fcadd}",
     ".for{fill:#0b6e99}",
     ".against{fill:#b5532a}",
+    ".against-line{stroke:#b5532a;stroke-width:2}",
+    ".heat{fill:#0b6e99;fill-opacity:.03}",
+    *(f".heat.h{n}{{fill-opacity:{n / 10:g}}}" for n in range(1, 11)),
+    ".heat.against{fill:#b5532a}",
+    "text.value.inside{fill:#fff}",
     ".hit line{stroke:none}",
     ".hit rect{fill:transparent}",
 )
