@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from cli.main import main
 from cli.report.audit_view import read_audit
 from common.audit.papers import QUESTIONS
-from common.privacy import PrivacyEvent
+from common.privacy import PrivacyEvent, show_epsilon
 from common.privacy.entries import FIRST_PREVIOUS, Commit, Open, Reserve, make_line
 from common.run import RunFolder
 from common.trust import Identity
@@ -152,9 +152,18 @@ def test_shared_noise_shows_both_figures_and_what_is_trusted(tmp_path, capsys):
     trust = next(s.sentences[0] for s in audit.statement.sections if s.title == "Trust model")
     for name in ("dpia", "nist-800-226"):
         text = (tmp_path / "papers" / f"{name}.md").read_text()
-        assert "| the server and up to 2 other sites together |" in text
+        row = (
+            f"| shop | {show_epsilon(total['epsilon'], 3)} | the server and up to 2 other sites together | 4.378 |"
+        )
+        assert row.replace("4.378", show_epsilon(total["alone"], 3)) in text
         assert "4.378" in text and trust in text
-    assert "if no other site is honest" in (tmp_path / "papers" / "opendp-deployment.yaml").read_text()
+    entry = yaml.safe_load((tmp_path / "papers" / "opendp-deployment.yaml").read_text())
+    loss = entry["deployment"]["privacy_loss"]
+    assert loss["privacy_parameters"]["epsilon"] == total["epsilon"]
+    assert (
+        f"if no other site is honest: epsilon {show_epsilon(total['alone'], 3)}"
+        in loss["privacy_parameters_details"]
+    )
 
 
 def test_one_changed_byte_in_the_record_gives_no_papers(tmp_path, capsys):
@@ -181,7 +190,10 @@ def test_a_run_without_privacy_says_so_in_every_paper(tmp_path, capsys):
     assert made["totals"] == [] and not made["private"]
     assert len(made["files"]) == 7
     for name in made["files"]:
-        assert "NOT PRIVATE" in (tmp_path / "papers" / name).read_text(), name
+        mark = {"md": "> **NOT PRIVATE**: ", "html": "<b>NOT PRIVATE</b>", "yaml": 'name: "NOT PRIVATE: '}[
+            name.split(".")[1]
+        ]
+        assert mark in (tmp_path / "papers" / name).read_text(), name
     entry = yaml.safe_load((tmp_path / "papers" / "opendp-deployment.yaml").read_text())
     assert set(entry["deployment"]) == {"basic", "administrative"}
 
@@ -210,6 +222,8 @@ def test_the_statement_is_word_for_word_that_of_the_audit(run, tmp_path, capsys)
 def test_what_nobody_has_said_is_marked_and_listed_and_what_somebody_says_is_shown_as_such(run, tmp_path, capsys):
     details = tmp_path / "details.toml"
     assert main(["audit", "papers", "--write-details", str(details)]) == 0
+    capsys.readouterr()
+    assert main(["audit", "papers", "--write-details", str(details)]) == 2  # it may have answers in it
     capsys.readouterr()
     empty = drawn_up(capsys, tmp_path / "empty", run, "--details", details)
     assert set(empty["gaps"]) == {question.key for question in QUESTIONS}
