@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cli.report.audit_view import ATTESTED, Audit, SiteAudit
-from common.audit.papers import LEDGER, PLAN, RECORD, Item, Reference, RunFacts
+from common.audit.papers import LEDGER, RECORD, Item, Reference, RunFacts
 from common.audit.records import Records, find_records
 from common.audit.statement import LedgerRow
 from common.privacy import SignedAttestation
-from common.run import METRICS_FILE, PLAN_FILE, RoundRecord, RunPlan, sums_in
+from common.run import METRICS_FILE, RoundRecord, sums_in
 from common.tasks import metric_named
 
 
@@ -81,15 +81,10 @@ class Origins:
         run = self.records.run
         if run is None:
             return None
+        from common.audit.papers.planned import planned
+
         plan = run.plan()
-        planned = (Reference(PLAN, self.name, PLAN_FILE, 0, plan.digest().hex()),)
-        return RunFacts(
-            plan.run,
-            (
-                *(Item(label, words, planned, "public") for label, words in _planned(plan)),
-                *self._done(),
-            ),
-        )
+        return RunFacts(plan.run, (*planned(plan, self.name), *self._done()))
 
     def _done(self) -> tuple[Item, ...]:
         if not self.rounds:
@@ -129,32 +124,3 @@ class Origins:
 
     def _record(self, record: RoundRecord) -> Reference:
         return Reference(RECORD, self.name, METRICS_FILE, record.round, record.digest)
-
-
-def _planned(plan: RunPlan) -> list[tuple[str, str]]:
-    config, privacy = plan.config, plan.config.privacy
-    declared = ", ".join(f"{site} {number:,}" for site, number in plan.populations[:20])
-    more = f" and {len(plan.populations) - 20} more sites" if len(plan.populations) > 20 else ""
-    rows = [
-        ("Task", plan.task.name),
-        ("Model", f"{config.model.encoder}, {plan.parameters:,} parameters"),
-        ("Rounds planned", f"{config.training.rounds}, {config.training.local_steps} local steps each"),
-        ("Consumers declared", declared + more),
-        ("Read of a consumer", f"at most the last {config.features.max_events} events, held in one row"),
-        ("Held out", f"{privacy.holdout:.0%} of the consumers, for evaluation only"),
-        ("Aggregation", _aggregation(plan)),
-    ]
-    if not privacy.enabled:
-        return [*rows, ("Privacy", "NOT PRIVATE: no noise")]
-    return [
-        *rows,
-        ("Privacy target of the run", f"ε {privacy.epsilon:g} at δ {privacy.delta:g}, per site and consumer"),
-        ("Training noise", f"{plan.noise_in_sum:.4g} times the clipping norm {privacy.clip:g}, sampling rate {privacy.sampling_rate:g}"),
-        ("Trust", "local: each site's own noise is enough against everybody" if plan.quorum is None else f"shared noise: {plan.quorum}"),
-    ]  # fmt: skip
-
-
-def _aggregation(plan: RunPlan) -> str:
-    if plan.config.aggregation.mode == "secure":
-        return "secure: the coordinator sees the sum of a round, no single contribution"
-    return "plain: the coordinator sees each site's contribution alone"

@@ -141,6 +141,7 @@ def test_a_run_waits_for_the_operators_word_then_trains_and_leaves_a_record_that
         "model.json",
         "run.toml",
         "report.html",
+        "model-card.md",
     }
     assert not verify_path(folder.path, roster=Roster.load(federation.coordinator.roster)).findings
     assert [record.answered for record in folder.metrics()] == [4, 4]

@@ -68,7 +68,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Paper:
-    """``name``: of its files; ``marks``: what nobody may overlook, as (headline, words)."""
+    """``name``: of its files; ``marks``: what nobody may overlook, as (headline, words); ``asks``: a person for what is missing."""
 
     name: str
     title: str
@@ -76,6 +76,7 @@ class Paper:
     lede: str
     marks: tuple[tuple[str, str], ...]
     sections: tuple[Section, ...]
+    asks: bool = True
 
     @property
     def items(self) -> Iterator[Item]:

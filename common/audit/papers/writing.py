@@ -22,7 +22,9 @@ def inert(text: str) -> str:
     """One line of Markdown that shows exactly this text."""
     line = " ".join(shown(text.replace("\n", " ").replace("\r", " ")).split())
     line = _ACTIVE.sub(lambda found: "\\" + found.group(), line)
-    return re.sub(r"^(?=[-+=#])|^(\d+)(?=[.)](\s|$))", lambda found: found.group() + "\\", line)
+    return re.sub(
+        r"^(?=[-+](\s|$)|[-=]+$|#{1,6}(\s|$))|^(\d+)(?=[.)](\s|$))", lambda found: found.group() + "\\", line
+    )
 
 
 def as_markdown(paper: Paper, footer: str) -> str:
@@ -37,11 +39,14 @@ def as_markdown(paper: Paper, footer: str) -> str:
     for section in paper.sections:
         parts += _section(section, numbers)
     parts += _origins(numbers)
-    parts += ["## What a person must still fill", *_gaps(paper)]
+    if paper.asks:
+        parts += ["## What a person must still fill", *_gaps(paper)]
     return "\n\n".join([*parts, inert(footer)]) + "\n"
 
 
 def _section(section: Section, numbers: Mapping[Reference, int]) -> Iterator[str]:
+    if not (section.items or any(table.rows for table in section.tables)):
+        return
     yield f"## {inert(section.title)}"
     if section.about:
         yield inert(section.about)
