@@ -10,6 +10,7 @@ import typer
 
 import cli.show as show
 from cli.history import print_terms, show_account
+from cli.papers import papers
 from common.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -141,6 +142,9 @@ def export_command(
             )
     if not verdict.ok:
         verdict.raise_if_broken()
+
+
+app.command("papers")(papers)
 
 
 def self_test_command(json: Json = False) -> None:

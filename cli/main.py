@@ -12,6 +12,7 @@ import atexit
 import difflib
 import importlib
 import importlib.util
+import itertools
 import os
 import sys
 import traceback
@@ -74,6 +75,9 @@ SECTIONS: dict[str, tuple[CommandEntry, ...]] = {
     ),
     "Trust, but verify": (
         CommandEntry("audit", "cli.audit", "What was spent, is the record intact, does the noise hold?"),
+    ),
+    "Read on": (
+        CommandEntry("help", "cli.help_command", "A topic in a few lines (epsilon, budget, ...), or a command."),
     ),
 }
 
@@ -149,7 +153,7 @@ def build() -> FrontDoor:
         name="fedcart",
         help="Merchants and regions train one shared sequence model on their consumers' behaviour; no raw data, "
         "no single site's update, and no more than a promised amount of information about any consumer leaves a site.",
-        epilog="Start with `fedcart simulate`. Every command has --help; results can be had with --json.",
+        epilog="Start with `fedcart simulate`. `fedcart help` lists topics. Every command has --help; results can be had with --json.",
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
         params=[
             click.Option(
@@ -166,20 +170,29 @@ def build() -> FrontDoor:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the program. Returns the exit code; errors are printed to stderr as ``error:`` and ``hint:`` lines."""
+    """Run the program. Returns the exit code; errors are printed to stderr as ``error:`` and ``hint:`` lines.
+
+    With ``--json`` an error is the last line of stderr, as ``{"schema": 1, "error": ..., "hint": ..., "code": ...}``.
+    """
+    words = list(args) if args is not None else sys.argv[1:]
+    say = _say_json if "--json" in itertools.takewhile(lambda word: word != "--", words) else _say
     try:
         _check_house()
-        result = build().main(list(args) if args is not None else None, "fedcart", standalone_mode=False)
+        result = build().main(words, "fedcart", standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its exit
         return 1
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
+        say(Told("interrupted", "", "interrupted", INTERRUPTED))
         return INTERRUPTED
     except Exception as error:
-        return _explain(error)
+        if os.environ.get("FEDCART_DEBUG") == "1":
+            traceback.print_exception(error)
+        told = _explained(error)
+        say(told)
+        return told.exit_code
 
 
 def start() -> None:
@@ -197,31 +210,49 @@ def start() -> None:
     sys.exit(code)
 
 
-def _explain(error: Exception) -> int:
-    """Print what happened and what to do. Returns the exit code."""
+@dataclass(frozen=True)
+class Told:
+    """What is said of an error: what happened, what to do, a fixed word for programs, and the exit code."""
+
+    message: str
+    hint: str
+    code: str
+    exit_code: int
+
+
+def _explained(error: Exception) -> Told:
+    """What happened and what to do."""
     from common.errors import FedcartError
 
-    if os.environ.get("FEDCART_DEBUG") == "1":
-        traceback.print_exception(error)
     if isinstance(error, FedcartError):
-        return _say(error.message, error.hint, error.exit_code)
+        return Told(error.message, error.hint, error.code, error.exit_code)
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
-        return _say("missing command", _usage_hint(error), BAD_USAGE)
+        return Told("missing command", _usage_hint(error), "bad-usage", BAD_USAGE)
     if isinstance(error, click.ClickException):
-        return _say(_our_style(error.format_message()), _usage_hint(error), BAD_USAGE)
+        return Told(_our_style(error.format_message()), _usage_hint(error), "bad-usage", BAD_USAGE)
     if isinstance(error, MemoryError):
-        return _say("out of memory", "fewer consumers, a smaller model, or fewer --workers", 1)
+        return Told("out of memory", "fewer consumers, a smaller model, or fewer --workers", "out-of-memory", 1)
     name = type(error).__name__
-    return _say(f"unexpected {name}: {error}".rstrip(": "), "FEDCART_DEBUG=1 shows where; please report it", 1)
+    hint = "FEDCART_DEBUG=1 shows where; please report it"
+    return Told(f"unexpected {name}: {error}".rstrip(": "), hint, "unexpected", 1)
 
 
-def _say(message: str, hint: str, code: int) -> int:
+def _say(told: Told) -> None:
     from common.plain_text import shown
 
-    click.echo(f"error: {shown(message)}", err=True)
-    if hint:
-        click.echo(f"hint: {shown(hint)}", err=True)
-    return code
+    if told.exit_code == INTERRUPTED:
+        click.echo(told.message, err=True)
+        return
+    click.echo(f"error: {shown(told.message)}", err=True)
+    if told.hint:
+        click.echo(f"hint: {shown(told.hint)}", err=True)
+
+
+def _say_json(told: Told) -> None:
+    from common.strict_json import SCHEMA, one_line
+
+    plain = {"error": told.message, "hint": told.hint, "code": told.code}
+    click.echo(one_line({"schema": SCHEMA} | plain), err=True)
 
 
 def _our_style(message: str) -> str:

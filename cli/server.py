@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from cli.schedule import schedule
 
 if TYPE_CHECKING:
     from common.run import RunFolder
+    from server.runtime.status import ServerStatus
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Coordinate a federation: server and runs.")
 
@@ -241,6 +243,9 @@ def status(
             help="also write every site's last signed attestation there, for its recovery", metavar="DIR"
         ),
     ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="also name all that is wrong; exit code 1 if anything is")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Show whether the server is up, which sites are connected, and how the runs stand."""
@@ -248,11 +253,31 @@ def status(
     from server.runtime.status import server_status, write_attestations
 
     opened = open_coordinator_kit(kit)
-    current = server_status(opened)
-    written = write_attestations(opened, attestations) if attestations else []
+    written: list[Path] = []
+
+    def read() -> ServerStatus:
+        current = server_status(opened)
+        if attestations:
+            written.extend(write_attestations(opened, attestations))
+        return current
+
+    def plain(current: ServerStatus) -> dict[str, Any]:
+        return asdict(current) | {"attestations": [str(path) for path in written]}
+
+    if check:
+        from cli.troubles import check_status
+        from server.runtime.health import server_troubles
+
+        look = partial(server_troubles, opened)
+        raise typer.Exit(check_status(read, look, partial(_show_status, written), plain=plain if json else None))
+    current = read()
     if json:
-        show.print_json(asdict(current) | {"attestations": [str(path) for path in written]})
-        return
+        show.print_json(plain(current))
+    else:
+        _show_status(written, current)
+
+
+def _show_status(written: Sequence[Path], current: ServerStatus) -> None:
     show.line(f"server        {current.address}, {'up' if current.up else 'down'}")
     for site, online in current.sites.items():
         spent = f"ε {show.epsilon(current.spent[site])} spent" if site in current.spent else "never attested"

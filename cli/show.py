@@ -1,7 +1,7 @@
 """How the program speaks. The rules, for every command:
 
 - results go to stdout; progress, notes and errors go to stderr, so that pipes and ``> file`` stay clean
-- with ``--json`` stdout holds exactly one JSON value, and nothing else
+- with ``--json`` stdout holds exactly one JSON value, and nothing else; an error is one JSON object, the last line of stderr
 - a terminal gets colour and moving progress; a file, a pipe or a CI log gets plain, complete lines
 - colour never carries meaning alone; NO_COLOR is obeyed
 - lower case, no final period in errors; every error has a hint that tells what to do
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from common.plain_text import shown
-from common.strict_json import readable
+from common.strict_json import SCHEMA, readable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -70,8 +70,9 @@ def warning(message: str) -> None:
 
 
 def print_json(value: object) -> None:
-    """Print one JSON value to stdout; numbers that JSON cannot hold (nan, inf) become null."""
-    typer.echo(readable(value, default=str), nl=False)
+    """Print one JSON value to stdout; numbers that JSON cannot hold (nan, inf) become null. An object says its ``schema``."""
+    versioned = {"schema": SCHEMA} | value if isinstance(value, dict) else value
+    typer.echo(readable(versioned, default=str), nl=False)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, words: Sequence[str] = ()) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -130,12 +131,27 @@ def move_ledger(
 
 
 @app.command()
-def status(kit: KitArgument, json: JsonOption = False) -> None:
+def status(
+    kit: KitArgument,
+    check: Annotated[
+        bool, typer.Option("--check", help="also name all that is wrong; exit code 1 if anything is")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
     """Show whether the site runs, what is spent and left, and which runs wait for your word."""
     from client.runtime.status import site_status
     from common.deployment import open_site_kit
 
-    current = site_status(open_site_kit(kit))
+    opened = open_site_kit(kit)
+    if check:
+        from cli.troubles import check_status
+        from client.runtime.health import site_troubles
+
+        look = partial(site_troubles, opened)
+        raise typer.Exit(
+            check_status(partial(site_status, opened), look, _show_status, plain=asdict if json else None)
+        )
+    current = site_status(opened)
     if json:
         show.print_json(asdict(current))
     else:

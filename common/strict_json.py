@@ -15,6 +15,8 @@ from typing import Any
 from common.errors import BadInputError
 
 MAX_DEPTH = 16
+SCHEMA = 1
+"""Of what commands print with ``--json``: a name that is there keeps its meaning until this number grows."""
 _LEAVES = frozenset((type(None), bool, int, float, str, bytes))
 _MARKS = re.compile(r'\\.|["\[\]{}]', re.DOTALL)
 _MAX_DIGITS = 19  # below 2**64; Python would read 4,300, and take its time

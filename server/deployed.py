@@ -33,7 +33,6 @@ from common.run import (
     Summary,
     hold_run,
     interrupted,
-    seal_run,
     stop_is_asked,
 )
 from common.trust import Identity, Roster
@@ -43,7 +42,7 @@ from server.asking import Run
 from server.delivery import DELIVER, Courier
 from server.exchange import LATE, LOST, Exchange
 from server.planning import open_run
-from server.result import result_of_run, summarise_run, write_model
+from server.result import close_run, result_of_run, summarise_run, write_model
 from server.rounds import Outcome, run_federation
 
 APPROVAL_VARIABLE = "FEDCART_APPROVAL_S"
@@ -260,9 +259,7 @@ def _finish(deployment: Deployment, outcome: Outcome, seconds: float) -> None:
     if outcome.status not in (FAILED, INTERRUPTED):
         deployment.deliver(folder)
     summary = summarise_run(folder, plan, outcome, seconds, remarks)
-    folder.write_summary(summary)
-    if outcome.status != INTERRUPTED:
-        seal_run(folder, summary, coordinator)
+    close_run(folder, summary, coordinator)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,10 +17,12 @@ from common.contribution import TRAIN
 from common.run import (
     BEST,
     FAILED,
+    INTERRUPTED,
     RoundRecord,
     RunFolder,
     RunPlan,
     Summary,
+    seal_run,
     sums_in,
     unattested_words,
     with_shortened,
@@ -55,6 +58,22 @@ def summarise_run(
         seconds=round(seconds, 2),
         notes=tuple(note for note in (*own, *remarks) if note),
     )
+
+
+def close_run(folder: RunFolder, summary: Summary, coordinator: Identity) -> None:
+    """Write how a run ended, sign all of it if it is over, and put a card beside each model. Raises: WorkFailedError (disk).
+
+    A card that cannot be made takes nothing from a run that is over: it is logged, and the run goes without.
+    """
+    from common.audit.papers.card import write_cards
+
+    folder.write_summary(summary)
+    if summary.status != INTERRUPTED:
+        seal_run(folder, summary, coordinator)
+    try:
+        write_cards(folder)
+    except Exception as error:
+        logging.getLogger("fedcart").warning("no model card: %s", error)
 
 
 def write_model(

@@ -27,7 +27,6 @@ from common.deployment import Kits, SiteKit
 from common.errors import BadInputError
 from common.run import (
     FAILED,
-    INTERRUPTED,
     Observer,
     RoundRecord,
     RunConfig,
@@ -37,10 +36,9 @@ from common.run import (
     Summary,
     interrupted,
     require_free,
-    seal_run,
 )
 from server.app import make_app
-from server.result import result_of_run, summarise_run
+from server.result import close_run, result_of_run, summarise_run
 from server.rounds import Outcome
 from server.run_setup import make_plan, noise_of_sums, remark_on
 from server.state import ServerState, latest_checkpoint, save_checkpoint
@@ -206,9 +204,7 @@ def _finish(run: _Simulation, outcome: Outcome, seconds: float) -> Summary:
         folder.write_own_data(rows)
         remarks += own_data.remarks_on(rows)
     summary = replace(summarise_run(folder, plan, outcome, seconds, remarks), baselines=baselines)
-    folder.write_summary(summary)
-    if outcome.status != INTERRUPTED:
-        seal_run(folder, summary, oracle.coordinator_of(folder.path))
+    close_run(folder, summary, oracle.coordinator_of(folder.path))
     run.observer.finished(summary)
     return summary
 

@@ -152,7 +152,7 @@ def as_run_here(call: str) -> list[str]:
 
 @pytest.mark.full
 @pytest.mark.parametrize(
-    "name", ["README", "docs/simulate", "docs/data", "docs/audit", "docs/tasks", "docs/decisions"]
+    "name", ["README", "docs/simulate", "docs/data", "docs/audit", "docs/papers", "docs/tasks", "docs/decisions"]
 )
 def test_the_commands_of_a_document_run_in_an_empty_folder(name, tmp_path, monkeypatch, capfd):
     shop(tmp_path)

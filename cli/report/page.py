@@ -17,7 +17,7 @@ from common import VERSION
 from common.atomic import write_atomic
 from common.pages.charts import Axis, Series, column_chart, line_chart, participation
 from common.pages.rendering import templates
-from common.run import ENDED, RoundRecord, RunFolder, unattested
+from common.run import BEST, CARD_FILE, ENDED, RoundRecord, RunFolder, unattested
 from common.tasks import METRICS, in_order, metric_named, primary_metric
 
 GRID_SITES = 60
@@ -65,6 +65,7 @@ def render_report(run_dir: Path) -> str:
     return page.render(
         story=story,
         version=VERSION,
+        cards=[name for name in (CARD_FILE, f"{BEST}/{CARD_FILE}") if (run_dir / name).is_file()],
         tiles=_tiles(story),
         banners=banners(story),
         quality=[f for f in _quality(story) if f.drawing],

@@ -15,7 +15,7 @@ class GuardStatus:
 
     ``paused``: runs in which this site takes no further part after failures of its own. ``unfinished``: (run, how many
     of its answers were given back because their process was ended). ``alone``: epsilon if no other site is honest, where the
-    scope has shared the noise of sums, and its limit.
+    scope has shared the noise of sums, and its limit. ``open_since``: time (UTC) of the oldest open reservation.
     """
 
     site: str
@@ -34,6 +34,7 @@ class GuardStatus:
     unfinished: tuple[tuple[str, int], ...] = ()
     alone: float | None = None
     alone_limit: float = 0.0
+    open_since: str = ""
 
 
 def status_of(state: Replay, site: str, policy: SitePolicy, by: str = "") -> GuardStatus:
@@ -60,5 +61,6 @@ def status_of(state: Replay, site: str, policy: SitePolicy, by: str = "") -> Gua
         if state.spent.colluders is not None
         else None,
         alone_limit=policy.epsilon_alone_max,
+        open_since=min((r.time for r in state.open_reservations()), default=""),
         unfinished=tuple((run, ended) for run in state.runs(by) if (ended := unfinished_in(state, run, by))),
     )

@@ -56,8 +56,11 @@ class Subject:
 Check = Callable[[Subject], Row]
 
 
-def check_site(kit: SiteKit, *, timeout_s: float = 5.0) -> list[Row]:
-    """Look at everything and change nothing but the making of an empty ledger. Never raises for a bad site."""
+def check_site(kit: SiteKit, *, timeout_s: float = 5.0, data: bool = True) -> list[Row]:
+    """Look at everything and change nothing but the making of an empty ledger. Never raises for a bad site.
+
+    ``data`` False: neither event log nor policy are judged, which takes time and changes rarely.
+    """
     rows = [
         _row("kit", lambda: _kit(kit)),
         _row("files", lambda: _files(kit)),
@@ -74,7 +77,7 @@ def check_site(kit: SiteKit, *, timeout_s: float = 5.0) -> list[Row]:
     except FedcartError as error:
         reached = error
     subject = Subject(kit, site, policy, reached)
-    return [*rows, *_subject_rows(subject)]
+    return [*rows, *_subject_rows(subject, data=data)]
 
 
 def verdict(rows: list[Row]) -> str:
@@ -83,7 +86,7 @@ def verdict(rows: list[Row]) -> str:
     return FAILED if FAILED in statuses else WARNING if WARNING in statuses else OK
 
 
-def _subject_rows(subject: Subject) -> Iterator[Row]:
+def _subject_rows(subject: Subject, *, data: bool) -> Iterator[Row]:
     from common.supervisor import running_pid
 
     checks: tuple[tuple[str, Check], ...] = (
@@ -93,8 +96,9 @@ def _subject_rows(subject: Subject) -> Iterator[Row]:
     )  # fmt: skip
     for name, check in checks:
         yield _row(name, lambda check=check: check(subject))  # type: ignore[misc]
-    yield from _policy_rows(subject)
-    yield from _data_rows(subject)
+    if data:
+        yield from _policy_rows(subject)
+        yield from _data_rows(subject)
     pid = running_pid(subject.kit)
     yield Row("running", OK, f"yes, process {pid}" if pid else "no", "" if pid else "fedcart site start")
 

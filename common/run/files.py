@@ -29,6 +29,7 @@ from common.run.config import RunConfig
 from common.run.facts import RunFacts
 from common.run.loading import load_config, read_toml
 from common.run.paths import (
+    CARD_FILE,
     COUNTERSIGNED_FILE,
     DELIVERED_FILE,
     FACTS_FILE,
@@ -362,9 +363,10 @@ class RunFolder(RunPaths):
         return made
 
     def written(self) -> dict[str, str]:
-        """Where what a person looks for lies: name -> path, of what is there; the report is written last."""
+        """Where what a person looks for lies: name -> path, of what is there; report and card are written last."""
         names = (SETTINGS_FILE, METRICS_FILE, WEIGHTS_FILE, METADATA_FILE)
         there = {name: str(self.path / name) for name in names if (self.path / name).exists()}
+        there |= {CARD_FILE: str(self.path / CARD_FILE)} if METADATA_FILE in there else {}
         folders = {part.name: str(part) for part in (self.ledgers, self.evidence)}
         return {"folder": str(self.path)} | there | folders | {REPORT_FILE: str(self.report_file)}
 

@@ -13,7 +13,7 @@
     left-out.json       what an export leaves out     delivered.json      which site keeps which model
     best/               the best model by released metric, if it beats the last by more than chance
     catalogue.json      public item facts        submitted           Flower's number of a deployed run
-    summary.json        result and status
+    summary.json        result and status    model-card.md       of the model beside it, made from the records
     oracle/             simulation only: what no server sees: initial.f32, own-data.json (what sites make of the model)
     checkpoints/        beside the states: sessions.json (how often begun), leaving.json (what may have left), best.npz
     asked.json          questions without attestation    running.lock, submit.lock, stop.asked    who is at work on it
@@ -36,6 +36,7 @@ HEADS_FILE, ASKED_FILE, MARKET_FILE = "heads.json", "asked.json", "market.json"
 PROGRESS_FILE, NOTES_FILE, SUBMITTED_FILE = "progress.json", "notes.jsonl", "submitted"
 SESSIONS_FILE, LEAVING_FILE, INITIAL_FILE = "sessions.json", "leaving.json", "initial.f32"
 OWN_DATA_FILE = "own-data.json"
+CARD_FILE = "model-card.md"
 BEST_FILE, DELIVERED_FILE = "best.npz", "delivered.json"
 MANIFEST_FILE, COUNTERSIGNED_FILE, LEFT_OUT_FILE = "manifest.json", "countersigned.json", "left-out.json"
 LEDGERS, EVIDENCE, CHECKPOINTS, ORACLE = "ledgers", "evidence", "checkpoints", "oracle"

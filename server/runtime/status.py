@@ -13,6 +13,8 @@ from common.strict_json import readable
 from server.admission import HeadsBook
 from server.runtime.control import online_sites, open_control
 
+DAMAGED = "damaged"
+
 
 @dataclass(frozen=True)
 class RunStatus:
@@ -66,5 +68,5 @@ def _run(folder: RunFolder) -> RunStatus:
         summary, planned = folder.summary(), folder.plan().config.training.rounds
         done, _ = sums_in(folder.metrics())
     except FedcartError:
-        return RunStatus(folder.path.name, "damaged", 0, 0)
+        return RunStatus(folder.path.name, DAMAGED, 0, 0)
     return RunStatus(folder.path.name, summary.status if summary else "not started", done, planned)

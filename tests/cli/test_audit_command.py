@@ -27,7 +27,7 @@ SITES = ("north", "south")
 EVENTS = (PrivacyEvent(2.0, 0.1, 10), PrivacyEvent(8.0, 1.0, 1, "holdout"))
 
 
-def make_audited_run(path: Path, rounds: int = 3) -> Path:
+def make_audited_run(path: Path, rounds: int = 3, *, simulated: bool = True) -> Path:
     """A run folder with true ledgers of two sites; south reserves once without leaving, so one entry is void."""
     run = RunFolder.create(path)
     identities = {name: Identity.from_seed(name, name.encode().ljust(32, b"-")) for name in SITES}
@@ -40,7 +40,7 @@ def make_audited_run(path: Path, rounds: int = 3) -> Path:
             policy(epsilon_max=LIMIT, plain_aggregation=True),
             name,
             ledger_path=path / "ledgers" / f"{name}.jsonl",
-            simulated=True,
+            simulated=simulated,
         )
         for name, identity in identities.items()
     }
@@ -53,7 +53,7 @@ def make_audited_run(path: Path, rounds: int = 3) -> Path:
                 guard.commit(grant)
             guard.close_round("run", number)
             attested[name] = grant.attestation
-        signed.append(number, attested, oracle={"clip_fraction": 0.9})
+        signed.append(number, attested, oracle={"clip_fraction": 0.9} if simulated else {})
     return path
 
 

@@ -14,10 +14,14 @@ import pytest
 
 from client.runtime.approval import WAITING, requests
 from client.runtime.check import FAILED, check_site
+from client.runtime.health import site_troubles
+from client.runtime.status import site_status
 from common.audit.verify import verify_path
 from common.run.files import RunFolder
 from common.run.hold import run_is_submitted
 from common.trust.identity import Roster
+from server.runtime.health import server_troubles
+from server.runtime.status import server_status
 from simulations.demo import site_names, write_demo
 from simulations.processes import LocalFederation
 
@@ -129,6 +133,13 @@ def test_a_provisioned_site_checks_itself_and_finds_nothing_wrong(federation):
     assert {"server", "server certificate", "clock", "data", "budget", "ledger"} <= {row.name for row in rows}
 
 
+def test_a_federation_that_runs_is_in_no_trouble_on_either_side(federation):
+    kit = federation.site("merchant-1")
+    at_server = server_troubles(federation.coordinator, server_status(federation.coordinator))
+    troubles = [*site_troubles(kit, site_status(kit)), *at_server]
+    assert [str(one) for one in troubles if one.name != "disk"] == []
+
+
 def test_a_run_waits_for_the_operators_word_then_trains_and_leaves_a_record_that_holds(federation, operator):
     program = run(federation)
     out, err = program.communicate(timeout=300)
@@ -141,6 +152,7 @@ def test_a_run_waits_for_the_operators_word_then_trains_and_leaves_a_record_that
         "model.json",
         "run.toml",
         "report.html",
+        "model-card.md",
     }
     assert not verify_path(folder.path, roster=Roster.load(federation.coordinator.roster)).findings
     assert [record.answered for record in folder.metrics()] == [4, 4]

@@ -44,6 +44,7 @@ def test_a_private_run_is_complete_and_secure(private_run: tuple[Path, Recorder]
         "metrics.jsonl",
         "model.safetensors",
         "model.json",
+        "model-card.md",
         "sites.json",
         "plan.json",
         "roster.json",
