@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from client.runtime.check import FAILED, WARNING, check_site
+from client.runtime.last_session import connected_process
 from client.runtime.status import SiteStatus
 from common.deployment import SiteKit
 from common.deployment.trouble import Trouble
@@ -30,12 +31,10 @@ def site_troubles(kit: SiteKit, status: SiteStatus | None, *, timeout_s: float =
 
 
 def _running(kit: SiteKit) -> Iterator[Trouble]:
-    from client.runtime.last_session import session_of
-
     if running_pid(kit) is None:
         yield Trouble("running", "no", f"fedcart site start {kit.path}")
         return
-    _, session = session_of(kit)
+    session = connected_process(kit)
     if not session or not _lives(session):
         yield Trouble("connected", "the site runs and the server has not let it in", f"see {kit.log}")
 

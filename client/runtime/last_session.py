@@ -23,9 +23,14 @@ def former_node(kit: SiteKit) -> int:
     return int(_read(kit).get("node", 0))
 
 
+def connected_process(kit: SiteKit) -> int:
+    """The process of the last connection, 0 if there was none."""
+    return int(_read(kit).get("pid", 0))
+
+
 def was_connected(kit: SiteKit, pid: int) -> bool:
     """Whether the session of this process got as far as being let in."""
-    return bool(_read(kit).get("pid") == pid)
+    return connected_process(kit) == pid
 
 
 def _read(kit: SiteKit) -> dict[str, Any]:

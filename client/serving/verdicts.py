@@ -27,21 +27,26 @@ class Verdicts(Protocol):
 
 
 class KeptVerdicts:
-    """Those of the state folder, which ``fedcart detect --feedback`` reads and writes too."""
+    """Those in the site's book, which ``detect``, ``watch`` and ``review`` read and write too."""
 
     def __init__(self, home: Path) -> None:
-        from client.anomalies.feedback import recall
+        from client.anomalies.verdicts import VerdictBook
 
-        self._home, self._known = home, recall(home)
+        self._book = VerdictBook(home)
+        self._read()
+
+    def _read(self) -> None:
+        self._known = {one.consumer: one for one in self._book.standing()}
 
     def add(self, consumer: int, word: str) -> None:
         """Remember ``anomaly`` or ``normal``. Raises: BadInputError for another word."""
-        from client.anomalies.feedback import Label, remember
+        from client.anomalies.evidence import Verdict
 
         if word not in WORDS:
             raise BadInputError("the verdict is none", hint=f"a verdict is one of: {', '.join(WORDS)}")
-        # the score of `detect` is of another kind than the live one: it is measured when detect runs
-        self._known = remember(self._home, [Label(consumer, word == WORDS[0], float("nan"))])
+        # without a score: the live one is of another kind than that of `detect`, and must move no threshold there
+        self._book.say([Verdict(consumer, word == WORDS[0])])
+        self._read()
 
     def of(self, consumer: int) -> str:
         """The word on a consumer, empty if there is none."""
@@ -50,10 +55,9 @@ class KeptVerdicts:
 
     def forget(self, consumer: int) -> bool:
         """Remove what was said of a consumer; whether anything was."""
-        if self._known.pop(consumer, None) is None:
-            return False
-        forget_verdict(self._home, consumer)
-        return True
+        found = self._book.forget(consumer) > 0
+        self._read()
+        return found
 
     def all(self) -> list[dict[str, Any]]:
         """All of them, by pseudonym."""
@@ -61,20 +65,7 @@ class KeptVerdicts:
 
 
 def forget_verdict(home: Path, consumer: int) -> bool:
-    """Remove the lines about one consumer from the file of verdicts; whether there were any. Raises: BadInputError."""
-    import json
+    """Remove what was said about one consumer from the book; whether there was anything. Raises: BadInputError."""
+    from client.anomalies.verdicts import VerdictBook
 
-    from client.anomalies.feedback import FILE
-    from common.atomic import write_atomic
-
-    path = home / FILE
-    if not path.is_file():
-        return False
-    try:
-        lines = [line for line in path.read_text().splitlines() if line.strip()]
-        kept = [line for line in lines if json.loads(line)["consumer"] != f"{consumer:016x}"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadInputError(f"{path} is damaged: {error}", hint="remove the line, or the file to forget") from None
-    if len(kept) < len(lines):
-        write_atomic(path, "".join(f"{line}\n" for line in kept).encode(), mode=0o600)
-    return len(kept) < len(lines)
+    return VerdictBook(home).forget(consumer) > 0

@@ -194,11 +194,21 @@ def rounds_of(run: RunFolder | None) -> list[RoundRecord]:
         return []
 
 
+OTHER_LOGS = {
+    "journal.jsonl",
+    "diagnostics.jsonl",
+    "closings.jsonl",
+    "feedback.jsonl",
+    "verdicts.jsonl",
+    "alarms.jsonl",
+}
+
+
 def _is_ledger(path: Path) -> bool:
     """Whether the first line is a ledger's; a damaged file that is called like one is none of the other logs."""
     try:
         lines, _ = split_lines(path.read_bytes())
         next(iter(replay_lines(lines[:1])))
     except Exception:  # a folder of ledgers may hold a broken one: it must be named by the check, not skipped
-        return path.name not in ("journal.jsonl", "diagnostics.jsonl", "feedback.jsonl")
+        return path.name not in OTHER_LOGS
     return True

@@ -84,7 +84,7 @@ def test_a_forgotten_consumer_is_in_no_part_of_the_state(folder, tmp_path):
     assert gone == {"live state": 1, "answers kept": 4, "verdicts": 1}
     assert service.live.known(who) is None
     assert who.to_bytes(8, "little") not in service.parts.path.read_bytes()
-    assert f"{who:016x}" not in (tmp_path / "feedback.jsonl").read_text()
+    assert f"{who:016x}" not in (tmp_path / "verdicts.jsonl").read_text()
     again = served(folder, tmp_path)
     assert again.restore() == 4
     assert again.parts.verdicts.of(who) == ""
