@@ -29,6 +29,7 @@ STATE_SUFFIXES = (
     ".safetensors",
     ".html",
     ".rows",
+    ".snapshot",
     ".part",
     ".key",
     ".txt",

@@ -96,7 +96,7 @@ def forget(home: Home, consumer: str, *, live: bool = True) -> list[Done]:
     meant, done = candidates(consumer, home.key), list[Done]()
     if live:
         path = serving_folder(home.state) / snapshots.SNAPSHOT_FILE
-        kept = [one for one in (path, path.with_suffix(".old")) if one.exists()]
+        kept = [one for one in (path, snapshots.set_aside_at(path)) if one.exists()]
         done += [Done(str(one), _from_snapshot(one, meant), "row and answers kept") for one in kept]
         verdicts = sum(forget_verdict(home.state, who) for who in meant)
         done += [Done("verdicts", verdicts, "what a person had said")]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from common.atomic import private_folder
+from common.atomic import lock, private_folder
 from common.errors import BadInputError
 from common.strict_json import one_line
 
@@ -22,7 +21,7 @@ def hold(folder: Path) -> Iterator[Callable[[str], None]]:
     path = private_folder(folder) / HOLD_FILE
     with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file, wait=False)
         except BlockingIOError:
             raise BadInputError(
                 f"this state is already served by process {served_by(folder)[0]}",
@@ -47,7 +46,7 @@ def served_by(folder: Path) -> tuple[int, str]:
     try:
         with open(folder / HOLD_FILE, encoding="utf-8") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                lock(file, shared=True, wait=False)
             except BlockingIOError:
                 said = json.loads(file.read() or "{}")
                 return int(said.get("pid", 0)), str(said.get("address", ""))

@@ -111,11 +111,16 @@ def _parsed(body: memoryview) -> Snapshot:
     return Snapshot(str(head["model"]), dict(head["facts"]), frozen, repeats)
 
 
+def set_aside_at(path: Path) -> Path:
+    """The name that a snapshot gets which cannot be used."""
+    return path.with_stem(f"{path.stem}-set-aside")
+
+
 def set_aside(path: Path) -> Path | None:
     """Give a snapshot that cannot be used another name; None if there is none. Raises: WorkFailedError."""
     if not path.exists():
         return None
-    other = path.with_suffix(".old")
+    other = set_aside_at(path)
     try:
         path.replace(other)
     except OSError as error:

@@ -34,7 +34,8 @@ def test_a_kit_as_it_is_delivered_and_used_is_sound(kit):
     write(kit.path / "north.keys.json", "{}")
     load_site(kit.path).guard()
     for name in ("log.txt", "log.1.txt", "running.pid", "session.json", "consumers-0123.npz", "consumers-01-23.rows", "000001.part", "purchases-01.npz",
-                 "journal.jsonl", "ledger.head.json", "ledger.lost-1.jsonl", "moved-ledger.jsonl", "feedback.jsonl",
+                 "journal.jsonl", "ledger.head.json", "ledger.lost-1.jsonl", "moved-ledger.jsonl", "feedback.jsonl", "verdicts.jsonl",
+                 "alarms.jsonl", "serving/live.snapshot", "serving/live-set-aside.snapshot", "serving/serving.json",
                  "outbox/7.contribution", "outbox/.7.contribution.4711", ".session.json.abc_123", "approvals/ab.json",
                  "releases/ab.ring", "diagnostics.jsonl", "flower/apps/any.py", "work/any.so"):  # fmt: skip
         write(kit.state / name)
