@@ -59,7 +59,7 @@ class Reason:
 class Alarm:
     """An alarm about one consumer's stretch of events, from ``events[0].time`` to ``time``.
 
-    ``limit``: where the threshold comes from, in words; ``distance`` to the prototype of ``kind``, 0 for equal.
+    ``base``: the threshold as nobody's verdicts move it; ``limit``: where it comes from, in words; ``distance`` to the prototype of ``kind``, 0 for equal.
     """
 
     id: str
@@ -68,6 +68,7 @@ class Alarm:
     position: int
     score: float
     threshold: float
+    base: float
     limit: str
     kind: str
     distance: float

@@ -127,9 +127,11 @@ class LiveDetector:
         events = self._events(event.consumer, recent)
         profile = self._profiles(events, recent, np.arange(len(recent.times))[None])
         self.score = float(self._usual.detector.score(profile)[0])
-        limit = self._limit(recent, event)
+        limit, base = self._limits(recent, event)
         alarm = (
-            self._alarm(event.consumer, recent, events, (profile, limit)) if self._raised(recent, limit) else None
+            self._alarm(event.consumer, recent, events, (profile, limit, base))
+            if self._raised(recent, limit)
+            else None
         )
         if recent.position % _EVERY == 0:
             self._level.add(self.score)
@@ -139,11 +141,12 @@ class LiveDetector:
         """Let go of a consumer; whether there was one."""
         return self._kept.pop(consumer, None) is not None
 
-    def _limit(self, recent: _Recent, event: StreamEvent) -> float:
+    def _limits(self, recent: _Recent, event: StreamEvent) -> tuple[float, float]:
+        """From which score on this stretch is an alarm, and from which it would be if nobody had said anything."""
+        few = len(recent.times)
+        base = max(self.threshold / self._factor, float(self._starts[few]) if few < WINDOW else 0.0)
         quiet = quiet_level(self._noes.get(event.consumer, ()), event.consumer, event.timestamp)
-        if len(recent.times) == WINDOW:
-            return max(self.threshold, quiet)
-        return max(self.threshold, quiet, float(self._starts[len(recent.times)]) * self._factor)
+        return max(base * self._factor, quiet), base
 
     def _raised(self, recent: _Recent, limit: float) -> bool:
         return self.score >= limit and recent.position >= recent.quiet_until
@@ -194,9 +197,9 @@ class LiveDetector:
         consumer: int,
         recent: _Recent,
         events: tuple[ConsumerSequences, Surprise],
-        judged: tuple[Table, float],
+        judged: tuple[Table, float, float],
     ) -> Alarm:
-        profile, limit = judged
+        profile, limit, base = judged
         sequences, count = events[0], len(recent.times)
         recent.quiet_until = recent.position + WINDOW
         # without each event in turn: an even share, and by how much more the score falls than without another
@@ -215,6 +218,7 @@ class LiveDetector:
             recent.position,
             self.score,
             limit,
+            base,
             self._limit_words(limit, count),
             kind,
             distance,

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from client.anomalies.alarms import Alarm, Reason
 from client.anomalies.record import moment
 
+__all__ = ["KINDS", "beyond_words", "moment", "one_alarm", "reason_words", "what_words"]
+
 KINDS = {
     "bot": "bot",
     "account-takeover": "account takeover",
@@ -28,18 +30,23 @@ _WHAT = {
 
 def reason_words(reason: Reason) -> str:
     """One reason, against the reference."""
-    side = "or more" if reason.value > reason.usual else "or less"
+    return f"{what_words(reason)} {reason.value:.2f}, usual {reason.usual:.2f}; {beyond_words(reason)}"
+
+
+def beyond_words(reason: Reason) -> str:
+    """How rare a number is in the reference."""
     share = "none" if reason.beyond == 0 else f"{reason.beyond:.1%}"
-    return f"{what_words(reason.what)} {reason.value:.2f}, usual {reason.usual:.2f}; {share} of the reference has this {side}"
+    return f"{share} of the reference has this or {'more' if reason.value > reason.usual else 'less'}"
 
 
-def what_words(name: str) -> str:
+def what_words(reason: Reason) -> str:
     """What a number of a profile is."""
+    name = reason.what
     for begin, words in (("mean_next-", "mean surprise of the {}"), ("max_next-", "largest surprise of the {}")):
         if name.startswith(begin):
             return words.format(name.removeprefix(begin))
     if name.startswith("unlike_own_"):
-        return f"{name.removeprefix('unlike_own_')} unlike the own past"
+        return f"{name.removeprefix('unlike_own_')}, nats unlike the own past"
     return _WHAT.get(name, f"share of {name}")
 
 

@@ -1,6 +1,7 @@
 """``fedcart review`` on the command line: list, undo, forget."""
 
 import json
+import socket
 
 import pytest
 
@@ -55,3 +56,11 @@ def test_an_empty_book_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FEDCART_STATE_DIR", str(tmp_path / "none"))
     assert "nobody has judged" in asked(capsys, "--list").out
     assert not (tmp_path / "none").exists()
+
+
+def test_a_port_that_is_taken_is_refused_before_anything_is_served(home, capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        said = asked(capsys, "--port", str(taken.getsockname()[1]), code=2)
+    assert "cannot be used" in said.err
