@@ -16,7 +16,7 @@ import itertools
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -188,11 +188,7 @@ def main(args: Sequence[str] | None = None) -> int:
         say(Told("interrupted", "", "interrupted", INTERRUPTED))
         return INTERRUPTED
     except Exception as error:
-        if os.environ.get("FEDCART_DEBUG") == "1":
-            traceback.print_exception(error)
-        told = _explained(error)
-        say(told)
-        return told.exit_code
+        return _explain(error, say)
 
 
 def start() -> None:
@@ -235,6 +231,15 @@ def _explained(error: Exception) -> Told:
     name = type(error).__name__
     hint = "FEDCART_DEBUG=1 shows where; please report it"
     return Told(f"unexpected {name}: {error}".rstrip(": "), hint, "unexpected", 1)
+
+
+def _explain(error: Exception, say: Callable[[Told], None] | None = None) -> int:
+    """Print what happened and what to do. Returns the exit code."""
+    if os.environ.get("FEDCART_DEBUG") == "1":
+        traceback.print_exception(error)
+    told = _explained(error)
+    (say or _say)(told)
+    return told.exit_code
 
 
 def _say(told: Told) -> None:

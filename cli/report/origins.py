@@ -15,7 +15,7 @@ from common.tasks import metric_named
 
 @dataclass(frozen=True)
 class Origins:
-    """Finds references in one record. ``name``: of what was given."""
+    """Finds references in one record. ``name``: of the run by its plan, or of the ledger."""
 
     name: str
     records: Records
@@ -24,7 +24,9 @@ class Origins:
     @staticmethod
     def of(audit: Audit) -> Origins:
         """Of an intact record."""
-        return Origins(audit.name, find_records(audit.path), audit.records)
+        records = find_records(audit.path)
+        name = audit.name if records.run is None else records.run.plan().run  # run.toml is signed by nobody
+        return Origins(name, records, audit.records)
 
     @property
     def sites(self) -> tuple[str, ...]:

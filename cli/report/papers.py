@@ -84,14 +84,16 @@ def gather(paths: Sequence[Path]) -> Facts:
     releases = _releases(found, origins)
     last = max((time for _, time in releases), default="")
     return Facts(
-        name=_name(found.audits),
+        name=_name([one.name for one in origins]),
         statement=statement,
         totals=totals if statement.private else (),
         together=_together(found) if statement.private else (),
         releases=tuple(release for release, _ in releases),
         runs=tuple(run for one in origins if (run := one.run_facts()) is not None),
         sites=tuple(sorted({site for one in origins for site in one.sites})),
-        checked=tuple(line for audit in found.audits for line in _checked(audit)),
+        checked=tuple(
+            line for audit, one in zip(found.audits, origins, strict=True) for line in _checked(audit, one)
+        ),
         published=last[:10],
         drawn_up=time.strftime("%Y-%m-%d", time.gmtime()),
         version=VERSION,
@@ -110,8 +112,8 @@ def _every_run(paths: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(where))
 
 
-def _name(audits: Sequence[Audit]) -> str:
-    names = list(dict.fromkeys(audit.name for audit in audits))
+def _name(every: Sequence[str]) -> str:
+    names = list(dict.fromkeys(every))
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
 
@@ -198,10 +200,10 @@ def _releases(found: LongAudit, origins: Sequence[Origins]) -> list[tuple[Releas
     return [(release, time) for _, release, time in rows.values()]
 
 
-def _checked(audit: Audit) -> list[str]:
+def _checked(audit: Audit, origin: Origins) -> list[str]:
     verdict = audit.verdict
     lines = [
-        f"{audit.name}: {len(verdict.ledgers)} ledgers, {verdict.attestations} attestations, {verdict.evidence} rounds with aggregation evidence"
+        f"{origin.name}: {len(verdict.ledgers)} ledgers, {verdict.attestations} attestations, {verdict.evidence} rounds with aggregation evidence"
     ]
-    lines += [f"{audit.name}: {verdict.quorum}"] if verdict.quorum else []
-    return lines + [f"{audit.name}: {finding}" for finding in verdict.notes]  # fmt: skip
+    lines += [f"{origin.name}: {verdict.quorum}"] if verdict.quorum else []
+    return lines + [f"{origin.name}: {finding}" for finding in verdict.notes]  # fmt: skip

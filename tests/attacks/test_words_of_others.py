@@ -87,10 +87,13 @@ def test_what_the_program_prints_is_one_plain_line(capsys, word):
 
 
 def test_the_error_of_a_command_is_one_plain_line(capsys):
-    from cli.main import _explain
+    from cli.main import _explain, _say_json
 
     _explain(BadInputError("no run \x1b[2J\nerror: all well", hint="see \u202ex"))
     assert capsys.readouterr().err == "error: no run \\x1b[2J\\nerror: all well\nhint: see \\u202ex\n"
+    _explain(BadInputError("no run \x1b[2J\nerror: all well", hint="see \u202ex"), _say_json)
+    told = capsys.readouterr().err
+    assert told.isascii() and told.count("\n") == 1 and "\x1b" not in told
 
 
 def test_a_page_spells_out_what_acts_also_where_a_filter_or_a_drawing_brings_it():
