@@ -35,6 +35,7 @@ Consumers = Annotated[int, typer.Option(metavar="N", help="consumers kept in mem
 Ids = Annotated[int, typer.Option(metavar="N", help="event ids remembered", min=1)]
 Rate = Annotated[float, typer.Option(help="share of recent behaviour to report", min=1e-6, max=0.5)]
 KeepEvery = Annotated[float, typer.Option(metavar="SECONDS", help="keep the state so often", min=0.1)]
+Input = Annotated[bool, typer.Option("--stdin", help="read events from standard input too: JSON lines in and out")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="begin with an empty memory, put the kept state aside")]
 
 
@@ -53,6 +54,7 @@ def serve(
     ids: Ids = 100_000,
     rate: Rate = 0.01,
     keep_every: KeepEvery = 30.0,
+    stdin: Input = False,
     fresh: Fresh = False,
     format: options.Format = "",
     catalogue: options.CatalogueFile = None,
@@ -70,7 +72,7 @@ def serve(
     from client.serving.run import Address, read_token
 
     token = read_token(token_file) if token_file is not None else b""
-    address = Address(host, port, token, tls_cert, tls_key, tls_client_ca)
+    address = Address(host, port, token, tls_cert, tls_key, tls_client_ca, 0 if stdin else None)
     address.check()
     reading = options.ReadOptions(format, catalogue, site, state, shared=shared_only)
     place = options.place_of(model, reading)
@@ -124,4 +126,4 @@ def _said(address: str, as_json: bool) -> None:
 
         print(one_line({"address": address, "pid": os.getpid()}), flush=True)
     else:
-        print(f"serving on {address}, stop with Ctrl-C", flush=True)
+        show.note(f"serving on {address}, stop with Ctrl-C")

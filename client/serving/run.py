@@ -9,12 +9,14 @@ import logging
 import signal
 import socket
 import ssl
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import client.serving.feed as feed
 from client.serving.door import Door
 from client.serving.service import Service
 from common.errors import BadInputError, ConfigError, FedcartError, WorkFailedError
@@ -26,7 +28,10 @@ _log = logging.getLogger("fedcart.serve")
 
 @dataclass(frozen=True)
 class Address:
-    """Where to listen, and by what a caller is known. Port 0: any free one. ``token``: empty for none."""
+    """Where to listen, and by what a caller is known. Port 0: any free one. ``token``: empty for none.
+
+    ``input``: a descriptor from which events are read too.
+    """
 
     host: str = "127.0.0.1"
     port: int = 0
@@ -34,6 +39,7 @@ class Address:
     certificate: Path | None = None
     key: Path | None = None
     client_authority: Path | None = None
+    input: int | None = None
 
     @property
     def local(self) -> bool:
@@ -130,11 +136,18 @@ async def _serve(
     while not server.started and not serving.done():
         await asyncio.sleep(0.01)
     if server.started:
+        if address.input is not None:
+            feed.start(service, address.input, _print, asyncio.get_running_loop())
         tell(f"{'https' if address.certificate else 'http'}://{name}:{port}")
     await serving
     keeping.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await keeping
+
+
+def _print(line: bytes) -> None:
+    sys.stdout.buffer.write(line + b"\n")
+    sys.stdout.flush()
 
 
 def _options(address: Address) -> dict[str, Any]:

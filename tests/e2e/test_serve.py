@@ -106,6 +106,65 @@ def test_a_second_service_on_the_same_state_is_refused(model, tmp_path):
         assert f"already served by process {process.pid}" in done.stderr
 
 
+def test_events_from_standard_input_share_the_state_with_requests(model, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "cli.main",
+        "serve",
+        str(model),
+        "--port",
+        "0",
+        "--state",
+        str(tmp_path),
+        "--json",
+    ]
+    with subprocess.Popen(
+        [*command, "--stdin"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        address = json.loads(process.stdout.readline())["address"]
+        sent = [json.dumps(event(id="e1")), "garbage", "x" * 200_000, json.dumps(event(at="2024-05-01T10:00:01"))]
+        process.stdin.write("\n".join(sent) + "\n")
+        process.stdin.flush()
+        answers = [json.loads(process.stdout.readline()) for _ in sent]
+        assert ["error" in one for one in answers] == [False, True, True, False]
+        assert ask(f"{address}/intent/c1")["events"] == 2
+        assert ask(f"{address}/events", event(id="e1")) == answers[0]
+        process.send_signal(signal.SIGTERM)  # while the input is still open
+        assert process.wait(20) == 0
+
+
+def test_callers_without_a_certificate_of_the_authority_are_turned_away(model, tmp_path):
+    import ssl
+
+    for name in ("server", "caller", "stranger"):
+        told = ["-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2", "-nodes"]
+        files = ["-keyout", f"{tmp_path}/{name}.key", "-out", f"{tmp_path}/{name}.crt"]
+        made = subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "rsa:2048", *told, *files], capture_output=True
+        )
+        assert made.returncode == 0
+    files = [
+        f"--tls-cert={tmp_path}/server.crt",
+        f"--tls-key={tmp_path}/server.key",
+        f"--tls-client-ca={tmp_path}/caller.crt",
+    ]
+
+    def status(address, name):
+        context = ssl.create_default_context(cafile=tmp_path / "server.crt")
+        if name:
+            context.load_cert_chain(tmp_path / f"{name}.crt", tmp_path / f"{name}.key")
+        with urllib.request.urlopen(f"{address}/readyz", context=context, timeout=20) as answer:
+            return answer.status
+
+    with serving(model, tmp_path / "state", *files) as (_, address):
+        assert address.startswith("https://")
+        assert status(address, "caller") == 200
+        for name in ("", "stranger"):
+            with pytest.raises(OSError, match=r"(?i)certificate|alert|reset|closed|unknown ca|EOF"):
+                status(address, name)
+
+
 def test_with_a_token_nothing_is_answered_without_it(model, tmp_path):
     token = tmp_path / "token"
     with serving(model, tmp_path, "--token-file", str(token)) as (_, address):
