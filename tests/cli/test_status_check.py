@@ -108,6 +108,12 @@ def left_open(kit, monkeypatch) -> None:
     monkeypatch.setattr(health, "OPEN_S", -1.0)
 
 
+def left_open_and_stopped(kit, monkeypatch) -> None:
+    left_open(kit, monkeypatch)
+    monkeypatch.setattr(health, "OPEN_S", 3_600.0)
+    not_running(kit, monkeypatch)
+
+
 def damaged_ledger(kit, monkeypatch) -> None:
     spend(kit, "run-one")
     content = bytearray(kit.ledger.read_bytes())
@@ -125,6 +131,7 @@ FAULTS = {
     "damaged ledger": (damaged_ledger, {"ledger", "budget"}),
     "budget nearly gone": (spent_to_the_limit, {"budget"}),
     "left open": (left_open, {"reservation"}),
+    "left open and stopped": (left_open_and_stopped, {"reservation", "running"}),
     "killed": (lambda kit, _: note_end(kit, ANSWER, -9), {"killed"}),
 }
 
