@@ -224,6 +224,13 @@ def run_job(job: Job, *, as_json: bool) -> int:
     from simulations.workers import begin_imports
 
     begin_imports()  # before anything else: the workers' imports are what a run waits for
+    from simulations.jobs import in_its_folder
+
+    with in_its_folder(job) as mine:
+        return _run_there(mine, as_json=as_json)
+
+
+def _run_there(job: Job, *, as_json: bool) -> int:
     from cli.screen import Screen
 
     screen = Screen(job.config, job.out, to_stderr=as_json, latest=job.latest)
@@ -231,12 +238,10 @@ def run_job(job: Job, *, as_json: bool) -> int:
         screen.opening(resume=job.resume)
         for note in job.notes:
             screen.note(note)
-        from simulations.jobs import in_its_folder
         from simulations.run import simulate as run_simulation  # flwr, polars: after the first line is out
 
         try:
-            with in_its_folder(job):
-                summary = run_simulation(job.config, job.out, screen, resume=job.resume)
+            summary = run_simulation(job.config, job.out, screen, resume=job.resume)
         except KeyboardInterrupt:
             screen.interrupted()
             _write_report(job.out)

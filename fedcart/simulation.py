@@ -204,14 +204,19 @@ def _place(out: str | int | os.PathLike[str] | None, chosen: Mapping[str, Any]) 
 
 
 def _run(job: Job, progress: bool | Observer) -> Run:
-    from common.run import Observer, RunFolder
     from simulations.jobs import in_its_folder
+
+    with in_its_folder(job) as mine:
+        return _run_there(mine, progress)
+
+
+def _run_there(job: Job, progress: bool | Observer) -> Run:
+    from common.run import Observer, RunFolder
     from simulations.run import simulate as run_simulation
 
     watcher = progress if isinstance(progress, Observer) else Lines(job) if progress else Observer()
     try:
-        with in_its_folder(job):
-            run_simulation(job.config, job.out, watcher, resume=job.resume)
+        run_simulation(job.config, job.out, watcher, resume=job.resume)
     except KeyboardInterrupt:
         begun = (
             f"; to go on: fedcart.resume({str(job.out)!r})" if RunFolder.is_one(job.out) else ", nothing had begun"

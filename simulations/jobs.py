@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
@@ -29,7 +29,7 @@ class Job:
     config: RunConfig
     out: Path
     resume: bool = False
-    latest: Path | None = None  # link to make to the run folder
+    latest: Path | None = None  # link to make to the run folder, which nobody has named then
     notes: tuple[str, ...] = ()  # to be said before it begins
 
 
@@ -98,7 +98,7 @@ def new_job(
     config = build_config(tree, overrides)
     if out is not None:
         return Job(config, out, notes=notes)
-    folder = taken_folder(RUNS / f"{config.name}-{datetime.now():%Y%m%d-%H%M%S}")
+    folder = RUNS / f"{config.name}-{datetime.now():%Y%m%d-%H%M%S}"
     return Job(config, folder, latest=RUNS / "latest", notes=notes)
 
 
@@ -156,11 +156,15 @@ def _name_of(path: Path) -> str:
 
 
 @contextmanager
-def in_its_folder(job: Job) -> Iterator[None]:
-    """A folder that nobody has named, and that was taken for this run, is gone again if nothing came into it."""
+def in_its_folder(job: Job) -> Iterator[Job]:
+    """The job with a folder that is its own: one that nobody has named is taken now, and gone again if nothing comes into it."""
+    if job.latest is None:
+        yield job
+        return
+    mine = replace(job, out=taken_folder(job.out))
     try:
-        yield
+        yield mine
     finally:
-        if job.latest is not None:
-            with suppress(OSError):  # something lies there: so it should
-                job.out.rmdir()
+        with suppress(OSError):  # something lies there: so it should
+            mine.out.rmdir()
+            mine.out.parent.rmdir()

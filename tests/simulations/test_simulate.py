@@ -252,16 +252,16 @@ def test_a_run_whose_rounds_gave_no_sum_has_failed_and_leaves_no_model(tmp_path:
 def test_a_folder_that_was_taken_for_a_run_that_never_began_is_gone_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     job = new_job(None, {})
-    assert job.out.is_dir()
-    with pytest.raises(ZeroDivisionError), in_its_folder(job):
+    with pytest.raises(ZeroDivisionError), in_its_folder(job) as mine:
+        assert mine.out.is_dir()
         raise ZeroDivisionError
-    assert not job.out.exists()
-    other = new_job(None, {})
-    with in_its_folder(other):
-        (other.out / "file").write_text("x")
-    assert other.out.exists()
+    assert not list(tmp_path.iterdir())
+    with in_its_folder(job) as mine, in_its_folder(job) as other:
+        assert mine.out != other.out
+        (mine.out / "file").write_text("x")
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [mine.out.name]
     named = new_job(None, {}, out=tmp_path / "mine")
     named.out.mkdir()
-    with in_its_folder(named):
-        pass
+    with in_its_folder(named) as mine:
+        assert mine is named
     assert named.out.exists()
