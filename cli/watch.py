@@ -79,9 +79,8 @@ def _ready(place: ModelPlace, events: Path | None, limits: tuple[float, int], re
 
     shared, key = options.open_at(place, reading), local_key(place.state)
     past = None if events is None else (load_local(events, place.format, key).log, events.name)
-    verdicts = VerdictBook(place.home).standing()
     rate, capacity = limits
-    ready = Watch.after(shared, past, key=key, verdicts=verdicts, rate=rate, capacity=capacity)
-    if verdicts and not ready.live.left:
+    ready = Watch.after(shared, past, key=key, news=VerdictBook(place.home).news, rate=rate, capacity=capacity)
+    if ready.live.moved and not ready.live.left:
         show.warning(NONE_LEFT)
     return ready

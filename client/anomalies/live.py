@@ -86,6 +86,11 @@ class LiveDetector:
         return (self._first if known is None else max(known, LEAST)) * self._factor
 
     @property
+    def moved(self) -> bool:
+        """Whether verdicts have moved the threshold."""
+        return self._factor != 1
+
+    @property
     def left(self) -> float:
         """The share of the reference's own stretches that would be an alarm now."""
         return float((self._usual.scores >= self.threshold).mean())

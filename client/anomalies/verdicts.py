@@ -25,6 +25,7 @@ class VerdictBook:
 
     def __init__(self, home: Path) -> None:
         self._home, self._path = home, home / FILE
+        self._seen: object = ()
 
     def said(self) -> list[Verdict]:
         """All verdicts in their order, those that were undone marked. Raises: BadInputError if the file is damaged."""
@@ -36,6 +37,18 @@ class VerdictBook:
     def standing(self) -> list[Verdict]:
         """Those that count: of each alarm the latest. Raises: BadInputError."""
         return standing(self.said())
+
+    def news(self) -> list[Verdict] | None:
+        """Those that count if the book has changed since this was last asked, else None. Raises: BadInputError."""
+        try:
+            status = self._path.stat()
+            now: object = (status.st_ino, status.st_size, status.st_mtime_ns)
+        except OSError:
+            now = None
+        if now == self._seen:
+            return None
+        self._seen = now
+        return self.standing()
 
     def say(self, verdicts: Sequence[Verdict]) -> list[Verdict]:
         """Add verdicts; what was said before of the same alarm stays in the book, and counts no more.

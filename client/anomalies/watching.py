@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,10 +36,11 @@ def read_events(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any] | Ba
 
 @dataclass(frozen=True)
 class Watch:
-    """Model and detector, ready for the next event."""
+    """Model and detector, ready for the next event; what people say meanwhile counts from the next one on."""
 
     scorer: StreamScorer
     live: LiveDetector
+    news: Callable[[], Sequence[Verdict] | None] = lambda: None
 
     @staticmethod
     def after(
@@ -47,22 +48,26 @@ class Watch:
         past: tuple[EventLog, str] | None,
         *,
         key: bytes,
-        verdicts: Sequence[Verdict] = (),
+        news: Callable[[], Sequence[Verdict] | None] = lambda: None,
         rate: float = 0.01,
         capacity: int = 100_000,
     ) -> Watch:
-        """Ready after a log, with its name; None: with what a personal model has kept. Raises: BadInputError."""
+        """Ready after a log, with its name; None: with what a personal model has kept. ``news``: standing verdicts when there
+        are others than before, asked before each event.
+
+        Raises: BadInputError.
+        """
         from client.anomalies.detectors import profile_log
         from client.anomalies.usual import Usual
 
         scorer = StreamScorer(shared, capacity, key)
         scored = None if past is None else profile_log(shared, past[0])
         usual = Usual.of_model(shared) if past is None or scored is None else Usual.of(scored, past[1])
-        live = LiveDetector(shared, usual, rate=rate, verdicts=verdicts, capacity=capacity)
+        live = LiveDetector(shared, usual, rate=rate, verdicts=news() or (), capacity=capacity)
         if past is not None and scored is not None:
             live.warm(scored)
             scorer.warm(past[0])
-        return Watch(scorer, live)
+        return Watch(scorer, live, news)
 
     def take(self, lines: Iterable[str]) -> Iterator[Alarm | tuple[int, BadInputError]]:
         """Take one event per line; what comes out are alarms, and the number of each line that cannot be used, and why."""
@@ -74,6 +79,8 @@ class Watch:
             except BadInputError as error:
                 yield number, error
                 continue
+            if (verdicts := self.news()) is not None:
+                self.live.hear(verdicts)
             alarm = self.live.take(event, self.scorer.push(event))
             if alarm is not None:
                 yield alarm

@@ -76,3 +76,20 @@ def test_csv_cells_are_read_by_the_header_and_odd_lines_refused():
     assert read[0] == {"timestamp": "1", "event": "view", "consumer": "a,b", "item": None}
     assert all(isinstance(value, BadInputError) for value in read[1:])
     assert [number for number, _ in read_events(["", "[]", "7"])] == [2, 3]
+
+
+def test_a_no_that_is_said_while_it_watches_counts_from_the_next_event_on(folder, tmp_path, monkeypatch, capsys):
+    def lines():
+        yield "consumer,timestamp,event,item\n"
+        for number, (when, item) in enumerate(BOT):
+            alarms = AlarmBook(tmp_path / "state").alarms()
+            if number == 12 and alarms:
+                loud = alarms[0]
+                VerdictBook(tmp_path / "state").say([Verdict(loud.consumer, False, 9.0, 1.0, loud.time, loud.id)])
+            yield f"robot,{when},view,{item}\n"
+
+    monkeypatch.setenv("FEDCART_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setattr("sys.stdin", lines())
+    assert front.main(["watch", str(folder), "--events", str(folder / "past.csv")]) == 0
+    assert len(AlarmBook(tmp_path / "state").alarms()) == 1
+    assert "1 alarms" in capsys.readouterr().err

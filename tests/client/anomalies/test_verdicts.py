@@ -79,3 +79,14 @@ def test_two_that_write_at_once_lose_nothing(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: VerdictBook(tmp_path).say([Verdict(n, True)]), range(40)))
     assert sorted(one.number for one in VerdictBook(tmp_path).said()) == list(range(1, 41))
+
+
+def test_whoever_reads_along_hears_of_changes_only(tmp_path):
+    reader, writer = VerdictBook(tmp_path), VerdictBook(tmp_path)
+    assert reader.news() == []
+    assert reader.news() is None
+    writer.say([Verdict(7, True)])
+    assert [one.consumer for one in reader.news()] == [7]
+    assert reader.news() is None
+    writer.undo(1)
+    assert reader.news() == []
