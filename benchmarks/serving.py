@@ -126,9 +126,11 @@ def _memory(shared: SharedModel, lines: list[dict[str, Any]], consumers: int) ->
     store, before = Store(consumers, live.engine.state_size), _resident()
     for number in range(consumers):
         store.put(number * 7_919_777_773 % 2**64, Row.unpack(row.pack()), state)
-    grown = _resident() - before
+    grown, begin = _resident() - before, time.perf_counter()
+    store.freeze()
+    frozen_ms = round((time.perf_counter() - begin) * 1e3, 1)
     return {"consumers": consumers, "events_each": row.position, "bytes_each": round(grown / consumers),
-            "said_each": round(store.size_bytes() / consumers)}  # fmt: skip
+            "said_each": round(store.size_bytes() / consumers), "freeze_ms": frozen_ms}  # fmt: skip
 
 
 def _resident() -> int:
