@@ -70,12 +70,14 @@ def open_service(place: ModelPlace, options: ServeOptions) -> Service:
 
 def _live(place: ModelPlace, options: ServeOptions, key: bytes) -> LiveModel:
     import torch
+    from threadpoolctl import threadpool_limits
 
     from client.scoring.model import open_model
     from client.serving.live import LiveModel
     from client.serving.loading import engine_of
 
     torch.set_num_threads(1)
+    threadpool_limits(1)  # for good: a step is too small to be shared
     shared = open_model(place.folder, catalogue=options.catalogue, site=place.site, personal=options.personal)
     return LiveModel(
         shared, engine_of(shared), capacity=options.consumers, key=key, format_name=_words(place.format)
