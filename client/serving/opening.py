@@ -70,7 +70,7 @@ def open_service(place: ModelPlace, options: ServeOptions) -> Service:
 
 def _live(place: ModelPlace, options: ServeOptions, key: bytes) -> LiveModel:
     import torch
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     from client.scoring.model import open_model
     from client.serving.live import LiveModel
