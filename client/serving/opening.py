@@ -65,6 +65,7 @@ def open_service(place: ModelPlace, options: ServeOptions) -> Service:
     if live is not None and not service.restore() and past is not None:
         for value in live.warm(past):
             level.add(float(value))
+        service.changed = True
     return service
 
 
