@@ -26,7 +26,7 @@ test: setup
 	@$(BIN)/pytest -n 3 --dist loadfile
 
 test-full: setup
-	@$(BIN)/pytest -n 2 --dist loadfile -m "not soak and not ci"
+	@$(BIN)/pytest -n 2 --dist loadfile -m "not soak and not ci and not browser"
 
 test-ci: setup
 	@$(BIN)/pytest -m 'ci'

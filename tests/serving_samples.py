@@ -47,7 +47,7 @@ def make_door(service: Service, token: bytes = b"", **door: Any) -> Door:
 def ask(
     door: Door, method: str, address: str, body: object = None, headers: dict[str, str] | None = None
 ) -> tuple[int, Any]:
-    """Status and content of an answer: JSON as a value, else text."""
+    """Status and content of an answer: JSON as a value, else text. ``body`` "never": one that does not come."""
     content = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
     told = {"host": "127.0.0.1:8080", "content-type": "application/json"} | (headers or {})
     path, _, query = address.partition("?")
@@ -59,6 +59,8 @@ def ask(
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
+        if body == "never":
+            await asyncio.sleep(60)
         return {"type": "http.request", "body": content, "more_body": False}
 
     async def send(message: Any) -> None:

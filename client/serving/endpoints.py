@@ -28,7 +28,10 @@ Answer = dict[str, Any] | bytes
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One address and method. ``answer``: the schema of a good answer; ``body``: of what is sent, None where nothing is."""
+    """One address and method. ``answer``: the schema of a good answer; ``body``: of what is sent, None where nothing is.
+
+    ``kept``: the state is written before the answer leaves.
+    """
 
     method: str
     path: str
@@ -37,6 +40,7 @@ class Endpoint:
     answer: Schema
     parameters: tuple[Parameter, ...] = ()
     body: Schema | None = None
+    kept: bool = False
 
 
 def _next(service: Service, asked: Asked) -> Answer:
@@ -139,6 +143,6 @@ ENDPOINTS = (
     ),
     Endpoint(
         "DELETE", "/consumers/{consumer}", "Forget one consumer",
-        lambda service, asked: {"removed": service.forget(asked.path["consumer"])}, schemas.FORGOTTEN, (_CONSUMER,),
+        lambda service, asked: {"removed": service.remove(asked.path["consumer"])}, schemas.FORGOTTEN, (_CONSUMER,), kept=True,
     ),
 )  # fmt: skip

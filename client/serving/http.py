@@ -71,7 +71,10 @@ def _handler(service: Service, one: Endpoint) -> Handler:
                 return _json(
                     {"answers": [json.loads(a) if isinstance(a, bytes) else a for a in await many(events)]}
                 )
-            return _json(one.call(service, Asked(request.path_params, request.query_params, body)))
+            answer = one.call(service, Asked(request.path_params, request.query_params, body))
+            if one.kept:
+                await asyncio.to_thread(service.keep, service.frozen())
+            return _json(answer)
         except FedcartError as error:
             return _error(error)
 

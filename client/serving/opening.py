@@ -65,17 +65,20 @@ def open_service(place: ModelPlace, options: ServeOptions) -> Service:
     if live is not None and not service.restore() and past is not None:
         for value in live.warm(past):
             level.add(float(value))
+        service.changed = True
     return service
 
 
 def _live(place: ModelPlace, options: ServeOptions, key: bytes) -> LiveModel:
     import torch
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     from client.scoring.model import open_model
     from client.serving.live import LiveModel
     from client.serving.loading import engine_of
 
     torch.set_num_threads(1)
+    threadpool_limits(1)  # for good: a step is too small to be shared
     shared = open_model(place.folder, catalogue=options.catalogue, site=place.site, personal=options.personal)
     return LiveModel(
         shared, engine_of(shared), capacity=options.consumers, key=key, format_name=_words(place.format)

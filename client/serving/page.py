@@ -17,8 +17,8 @@ def index_page(service: Service, *, figures: bool) -> str:
     tiles = []
     if figures:
         told = service.counters.of
-        tiles = [("events", told["events"]), ("alarms", told["alarms"]), ("late", told["late"])]
-        tiles += [("consumers held", len(live.store))] if live is not None else []
+        tiles = [(name, told[name], "since the state began") for name in ("events", "alarms", "late")]
+        tiles += [("consumers held", len(live.store), "now")] if live is not None else []
     return (
         templates()
         .get_template("serve.html.j2")
@@ -27,7 +27,7 @@ def index_page(service: Service, *, figures: bool) -> str:
             answers=live.answers() if live is not None else (),
             sales=service.parts.forecast is not None,
             personal=live is not None and live.shared.personal is not None,
-            tiles=[(name, f"{value:,}") for name, value in tiles],
+            tiles=[(name, f"{value:,}", words) for name, value, words in tiles],
             addresses=addresses,
         )
     )

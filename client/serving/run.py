@@ -173,7 +173,6 @@ async def _keep(service: Service, every_s: float) -> None:
         try:
             await asyncio.to_thread(service.keep, frozen)
         except WorkFailedError as error:
-            service.changed = True
             _log.error("the state could not be kept: %s", error.message)
         _log.debug("state kept in %.2f s", time.monotonic() - begin)
 

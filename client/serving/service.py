@@ -14,7 +14,7 @@ from client.serving.cleaning import DroppedError
 from client.serving.live import LiveModel, Scored
 from client.serving.repeats import Repeats
 from client.serving.verdicts import WORDS, Verdicts
-from common.errors import BadInputError
+from common.errors import BadInputError, WorkFailedError
 from common.strict_json import finite, one_line
 
 if TYPE_CHECKING:
@@ -180,13 +180,18 @@ class Service:
 
     def forget(self, consumer: str) -> dict[str, int]:
         """Remove one consumer from the live state, from answers kept and from verdicts, and from the file at once."""
+        gone = self.remove(consumer)
+        self.keep(self.frozen())
+        return gone
+
+    def remove(self, consumer: str) -> dict[str, int]:
+        """As ``forget``, without the file: who calls it keeps the state before it answers."""
         meant = self.live.meant(consumer)
         gone = {
             "live state": sum(self.live.store.remove(who) for who in meant),
             "answers kept": sum(self.parts.repeats.forget(who) for who in meant),
             "verdicts": sum(self.parts.verdicts.forget(who) for who in meant),
         }
-        self.keep(self.frozen())
         return gone
 
     def frozen(self) -> snapshots.Snapshot:
@@ -211,7 +216,11 @@ class Service:
         with self._writing:
             if frozen.facts["number"] < self._written:
                 return 0
-            size = snapshots.write_snapshot(self.parts.path, frozen)
+            try:
+                size = snapshots.write_snapshot(self.parts.path, frozen)
+            except WorkFailedError:
+                self.changed = True  # it is tried again, and at the end
+                raise
             self._written, self.kept_at = frozen.facts["number"], time.time()
         return size
 

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-NEED_SERVERS = ("test_postgres_source.py", "test_reverse_proxy.py", "test_review_page.py")
+NEED_SERVERS = ("test_postgres_source.py", "test_reverse_proxy.py", "test_pages_in_a_browser.py")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -87,3 +87,28 @@ def test_of_a_kit_what_was_prepared_and_has_not_left_goes_too(tmp_path, capsys):
     assert "no contribution of this site has left" in said["stays"][1]
     assert not [path for pattern in forgetting.MADE_AGAIN for path in kit.state.glob(pattern)]
     assert not list((kit.state / "outbox").iterdir())
+
+
+def test_a_kit_is_served_with_the_model_in_use_there_and_its_own_words(tmp_path):
+    from client import session
+    from client.library import kept_models, use_model
+    from client.scoring.place import model_place
+    from client.serving.opening import ServeOptions, open_service
+    from tests.delivered_models import SITES
+    from tests.serving_samples import ask, make_door
+
+    federation = make_federation(tmp_path)
+    session.keep(federation.site(), federation.delivery(federation.run()))
+    kit = federation.kits.site(SITES[0])
+    use_model(kit, kept_models(kit)[0].name)
+    service = open_service(model_place(kit.path), ServeOptions(past=federation.events()))
+    assert len(service.live.store) > 50
+    door = make_door(service)
+    assert ask(door, "POST", "/events", event(id="k1"))[1]["position"] == 0
+    who = f"{int(next(iter(service.live.store._place))):016x}"
+    assert ask(door, "GET", f"/next/{who}?k=2")[1]["known"] is True
+    service.keep(service.frozen())
+    assert service.parts.path == kit.state / "serving" / "live.snapshot"
+    assert open_service(model_place(kit.path), ServeOptions()).restored == len(service.live.store)
+    assert front.main(["forget", who, str(kit.path)]) == 0
+    assert open_service(model_place(kit.path), ServeOptions()).restored == len(service.live.store) - 1

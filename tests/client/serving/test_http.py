@@ -91,6 +91,11 @@ def test_what_cannot_be_answered_says_why_as_json(door, method, address, body, h
     assert said["hint"]
 
 
+def test_a_body_that_does_not_come_keeps_nobody_waiting(service):
+    status, said = ask(make_door(service, body_timeout_s=0.01), "POST", "/events", "never")
+    assert (status, said["error"]) == (408, "the body did not come in time")
+
+
 def test_only_who_shows_the_token_gets_in(service):
     door = make_door(service, TOKEN)
     for shown in ({}, {"authorization": "Bearer wrong"}, {"authorization": f"Basic {TOKEN.decode()}"}):

@@ -16,7 +16,7 @@ import pytest
 from client.anomalies.verdicts import VerdictBook
 from tests.review_samples import HOSTILE, fill
 
-pytestmark = pytest.mark.ci
+pytestmark = pytest.mark.browser
 FLAGS = [
     "--headless",
     "--no-sandbox",
