@@ -50,7 +50,7 @@ def test_a_price_that_never_changes_is_told_exactly(
 def test_a_price_that_wavers_is_better_told_by_a_mean_and_the_intervals_hold(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wavering = 10 + np.random.default_rng(2).normal(0, 1.5, 260)
+    wavering = np.repeat([20, 10], [60, 200]) + np.random.default_rng(2).normal(0, 1.5, 260)
     rising = 5 * 1.01 ** np.arange(260)
     log = write_log(tmp_path / "shop.csv", [*priced(wavering), *priced(rising, "cups", "c1")])
     assert front.main(["forecast", model, log, "--what", "price", "--json"]) == 0
