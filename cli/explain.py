@@ -236,6 +236,7 @@ def _write(out: Path, title: str, picture: str) -> None:
     """A picture shows a consumer's events: its owner only may read it."""
     from common.atomic import write_atomic
     from common.pages.drawing import html_page
+    from common.pages.rendering import harmless
 
     content = html_page(title, picture) if out.suffix == ".html" else picture
-    write_atomic(out, content.encode(), mode=0o600)
+    write_atomic(out, harmless(content).encode(), mode=0o600)

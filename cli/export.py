@@ -16,17 +16,21 @@ if TYPE_CHECKING:
     from client.scoring.export import Variant
 
 app = typer.Typer(add_completion=False)
+Prune = Annotated[
+    float, typer.Option(metavar="SHARE", help="also without this share of the smallest weights, as 0.5")
+]
+Log = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="your event log: measure size, speed and quality lost on it")
+]
 
 
 @app.command(epilog="Example: fedcart export runs/latest small --events shop.csv --onnx")
 def export(
     model: options.Model,
     folder: Annotated[Path, typer.Argument(metavar="OUT", help="folder for the files")],
-    events: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="your event log: measure size, speed and quality lost on it"),
-    ] = None,
+    events: Log = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="ONNX files too (needs the extra onnx)")] = False,
+    prune: Prune = 0.0,
     format: options.Format = "",
     catalogue: options.CatalogueFile = None,
     site: options.SiteName = "",
@@ -50,7 +54,7 @@ def export(
     # ids are not needed to compare: a key that nobody keeps
     log = load_local(events, place.format, os.urandom(32)).log if events is not None else None
     sequences = shared.sequences(log) if log is not None else None
-    variants, names = exporting.export(shared, folder, sequences, onnx=onnx)
+    variants, names = exporting.export(shared, folder, sequences, onnx=onnx, prune=prune)
     if json:
         from dataclasses import asdict
 

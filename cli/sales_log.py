@@ -105,5 +105,7 @@ def write_picture(path: Path, title: str, picture: str) -> None:
     """Write a drawing by the end of the name: as it is, or as a page. Raises: WorkFailedError (disk)."""
     from common.atomic import write_atomic
     from common.pages.drawing import html_page
+    from common.pages.rendering import harmless
 
-    write_atomic(path, (html_page(title, picture) if path.suffix == ".html" else picture).encode(), mode=0o644)
+    content = html_page(title, picture) if path.suffix == ".html" else picture
+    write_atomic(path, harmless(content).encode(), mode=0o644)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from client.scoring.segments import Segments
 
 app = typer.Typer(add_completion=False)
-UNSURE = 0.8
+UNSURE, _SHOWN = 0.8, 6
 
 Page = Annotated[Path | None, typer.Option("--page", metavar="FILE", help="write everything with maps as .html")]
 
@@ -108,7 +108,9 @@ def _tell(found: Segments, written: dict[str, str], *, json: bool) -> None:
     heads = ("segment", "consumers", "share", f"bought since {found.since:%Y-%m-%d}", "prefers")
     show.table("", heads, rows, words=("prefers",))
     if found.campaigns:
-        names = sorted({campaign for _, campaign in found.campaigns})
+        names = sorted({name for _, name in found.campaigns}, key=lambda name: -found.campaigns["", name].asked)[
+            :_SHOWN
+        ]
         lines = [
             (segment or "all", *(rate_words(found.campaigns[segment, one]) for one in names))
             for segment in ("", *(one.name for one in found.segments))
@@ -116,6 +118,9 @@ def _tell(found: Segments, written: dict[str, str], *, json: bool) -> None:
         show.table(
             "by campaign, the last that a consumer's events name", ("", *(one or "none" for one in names)), lines
         )
+    rest = len({campaign for _, campaign in found.campaigns}) - _SHOWN
+    if rest > 0:
+        show.note(f"and {show.count(rest, 'campaign')} of fewer consumers: see --json or --page")
     show.note(f"the same from other seeds: agreement {found.agreement:.2f} (1: the same segments, 0: chance)")
     if found.agreement < UNSURE:
         show.warning("these segments depend on chance: ask for another number with --k")

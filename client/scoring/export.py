@@ -25,7 +25,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from torch import nn
 
+from client.scoring.edge_files import write_edge
 from client.scoring.model import SharedModel
+from client.scoring.prune import check_share, prune as pruned_step, read_pruned, write_pruned
 from client.scoring.step import StepModel, step_facts, step_model
 from common.atomic import write_atomic
 from common.data import ConsumerSequences
@@ -37,6 +39,8 @@ INT8_FILE, ONNX_FILE, ONNX_INT8_FILE, REPORT_FILE = (
     "step.int8.onnx",
     "export.json",
 )
+PRUNED_FILE = "step.pruned.safetensors"
+PRUNED_ONNX_FILE, PRUNED_ONNX_INT8_FILE = "step.pruned.onnx", "step.pruned.int8.onnx"
 FORMAT = "fedcart-step/1"
 INT8_WEIGHTS = "torch, int8 file"
 _TOP = 20
@@ -298,32 +302,60 @@ def _p99(values: list[float]) -> float:
 
 
 def export(
-    shared: SharedModel, folder: Path, sequences: ConsumerSequences | None, *, onnx: bool
+    shared: SharedModel, folder: Path, sequences: ConsumerSequences | None, *, onnx: bool, prune: float = 0.0
 ) -> tuple[list[Variant], list[str]]:
     """Write all files of an export and compare them. Returns the variants and the files' names.
 
-    Without ``sequences`` nothing is compared. Raises: ConfigError without the extra for ``onnx``.
+    Without ``sequences`` nothing is compared. ``prune``: also without this share of the weights, 0 for none.
+    Raises: ConfigError without the extra for ``onnx``, or for a share that cannot be pruned.
     """
     from common.strict_json import readable
 
     if onnx:
         _need_onnx()
+    if prune:
+        check_share(prune)
     folder.mkdir(parents=True, exist_ok=True)
     step, facts = step_model(shared), asdict(step_facts(shared))
     float_bytes = sum(4 * p.numel() for p in step.state_dict().values())
     write_int8(step, folder / INT8_FILE, facts)
     small = torch_step(read_int8(shared, folder / INT8_FILE))
     steps = {"torch float32": (torch_step(step), float_bytes), INT8_WEIGHTS: (small, _size(folder / INT8_FILE))}
+    names = [INT8_FILE]
     if onnx:
-        write_onnx(step, shared, folder / ONNX_FILE)
-        write_onnx_int8(folder / ONNX_FILE, folder / ONNX_INT8_FILE)
-        for name, file in (("onnx float32", ONNX_FILE), ("onnx int8", ONNX_INT8_FILE)):
-            steps[name] = (onnx_step(folder / file), _size(folder / file))
+        steps |= _onnx_files(step, shared, folder, (ONNX_FILE, ONNX_INT8_FILE), "onnx")
+        names += [ONNX_FILE, ONNX_INT8_FILE, *write_edge(shared, folder)]
+    if prune:
+        pruned = pruned_step(step_model(shared), prune)
+        write_pruned(pruned, folder / PRUNED_FILE, facts)
+        again = torch_step(read_pruned(step_model(shared), folder / PRUNED_FILE))
+        steps[f"pruned {prune:.0%}, int8 file"] = (again, _size(folder / PRUNED_FILE))
+        names.append(PRUNED_FILE)
+        if onnx:
+            both = (PRUNED_ONNX_FILE, PRUNED_ONNX_INT8_FILE)
+            steps |= _onnx_files(pruned, shared, folder, both, f"onnx pruned {prune:.0%}")
+            names += both
     variants = compare(shared, steps, sequences) if sequences is not None else []
-    report = {"format": FORMAT, "step": facts, "variants": [asdict(variant) for variant in variants]}
+    report = {
+        "format": FORMAT,
+        "step": facts,
+        "pruned": prune,
+        "variants": [asdict(variant) for variant in variants],
+    }
     write_atomic(folder / REPORT_FILE, readable(report).encode())
-    names = [INT8_FILE, *([ONNX_FILE, ONNX_INT8_FILE] if onnx else []), REPORT_FILE]
-    return variants, names
+    return variants, [*names, REPORT_FILE]
+
+
+def _onnx_files(
+    step: StepModel, shared: SharedModel, folder: Path, files: tuple[str, str], words: str
+) -> dict[str, tuple[Step, int]]:
+    """A step as ONNX in float32 and in int8: name -> (step, bytes)."""
+    plain, small = (folder / file for file in files)
+    write_onnx(step, shared, plain)
+    write_onnx_int8(plain, small)
+    return {
+        f"{words} {kind}": (onnx_step(file), _size(file)) for kind, file in (("float32", plain), ("int8", small))
+    }
 
 
 def _size(path: Path) -> int:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -202,7 +203,7 @@ def preferences(log: EventLog, place: NDArray[np.int64], count: int) -> list[tup
     """What each segment's consumers buy more often than the others, the clearest first, at most three.
 
     Categories, or items where there are fewer than three categories; of purchases, or of all events where nobody bought. Only
-    what is more frequent beyond chance (a z of 1.96) counts.
+    what at least five of them buy, and more often beyond chance, counts: at 5 %, shared out among all that is compared.
     """
     bought = log.frame.filter(pl.col("event") == "purchase")
     frame = bought if bought.height else log.frame
@@ -218,11 +219,12 @@ def preferences(log: EventLog, place: NDArray[np.int64], count: int) -> list[tup
     pooled = (table + rest) / (sizes + others)
     spread = np.sqrt(np.maximum(pooled * (1 - pooled) * (1 / np.maximum(sizes, 1.0) + 1 / others), 1e-12))
     clear = (here - there) / spread
+    beyond = NormalDist().inv_cdf(1 - 0.025 / table.size)
     return [
         tuple(
             Preference(str(names[int(j)]), float(here[k, j]), float(there[k, j]))
             for j in np.argsort(-clear[k], kind="stable")[:3]
-            if clear[k, j] > _Z
+            if clear[k, j] > beyond and table[k, j] >= FEWEST_EACH
         )
         for k in range(count)
     ]

@@ -11,7 +11,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+import client.scoring.price as price
 from cli import main as front
+from client.scoring.forecast import open_sales_model, own_series
+from common.data.events import load_events
 from tests.sales_samples import START, lines, write_log, write_model
 
 
@@ -94,3 +97,15 @@ def test_a_log_too_short_to_measure_a_price_on_is_refused(
     assert front.main(["forecast", model, log, "--what", "price"]) == 2
     said = capsys.readouterr().err
     assert "too few to choose and measure a price on" in said and "days more" in said
+
+
+def test_every_way_forgets_old_prices(model: str, tmp_path: Path) -> None:
+    log = load_events(write_log(tmp_path / "shop.csv", priced(np.repeat([40, 10], [20, 240]))), secret=bytes(32))[
+        0
+    ]
+    shared = open_sales_model(Path(model))
+    series, spec = own_series(shared, log)
+    money = price._with_total(series * np.array(spec.bounds)[:, None, None])
+    found = price._candidates(shared, series, money, spec, np.array([spec.periods - 1]))
+    assert len(found) == 5
+    assert all(values[0, 0] == pytest.approx(10, abs=0.3) for values in found.values()), found

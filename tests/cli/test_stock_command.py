@@ -67,6 +67,16 @@ def test_a_log_that_ends_in_empty_days_is_no_collapse_and_that_is_said(
     assert json.loads(said.out)["forecast"][0]["quantity"] < WEEK[0]
 
 
+def test_names_that_act_on_a_terminal_or_a_page_are_spelt_out(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = write_log(tmp_path / "shop.csv", [(*line[:3], "\x1b[31m<b>\u202e", *line[4:]) for line in lines()])
+    assert front.main(["stock", model, log, "--plot", str(tmp_path / "plan.svg")]) == 0
+    drawn = (tmp_path / "plan.svg").read_text()
+    xml.dom.minidom.parseString(drawn)  # a control character is no XML
+    assert "\x1b" not in capsys.readouterr().out + drawn and "\u202e" not in drawn and "<b>" not in drawn
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
