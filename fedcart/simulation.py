@@ -6,6 +6,7 @@ import itertools
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, overload
@@ -88,8 +89,10 @@ def simulate(  # type: ignore[misc]  # the overloads only say when a list gives 
     fixed = {name: value for name, value in single.items() if value is not None}
     combinations = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
     named = None if scenario is None else str(scenario)
-    place = _sweep_folder() if lists and out is None else out
-    with _Given(events, format) as given:
+    with (
+        _sweep_folder() if lists and out is None else nullcontext(out) as place,
+        _Given(events, format) as given,
+    ):
         jobs = [
             _job(named, given | fixed | chosen, chosen_by_key, _place(place, chosen)) for chosen in combinations
         ]
@@ -138,7 +141,8 @@ def _require_free(jobs: Sequence[Job]) -> None:
     from common.run import require_free
 
     for job in jobs:
-        require_free(job.out)
+        if job.latest is None:  # somebody has named it
+            require_free(job.out)
 
 
 def _check_words(progress: Any) -> None:
@@ -186,12 +190,12 @@ def _job(scenario: str | None, chosen: Mapping[str, Any], settings: Mapping[str,
     return new_job(scenario, coherent(by_key | dict(settings)), (), out)
 
 
-def _sweep_folder() -> Path:
+def _sweep_folder() -> AbstractContextManager[Path]:
     """A folder for the runs of a sweep that nobody has named."""
-    from common.run import taken_folder
+    from common.run import own_folder
     from simulations.jobs import RUNS
 
-    return taken_folder(RUNS / f"sweep-{datetime.now():%Y%m%d-%H%M%S}")
+    return own_folder(RUNS / f"sweep-{datetime.now():%Y%m%d-%H%M%S}")
 
 
 def _place(out: str | int | os.PathLike[str] | None, chosen: Mapping[str, Any]) -> Path | None:

@@ -6,7 +6,7 @@ import glob
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib import resources
@@ -15,7 +15,7 @@ from typing import Any
 
 from common.errors import BadInputError, ConfigError
 from common.recipes import RECIPES, named_before, without_schedule
-from common.run import RunConfig, RunFolder, build_config, read_toml, taken_folder
+from common.run import RunConfig, RunFolder, build_config, own_folder, read_toml
 
 DEFAULT_SCENARIO = "marketplace"
 RUNS = Path("runs")  # where run folders go that nobody has named
@@ -161,10 +161,5 @@ def in_its_folder(job: Job) -> Iterator[Job]:
     if job.latest is None:
         yield job
         return
-    mine = replace(job, out=taken_folder(job.out))
-    try:
-        yield mine
-    finally:
-        with suppress(OSError):  # something lies there: so it should
-            mine.out.rmdir()
-            mine.out.parent.rmdir()
+    with own_folder(job.out) as folder:
+        yield replace(job, out=folder)

@@ -66,7 +66,7 @@ from common.run.paths import (
     round_file,
     round_files,
 )
-from common.run.plain_files import no_files, require_free, taken_folder
+from common.run.plain_files import no_files, own_folder, require_free, taken_folder
 from common.run.plan import (
     COUNTERSIGNED,
     DELIVERY,
@@ -189,6 +189,7 @@ __all__ = [
     "never_attested",
     "no_files",
     "noted_closings",
+    "own_folder",
     "read_toml",
     "require_free",
     "result_of",

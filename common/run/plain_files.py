@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from common.atomic import has_holes
@@ -64,6 +65,18 @@ def taken_folder(path: Path) -> Path:
             raise BadInputError(
                 f"cannot make {candidate}: {error.strerror}", hint="choose another folder"
             ) from None
+
+
+@contextmanager
+def own_folder(path: Path) -> Iterator[Path]:
+    """The folder of ``taken_folder`` for a while: gone again in the end if nothing came into it. Raises: BadInputError."""
+    folder = taken_folder(path)
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):  # something lies there: so it should
+            folder.rmdir()
+            folder.parent.rmdir()
 
 
 def require_free(path: Path) -> None:
