@@ -155,7 +155,7 @@ def _detect(
     }
     if labels is not None:
         facts["quality"] = [asdict(row) for row in detection.evaluate(detected, labels)]
-    return detected, facts, {one.consumer: one for one in verdicts}
+    return detected, facts, {one.consumer: one for one in sorted(verdicts, key=lambda one: one.number)}
 
 
 def _print(facts: dict[str, Any], columns: Columns, per: str, out: Path | None) -> None:

@@ -17,7 +17,7 @@ from common.atomic import private_folder
 from common.strict_json import one_line
 
 FILE = "alarms.jsonl"
-KEPT = 20_000  # alarms, of which the older half goes when there are more
+KEPT = 5_000  # alarms, of which the older half goes when there are more
 UNCLEAR = "unclear"
 
 SIGNS = ("view", "buy", "review", "one item", "unlike own past")
@@ -130,15 +130,20 @@ class AlarmBook:
 
     def __init__(self, home: Path) -> None:
         self._home, self._path = home, home / FILE
+        self._count: int | None = None  # lines, as far as this process knows; read once
 
     def add(self, alarm: Alarm) -> None:
         """Keep an alarm. Raises: WorkFailedError."""
         private_folder(self._home)
         with hold(self._path) as file:
-            lines = _whole_lines(file)
-            if len(lines) >= KEPT:
-                file.cut(0)
-                file.append(b"".join(lines[-KEPT // 2 :]), durable=True)
+            if self._count is None or self._count >= KEPT:
+                lines = _whole_lines(file)
+                if len(lines) >= KEPT:
+                    lines = lines[-KEPT // 2 :]
+                    file.cut(0)
+                    file.append(b"".join(lines), durable=True)
+                self._count = len(lines)
+            self._count += 1
             file.append(one_line(alarm.to_json()).encode() + b"\n", durable=False)
 
     def alarms(self) -> list[Alarm]:

@@ -21,7 +21,7 @@ BOT = [(f"2024-07-01T10:00:{n:02d}", f"item-{n % 7 + 1:02d}") for n in range(24)
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("model")
     write_model_folder(path, config_of(), market().catalogue, market().log, steps=60)
-    write_events(EventLog(market().log.frame.head(2_500)), path / "past.csv")
+    write_events(EventLog(market().log.frame.head(1_800)), path / "past.csv")
     return path
 
 

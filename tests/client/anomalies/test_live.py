@@ -1,5 +1,7 @@
 """Live alarms: one event at a time gives the scores of the batch, in bounded memory, each alarm with its why."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -171,6 +173,17 @@ def test_alarms_are_kept_as_they_were_raised_and_forgotten_by_consumer(followed,
     with (tmp_path / "home" / "alarms.jsonl").open("a") as file:
         file.write('{"of": "another version"}\n{"cut')
     assert len(book.alarms()) < 4
+
+
+def test_of_many_alarms_the_newest_are_kept(followed, tmp_path, monkeypatch):
+    monkeypatch.setattr("client.anomalies.alarms.KEPT", 6)
+    first, second = AlarmBook(tmp_path), AlarmBook(tmp_path)
+    many = [replace(followed[1][0], id=f"{n:012x}") for n in range(20)]
+    for number, alarm in enumerate(many):
+        (first, second)[number % 2].add(alarm)
+    kept = first.alarms()
+    assert 3 <= len(kept) <= 12
+    assert kept == many[-len(kept) :][::-1]
 
 
 def test_without_anything_usual_there_is_nothing_to_compare_with(shared):
