@@ -23,6 +23,8 @@ from tests.cli.test_audit_command import make_audited_run
 from tests.cli.test_report import Outline
 from tests.signed_runs import signed_run
 
+pytestmark = pytest.mark.full
+
 PAPERS = ("dpia", "article-30", "nist-800-226")
 MARK = "TO BE FILLED BY A PERSON"
 HOSTILE = "</td><script>alert(1)</script> | **x** [a](http://b.c) \n# head\n- `q` \u202eexe \x1b[2J $x$ 1. --- !!python/object: {a"

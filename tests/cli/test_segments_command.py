@@ -12,6 +12,8 @@ import pytest
 from cli import main as front
 from tests.scoring_samples import config_of, market, write_events, write_model_folder
 
+pytestmark = pytest.mark.full
+
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):

@@ -14,6 +14,8 @@ from common.data.events import EventLog
 from common.errors import BadInputError
 from tests.scoring_samples import config_of, market, write_events, write_model_folder
 
+pytestmark = pytest.mark.full
+
 BOT = [(f"2024-07-01T10:00:{n:02d}", f"item-{n % 7 + 1:02d}") for n in range(24)]
 
 

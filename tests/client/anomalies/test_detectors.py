@@ -5,6 +5,8 @@ import pytest
 
 from client.anomalies.detectors import Detector, _Flat
 
+pytestmark = pytest.mark.full
+
 
 @pytest.fixture(scope="module")
 def rng():

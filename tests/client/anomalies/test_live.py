@@ -19,6 +19,8 @@ from common.errors import BadInputError
 from simulations.anomalies import KINDS
 from tests.scoring_samples import config_of, market, write_model_folder
 
+pytestmark = pytest.mark.full
+
 PART = 32  # consumers
 
 

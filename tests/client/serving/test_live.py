@@ -14,6 +14,8 @@ from common.data import load_events
 from common.errors import BadInputError
 from tests.serving_samples import KEY, event, make_live
 
+pytestmark = pytest.mark.full
+
 GRU = {"encoder": "gru", "dim": 10, "hidden": 6, "layers": 2, "pooling": "attention"}
 GRU["heads"] = {"next-item": 1.0, "next-event": 1.0, "purchase-intent": 1.0}
 TIMES = [

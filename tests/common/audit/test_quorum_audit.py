@@ -22,6 +22,8 @@ from common.run.files import round_file
 from common.secagg.evidence import Evidence
 from tests.tiny_federation import run_tiny
 
+pytestmark = pytest.mark.full
+
 QUORUM = (
     "privacy.trust=quorum",
     "training.local_steps=1",
