@@ -217,6 +217,12 @@ def test_docstrings_speak_one_dialect():
             assert not re.search(r"\*\*(Raises|Guarantee|Shapes|Units|Source)", path.read_text()), path
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
+def test_tests_that_a_document_names_are_there(document):
+    named = re.findall(r"`(tests/[\w/]+(?:\.py)?/?)`", document.read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 def test_the_version_to_cite_is_the_programs():
     assert re.findall(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE) == [VERSION]
 
