@@ -17,6 +17,7 @@ from common.errors import FedcartError
 from common.run import (
     AT_WORK,
     BEST,
+    CARD_FILE,
     COMPLETED,
     ENDED,
     EVIDENCE,
@@ -189,6 +190,7 @@ def unsigned_files(run: RunFolder) -> list[str]:
     """What lies in a run folder and nobody has signed: remarks, pages, what a site has said it keeps, and all strange names."""
     signed = {str(path.relative_to(run.path)) for path in sealed_paths(run)}
     signed |= {METRICS_FILE, MANIFEST_FILE, SUMMARY_FILE, SETTINGS_FILE, HEADS_FILE, LEFT_OUT_FILE, FACTS_FILE}
+    signed |= {CARD_FILE, f"{BEST}/{CARD_FILE}"}  # made from what is signed, and made again to compare
     found = [path for path in run.path.iterdir() if path.name not in OWN_FOLDERS and path.name not in AT_WORK]
     found += [path for folder in (EVIDENCE, PROOFS, LEDGERS, BEST) for path in (run.path / folder).glob("*")]
     names = sorted(str(path.relative_to(run.path)) for path in found)

@@ -316,8 +316,13 @@ def _say_what_is_open(run: RunFolder, records: list[RoundRecord], verdict: Verif
         verdict.notes.append(Finding(MANIFEST_FILE, what))
     if left_out := run.left_out():
         verdict.notes.append(Finding(str(run.path), f"an export, without {', '.join(left_out)}"))
+    from common.audit.papers.card import strange_cards
+
     if unsigned := unsigned_files(run):
         verdict.notes.append(Finding(", ".join(unsigned), "nobody signs what stands there"))
+    if strange := strange_cards(run):
+        what = "not what this version of the program makes of the record: edited, or made by another version"
+        verdict.notes.append(Finding(", ".join(strange), what))
     summary = run.summary()
     made_up = summary is not None and (summary.baselines or summary.metrics.get("oracle"))
     if made_up or any(record.oracle for record in records):

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.atomic import read_small
 from common.audit.papers.facts import NOT_PRIVATE, SIMULATED, eps
 from common.audit.papers.paper import RECORD, Item, Paper, Reference, Section, Table
+from common.errors import FedcartError
 from common.model_files import read_document
 from common.run import (
     BEST,
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 KINDS = ("released", "public", "oracle")
 _LEDE = "Made from the records of the run when it ended. Oracle figures are a simulation's own, and no server sees them."
-_FOOTER = "Nobody signs this page: fedcart audit verify checks the records that it is made from."
+_FOOTER = "Nobody signs this page: fedcart audit verify checks the records that it is made from, and makes it again to compare."
 
 
 def write_cards(folder: RunFolder) -> list[Path]:
@@ -41,6 +43,21 @@ def write_cards(folder: RunFolder) -> list[Path]:
     return written
 
 
+def strange_cards(folder: RunFolder) -> list[str]:
+    """The cards of a run that are not what this version makes of its records, relative to the folder."""
+    cards = [place / CARD_FILE for place in (folder.path, folder.best_model)]
+    return [
+        str(card.relative_to(folder.path)) for card in cards if card.is_file() and not _is_made_here(folder, card)
+    ]
+
+
+def _is_made_here(folder: RunFolder, card: Path) -> bool:
+    try:
+        return read_small(card) == model_card(folder, card.parent).encode()
+    except (FedcartError, OSError, KeyError, TypeError, ValueError):
+        return False
+
+
 def model_card(folder: RunFolder, place: Path) -> str:
     """The card of the model that lies in ``place``, as Markdown. Raises: BadInputError for a damaged run."""
     from common.audit.papers.planned import planned
@@ -49,7 +66,7 @@ def model_card(folder: RunFolder, place: Path) -> str:
     document = read_document((place / METADATA_FILE).read_bytes(), METADATA_FILE)
     summary, records = folder.summary() or Summary(""), folder.metrics()
     statement = _statement(folder, records)
-    last = tuple(Reference(RECORD, folder.path.name, METRICS_FILE, r.round, r.digest) for r in records[-1:])
+    last = tuple(Reference(RECORD, folder.plan().run, METRICS_FILE, r.round, r.digest) for r in records[-1:])
     paper = Paper(
         "model-card",
         "Model card",
@@ -58,7 +75,7 @@ def model_card(folder: RunFolder, place: Path) -> str:
         tuple(_marks(summary, statement)),
         (
             Section("Model", items=_model(document, last)),
-            Section("How it was made", items=planned(folder.plan(), folder.path.name)),
+            Section("How it was made", items=planned(folder.plan(), folder.plan().run)),
             Section("Quality", _of_which(document["metadata"]), tables=(_quality(summary, last),)),
             *_privacy(summary, statement, last),
             Section("Remarks of the run", items=tuple(Item("Remark", note) for note in summary.notes)),

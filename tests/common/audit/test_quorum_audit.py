@@ -71,6 +71,17 @@ def test_an_honest_run_verifies_and_says_what_every_sum_held(run, plan, found):
     assert str(plan.quorum) in verdict.quorum
 
 
+def test_a_model_card_that_is_not_what_the_record_says_is_told_wherever_the_run_lies(run, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(run.path, moved)
+    assert "model-card" not in " ".join(f"{note}" for note in verify_path(moved).notes)
+    card = moved / "model-card.md"
+    card.write_text(card.read_text().replace("1e-05", "1e-09", 1))
+    told = [note for note in verify_path(moved).notes if "model-card" in f"{note}"]
+    assert len(told) == 1
+    assert "edited" in f"{told[0]}"
+
+
 def test_what_each_round_shows_of_its_noise(plan, found):
     [shown] = quorum_rounds(plan, {1: TRAIN}, {1: (found, "")})
     assert (shown.round, shown.sites, shown.threshold, shown.signers) == (1, 3, 3, 3)
