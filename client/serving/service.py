@@ -82,7 +82,7 @@ class Service:
 
         Raises: BadInputError; such an event has changed nothing.
         """
-        place = self._place(raw.get("id"))
+        place = self._place(raw.get("id"), raw.get("consumer"))
         if place is not None and (known := self.parts.repeats.get(place)) is not None:
             self.counters.add("repeated_ids")
             return known
@@ -98,12 +98,12 @@ class Service:
             self.parts.repeats.put(place, consumer, one_line(answer).encode())
         return answer
 
-    def _place(self, event_id: Any) -> int | None:
+    def _place(self, event_id: Any, consumer: Any) -> int | None:
         if event_id is None or event_id == "":
             return None
         if not isinstance(event_id, str | int) or len(str(event_id)) > LONGEST_ID:
             raise BadInputError(f"id is no text of at most {LONGEST_ID} characters", hint="one id for each event")
-        return self.parts.repeats.place(str(event_id))
+        return self.parts.repeats.place(str(event_id), str(consumer))
 
     def _judged(self, consumer: int, scored: Scored) -> dict[str, Any]:
         limit, level = self.parts.level.level, self.parts.level
