@@ -179,7 +179,7 @@ class Service:
         return {"verdicts": len(self.parts.verdicts.all())}
 
     def forget(self, consumer: str) -> dict[str, int]:
-        """Remove one consumer from the live state, from answers kept and from verdicts, and from the file at once."""
+        """Remove one consumer from the live state, answers kept, verdicts and alarms, and from the files at once."""
         gone = self.remove(consumer)
         self.keep(self.frozen())
         return gone
@@ -191,6 +191,8 @@ class Service:
             "live state": sum(self.live.store.remove(who) for who in meant),
             "answers kept": sum(self.parts.repeats.forget(who) for who in meant),
             "verdicts": sum(self.parts.verdicts.forget(who) for who in meant),
+            "alarms": sum(self.parts.verdicts.forget_alarms(who) for who in meant),
+            "state put aside": snapshots.remove_from_aside(self.parts.path, meant),
         }
         return gone
 

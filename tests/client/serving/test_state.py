@@ -2,6 +2,8 @@
 
 import pytest
 
+from client.anomalies.evidence import Verdict
+from client.anomalies.verdicts import VerdictBook
 from client.serving.hold import hold, served_by
 from client.serving.snapshot import set_aside
 from common.errors import BadInputError
@@ -81,7 +83,7 @@ def test_a_forgotten_consumer_is_in_no_part_of_the_state(folder, tmp_path):
     service.judge("c1", "normal")
     who = service.live.consumer("c1")
     gone = service.forget("c1")
-    assert gone == {"live state": 1, "answers kept": 4, "verdicts": 1}
+    assert gone == {"live state": 1, "answers kept": 4, "verdicts": 1, "alarms": 0, "state put aside": 0}
     assert service.live.known(who) is None
     assert who.to_bytes(8, "little") not in service.parts.path.read_bytes()
     assert f"{who:016x}" not in (tmp_path / "verdicts.jsonl").read_text()
@@ -110,6 +112,15 @@ def test_a_verdict_of_normal_ends_the_alarms_of_this_consumer_only(folder, tmp_p
     assert [one["alarm"] for one in later] == [True, True, False, True, True]
     assert "a person has said normal" in later[2]["reason"]
     assert "usual up to" in later[1]["reason"]
+
+
+def test_a_word_said_on_the_page_of_review_is_heard_and_what_was_forgotten_there_is_gone(folder, tmp_path):
+    service = served(folder, tmp_path)
+    who = service.live.consumer("c1")
+    VerdictBook(tmp_path).say([Verdict(who, False)])
+    assert service.parts.verdicts.of(who) == "normal"
+    VerdictBook(tmp_path).forget(who)
+    assert service.parts.verdicts.all() == []
 
 
 def test_a_state_is_served_by_one_process(tmp_path):
