@@ -24,7 +24,7 @@ _FRESH = "begin with an empty memory: --fresh (the old file is kept beside it), 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All that a service knows at one moment. ``model``: digest of the model, the personal one included; ``facts``: plain
+    """All that a service knows at one moment. ``model``: digest of the model, the personal one, the site and the key; ``facts``: plain
     values (clock, counters, what is usual); ``repeats``: event ids answered, as (place, consumer, answer)."""
 
     model: str
@@ -61,12 +61,14 @@ def _bytes(values: Any, kind: str) -> bytes:
 
 
 def read_snapshot(path: Path, model: str, state_size: int) -> Snapshot | None:
-    """What was written last, None if nothing was. Raises: BadInputError if it is damaged, or of another model."""
+    """What was written last, None if nothing was. Raises: BadInputError if it is damaged, or of another model, site or key."""
     if not path.exists():
         return None
     found = read_any(path)
     if found.model != model or found.consumers.states.shape[1] != state_size:
-        raise BadInputError(f"the live state in {path} is of another model", hint=_FRESH)
+        raise BadInputError(
+            f"the live state in {path} is of another model, site or key of pseudonyms", hint=_FRESH
+        )
     return found
 
 

@@ -4,9 +4,12 @@ import pytest
 
 from client.anomalies.evidence import Verdict
 from client.anomalies.verdicts import VerdictBook
+from client.scoring.place import model_place
 from client.serving.hold import hold, served_by
+from client.serving.opening import ServeOptions, open_service
 from client.serving.snapshot import set_aside
 from common.errors import BadInputError
+from common.trust import CONSUMERS_KEY
 from tests.serving_samples import event, make_live, make_service
 
 
@@ -75,6 +78,21 @@ def test_a_state_of_another_model_is_refused(folder, tmp_path):
     service.keep(service.frozen())
     with pytest.raises(BadInputError, match="of another model"):
         served(folder, tmp_path, digest="e" * 64).restore()
+
+
+@pytest.mark.parametrize("changed", ["key", "site"])
+def test_a_state_of_other_pseudonyms_or_of_another_sites_items_is_refused(folder, tmp_path, changed):
+    place = model_place(folder, state=tmp_path)
+    service = open_service(place, ServeOptions())
+    send(service, 3)
+    service.keep(service.frozen())
+    assert open_service(place, ServeOptions()).restored == 3
+    if changed == "key":
+        (tmp_path / CONSUMERS_KEY).write_bytes(bytes(32))
+    with pytest.raises(BadInputError, match="of another model, site or key"):
+        open_service(
+            model_place(folder, state=tmp_path, site="" if changed == "key" else "merchant-1"), ServeOptions()
+        )
 
 
 def test_a_forgotten_consumer_is_in_no_part_of_the_state(folder, tmp_path):
