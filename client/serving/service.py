@@ -112,7 +112,7 @@ class Service:
         said = self.parts.verdicts.of(consumer) if odd else ""
         alarm = odd and said != WORDS[1]
         if scored.position and not scored.repeated:
-            level.add(scored.recent)
+            level.add(scored.recent, consumer)
         self.counters.add("repeated_lines" if scored.repeated else "events")
         if scored.late:
             self.counters.add("late")
