@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -65,6 +65,14 @@ class DriftingLevel:
         return float(np.quantile(self._values, 1 - self._rate)) if len(self._values) >= _ENOUGH else None
 
 
+def bounded(stream: TextIO) -> Iterator[str]:
+    """The lines of a stream; of one that is too long only a beginning, which is refused as too long: memory is bounded."""
+    while line := stream.readline(LONGEST + 2):
+        yield line
+        while len(line) > LONGEST and not line.endswith("\n"):
+            line = stream.readline(LONGEST + 2)
+
+
 def follow(
     lines: Iterable[str], scorer: StreamScorer, level: DriftingLevel, *, with_ids: bool = False
 ) -> Iterator[dict[str, Any]]:
@@ -92,9 +100,7 @@ def follow(
 
 def _parsed(line: str) -> dict[str, Any]:
     if len(line) > LONGEST:
-        raise BadInputError(
-            f"line of {len(line)} characters, at most {LONGEST} are read", hint="one event per line"
-        )
+        raise BadInputError(f"line of more than {LONGEST} characters", hint="one event per line")
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):

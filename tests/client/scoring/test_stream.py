@@ -9,7 +9,7 @@ import pytest
 
 from cli import main as front
 from client.anomalies.likelihood import surprise
-from client.scoring.lines import DriftingLevel, follow
+from client.scoring.lines import LONGEST, DriftingLevel, bounded, follow
 from client.scoring.model import open_model
 from client.scoring.stream import StreamEvent, StreamScorer
 from common.data.events import EventLog, load_events
@@ -202,3 +202,11 @@ def test_the_threshold_still_follows_what_becomes_usual_for_many():
     for number in range(20_000):
         level.add(1.5 * float(rng.exponential()), number % 900)
     assert level.level == pytest.approx(1.5 * before, rel=0.15)
+
+
+def test_of_a_line_without_end_only_a_beginning_is_held():
+    short, last = "a" * (LONGEST - 1) + "\n", "no newline"
+    read = list(bounded(io.StringIO(f"{short}{'b' * 5 * LONGEST}\n\n{short}{last}")))
+    assert [read[0], *read[2:]] == [short, "\n", short, last]
+    assert LONGEST < len(read[1]) < LONGEST + 9
+    assert len(list(bounded(io.StringIO("b" * 2 * LONGEST)))) == 1
