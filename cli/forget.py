@@ -10,6 +10,7 @@ import typer
 
 import cli.options as options
 import cli.show as show
+from common.errors import BadInputError
 
 app = typer.Typer(add_completion=False)
 Token = Annotated[
@@ -22,12 +23,12 @@ def forget(
     consumer: Annotated[
         str, typer.Argument(metavar="CONSUMER", help="the id as your events have it, or its pseudonym")
     ],
-    kit: Annotated[Path | None, typer.Argument(metavar="KIT", help="the site's kit; or --state")] = None,
+    kit: Annotated[Path | None, typer.Argument(metavar="KIT", help="the site's kit; or --state, not both")] = None,
     token_file: Token = None,
     state: options.State = None,
     json: options.Json = False,
 ) -> None:
-    """Forget one consumer: live state, verdicts, prepared files, what has not left yet, personal models.
+    """Forget one consumer: live state, verdicts, alarms, prepared files, what has not left yet, personal models.
 
     Says what was removed where, and what cannot be undone. Refused while a process holds the kit; a service that runs on
     this machine is asked to forget, with its token if it has one.
@@ -39,8 +40,13 @@ def forget(
     home = forgetting.home_of(kit, state)
     candidates(consumer, home.key)  # a name that says nothing is found before anything is touched
     address = forgetting.refuse_held(home, None if token_file is None else str)
+    if token_file is not None and not token_file.exists():
+        raise BadInputError(
+            f"there is no {token_file}", hint="the file that `fedcart serve --token-file` was given"
+        )
     asked = ask_to_forget(address, consumer, token_file) if address and token_file is not None else []
-    done = [*asked, *forgetting.forget(home, consumer, live=not address)]
+    with forgetting.alone(home, live=not address):
+        done = [*asked, *forgetting.forget(home, consumer, live=not address)]
     stays = forgetting.what_stays(home)
     if json:
         show.print_json({"removed": [asdict(one) for one in done], "stays": stays})

@@ -65,6 +65,7 @@ def _serve(place: Any, port: int, json: bool) -> None:
 
     from client.anomalies.page import review_app
     from client.scoring.consumers import local_key, named
+    from client.serving.run import protocol_class
 
     token, key, door = secrets.token_urlsafe(24), local_key(place.state), _door(port)
     url = f"http://127.0.0.1:{door.getsockname()[1]}/#{token}"
@@ -74,7 +75,9 @@ def _serve(place: Any, port: int, json: bool) -> None:
     else:
         typer.echo(f"review: {url}")
         show.note("for this machine only; Ctrl-C ends it")
-    config = uvicorn.Config(app, log_level="error", access_log=False, server_header=False, lifespan="off")
+    config = uvicorn.Config(
+        app, log_level="error", access_log=False, server_header=False, lifespan="off", http=protocol_class()
+    )
     uvicorn.Server(config).run(sockets=[door])
 
 

@@ -25,7 +25,7 @@ def follow_stream(model: Path, events: Path | None, limits: Limits, reading: opt
     ``events`` says what came before: it warms up the memory and the threshold.
     """
     from client.scoring.consumers import load_local, local_key
-    from client.scoring.lines import DriftingLevel, follow
+    from client.scoring.lines import DriftingLevel, bounded, follow
     from client.scoring.stream import StreamScorer
 
     place = options.place_of(model, reading)
@@ -36,7 +36,7 @@ def follow_stream(model: Path, events: Path | None, limits: Limits, reading: opt
     scored = wrong = 0
     if hasattr(sys.stdin, "reconfigure"):
         sys.stdin.reconfigure(errors="replace")  # a broken character must not end the stream
-    for answer in follow(sys.stdin, scorer, level, with_ids=reading.with_ids):
+    for answer in follow(bounded(sys.stdin), scorer, level, with_ids=reading.with_ids):
         wrong += "error" in answer
         scored += "error" not in answer
         print(one_line(answer), flush=True)

@@ -48,6 +48,7 @@ def watch(
     """
     from client.anomalies.alarms import AlarmBook
     from client.anomalies.words import one_alarm
+    from client.scoring.lines import bounded
     from common.strict_json import one_line
 
     place = options.place_of(model, options.ReadOptions(format, catalogue, site, state, False, shared_only))
@@ -58,7 +59,7 @@ def watch(
     if hasattr(sys.stdin, "reconfigure"):
         sys.stdin.reconfigure(errors="replace")  # a broken character must not end the stream
     show.note(f"alarms from a score of {live.threshold:.2f} on, {len(live):,} consumers known; reading events")
-    for answer in ready.take(sys.stdin):
+    for answer in ready.take(bounded(sys.stdin)):
         if isinstance(answer, tuple):
             wrong += 1
             show.note(f"line {answer[0]} left out: {answer[1].message}")

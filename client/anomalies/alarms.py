@@ -135,16 +135,18 @@ class AlarmBook:
     def add(self, alarm: Alarm) -> None:
         """Keep an alarm. Raises: WorkFailedError."""
         private_folder(self._home)
+        line = one_line(alarm.to_json()).encode() + b"\n"
         with hold(self._path) as file:
             if self._count is None or self._count >= KEPT:
                 lines = _whole_lines(file)
-                if len(lines) >= KEPT:
-                    lines = lines[-KEPT // 2 :]
-                    file.cut(0)
-                    file.append(b"".join(lines), durable=True)
                 self._count = len(lines)
+                if len(lines) >= KEPT:
+                    kept = [*lines[-KEPT // 2 :], line]
+                    file.replace(b"".join(kept))
+                    self._count = len(kept)
+                    return
             self._count += 1
-            file.append(one_line(alarm.to_json()).encode() + b"\n", durable=False)
+            file.append(line, durable=False)
 
     def alarms(self) -> list[Alarm]:
         """All alarms, the newest first; lines of another version are left out."""
@@ -170,8 +172,7 @@ class AlarmBook:
             lines = _whole_lines(file)
             kept = [line for line in lines if name not in line]
             if len(kept) < len(lines):
-                file.cut(0)
-                file.append(b"".join(kept), durable=True)
+                file.replace(b"".join(kept))
         return len(lines) - len(kept)
 
 

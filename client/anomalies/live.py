@@ -139,7 +139,7 @@ class LiveDetector:
             else None
         )
         if recent.position % _EVERY == 0:
-            self._level.add(self.score)
+            self._level.add(self.score, event.consumer)
         return alarm
 
     def forget(self, consumer: int) -> bool:

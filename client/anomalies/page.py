@@ -22,6 +22,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from client.anomalies.desk import Desk, Filters
+from common.errors import FedcartError
 from common.pages.rendering import templates
 
 COOKIE = "fedcart-review"
@@ -54,7 +55,8 @@ def review_app(home: Path, token: str, named: Callable[[str], list[int]] = lambd
             Route("/alarm/{name}", pages.alarm, methods=["GET", "POST"]),
             Route("/style.css", _style),
             Route("/review.js", _script),
-        ]
+        ],
+        exception_handlers={FedcartError: _wrong},
     )
     app.add_middleware(_Gate, session=derived(token, "session"))
     return app
@@ -147,6 +149,12 @@ class _Pages:
         place = names.index(name) if name in names else 0
         after = names[place + 1 : place + 2] or names[place - 1 : place] or [""]
         return f"/?{filters.query(at=after[0])}"
+
+
+async def _wrong(_: Request, error: Exception) -> Response:
+    """What a page says instead of itself: a damaged book, a full disk."""
+    hint = f"\nhint: {error.hint}" if isinstance(error, FedcartError) else ""
+    return PlainTextResponse(f"error: {error}{hint}", 500)
 
 
 async def _form(request: Request) -> dict[str, str] | None:

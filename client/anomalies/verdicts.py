@@ -96,9 +96,7 @@ class VerdictBook:
                 return 0
             kept = [x for x in lines if x.get("number") not in numbers and x.get("undo") not in numbers]
             kept.append({"forgot": len(numbers), "last": _last(lines), "said": int(time.time())})
-            # in place: another process that waits for the lock has this very file open
-            file.cut(0)
-            file.append("".join(one_line(x) + "\n" for x in kept).encode(), durable=True)
+            file.replace("".join(one_line(x) + "\n" for x in kept).encode())
         return len(numbers)
 
     def _lines(self, file: HeldFile) -> list[dict[str, Any]]:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from client.anomalies.live import Alarm, LiveDetector, SharedModel, StreamScorer, Verdict
+from client.scoring.lines import LONGEST
 from common.errors import BadInputError
 
 if TYPE_CHECKING:
     from common.data import EventLog
 
-LONGEST = 65_536  # characters of one line
 NEEDED = ("consumer", "timestamp", "event")
 _HINT = "a JSON object per line, or CSV that begins with a header such as consumer,timestamp,event,item"
 
@@ -88,9 +88,7 @@ class Watch:
 
 def _short(line: str) -> str:
     if len(line) > LONGEST:
-        raise BadInputError(
-            f"line of {len(line)} characters, at most {LONGEST} are read", hint="one event per line"
-        )
+        raise BadInputError(f"line of more than {LONGEST} characters", hint="one event per line")
     return line
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.atomic import CLOSE_ON_EXEC, has_holes, lock, make_durable, sync_directory
+from common.atomic import CLOSE_ON_EXEC, has_holes, lock, make_durable, sync_directory, write_atomic
 from common.errors import WorkFailedError
 
 
@@ -73,6 +73,10 @@ class HeldFile:
         os.ftruncate(self._fd, offset)
         make_durable(self._fd)
 
+    def replace(self, content: bytes) -> None:
+        """Give the file another content, in one step; this holder is done with it then. Raises: WorkFailedError, nothing changed."""
+        write_atomic(self._path, content, mode=0o600)
+
     def read_up_to(self, offset: int) -> ReadSoFar:
         """To be remembered: the file was read, or written, up to ``offset``."""
         status = os.fstat(self._fd)
@@ -86,15 +90,28 @@ def hold(path: Path) -> Iterator[HeldFile]:
         new = not path.exists()
         if not new and has_holes(path):
             raise OSError(errno.EFBIG, "it is a file of nothing but holes")
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | CLOSE_ON_EXEC, 0o600)
+        descriptor = _locked(path)
     except OSError as error:
         raise WorkFailedError(
             f"cannot open {path}: {error.strerror}", hint="check the site's state folder"
         ) from error
     try:
-        lock(descriptor)
         if new:
             sync_directory(path.parent)
         yield HeldFile(path, descriptor)
     finally:
         os.close(descriptor)  # gives the lock back
+
+
+def _locked(path: Path) -> int:
+    """The file of this name, locked. Whoever held it may have put another in its place meanwhile: then that one."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | CLOSE_ON_EXEC, 0o600)
+        try:
+            lock(descriptor)
+            if not path.exists() or os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)

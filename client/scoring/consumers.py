@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.atomic import create_atomic, read_small
-from common.data import EventLog, load_events, original_ids, pseudonym
+from common.data import EventLog, load_events, original_ids, pseudonym, whole_characters
 from common.errors import BadInputError
 from common.trust import CONSUMERS_KEY
 
@@ -54,7 +54,7 @@ class LocalLog:
 
 def named(name: str, key: bytes) -> list[int]:
     """The pseudonyms that a name can stand for: that of an original id, and itself if it looks like a printed one."""
-    candidates = [pseudonym(name, key)] if name.strip() else []
+    candidates = [pseudonym(whole_characters(name), key)] if name.strip() else []
     if len(name) == 16 and all(c in "0123456789abcdef" for c in name):
         candidates.append(int(name, 16))
     return candidates

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from common.data import EARLIEST, LATEST, Mapping, event_type
+from common.data import EARLIEST, LATEST, Mapping, event_type, whole_characters
 from common.data.formats import ITEM_EVENTS
 from common.data.values.words import NULL_WORDS
 from common.errors import BadInputError
@@ -145,7 +145,7 @@ def _text(value: Any, name: str) -> str | None:
     text = value if isinstance(value, str) else str(value)
     if len(text) > LONGEST:
         raise BadInputError(f"{name} has {len(text)} characters, at most {LONGEST} are read", hint="a shorter one")
-    return text.encode("utf-8", "replace").decode()  # half a character of UTF-16 is no text
+    return whole_characters(text)
 
 
 def _is_id(text: str | None) -> bool:

@@ -54,12 +54,12 @@ class Door:
             if scope["type"] == "lifespan":
                 await _lifespan(receive, send)
             return
-        begin, status = time.perf_counter(), 500
+        begin, status, begun = time.perf_counter(), 500, False
 
         async def answered(message: MutableMapping[str, Any]) -> None:
-            nonlocal status
+            nonlocal status, begun
             if message["type"] == "http.response.start":
-                status = int(message["status"])
+                status, begun = int(message["status"]), True
             await send(message)
 
         try:
@@ -71,7 +71,7 @@ class Door:
             await refuse(send, error)
         except Exception as error:
             _log.error("%s %s failed: %s", scope["method"], template(scope), type(error).__name__)
-            if status == 500:
+            if not begun:
                 await refuse(send, RefusedRequestError(500, "the program failed", "see the log of the service"))
         finally:
             self.clock.add(template(scope), status, time.perf_counter() - begin)

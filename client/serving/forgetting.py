@@ -6,17 +6,15 @@ What was made from many consumers together cannot lose one of them: it is remove
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 import client.serving.snapshot as snapshots
-from client.serving.hold import served_by
+from client.serving.hold import hold, served_by
 from client.serving.names import candidates
 from client.serving.opening import serving_folder
-from client.serving.store import Frozen
 from common.atomic import disk_errors, read_small
 from common.deployment import SiteKit
 from common.errors import BadInputError
@@ -43,7 +41,9 @@ class Home:
 
 
 def home_of(kit: Path | None, state: Path | None) -> Home:
-    """Raises: BadInputError for a folder that is no kit, or a state without a key: nobody was ever known there."""
+    """Raises: BadInputError for a folder that is no kit, a state without a key (nobody was ever known there), or both at
+    once: each has its own pseudonyms.
+    """
     from client.scoring.consumers import KEY_BYTES, state_folder
     from common.trust import CONSUMERS_KEY
 
@@ -51,8 +51,12 @@ def home_of(kit: Path | None, state: Path | None) -> Home:
         from client.site import load_site
         from common.deployment import open_site_kit
 
+        if state is not None:
+            raise BadInputError(
+                "a kit and a state folder at once", hint="one after the other: a state has pseudonyms of its own"
+            )
         site = load_site(open_site_kit(kit).path)
-        return Home(state or site.kit.state, site.secret(), site.kit)
+        return Home(site.kit.state, site.secret(), site.kit)
     folder = state_folder(state)
     try:
         key = read_small(folder / CONSUMERS_KEY)
@@ -86,37 +90,44 @@ def refuse_held(home: Home, ask: Callable[[str], object] | None) -> str:
     return address
 
 
+@contextmanager
+def alone(home: Home, *, live: bool = True) -> Iterator[None]:
+    """Keep the kit and, with ``live``, the live state to this process. Raises: BadInputError while another works with them."""
+    from common.supervisor import only_one
+
+    with ExitStack() as held:
+        if home.kit is not None:
+            held.enter_context(only_one(home.kit, "site"))
+        if live and serving_folder(home.state).is_dir():
+            held.enter_context(hold(serving_folder(home.state)))
+        yield
+
+
 def forget(home: Home, consumer: str, *, live: bool = True) -> list[Done]:
     """Remove a consumer; ``live`` False where a running service has done its part.
 
     Raises: BadInputError (a damaged file), VerificationError (ledger), WorkFailedError (disk). What was removed stays removed.
     """
-    from client.serving.verdicts import forget_verdict
+    from client.serving.verdicts import forget_alarms, forget_verdict
 
     meant, done = candidates(consumer, home.key), list[Done]()
     if live:
         path = serving_folder(home.state) / snapshots.SNAPSHOT_FILE
-        kept = [one for one in (path, snapshots.set_aside_at(path)) if one.exists()]
-        done += [Done(str(one), _from_snapshot(one, meant), "row and answers kept") for one in kept]
+        if path.exists():
+            done += [Done(str(path), snapshots.remove_from(path, meant), "row and answers kept")]
+        other = snapshots.set_aside_at(path)
+        if other.exists():
+            done += [Done(str(other), snapshots.remove_from_aside(path, meant), "what --fresh put aside")]
         verdicts = sum(forget_verdict(home.state, who) for who in meant)
-        done += [Done("verdicts", verdicts, "what a person had said")]
+        alarms = sum(forget_alarms(home.state, who) for who in meant)
+        done += [
+            Done("verdicts", verdicts, "what a person had said"),
+            Done("alarms", alarms, "what watch had reported"),
+        ]
     done += _models(home.state)
     if home.kit is not None:
         done += _of_kit(home.kit)
     return done
-
-
-def _from_snapshot(path: Path, meant: list[int]) -> int:
-    """Remove a consumer from a kept state, whatever model it is of; how many entries went."""
-    found = snapshots.read_any(path)
-    stay = ~np.isin(found.consumers.consumers, np.array(meant, dtype=np.uint64))
-    rows = [row for row, keep in zip(found.consumers.rows, stay, strict=True) if keep]
-    repeats = [one for one in found.repeats if one[1] not in meant]
-    gone = len(found.consumers.rows) - len(rows) + len(found.repeats) - len(repeats)
-    if gone:
-        kept = Frozen(found.consumers.consumers[stay], found.consumers.states[stay], rows)
-        snapshots.write_snapshot(path, snapshots.Snapshot(found.model, found.facts, kept, repeats))
-    return gone
 
 
 def _models(state: Path) -> list[Done]:

@@ -51,7 +51,7 @@ def build_app(service: Service, door: Door, page: Callable[[], str]) -> Door:
     plain = {"/": index, "/healthz": alive, "/readyz": ready, "/metrics": metrics, "/openapi.json": openapi}
     routes = [Route(path, handler, methods=["GET"]) for path, handler in plain.items()]
     routes += [Route(_path(one), _handler(service, one), methods=[one.method]) for one in ENDPOINTS]
-    app = Starlette(routes=routes, exception_handlers={404: _no_such, 405: _no_such})
+    app = Starlette(routes=routes, exception_handlers={404: _no_such, 405: _no_such, 500: _failed})
     app.router.redirect_slashes = False
     door.app = app
     return door
@@ -123,3 +123,7 @@ def _error(error: FedcartError) -> Response:
 
 async def _no_such(_request: Request, _error: Exception) -> Response:
     return _json({"error": "there is no such address", "hint": "GET /openapi.json lists them"}, 404)
+
+
+async def _failed(_request: Request, _error: Exception) -> Response:
+    return _json({"error": "the program failed", "hint": "see the log of the service"}, 500)

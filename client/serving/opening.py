@@ -60,7 +60,7 @@ def open_service(place: ModelPlace, options: ServeOptions) -> Service:
         set_aside(path)
     level = DriftingLevel(options.rate)
     repeats = Repeats(options.ids, key)
-    parts = Parts(live, KeptVerdicts(place.home), level, repeats, _digest(place.folder, options), path, forecast)
+    parts = Parts(live, KeptVerdicts(place.home), level, repeats, _digest(place, options, key), path, forecast)
     service = Service(parts)
     if live is not None and not service.restore() and past is not None:
         for value in live.warm(past):
@@ -112,9 +112,12 @@ def _forecast(model: Path | None, past: EventLog | None) -> SalesForecasts | Non
     return SalesForecasts(model, past)
 
 
-def _digest(folder: Path, options: ServeOptions) -> str:
-    """Of the model that answers: the shared one's description, and the personal file."""
+def _digest(place: ModelPlace, options: ServeOptions, key: bytes) -> str:
+    """Of the model that answers (the shared one's description, whose items it has, the personal file) and of the key of the
+    pseudonyms: with another of these the rows that are kept mean other items, or nobody.
+    """
     from client.personal.file import shared_digest
 
     own = hashlib.sha256(options.personal.read_bytes()).hexdigest() if options.personal is not None else ""
-    return hashlib.sha256(f"{shared_digest(folder)} {own}".encode()).hexdigest()
+    names = hashlib.blake2b(b"live state", key=key, digest_size=32).hexdigest()
+    return hashlib.sha256(f"{shared_digest(place.folder)} {own} {names} {place.site}".encode()).hexdigest()

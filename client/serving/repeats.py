@@ -18,9 +18,10 @@ class Repeats:
     def __len__(self) -> int:
         return len(self._known)
 
-    def place(self, event_id: str) -> int:
-        """What stands for an id: a keyed hash, so that no id is kept."""
-        return int.from_bytes(hashlib.blake2b(event_id.encode(), key=self._key, digest_size=8).digest(), "little")
+    def place(self, event_id: str, consumer: str) -> int:
+        """What stands for an id of a consumer's events, as both were sent: a keyed hash, so that no id is kept."""
+        said = f"{consumer}\0{event_id}".encode("utf-8", "surrogatepass")
+        return int.from_bytes(hashlib.blake2b(said, key=self._key, digest_size=8).digest(), "little")
 
     def get(self, place: int) -> bytes | None:
         """The answer given before."""

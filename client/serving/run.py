@@ -150,11 +150,22 @@ def _print(line: bytes) -> None:
     sys.stdout.flush()
 
 
+def protocol_class() -> Any:
+    """Ours where the fast parser is installed, which has no bound; the slow one has its own."""
+    from importlib.util import find_spec
+
+    if find_spec("httptools") is None:
+        return "h11"
+    from client.serving.protocol import BoundedProtocol
+
+    return BoundedProtocol
+
+
 def _options(address: Address) -> dict[str, Any]:
     options: dict[str, Any] = {
         "log_level": "critical", "access_log": False, "lifespan": "off", "server_header": False, "log_config": None,
         "limit_concurrency": MOST_CONNECTIONS, "timeout_keep_alive": IDLE_S, "timeout_graceful_shutdown": 5, "ws": "none",
-        "proxy_headers": False,
+        "proxy_headers": False, "http": protocol_class(),
     }  # fmt: skip
     if address.certificate is not None:
         options |= {"ssl_certfile": str(address.certificate), "ssl_keyfile": str(address.key)}

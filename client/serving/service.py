@@ -82,7 +82,7 @@ class Service:
 
         Raises: BadInputError; such an event has changed nothing.
         """
-        place = self._place(raw.get("id"))
+        place = self._place(raw.get("id"), raw.get("consumer"))
         if place is not None and (known := self.parts.repeats.get(place)) is not None:
             self.counters.add("repeated_ids")
             return known
@@ -98,12 +98,12 @@ class Service:
             self.parts.repeats.put(place, consumer, one_line(answer).encode())
         return answer
 
-    def _place(self, event_id: Any) -> int | None:
+    def _place(self, event_id: Any, consumer: Any) -> int | None:
         if event_id is None or event_id == "":
             return None
         if not isinstance(event_id, str | int) or len(str(event_id)) > LONGEST_ID:
             raise BadInputError(f"id is no text of at most {LONGEST_ID} characters", hint="one id for each event")
-        return self.parts.repeats.place(str(event_id))
+        return self.parts.repeats.place(str(event_id), str(consumer))
 
     def _judged(self, consumer: int, scored: Scored) -> dict[str, Any]:
         limit, level = self.parts.level.level, self.parts.level
@@ -112,7 +112,7 @@ class Service:
         said = self.parts.verdicts.of(consumer) if odd else ""
         alarm = odd and said != WORDS[1]
         if scored.position and not scored.repeated:
-            level.add(scored.recent)
+            level.add(scored.recent, consumer)
         self.counters.add("repeated_lines" if scored.repeated else "events")
         if scored.late:
             self.counters.add("late")
@@ -179,7 +179,7 @@ class Service:
         return {"verdicts": len(self.parts.verdicts.all())}
 
     def forget(self, consumer: str) -> dict[str, int]:
-        """Remove one consumer from the live state, from answers kept and from verdicts, and from the file at once."""
+        """Remove one consumer from the live state, answers kept, verdicts and alarms, and from the files at once."""
         gone = self.remove(consumer)
         self.keep(self.frozen())
         return gone
@@ -191,6 +191,8 @@ class Service:
             "live state": sum(self.live.store.remove(who) for who in meant),
             "answers kept": sum(self.parts.repeats.forget(who) for who in meant),
             "verdicts": sum(self.parts.verdicts.forget(who) for who in meant),
+            "alarms": sum(self.parts.verdicts.forget_alarms(who) for who in meant),
+            "state put aside": snapshots.remove_from_aside(self.parts.path, meant),
         }
         return gone
 

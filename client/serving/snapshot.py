@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.serving.store import Frozen
-from common.atomic import private_folder, write_atomic
+from common.atomic import disk_errors, private_folder, write_atomic
 from common.errors import BadInputError, WorkFailedError
 from common.strict_json import one_line
 
@@ -24,7 +24,7 @@ _FRESH = "begin with an empty memory: --fresh (the old file is kept beside it), 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All that a service knows at one moment. ``model``: digest of the model, the personal one included; ``facts``: plain
+    """All that a service knows at one moment. ``model``: digest of the model, the personal one, the site and the key; ``facts``: plain
     values (clock, counters, what is usual); ``repeats``: event ids answered, as (place, consumer, answer)."""
 
     model: str
@@ -61,12 +61,14 @@ def _bytes(values: Any, kind: str) -> bytes:
 
 
 def read_snapshot(path: Path, model: str, state_size: int) -> Snapshot | None:
-    """What was written last, None if nothing was. Raises: BadInputError if it is damaged, or of another model."""
+    """What was written last, None if nothing was. Raises: BadInputError if it is damaged, or of another model, site or key."""
     if not path.exists():
         return None
     found = read_any(path)
     if found.model != model or found.consumers.states.shape[1] != state_size:
-        raise BadInputError(f"the live state in {path} is of another model", hint=_FRESH)
+        raise BadInputError(
+            f"the live state in {path} is of another model, site or key of pseudonyms", hint=_FRESH
+        )
     return found
 
 
@@ -109,6 +111,32 @@ def _parsed(body: memoryview) -> Snapshot:
     places, owners, answers = array("<u8", known), array("<u8", known), array("<u4", known)
     repeats = list(zip(places.tolist(), owners.tolist(), pieces(answers), strict=True))
     return Snapshot(str(head["model"]), dict(head["facts"]), frozen, repeats)
+
+
+def remove_from(path: Path, consumers: list[int]) -> int:
+    """Remove consumers from a kept state, whatever model it is of; how many entries went. Raises: BadInputError if damaged."""
+    if not path.exists():
+        return 0
+    found = read_any(path)
+    stay = ~np.isin(found.consumers.consumers, np.array(consumers, dtype=np.uint64))
+    rows = [row for row, keep in zip(found.consumers.rows, stay, strict=True) if keep]
+    repeats = [one for one in found.repeats if one[1] not in consumers]
+    gone = len(found.consumers.rows) - len(rows) + len(found.repeats) - len(repeats)
+    if gone:
+        kept = Frozen(found.consumers.consumers[stay], found.consumers.states[stay], rows)
+        write_snapshot(path, Snapshot(found.model, found.facts, kept, repeats))
+    return gone
+
+
+def remove_from_aside(path: Path, consumers: list[int]) -> int:
+    """As ``remove_from``, of the state that was put aside: a damaged one goes as a whole, for nobody can say whom it holds."""
+    other = set_aside_at(path)
+    try:
+        return remove_from(other, consumers)
+    except BadInputError:
+        with disk_errors(other):
+            other.unlink()
+        return 1
 
 
 def set_aside_at(path: Path) -> Path:

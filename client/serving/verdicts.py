@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +23,9 @@ class Verdicts(Protocol):
     def forget(self, consumer: int) -> bool:
         """Remove what was said of a consumer; whether anything was."""
 
+    def forget_alarms(self, consumer: int) -> int:
+        """Remove what ``watch`` has reported of a consumer; how many alarms there were."""
+
     def all(self) -> list[dict[str, Any]]:
         """All of them, by pseudonym."""
 
@@ -32,11 +36,14 @@ class KeptVerdicts:
     def __init__(self, home: Path) -> None:
         from client.anomalies.verdicts import VerdictBook
 
-        self._book = VerdictBook(home)
-        self._read()
+        self._home, self._book = home, VerdictBook(home)
+        self._known = {one.consumer: one for one in self._book.news() or ()}
 
     def _read(self) -> None:
-        self._known = {one.consumer: one for one in self._book.standing()}
+        """What stands now, for others write into the book too; what is known stays where somebody has damaged it."""
+        with suppress(BadInputError):
+            if (standing := self._book.news()) is not None:
+                self._known = {one.consumer: one for one in standing}
 
     def add(self, consumer: int, word: str) -> None:
         """Remember ``anomaly`` or ``normal``. Raises: BadInputError for another word."""
@@ -50,6 +57,7 @@ class KeptVerdicts:
 
     def of(self, consumer: int) -> str:
         """The word on a consumer, empty if there is none."""
+        self._read()
         found = self._known.get(consumer)
         return "" if found is None else WORDS[0] if found.anomaly else WORDS[1]
 
@@ -59,8 +67,13 @@ class KeptVerdicts:
         self._read()
         return found
 
+    def forget_alarms(self, consumer: int) -> int:
+        """Remove what ``watch`` has reported of a consumer; how many alarms there were."""
+        return forget_alarms(self._home, consumer)
+
     def all(self) -> list[dict[str, Any]]:
         """All of them, by pseudonym."""
+        self._read()
         return [{"consumer": f"{who:016x}", "verdict": self.of(who)} for who in self._known]
 
 
@@ -69,3 +82,10 @@ def forget_verdict(home: Path, consumer: int) -> bool:
     from client.anomalies.verdicts import VerdictBook
 
     return VerdictBook(home).forget(consumer) > 0
+
+
+def forget_alarms(home: Path, consumer: int) -> int:
+    """Remove what ``watch`` has reported of one consumer; how many alarms there were. Raises: WorkFailedError (disk)."""
+    from client.anomalies.alarms import AlarmBook
+
+    return AlarmBook(home).forget(consumer)

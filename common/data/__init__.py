@@ -20,7 +20,7 @@ from common.data.recognising import said_of
 from common.data.rules import EARLIEST, LATEST
 from common.data.sequences import ConsumerSequences, build_sequences, holdout_mask
 from common.data.split import Sides, Split, parts_of
-from common.data.values.single import one_id, one_number, one_time
+from common.data.values.single import one_id, one_number, one_time, whole_characters
 from common.data.values.words import event_type
 
 __all__ = [
@@ -59,5 +59,6 @@ __all__ = [
     "said_of",
     "schema",
     "value_name",
+    "whole_characters",
     "write_catalogue",
 ]

@@ -95,3 +95,12 @@ def test_a_no_that_is_said_while_it_watches_counts_from_the_next_event_on(folder
     assert front.main(["watch", str(folder), "--events", str(folder / "past.csv")]) == 0
     assert len(AlarmBook(tmp_path / "state").alarms()) == 1
     assert "1 alarms" in capsys.readouterr().err
+
+
+def test_half_a_character_or_an_endless_number_costs_one_line_and_not_the_watch(
+    folder, tmp_path, monkeypatch, capsys
+):
+    bad = '{"consumer": "\\ud800", "timestamp": "2024-07-01T10:00:00", "event": "view", "item": "item-01"}\n'
+    text = bad + bad.replace("\\ud800", "c").replace('"item-01"', f'"item-01", "price": {10**400}')
+    run(folder, tmp_path, monkeypatch, text, "--events", str(folder / "past.csv"))
+    assert "0 alarms, 1 unusable lines" in capsys.readouterr().err

@@ -26,13 +26,18 @@ _PLAIN_NUMBER = re.compile(r"\d+(\.\d+)?", re.ASCII)
 _NULLS = frozenset(NULL_WORDS)
 
 
+def whole_characters(text: str) -> str:
+    """The text with U+FFFD for half a character of UTF-16, which JSON can spell and no file can hold."""
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+
+
 def one_id(value: Any, what: str) -> str:
     """An id as a file's cell would be read; "" if it says nothing. Raises: BadInputError for one that is damaged."""
     if value is None or isinstance(value, bool | list | dict):
         return ""
     if isinstance(value, str) and _PLAIN_ID.fullmatch(value) and value.lower() not in _NULLS:
         return value
-    raw = pl.Series([value if isinstance(value, float) else str(value)])
+    raw = pl.Series([value if isinstance(value, float) else whole_characters(str(value))])
     text = plain_text(raw)
     if text[0] is None or null_words(text)[0]:
         return ""
@@ -51,7 +56,7 @@ def one_time(value: Any, zone: str = "UTC") -> datetime:
             return found.astimezone(UTC).replace(tzinfo=None) if found.tzinfo else found
         except ValueError:
             pass
-    read = moment(value, zone=zone)
+    read = moment(whole_characters(value) if isinstance(value, str) else value, zone=zone)
     if read is None:
         raise BadInputError(
             f"timestamp {str(value)[:60]!r} cannot be read", hint="ISO 8601, or seconds or milliseconds since 1970"
@@ -64,9 +69,12 @@ def one_number(value: Any, what: str) -> float | None:
     if value is None or isinstance(value, bool | list | dict):
         return None
     if isinstance(value, int | float) or _PLAIN_NUMBER.fullmatch(value):
-        number = float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # a whole number of more than 308 digits
+            return None
         return number if abs(number) < float("inf") else None
-    column = pl.Series([str(value)])
+    column = pl.Series([whole_characters(str(value))])
     read = numbers(column)[0][0]
     if read is None and (text := plain_text(column))[0] is not None and not null_words(text)[0]:
         raise BadInputError(f"{what} {str(value)[:60]!r} is not a number", hint="leave it out if it is unknown")

@@ -159,3 +159,11 @@ def test_an_alarm_shows_its_events_as_a_picture_and_its_reasons(home):
     assert "2 s later" in page and "3 Jul 2024" not in page
     assert "none of the reference has this or more" in page.lower()
     assert "Looks like an account takeover" in page
+
+
+def test_a_damaged_book_is_told_with_what_to_do(home):
+    with (home / "verdicts.jsonl").open("a") as file:
+        file.write("no verdict\n")
+    answer = get(home)
+    assert answer.status_code == 500
+    assert re.search(r"error: .*verdicts.jsonl, line \d+ is damaged\nhint: restore it", answer.text)

@@ -1,14 +1,17 @@
 """The book of verdicts: it only grows, keeps both sides of a contradiction, undoes, forgets, and survives a crash."""
 
+import errno
 import json
 import stat
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from client.anomalies.evidence import Verdict
 from client.anomalies.verdicts import FILE, LEGACY, VerdictBook
-from common.errors import BadInputError
+from client.guard.appendfile import hold
+from common.errors import BadInputError, WorkFailedError
 
 
 def test_conflicting_verdicts_are_both_kept_and_the_latest_counts(tmp_path):
@@ -50,6 +53,33 @@ def test_a_forgotten_consumer_is_in_the_file_no_more_and_numbers_go_on(tmp_path)
     assert book.forget(7) == 2
     assert f"{7:016x}" not in (tmp_path / FILE).read_text()
     assert book.say([Verdict(5, True)])[0].number == 4
+
+
+def test_a_full_disk_while_somebody_is_forgotten_costs_no_other_verdict(tmp_path, monkeypatch):
+    book = VerdictBook(tmp_path)
+    book.say([Verdict(7, True), Verdict(8, False)])
+    before = (tmp_path / FILE).read_bytes()
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "no space left on the device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.write", full), patch.setattr("tempfile.mkstemp", full)
+        with pytest.raises(WorkFailedError):
+            book.forget(7)
+    assert (tmp_path / FILE).read_bytes() == before
+
+
+def test_who_waits_for_the_book_writes_into_the_one_that_is_there_then(tmp_path):
+    book = VerdictBook(tmp_path)
+    book.say([Verdict(7, True), Verdict(8, False)])
+    with ThreadPoolExecutor(1) as pool:
+        with hold(tmp_path / FILE) as file:
+            waiting = pool.submit(book.say, [Verdict(9, True)])
+            time.sleep(0.05)
+            file.replace(b"".join(file.read_from(0).splitlines(keepends=True)[1:]))
+        waiting.result()
+    assert [one.consumer for one in book.said()] == [8, 9]
 
 
 def test_a_line_cut_off_by_a_crash_is_dropped_and_a_damaged_one_refused(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from cli import main as front
 from client.anomalies.likelihood import surprise
-from client.scoring.lines import DriftingLevel, follow
+from client.scoring.lines import LONGEST, DriftingLevel, bounded, follow
 from client.scoring.model import open_model
 from client.scoring.stream import StreamEvent, StreamScorer
 from common.data.events import EventLog, load_events
@@ -180,3 +180,33 @@ def test_detect_follow_answers_line_by_line_with_pseudonyms(folder, part, tmp_pa
     assert "1 unusable lines" in err
     assert front.main(["detect", str(folder)]) == 2
     assert "no event log given" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("consumer", [7, None])
+def test_one_busy_consumer_does_not_make_its_own_ways_usual(consumer):
+    """Without knowing whose they are, values just below twice the level raise it again and again: nobody is heard of any more."""
+    rng = np.random.default_rng(1)
+    level = DriftingLevel(0.01, rng.exponential(size=5_000))
+    before = level.level
+    for number in range(20_000):
+        level.add(float(rng.exponential()), 1_000 + number % 900)
+        if number % 20 == 0:
+            level.add(1.9 * level.level, consumer)
+    assert (level.level < 1.2 * before) is (consumer is not None)
+
+
+def test_the_threshold_still_follows_what_becomes_usual_for_many():
+    rng = np.random.default_rng(1)
+    level = DriftingLevel(0.01, rng.exponential(size=5_000))
+    before = level.level
+    for number in range(20_000):
+        level.add(1.5 * float(rng.exponential()), number % 900)
+    assert level.level == pytest.approx(1.5 * before, rel=0.15)
+
+
+def test_of_a_line_without_end_only_a_beginning_is_held():
+    short, last = "a" * (LONGEST - 1) + "\n", "no newline"
+    read = list(bounded(io.StringIO(f"{short}{'b' * 5 * LONGEST}\n\n{short}{last}")))
+    assert [read[0], *read[2:]] == [short, "\n", short, last]
+    assert LONGEST < len(read[1]) < LONGEST + 9
+    assert len(list(bounded(io.StringIO("b" * 2 * LONGEST)))) == 1

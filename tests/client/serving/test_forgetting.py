@@ -1,15 +1,17 @@
 """One consumer forgotten at a site: what is removed where, what is refused, what is said to stay."""
 
 import json
+import os
 
 import pytest
 
 from cli import main as front
+from client.anomalies.alarms import Alarm, AlarmBook
 from client.scoring.consumers import local_key
 from client.serving import forgetting
-from client.serving.hold import hold
+from client.serving.hold import hold, served_by
 from client.serving.opening import serving_folder
-from client.serving.snapshot import read_any
+from client.serving.snapshot import read_any, set_aside_at
 from common.data import pseudonym
 from common.supervisor import only_one
 from tests.delivered_models import make_federation
@@ -60,6 +62,67 @@ def test_it_is_refused_while_a_service_holds_the_state_and_says_how_to_ask_it(st
         assert front.main(["forget", "c1", "--state", str(state)]) == 2
     assert "curl -X DELETE http://127.0.0.1:9/consumers/" in capsys.readouterr().err
     assert len(read_any(serving_folder(state) / "live.snapshot").consumers.rows) == 2
+
+
+def alarm_about(who):
+    return Alarm(f"{who:012x}"[:12], who, 1, 3, 2.0, 1.0, 1.0, "", "bot", 0.1)
+
+
+def traces(state, who):
+    names = who.to_bytes(8, "little"), f"{who:016x}".encode()
+    return [x.name for x in state.rglob("*") if x.is_file() and any(name in x.read_bytes() for name in names)]
+
+
+def test_what_watch_reported_and_what_was_put_aside_goes_too(state, capsys):
+    who, other = (pseudonym(name, local_key(state)) for name in ("c1", "c2"))
+    AlarmBook(state).add(alarm_about(who)), AlarmBook(state).add(alarm_about(other))
+    path = serving_folder(state) / "live.snapshot"
+    set_aside_at(path).write_bytes(path.read_bytes())
+    assert sorted(traces(state, who)) == [
+        "alarms.jsonl",
+        "live-set-aside.snapshot",
+        "live.snapshot",
+        "verdicts.jsonl",
+    ]
+    assert front.main(["forget", "c1", "--state", str(state)]) == 0
+    assert traces(state, who) == []
+    assert [one.consumer for one in AlarmBook(state).alarms()] == [other]
+    set_aside_at(path).write_bytes(b"damaged: nobody can say who is in it")
+    assert front.main(["forget", "c2", "--state", str(state)]) == 0
+    assert not set_aside_at(path).exists()
+
+
+def test_a_running_service_forgets_alarms_and_what_was_put_aside_too(model, tmp_path):
+    service = make_service(make_live(model), tmp_path)
+    service.event(event("c1"))
+    service.keep(service.frozen())
+    who, path = service.live.consumer("c1"), service.parts.path
+    set_aside_at(path).write_bytes(path.read_bytes())
+    AlarmBook(tmp_path).add(alarm_about(who))
+    service.forget("c1")
+    assert traces(tmp_path, who) == []
+
+
+def test_a_kit_and_a_state_at_once_are_refused_for_they_have_other_pseudonyms(state, tmp_path, capsys):
+    kit = make_federation(tmp_path / "f").site().kit
+    assert front.main(["forget", "c1", str(kit.path), "--state", str(state)]) == 2
+    assert "at once" in capsys.readouterr().err
+    assert len(read_any(serving_folder(state) / "live.snapshot").consumers.rows) == 2
+
+
+def test_no_service_and_no_site_begins_while_somebody_is_forgotten(state, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        forgetting, "forget", lambda home, *_, **__: seen.append(served_by(serving_folder(home.state))[0]) or []
+    )
+    assert front.main(["forget", "c1", "--state", str(state)]) == 0
+    assert seen == [os.getpid()]
+
+
+def test_a_token_file_that_is_not_there_is_refused_and_not_made(state, capsys):
+    missing = state / "typo.token"
+    assert front.main(["forget", "c1", "--state", str(state), "--token-file", str(missing)]) == 2
+    assert not missing.exists()
 
 
 def test_a_name_that_says_nothing_or_a_state_without_a_key_is_refused(state, tmp_path, capsys):

@@ -63,6 +63,31 @@ def test_one_bad_event_among_many_does_not_stop_the_others(door):
     assert ["error" in one for one in found["answers"]] == [False, True, True, True, True, False]
 
 
+def test_half_a_character_anywhere_is_a_bad_value_and_stops_no_other_event(door):
+    half = [event("c\ud800"), event(id="\ud800"), event(item="\ud800", at="2024-05-01T10:00:01")]
+    status, found = ask(door, "POST", "/events", [event(), *half, event(at="2024-05-01T10:00:02")])
+    assert status == 200
+    assert ["error" in one for one in found["answers"]] == [False, True, False, True, False]
+    assert ask(door, "POST", "/verdicts", {"consumer": "c\ud800", "verdict": "normal"})[0] == 400
+
+
+def test_one_id_of_two_consumers_names_two_events(door, service):
+    first = ask(door, "POST", "/events", event(id="7"))
+    other = ask(door, "POST", "/events", event("c2", id="7", at="2024-05-01T10:00:05"))
+    assert service.counters.of["events"] == 2
+    assert ask(door, "GET", "/next/c2")[1]["known"] is True
+    assert ask(door, "POST", "/events", event(id="7")) == first
+    assert ask(door, "POST", "/events", event("c2", id="7")) == other
+
+
+def test_a_failure_of_the_program_is_answered_once_and_as_json(door, service, monkeypatch):
+    monkeypatch.setattr(service, "next", lambda *_, **__: 1 / 0)
+    assert ask(door, "GET", "/next/c1") == (
+        500,
+        {"error": "the program failed", "hint": "see the log of the service"},
+    )
+
+
 @pytest.mark.parametrize(("method", "address", "body", "headers", "status"), [
     ("POST", "/events", b"{", {}, 400),
     ("POST", "/events", b"[" * 100_000, {}, 400),

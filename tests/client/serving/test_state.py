@@ -2,9 +2,14 @@
 
 import pytest
 
+from client.anomalies.evidence import Verdict
+from client.anomalies.verdicts import VerdictBook
+from client.scoring.place import model_place
 from client.serving.hold import hold, served_by
+from client.serving.opening import ServeOptions, open_service
 from client.serving.snapshot import set_aside
 from common.errors import BadInputError
+from common.trust import CONSUMERS_KEY
 from tests.serving_samples import event, make_live, make_service
 
 
@@ -75,13 +80,28 @@ def test_a_state_of_another_model_is_refused(folder, tmp_path):
         served(folder, tmp_path, digest="e" * 64).restore()
 
 
+@pytest.mark.parametrize("changed", ["key", "site"])
+def test_a_state_of_other_pseudonyms_or_of_another_sites_items_is_refused(folder, tmp_path, changed):
+    place = model_place(folder, state=tmp_path)
+    service = open_service(place, ServeOptions())
+    send(service, 3)
+    service.keep(service.frozen())
+    assert open_service(place, ServeOptions()).restored == 3
+    if changed == "key":
+        (tmp_path / CONSUMERS_KEY).write_bytes(bytes(32))
+    with pytest.raises(BadInputError, match="of another model, site or key"):
+        open_service(
+            model_place(folder, state=tmp_path, site="" if changed == "key" else "merchant-1"), ServeOptions()
+        )
+
+
 def test_a_forgotten_consumer_is_in_no_part_of_the_state(folder, tmp_path):
     service = served(folder, tmp_path)
     send(service, 20)
     service.judge("c1", "normal")
     who = service.live.consumer("c1")
     gone = service.forget("c1")
-    assert gone == {"live state": 1, "answers kept": 4, "verdicts": 1}
+    assert gone == {"live state": 1, "answers kept": 4, "verdicts": 1, "alarms": 0, "state put aside": 0}
     assert service.live.known(who) is None
     assert who.to_bytes(8, "little") not in service.parts.path.read_bytes()
     assert f"{who:016x}" not in (tmp_path / "verdicts.jsonl").read_text()
@@ -110,6 +130,15 @@ def test_a_verdict_of_normal_ends_the_alarms_of_this_consumer_only(folder, tmp_p
     assert [one["alarm"] for one in later] == [True, True, False, True, True]
     assert "a person has said normal" in later[2]["reason"]
     assert "usual up to" in later[1]["reason"]
+
+
+def test_a_word_said_on_the_page_of_review_is_heard_and_what_was_forgotten_there_is_gone(folder, tmp_path):
+    service = served(folder, tmp_path)
+    who = service.live.consumer("c1")
+    VerdictBook(tmp_path).say([Verdict(who, False)])
+    assert service.parts.verdicts.of(who) == "normal"
+    VerdictBook(tmp_path).forget(who)
+    assert service.parts.verdicts.all() == []
 
 
 def test_a_state_is_served_by_one_process(tmp_path):

@@ -146,3 +146,18 @@ def test_a_stream_reads_times_and_numbers_as_a_file_does(value: str, in_a_file) 
             assert read(value) == there
         except BadInputError:
             assert there is None
+
+
+HALF = "\ud800"  # of a character of UTF-16: JSON can spell it, no file can hold it
+
+
+@pytest.mark.parametrize(
+    "read", [lambda: one_id(f"c{HALF}", "consumer"), lambda: one_time(HALF), lambda: one_number(HALF, "price")]
+)
+def test_half_a_character_is_a_bad_value_and_nothing_worse(read):
+    with pytest.raises(BadInputError):
+        read()
+
+
+def test_a_whole_number_beyond_any_float_is_no_number():
+    assert one_number(10**400, "price") is None
