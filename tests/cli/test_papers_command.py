@@ -210,6 +210,24 @@ def test_a_coordinators_kit_stands_for_all_its_runs_and_they_add_up_as_the_audit
     assert all(len(total["references"]) == 2 for total in made["totals"])
 
 
+def test_over_several_ledgers_no_figure_in_any_paper_is_below_their_sum(tmp_path, capsys):
+    files = []
+    for name, event in (
+        ("one", PrivacyEvent(1.0, 1.0, 1)),
+        ("two", PrivacyEvent(1.0, 1.0, 1, honest=4, colluders=2)),
+    ):
+        (tmp_path / name).mkdir()
+        files.append(ledger_by_hand(tmp_path / name / f"{name}.jsonl", name, (event,)))
+    made = drawn_up(capsys, tmp_path / "papers", *files)
+    (total,) = made["totals"]  # both are of the scope "people"
+    said = yaml.safe_load((tmp_path / "papers" / "opendp-deployment.yaml").read_text())["deployment"]
+    figures = re.findall(r"epsilon (\d+\.\d+)", said["deployment_model"]["actors"])
+    assert figures and {float(figure) >= total["epsilon"] for figure in figures} == {True}
+    for name in PAPERS[::2]:
+        text = (tmp_path / "papers" / f"{name}.md").read_text()
+        assert "holds against everybody" not in text and "whoever commands no more sites" in text
+
+
 def test_the_statement_is_word_for_word_that_of_the_audit(run, tmp_path, capsys):
     drawn_up(capsys, tmp_path / "papers", run)
     words = " ".join(Outline((tmp_path / "papers" / "nist-800-226.html").read_text()).words)
