@@ -52,8 +52,21 @@ def forecast(
     if category and category not in found.categories:
         known = ", ".join(found.categories[:_SHOWN])
         raise BadInputError(f"the model knows no category {category!r}", hint=f"known: {known}")
+    _warn_of_prices(opened, what)
     tell = tell_price if what == "price" else tell_sales
     tell(opened, found, category, options.Target(out, json, "forecast"), plot)
+
+
+def _warn_of_prices(opened: sales.OpenedSales, what: str) -> None:
+    from client.scoring.coverage import cut_remark, unpriced_remark
+
+    if remark := unpriced_remark(opened.log):
+        does = (
+            "they are left out" if what == "price" else "they add pieces and no revenue, which lowers mean prices"
+        )
+        show.warning(f"{remark}: {does}")
+    if remark := cut_remark(opened.log, "price", opened.shared.config.sales.price_cap):
+        show.warning(remark)
 
 
 def tell_sales(

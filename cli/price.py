@@ -23,9 +23,9 @@ def tell_price(
 ) -> None:
     """Forecast, write, draw and print the mean price of every category. Raises: BadInputError for a log that is too short."""
     from client.scoring.forecast import own_series
-    from client.scoring.price import forecast_price, price_table
+    from client.scoring.price import forecast_price, price_table, with_prices
 
-    series, spec = own_series(opened.shared, opened.log, opened.until)
+    series, spec = own_series(opened.shared, with_prices(opened.log), opened.until)
     found = forecast_price(opened.shared, series, spec)
     columns = price_table(found, category)
     if plot is not None:

@@ -51,7 +51,7 @@ def open_sales(model: Path, events: Path, reading: options.ReadOptions, asked: C
 
     from client.scoring import forecast as scoring
     from client.scoring.consumers import load_local, local_key
-    from client.scoring.coverage import require_known_sales
+    from client.scoring.coverage import cut_remark, require_known_sales
 
     until = _date(asked.until, "--until") if asked.until else None
     dates = _read_holidays(asked.holidays) if asked.holidays else frozenset()
@@ -62,6 +62,8 @@ def open_sales(model: Path, events: Path, reading: options.ReadOptions, asked: C
     if log.dropped:
         show.note(f"{log.dropped:,} unusable lines left out, `fedcart data check {events}` says why")
     if remark := require_known_sales(shared.spec, log.log):
+        show.warning(remark)
+    if remark := cut_remark(log.log, "quantity", shared.config.sales.quantity_cap):
         show.warning(remark)
     if until is None and (remark := scoring.gap_remark(log.log)):
         show.warning(f"{remark}; --until names the last day that counts")

@@ -76,7 +76,11 @@ def _campaigns(
     from common.data import load_events
 
     name = options.place_of(model, reading).format or "auto"
-    found = campaigns_of(load_events(events, name, site_column=column, secret=log.key)[0])
+    try:
+        found = campaigns_of(load_events(events, name, site_column=column, secret=log.key)[0])
+    except BadInputError as error:
+        message = error.message.replace(" to split by", "")
+        raise BadInputError(message, hint="--campaign takes a column of the log") from None
     if not found:
         raise BadInputError(f"the column {column!r} is empty", hint="name the column that holds the campaign")
     return found

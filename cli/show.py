@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 PLAIN_WIDTH = 500  # where there is no terminal: wide enough that no table is ever cut
+WORD, GAP = 24, 2  # letters that a column of words keeps of its longest; between two columns
 
 
 @cache
@@ -76,16 +77,65 @@ def print_json(value: object) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, words: Sequence[str] = ()) -> None:
-    """Print a table to stdout: the first column and those named in ``words`` to the left, numbers to the right."""
+    """Print a table to stdout: the first column and those named in ``words`` to the left, numbers to the right.
+
+    Where it is too wide, the columns go below one another, the first one beside each part of them: no number loses a digit.
+    """
+    heads = [(name, index == 0 or name in words) for index, name in enumerate(columns)]
+    cells = [[shown(cell) for cell in row] for row in rows]
+    every = [_Column.of(*head, [row[index] for row in cells]) for index, head in enumerate(heads)]
+    for part in _parts(every, results().width):
+        _print_part(title, part, len(cells))
+        title = ""
+
+
+class _Column(NamedTuple):
+    """A column that is to be shown. ``least``: the width that it needs; ``most``: what it takes where there is room."""
+
+    name: str
+    wordy: bool
+    cells: list[str]
+    least: int
+    most: int
+
+    @staticmethod
+    def of(name: str, wordy: bool, cells: list[str]) -> _Column:
+        from rich.cells import cell_len
+
+        most = max(map(cell_len, [name, *cells]))
+        longest = max((cell_len(word) for cell in (name, *cells) for word in cell.split()), default=1)
+        return _Column(name, wordy, cells, min(longest, WORD) if wordy else most, most)
+
+
+def _parts(columns: Sequence[_Column], width: int) -> Iterator[list[_Column]]:
+    """Columns that fit beside one another, the first in each part."""
+    part = list(columns[:1])
+    for column in columns[1:]:
+        if len(part) > 1 and sum(one.least + GAP for one in part) + column.least > width:
+            yield part
+            part = list(columns[:1])
+        part.append(column)
+    yield part
+
+
+def _print_part(title: str, columns: Sequence[_Column], lines: int) -> None:
     from rich.table import Table
     from rich.text import Text
 
     out = Table(title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for index, column in enumerate(columns):
-        wordy = index == 0 or column in words
-        out.add_column(column, justify="left" if wordy else "right", header_style="dim", no_wrap=not wordy)
-    for row in rows:
-        out.add_row(*(Text(shown(cell)) for cell in row))
+    spare = results().width - sum(one.least + GAP for one in columns) + GAP
+    wanting = sorted((one for one in columns if one.wordy), key=lambda one: one.most - one.least)
+    widths = {}
+    for left, one in zip(range(len(wanting), 0, -1), wanting, strict=True):
+        more = min(one.most - one.least, max(spare, 0) // left)
+        widths[id(one)], spare = one.least + more, spare - more
+    for one in columns:
+        if one.wordy:
+            out.add_column(one.name, header_style="dim", width=widths[id(one)], overflow="fold")
+        else:
+            out.add_column(one.name, header_style="dim", justify="right", no_wrap=True)
+    for line in range(lines):
+        out.add_row(*(Text(one.cells[line]) for one in columns))
     results().print(out)
 
 

@@ -67,7 +67,7 @@ NotifyAccess=main
 WatchdogSec={WATCHDOG_S}
 User={word(self.user)}
 WorkingDirectory=/
-ExecStart={" ".join(word(part) for part in self.command)}
+ExecStart={" ".join(word(part).replace("$", "$$") for part in self.command)}
 {self.more}Restart=on-failure
 RestartSec=30
 TimeoutStopSec=30
@@ -91,8 +91,8 @@ def notify(word_of_it: str) -> None:
 
 
 def word(text: str) -> str:
-    """One word of a unit's line, quoted. Raises: BadInputError."""
-    plain = _plain(text).replace("$", "$$").replace("\\", "\\\\").replace('"', '\\"')
+    """One word of a unit's line, quoted; of a command line, each dollar must be doubled too. Raises: BadInputError."""
+    plain = _plain(text).replace("\\", "\\\\").replace('"', '\\"')
     return plain if plain == text and " " not in text and "'" not in text and ";" not in text else f'"{plain}"'
 
 

@@ -12,6 +12,7 @@ from cli.report.audit_view import Audit, SiteAudit, event_words
 from cli.report.history_view import LongAudit, read_long_audit
 from cli.report.origins import Origins
 from common import VERSION
+from common.audit.adversaries import Adversary, adversaries_of, colluders_of
 from common.audit.papers import Details, Facts, Paper, Release, Total
 from common.audit.statement import Statement
 from common.errors import BadInputError, VerificationError
@@ -79,7 +80,7 @@ def gather(paths: Sequence[Path]) -> Facts:
                 hint="fedcart audit verify names all that is wrong; papers are made of intact records only",
             )
     origins = [Origins.of(audit) for audit in found.audits]
-    statement = _merged(found)
+    statement = _merged(found, origins)
     totals = _totals(found.audits[0], origins[0]) if len(where) == 1 else _scopes(found, origins)
     releases = _releases(found, origins)
     last = max((time for _, time in releases), default="")
@@ -118,31 +119,48 @@ def _name(every: Sequence[str]) -> str:
     return ", ".join(names[:3]) + more
 
 
-def _merged(found: LongAudit) -> Statement:
-    """One statement over all of them: every sentence of each, once; private if all are."""
+def _merged(found: LongAudit, origins: Sequence[Origins]) -> Statement:
+    """One statement over all of them: every sentence of each, once; private if all are; whom it holds against, over the sums."""
     last = found.audits[-1].statement
     if len(found.audits) == 1:
         return last
     every = [audit.statement for audit in found.audits]
+    weaker = [one for one in every if colluders_of(one.sites) is not None] or every
     sections = tuple(
         replace(
             one,
             sentences=_once(
-                s for other in every for x in other.sections if x.title == one.title for s in x.sentences
+                s
+                for other in (weaker if one.title == "Trust model" else every)
+                for x in other.sections
+                if x.title == one.title
+                for s in x.sentences
             ),
         )
         for one in last.sections
     )
+    private = all(one.private for one in every)
     return replace(
         last,
-        private=all(one.private for one in every),
+        private=private,
         simulated=any(one.simulated for one in every),
-        adversaries=max((one.adversaries for one in every), key=lambda rows: max((r.epsilon or 0.0 for r in rows), default=0.0)),
+        adversaries=_adversaries(found, origins) if private else (),
         sections=sections,
         assumptions=_once(s for one in every for s in one.assumptions),
         not_covered=_once(s for one in every for s in one.not_covered),
         warnings=tuple(found.warnings),
-    )  # fmt: skip
+    )
+
+
+def _adversaries(found: LongAudit, origins: Sequence[Origins]) -> tuple[Adversary, ...]:
+    """Over all records: no figure is below what the sums of a scope's accounts say."""
+    budgets = [budget for audit in found.audits for budget in audit.statement.sites]
+    ways = {origin.records.secure for origin in origins}
+    secure = False if False in ways else None if None in ways else True
+    return tuple(
+        one if one.epsilon is None else replace(one, epsilon=max(one.epsilon, found.history.epsilon))
+        for one in adversaries_of(budgets, secure, None)
+    )
 
 
 def _once(sentences: Iterable[str]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What is wrong at a site just now, quick enough to be asked every minute: no event log is read."""
+"""What is wrong at a site just now, quick enough to be asked every minute: no event log is read, only whether its file is there."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 from client.runtime.check import FAILED, WARNING, check_site
 from client.runtime.last_session import connected_process
 from client.runtime.status import SiteStatus
+from client.site import load_site
 from common.deployment import SiteKit
 from common.deployment.trouble import Trouble
+from common.errors import FedcartError
 from common.supervisor import running_pid
 
 MATTERS = ("authority", "server certificate", "budget", "disk", "permissions")
@@ -26,7 +28,7 @@ def site_troubles(kit: SiteKit, status: SiteStatus | None, *, timeout_s: float =
     wrong = [row for row in rows if row.status == FAILED or (row.status == WARNING and row.name in MATTERS)]
     unseen = {"server certificate", "clock"} if any(row.name == "server" for row in wrong) else set()
     found = [Trouble(row.name, row.found, row.todo or row.found) for row in wrong if row.name not in unseen]
-    found += _running(kit)
+    found += [*_running(kit), *_log_gone(kit)]
     return found + (list(_of_status(status)) if status is not None else [])
 
 
@@ -37,6 +39,20 @@ def _running(kit: SiteKit) -> Iterator[Trouble]:
     session = connected_process(kit)
     if not session or not _lives(session):
         yield Trouble("connected", "the site runs and the server has not let it in", f"see {kit.log}")
+
+
+def _log_gone(kit: SiteKit) -> Iterator[Trouble]:
+    """A site whose log cannot be read can take part in no round."""
+    try:
+        file = load_site(kit.path).file
+    except FedcartError:
+        return  # the checks name it
+    events = kit.resolve(file.site.events)
+    if file.source is None and not os.access(events, os.R_OK):
+        what = "cannot be read" if events.exists() else "is not there"
+        yield Trouble(
+            "data", f"the event log {events} {what}", "put it back, or name another in site.toml, [site]"
+        )
 
 
 def _lives(pid: int) -> bool:

@@ -74,3 +74,19 @@ def require_known_sales(spec: SalesSpec, log: EventLog) -> str:
             hint="map your categories to those names, see docs/data.md",
         )
     return f"{found.words} that the model knows; the others are left out" if found.share < FEW else ""
+
+
+def cut_remark(log: EventLog, what: str, cap: float) -> str:
+    """That a quantity or price of some purchases is above the largest that counts; empty where none is."""
+    bought = log.frame.filter(log.frame["event"] == "purchase")
+    above = int((bought[what].fill_null(0.0) > cap).sum())
+    return (
+        f"{above:,} of {len(bought):,} purchases have a {what} above {cap:,g}: they count as that" if above else ""
+    )
+
+
+def unpriced_remark(log: EventLog) -> str:
+    """That some purchases say no price; empty where all do."""
+    bought = log.frame.filter(log.frame["event"] == "purchase")
+    without = bought["price"].null_count()
+    return f"{without:,} of {len(bought):,} purchases have no price" if without else ""

@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from client.scoring.forecast import LEVELS, TOTAL, Forecast, SharedSalesModel, method_values
+from common.data import EventLog
 from common.errors import BadInputError
 from common.tasks.sales_series import Floats, SalesSpec
 
@@ -43,6 +45,21 @@ class PriceForecast:
     inside: float
     horizon: int
     origins: int
+
+
+def with_prices(log: EventLog) -> EventLog:
+    """The same log with no piece in a purchase without a price: as one at nothing it would lower the mean.
+
+    Raises: BadInputError if no purchase has a price.
+    """
+    bought, priced = pl.col("event") == "purchase", pl.col("price").is_not_null()
+    if not len(log.frame.filter(bought & priced)) and len(log.frame.filter(bought)):
+        raise BadInputError(
+            "no purchase has a price",
+            hint="map the column that holds it, see docs/data.md; fedcart data check FILE",
+        )
+    pieces = pl.when(bought & ~priced).then(0.0).otherwise(pl.col("quantity")).cast(log.frame["quantity"].dtype)
+    return EventLog(log.frame.with_columns(pieces.alias("quantity")))
 
 
 def forecast_price(shared: SharedSalesModel, series: Floats, spec: SalesSpec) -> PriceForecast:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from client.scoring.consumers import LocalLog, chunks
 from client.scoring.model import SharedModel
-from common.data import EventLog
+from common.data import NO_SITE, EventLog
 from common.errors import BadInputError
 from common.model import Batcher, whole_rows
 
@@ -36,16 +36,17 @@ States = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Preference:
-    """A category or item: share of a segment's consumers who bought it, and of all others."""
+    """A category or item: share of a segment's consumers who bought it, and of all others; ``bought`` False: had it in any event."""
 
     what: str
     here: float
     elsewhere: float
+    bought: bool = True
 
     @property
     def words(self) -> str:
         """With both numbers."""
-        return f"{self.what} ({self.here:.0%} buy it, {self.elsewhere:.0%} of the others)"
+        return f"{self.what} ({self.here:.0%} {'buy' if self.bought else 'look at'} it, {self.elsewhere:.0%} of the others)"
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def find_segments(
     ``campaigns``: the campaign of each consumer, by pseudonym. Raises: BadInputError for too few consumers or days.
     """
     end: Any = log.frame["timestamp"].max()
-    since = end - timedelta(days=days)
+    since = _before(end, days)
     earlier = log.where(pl.col("timestamp") < since)
     least = FEWEST_EACH * (count or _CHOICES[0])
     if count and not 2 <= count <= MOST:
@@ -141,6 +142,13 @@ def find_segments(
     )  # fmt: skip
     by_campaign = _by_campaign(earlier.consumers, then, bought, names, campaigns or {})
     return Segments(log.consumers, place, now, segments, by_campaign, model.agreement, since)
+
+
+def _before(end: datetime, days: int) -> datetime:
+    try:
+        return end - timedelta(days=days)
+    except OverflowError:
+        raise BadInputError(f"{days} days reach back before all time", hint="give fewer --days") from None
 
 
 def pooled_states(shared: SharedModel, log: EventLog) -> States:
@@ -222,7 +230,7 @@ def preferences(log: EventLog, place: NDArray[np.int64], count: int) -> list[tup
     beyond = NormalDist().inv_cdf(1 - 0.025 / table.size)
     return [
         tuple(
-            Preference(str(names[int(j)]), float(here[k, j]), float(there[k, j]))
+            Preference(str(names[int(j)]), float(here[k, j]), float(there[k, j]), bool(bought.height))
             for j in np.argsort(-clear[k], kind="stable")[:3]
             if clear[k, j] > beyond and table[k, j] >= FEWEST_EACH
         )
@@ -267,7 +275,7 @@ def campaigns_of(log: EventLog) -> dict[int, str]:
     """The last campaign that each consumer's events name, of a log that was read with that column as its site."""
     if "site" not in log.frame.columns:
         return {}
-    named = log.frame.filter(pl.col("site").is_not_null() & (pl.col("site") != ""))
+    named = log.frame.filter(pl.col("site").is_not_null() & ~pl.col("site").is_in(["", NO_SITE]))
     last = named.group_by("consumer", maintain_order=True).last().select("consumer", "site")
     return dict(zip(last["consumer"].to_list(), last["site"].to_list(), strict=True))
 

@@ -1,7 +1,7 @@
 """Event logs, cleaning, public features, and one row per consumer."""
 
 from common.data.catalogue import DECLARED, Catalogue, catalogue_from_events, read_catalogue, write_catalogue
-from common.data.cleaning import CleaningReport
+from common.data.cleaning import NO_SITE, CleaningReport
 from common.data.events import (
     EVENT_TYPES,
     EventLog,
@@ -29,6 +29,7 @@ __all__ = [
     "EVENT_TYPES",
     "LATEST",
     "MAX_PRICE",
+    "NO_SITE",
     "Catalogue",
     "CleaningReport",
     "ConsumerSequences",

@@ -20,8 +20,20 @@ from common.data.typed import COUNTED_ONLY, typed_lines
 from common.data.values.words import plain_text, without_float_tail
 from common.errors import BadInputError
 
-__all__ = ["CleaningReport", "Counted", "RuleCount", "Settled", "clean", "judge", "settle", "typed_lines"]
+__all__ = [
+    "NO_SITE",
+    "CleaningReport",
+    "Counted",
+    "RuleCount",
+    "Settled",
+    "clean",
+    "judge",
+    "settle",
+    "typed_lines",
+]
 
+NO_SITE = "(none)"
+"""The site of a line that names none."""
 WARN_SHARE = 0.01
 """A file that loses more than this share of its lines, or of their values, is reported with a warning."""
 
@@ -243,7 +255,7 @@ def _repair(lines: pl.DataFrame, mapping: Mapping) -> pl.DataFrame:
         pl.when((size > 0) & (size <= mapping.max_quantity)).then(size).cast(pl.Float32).alias("quantity"),
     ]
     if "site" in lines.columns:
-        columns.append(pl.col("site").fill_null("(none)"))
+        columns.append(pl.col("site").fill_null(NO_SITE))
     return lines.select(columns)
 
 

@@ -41,14 +41,14 @@ def drawn_up(capsys, out: Path, *words: object, code: int = 0) -> dict:
     return json.loads(out_text) if code == 0 else {}
 
 
-def ledger_by_hand(path: Path, site: str, events: tuple[PrivacyEvent, ...]) -> Path:
+def ledger_by_hand(path: Path, site: str, events: tuple[PrivacyEvent, ...], delta: float = 1e-5) -> Path:
     """A ledger of one release, its chain and signatures by hand."""
     key = Identity.from_seed("site", b"s" * 32)
     reserve = Reserve(
         run="r", round=1, attempt=1, query="1" * 64, config="2" * 64, code="0", events=events, order=8.0,
         holdout=0.0, split_key="3" * 64,
     )  # fmt: skip
-    opening = Open(site=site, scope="people", delta=1e-5, public_key=key.public_key.hex(), simulated=False)
+    opening = Open(site=site, scope="people", delta=delta, public_key=key.public_key.hex(), simulated=False)
     previous, lines = FIRST_PREVIOUS, []
     for number, body in enumerate((opening, reserve, Commit(reserve=1, outbox="4" * 64))):
         time = f"2026-03-0{number + 1}T00:00:00Z"
@@ -208,6 +208,32 @@ def test_a_coordinators_kit_stands_for_all_its_runs_and_they_add_up_as_the_audit
     assert [t["epsilon"] for t in made["totals"]] == [scope["epsilon"] for scope in shown["scopes"]]
     assert max(t["epsilon"] for t in made["totals"]) == shown["epsilon"]
     assert all(len(total["references"]) == 2 for total in made["totals"])
+
+
+def test_over_several_ledgers_no_figure_in_any_paper_is_below_their_sum(tmp_path, capsys):
+    files = []
+    for name, event in (
+        ("one", PrivacyEvent(1.0, 1.0, 1)),
+        ("two", PrivacyEvent(1.0, 1.0, 1, honest=4, colluders=2)),
+    ):
+        (tmp_path / name).mkdir()
+        files.append(ledger_by_hand(tmp_path / name / f"{name}.jsonl", name, (event,)))
+    made = drawn_up(capsys, tmp_path / "papers", *files)
+    (total,) = made["totals"]  # both are of the scope "people"
+    said = yaml.safe_load((tmp_path / "papers" / "opendp-deployment.yaml").read_text())["deployment"]
+    figures = re.findall(r"epsilon (\d+\.\d+)", said["deployment_model"]["actors"])
+    assert figures and {float(figure) >= total["epsilon"] for figure in figures} == {True}
+    for name in PAPERS[::2]:
+        text = (tmp_path / "papers" / f"{name}.md").read_text()
+        assert "holds against everybody" not in text and "whoever commands no more sites" in text
+
+
+def test_a_delta_is_written_out_and_never_rounded(tmp_path, capsys):
+    file = ledger_by_hand(tmp_path / "shop.jsonl", "shop", (PrivacyEvent(1.0, 1.0, 1),), delta=1.2345644e-05)
+    drawn_up(capsys, tmp_path / "papers", file)
+    for name in ("dpia.md", "nist-800-226.html", "opendp-deployment.yaml"):
+        text = (tmp_path / "papers" / name).read_text()
+        assert "1.2345644e-05" in text and "1.23456e-05" not in text
 
 
 def test_the_statement_is_word_for_word_that_of_the_audit(run, tmp_path, capsys):

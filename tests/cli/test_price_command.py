@@ -50,6 +50,25 @@ def test_a_price_that_never_changes_is_told_exactly(
     assert cups["category"] == "cups" and cups["mean_price"] is None and cups["last_price"] is None
 
 
+def test_a_purchase_without_a_price_is_no_gift_and_what_is_cut_is_said(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [row if number % 2 else (*row[:5], "", row[6]) for number, row in enumerate(priced(np.full(260, 8.0)))]
+    rows[-1] = (*rows[-1][:5], 50_000, rows[-1][6])
+    log = write_log(tmp_path / "shop.csv", rows[:-1])
+    assert front.main(["forecast", model, log, "--what", "price", "--json"]) == 0
+    shown = capsys.readouterr()
+    tea = json.loads(shown.out)["forecast"][0]
+    assert tea["last_price"] == tea["mean_price"] == pytest.approx(8.0)
+    assert "130 of 259 purchases have no price" in shown.err
+    log = write_log(tmp_path / "dear.csv", rows)
+    assert front.main(["forecast", model, log]) == 0
+    assert "1 of 260 purchases have a price above 1,000" in capsys.readouterr().err
+    log = write_log(tmp_path / "none.csv", [(*row[:5], "", row[6]) for row in rows])
+    assert front.main(["forecast", model, log, "--what", "price"]) == 2
+    assert "error: no purchase has a price" in capsys.readouterr().err
+
+
 def test_a_price_that_wavers_is_better_told_by_a_mean_and_the_intervals_hold(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

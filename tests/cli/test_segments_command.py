@@ -42,7 +42,7 @@ def test_table_audience_and_page_tell_the_same(places, tmp_path, capsys):
     table = pl.read_csv(out, infer_schema=False)
     assert table.height == second["consumers"] and set(table["name"]) == {second["name"]}
     assert all(re.fullmatch("[0-9a-f]{16}", who) for who in table["consumer"])
-    assert {one["campaign"] for one in said["campaigns"]} == {"(none)", "<b>mail"}
+    assert {one["campaign"] for one in said["campaigns"]} == {None, "<b>mail"}
     html = page.read_text()
     assert second["name"] in html and "t-SNE" in html and "PCA" in html
     assert "&lt;b&gt;mail" in html and "<b>mail" not in html
@@ -61,7 +61,8 @@ def test_table_audience_and_page_tell_the_same(places, tmp_path, capsys):
     [
         (["--audience", "2"], "an audience needs a file"),
         (["--audience", "9", "--out", "x.csv"], "no segment '9'"),
-        (["--campaign", "nothing"], "nothing"),
+        (["--campaign", "nothing"], "--campaign takes a column"),
+        (["--days", "99999999999"], "days reach back"),
         (["--page", "x.svg"], "x.svg"),
         (["--days", "400"], "consumers have events before"),
     ],

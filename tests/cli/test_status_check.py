@@ -66,6 +66,7 @@ def site(kits, monkeypatch) -> SiteKit:
         monkeypatch.setattr(module, "running_pid", lambda _kit: os.getpid())
     monkeypatch.setattr(checks, "FREE_BYTES_WISHED", 0)
     site_side.site_status(kit)  # its state is begun
+    (kit.path / "events.csv").touch()
     remember(kit, 7)
     return kit
 
@@ -128,6 +129,7 @@ FAULTS = {
     "clock ahead": (lambda kit, m: reached(m, kit.path.parent.parent, ahead=100.0), {"clock"}),
     "key readable": (lambda kit, _: kit.identity_key.chmod(0o644), {"permissions", "settings"}),
     "roster missing": (lambda kit, _: kit.roster.unlink(), {"kit", "settings"}),
+    "event log gone": (lambda kit, _: (kit.path / "events.csv").unlink(), {"data"}),
     "damaged ledger": (damaged_ledger, {"ledger", "budget"}),
     "budget nearly gone": (spent_to_the_limit, {"budget"}),
     "left open": (left_open, {"reservation"}),

@@ -168,8 +168,8 @@ def _privacy(summary: Summary, statement: Statement, last: tuple[Reference, ...]
     items += [Item("Not covered", sentence) for sentence in statement.not_covered]
     (budget,) = statement.sites
     spent = max(summary.epsilon.values(), default=budget.epsilon)
-    rows = [(("spent, at the site that spent most", eps(spent), f"{budget.delta:g}"), last)]
+    rows = [(("spent, at the site that spent most", eps(spent), f"{budget.delta}"), last)]
     if summary.alone:
         who = "the same, if no other site is honest"
-        rows.append(((who, eps(max(summary.alone.values())), f"{budget.delta:g}"), last))
+        rows.append(((who, eps(max(summary.alone.values())), f"{budget.delta}"), last))
     return (Section("Privacy", items=tuple(items), tables=(Table("What one consumer has lost at most", ("case", "ε", "δ"), tuple(rows), "public"),)),)  # fmt: skip

@@ -132,7 +132,7 @@ def totals_table(facts: Facts) -> Table:
     for total in facts.totals:
         both = (_whom(total.colluders), eps(total.alone)) if shared else ()
         limit = "not in this record" if total.limit is None else f"{total.limit:g}{total.limit_from}"
-        cells = (total.who, eps(total.epsilon), *both, limit, f"{total.delta:g}")
+        cells = (total.who, eps(total.epsilon), *both, limit, f"{total.delta}")
         rows.append((cells, total.references))
     return Table("What one consumer has lost at most", columns, tuple(rows), "public")
 
@@ -145,7 +145,7 @@ def _whom(colluders: int | None) -> str:
 
 def together_table(facts: Facts) -> Table:
     """The same consumer in several places; empty where there is one place."""
-    rows = tuple(((who, eps(epsilon), f"{delta:g}"), facts.ends) for who, epsilon, delta in facts.together)
+    rows = tuple(((who, eps(epsilon), f"{delta}"), facts.ends) for who, epsilon, delta in facts.together)
     return Table("A consumer known at several places", ("case", "ε", "δ"), rows, "public")
 
 

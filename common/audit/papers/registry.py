@@ -157,7 +157,7 @@ def _about_privacy(facts: Facts, worst: Total, details: Details) -> dict[str, An
         f"{a.who}: {a.sees}; epsilon {'none' if a.epsilon is None else eps(a.epsilon)}: {a.why}"
         for a in statement.adversaries
     )
-    together = (f"{who}: {eps(epsilon)} at delta {delta:g}" for who, epsilon, delta in facts.together)
+    together = (f"{who}: {eps(epsilon)} at delta {delta}" for who, epsilon, delta in facts.together)
     limits = ("each site's ledger stops training at the limit of its policy", *together)
     return {
         "dp_variant": Variant(data_domain=said["Unit"], unprotected_quantities=_bullets(statement.not_covered)),
@@ -185,7 +185,7 @@ def _about_privacy(facts: Facts, worst: Total, details: Details) -> dict[str, An
 
 def _total_lines(total: Total) -> list[str]:
     limit = "limit not in this record" if total.limit is None else f"limit {total.limit:g}"
-    lines = [f"{total.who}: epsilon {eps(total.epsilon)} at delta {total.delta:g}, {limit}"]
+    lines = [f"{total.who}: epsilon {eps(total.epsilon)} at delta {total.delta}, {limit}"]
     if total.colluders is not None:
         lines.append(
             f"{total.who}, if no other site is honest: epsilon {eps(total.alone)}; the figure above holds against the server and up to {total.colluders} other sites together"

@@ -10,7 +10,7 @@ import client.scoring.segments as segments
 from client.scoring.maps import consumer_map, item_map
 from client.scoring.model import open_model
 from client.scoring.segments import Conversion, campaigns_of, find_segments, pooled_states, preferences
-from common.data.events import EventLog
+from common.data.events import EventLog, load_events
 from common.errors import BadInputError
 from common.model.batch import Batcher
 from common.model.targets import whole_rows
@@ -112,6 +112,25 @@ def test_conversion_by_campaign_adds_up_to_that_of_all(shared):
         parts = [found.campaigns[one.name, campaign] for campaign in whole]
         assert sum(p.asked for p in parts) == one.conversion.asked, number
         assert sum(p.bought for p in parts) == one.conversion.bought
+
+
+def test_a_campaign_is_the_last_that_events_name_also_where_later_ones_name_none(tmp_path):
+    file = tmp_path / "log.csv"
+    rows = ["c1,2024-01-01,view,i1,mail", "c1,2024-01-02,view,i1,", "c2,2024-01-01,view,i1,"]
+    file.write_text("\n".join(["consumer,timestamp,event,item,utm", *rows]) + "\n")
+    log, _ = load_events(file, "fedcart", site_column="utm", secret=b"k" * 32)
+    assert list(campaigns_of(log).values()) == ["mail"]
+
+
+def test_what_nobody_bought_is_not_called_bought():
+    log = market().log
+    views = EventLog(log.frame.with_columns(pl.lit("view", dtype=log.frame["event"].dtype).alias("event")))
+    place = np.zeros(len(views.consumers), dtype=np.int64)
+    place[: len(place) // 2] = 1
+    mine = np.isin(views.frame["consumer"].to_numpy(), views.consumers[: len(place) // 2])
+    views = EventLog(views.frame.with_columns(pl.Series("category", np.where(mine, "tea", views.frame["item"]))))
+    first = preferences(views, place, 2)[1][0]
+    assert first.what == "tea" and "buy" not in first.words
 
 
 def test_too_few_consumers_or_too_many_segments_are_refused(shared):

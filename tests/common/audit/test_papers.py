@@ -42,10 +42,11 @@ def test_text_of_others_is_one_paragraph_of_plain_text(text):
     assert plain == " ".join(shown(text.replace("\n", " ")).split())
 
 
-@pytest.mark.parametrize("text", ["https://b.c", "see www.b.c now", "HTTP://B.C"])
+@pytest.mark.parametrize("text", ["https://b.c", "see www.b.c now", "HTTP://B.C", "mail a@b.co"])
 def test_an_address_does_not_become_a_link_by_itself(text):
     assert "://" not in inert(text).replace("\\://", "")
     assert "www." not in inert(text)
+    assert "a@b" not in inert(text)
 
 
 @settings(max_examples=25, deadline=None)
