@@ -94,9 +94,9 @@ def _turn(period: Period, folder: RunFolder | None, today: date) -> Turn:
     current = period.first <= today < period.until
     if folder is None:
         return Turn(period, DUE if current else LATER if today < period.first else MISSED)
-    if run_is_held(folder):
-        return Turn(period, UNDER_WAY, folder)
     summary = folder.summary() or Summary(UNFINISHED)
+    if run_is_held(folder) and not summary.completed:  # one that has its model may still be handing it out
+        return Turn(period, UNDER_WAY, folder)
     if summary.status in OVER:
         return Turn(period, summary.status, folder)
     return Turn(period, UNFINISHED if current else f"{MISSED}, {UNFINISHED}", folder)

@@ -18,6 +18,7 @@ import tomli_w
 import cli.attend
 import cli.schedule
 import server.runtime.control
+import server.schedule
 from cli.main import main
 from client.runtime.approval import ApprovalPendingError
 from client.site import load_site
@@ -34,6 +35,7 @@ from server.schedule import (
     DUE,
     LATER,
     MISSED,
+    UNDER_WAY,
     UNFINISHED,
     last_model,
     next_day,
@@ -217,6 +219,18 @@ def test_the_states_of_a_schedule_follow_from_day_and_folders(months: Months) ->
     months.schedule("--once")
     assert months.turns(date(2026, 1, 2))[0].state == UNFINISHED
     assert months.turns(date(2026, 2, 2))[0].state == f"{MISSED}, {UNFINISHED}"
+
+
+@pytest.mark.parametrize(
+    ("ends", "state"), [(COMPLETED, COMPLETED), (STOPPED, UNDER_WAY), (INTERRUPTED, UNDER_WAY)]
+)
+def test_a_run_that_still_hands_out_its_model_is_completed_and_one_that_goes_on_is_not(
+    months: Months, monkeypatch: pytest.MonkeyPatch, ends: str, state: str
+) -> None:
+    months.ends = ends
+    months.schedule("--once")
+    monkeypatch.setattr(server.schedule, "run_is_held", lambda _: True)
+    assert months.turns(JANUARY)[0].state == state
 
 
 def test_left_alone_it_waits_for_every_period_and_ends_with_the_last(
