@@ -93,7 +93,7 @@ def notify(word_of_it: str) -> None:
 def word(text: str) -> str:
     """One word of a unit's line, quoted; of a command line, each dollar must be doubled too. Raises: BadInputError."""
     plain = _plain(text).replace("\\", "\\\\").replace('"', '\\"')
-    return plain if plain == text and " " not in text and "'" not in text and ";" not in text else f'"{plain}"'
+    return plain if plain == text and not set(text) & set(" ';$") else f'"{plain}"'
 
 
 def _plain(text: str) -> str:

@@ -91,6 +91,8 @@ def test_a_unit_may_write_where_it_must_and_nowhere_else():
         assert line in lines
     assert not [line for line in lines if "/srv/a b" in line]
     odd = Unit("a", "a", "shop", ["x", "/srv/a$b"], [], [Path("/srv/a$b")]).text()
-    assert "ExecStart=x /srv/a$$b\n" in odd and "ReadWritePaths=/srv/a$b\n" in odd  # no variables but in commands
+    assert (
+        'ExecStart=x "/srv/a$$b"\n' in odd and 'ReadWritePaths="/srv/a$b"\n' in odd
+    )  # variables: in commands only
     with pytest.raises(BadInputError, match="cannot stand in a unit"):
         Unit("a", "a\nExecStartPre=evil", "shop", ["x"], [], []).text()

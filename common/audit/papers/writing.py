@@ -13,7 +13,7 @@ from common.plain_text import shown
 TO_FILL = "TO BE FILLED BY A PERSON"
 STATED = "stated by a person, not by the record"
 _ACTIVE = re.compile(
-    r"[\\`*_{\[\]<>|~$&@]|:(?=//)|(?<=[Ww])\."
+    r"[\\`*_{\[\]<>|~$&]|(?<=[\w.+-])@(?=[\w-]+\.\w)|:(?=//)|(?<=[Ww])\."
 )  # the last three: addresses that become links by themselves
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
