@@ -2,6 +2,7 @@
 
 import io
 import json
+import types
 
 import pytest
 
@@ -91,7 +92,9 @@ def test_a_no_that_is_said_while_it_watches_counts_from_the_next_event_on(folder
             yield f"robot,{when},view,{item}\n"
 
     monkeypatch.setenv("FEDCART_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setattr("sys.stdin", lines())
+    written = lines()
+    stream = types.SimpleNamespace(readline=lambda _most: next(written, ""))
+    monkeypatch.setattr("sys.stdin", stream)
     assert front.main(["watch", str(folder), "--events", str(folder / "past.csv")]) == 0
     assert len(AlarmBook(tmp_path / "state").alarms()) == 1
     assert "1 alarms" in capsys.readouterr().err
