@@ -7,6 +7,7 @@ standard normal.
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -113,9 +114,10 @@ def _parts() -> list[Check]:
     from common.data import holdout_mask, parts_of
 
     log = people.people(300, seed=300)
-    with people.scratch_site(log, SETTINGS, NOISE) as scratch:
+    secret = _key_of_unlike_parts(np.sort(people.encoded(log).consumers))
+    with people.scratch_site(log, SETTINGS, NOISE, secret) as scratch:
         site, plan = scratch.site, scratch.plan
-        parts, secret = parts_of(site.prepared(plan).sides), site.secret()
+        parts = parts_of(site.prepared(plan).sides)
         trained, nothing = engine_of(site, plan, PerformanceSettings())[1].consumers, np.zeros(plan.parameters)
         looked = {
             kind: len(measured_of(site, plan, nothing.astype(np.float32), kind)[1]) for kind in (TRAIN, EVALUATE)
@@ -141,14 +143,23 @@ def _parts() -> list[Check]:
             "when somebody else leaves",
         ),
         report.holds("trained on", trained == len(held) - held.sum(), "the training part, nobody else"),
-        report.holds(
-            "chosen by", looked[TRAIN] == chooses.sum(), "the validation part in every round, nobody else"
-        ),
+        report.holds("chosen by", looked[TRAIN] == chooses.sum(), "the validation part, nobody else"),
         report.holds(
             "reported on", looked[EVALUATE] == len(reported), "the other held-out consumers, nobody else"
         ),
         report.holds("charged where it is read", events == charged, "each part for what reads it"),
     ]
+
+
+def _key_of_unlike_parts(everybody: NDArray[np.uint64]) -> bytes:
+    """A key under which the two held-out parts have different sizes: by their size they are told apart below."""
+    from common.data import holdout_mask
+
+    while True:
+        key = secrets.token_bytes(32)
+        held, chooses = (holdout_mask(everybody, key, share).sum() for share in (0.2, 0.1))
+        if 2 * chooses != held:
+            return key
 
 
 def _unmoved(log: people.EventLog) -> Check:
