@@ -57,7 +57,7 @@ def _growth(suffix: str, loads: list[dict[str, Any]]) -> dict[str, Any]:
         "case": f"growth-{suffix}",
         "events": [first["events"], last["events"]],
         "seconds_per_million_ratio": round(last["s_per_million"] / first["s_per_million"], 2),
-        "mib_per_million_ratio": round(last["mib_per_million"] / first["mib_per_million"], 2),
+        "mib_per_million_ratio": round(last["mib_per_million"] / max(first["mib_per_million"], 0.01), 2),
     }
 
 

@@ -83,7 +83,7 @@ TIMED: tuple[tuple[str, object, str], ...] = (
     (SERVER, asking, "_params"),
     (SERVER, states, "model_digest"),
     (SERVER, RunFolder, "last_record"),
-    (SERVER, simulations.run, "seal_run"),
+    (SERVER, simulations.run, "close_run"),
 )
 
 
