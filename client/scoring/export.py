@@ -27,7 +27,7 @@ from torch import nn
 
 from client.scoring.edge_files import write_edge
 from client.scoring.model import SharedModel
-from client.scoring.prune import check_share, prune as pruned_step, read_pruned, write_pruned
+from client.scoring.prune import check_share, int8_rows, prune as pruned_step, read_pruned, write_pruned
 from client.scoring.step import StepModel, step_facts, step_model
 from common.atomic import write_atomic
 from common.data import ConsumerSequences
@@ -70,9 +70,7 @@ def write_int8(step: StepModel, path: Path, facts: Mapping[str, Any]) -> None:
         if array.ndim < 2:
             tensors[name] = array.copy()
             continue
-        scale = np.maximum(np.abs(array).max(axis=1, keepdims=True), 1e-12) / 127
-        tensors[name] = np.rint(array / scale).astype(np.int8)
-        tensors[f"{name}/scale"] = scale.astype(np.float32)
+        tensors[name], tensors[f"{name}/scale"] = int8_rows(array)
     write_atomic(
         path,
         save(tensors, metadata={"format": FORMAT, "facts": json.dumps(facts, sort_keys=True, allow_nan=False)}),

@@ -49,6 +49,15 @@ def prune(step: StepModel, share: float) -> StepModel:
     return step
 
 
+def int8_rows(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Whole numbers and one scale per row, whose product is the matrix up to half a scale.
+
+    Shapes: ``matrix: float32[n, m]`` -> ``int8[n, m]``, ``float32[n, 1]``.
+    """
+    scale = np.maximum(np.abs(matrix).max(axis=1, keepdims=True), 1e-12) / 127
+    return np.rint(matrix / scale).astype(np.int8), scale.astype(np.float32)
+
+
 def write_pruned(step: StepModel, path: Path, facts: Mapping[str, Any]) -> None:
     """Store of every matrix where it is not zero (one bit per weight) and these weights as int8 with one scale per row."""
     tensors: dict[str, NDArray[Any]] = {}
@@ -57,11 +66,9 @@ def write_pruned(step: StepModel, path: Path, facts: Mapping[str, Any]) -> None:
         if array.ndim < 2:
             tensors[name] = array.copy()
             continue
-        scale = np.maximum(np.abs(array).max(axis=1, keepdims=True), 1e-12) / 127
         there = array != 0
-        tensors[f"{name}/there"] = np.packbits(there)
-        tensors[name] = np.rint(array / scale).astype(np.int8)[there]
-        tensors[f"{name}/scale"] = scale.astype(np.float32)
+        rows, tensors[f"{name}/scale"] = int8_rows(array)
+        tensors[f"{name}/there"], tensors[name] = np.packbits(there), rows[there]
     facts = {"format": FORMAT, "facts": json.dumps(facts, sort_keys=True, allow_nan=False)}
     write_atomic(path, save(tensors, metadata=dict(facts)))
 
