@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -21,6 +22,20 @@ from client.serving.verdicts import KeptVerdicts
 from tests.scoring_samples import config_of, market, write_model_folder
 
 KEY = bytes(range(32))
+
+
+def serve_command(model: Path, state: Path, port: int = 0) -> list[str]:
+    """The command of a process that serves, and says where as JSON."""
+    named = {"--port": port, "--state": state}
+    return [
+        sys.executable,
+        "-m",
+        "cli.main",
+        "serve",
+        str(model),
+        *(str(x) for pair in named.items() for x in pair),
+        "--json",
+    ]
 
 
 def make_live(folder: Path, capacity: int = 1_000, **settings: Any) -> LiveModel:

@@ -4,7 +4,6 @@ import http.client
 import json
 import socket
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.scoring_samples import config_of, market, write_model_folder
+from tests.serving_samples import serve_command
 
 pytestmark = pytest.mark.ci
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,18 +26,7 @@ def model(tmp_path_factory):
 
 
 def start(model, state, port):
-    command = [
-        sys.executable,
-        "-m",
-        "cli.main",
-        "serve",
-        str(model),
-        "--port",
-        str(port),
-        "--state",
-        str(state),
-        "--json",
-    ]
+    command = serve_command(model, state, port)
     process = subprocess.Popen([*command, "--keep-every", "1"], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert json.loads(process.stdout.readline())["pid"] == process.pid
     return process

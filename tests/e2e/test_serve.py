@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.scoring_samples import config_of, market, write_events, write_model_folder
-from tests.serving_samples import event
+from tests.serving_samples import event, serve_command
 
 pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,18 +30,7 @@ def model(tmp_path_factory):
 @contextmanager
 def serving(model, state, *options):
     """A process that serves; yields it and its address."""
-    command = [
-        sys.executable,
-        "-m",
-        "cli.main",
-        "serve",
-        str(model),
-        "--port",
-        "0",
-        "--state",
-        str(state),
-        "--json",
-    ]
+    command = serve_command(model, state)
     with subprocess.Popen(
         [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
     ) as process:
@@ -107,18 +96,7 @@ def test_a_second_service_on_the_same_state_is_refused(model, tmp_path):
 
 
 def test_events_from_standard_input_share_the_state_with_requests(model, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "cli.main",
-        "serve",
-        str(model),
-        "--port",
-        "0",
-        "--state",
-        str(tmp_path),
-        "--json",
-    ]
+    command = serve_command(model, tmp_path)
     with subprocess.Popen(
         [*command, "--stdin"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
     ) as process:
