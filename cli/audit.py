@@ -207,7 +207,7 @@ def _print_cross_site(cross: CrossSite | None) -> None:
     if cross is not None and cross.sites > 1:
         typer.echo()
         show.table(
-            f"A consumer known at several sites, δ = {cross.delta:g}",
+            f"A consumer known at several sites, δ = {show.exact(cross.delta)}",
             ("case", "ε"),
             [
                 ("known at one site only", show.epsilon(cross.disjoint)),
@@ -281,10 +281,10 @@ def _total_row(site: SiteAudit, *, shared: bool) -> tuple[str, ...]:
         str(len(site.charged)),
         show.epsilon(budget.epsilon),
         *([show.epsilon(budget.alone)] if shared else []),
-        "–" if budget.limit is None else f"{budget.limit:g}",
+        show.exact(budget.limit),
         show.budget_left(budget.left),
         "–" if left is None else str(left),
-        f"{budget.delta:g}",
+        show.exact(budget.delta),
         site.source + (", simulated" if budget.simulated else ""),
     )
 
@@ -301,7 +301,7 @@ def _print_verdict(verdict: VerifyReport) -> None:
                     show.epsilon(ledger.reading.epsilon),
                     show.epsilon(ledger.reading.rdp),
                     show.epsilon(ledger.reading.pld),
-                    f"{ledger.delta:g}",
+                    show.exact(ledger.delta),
                     "pinned" if ledger.pinned else "its own",
                 )
                 for ledger in verdict.ledgers
@@ -351,7 +351,7 @@ def _print_result(result: SelfTestResult) -> None:
     typer.echo()
     audit = result.audit
     show.table(
-        f"An attack with {audit.canaries} canaries, δ = {audit.delta:g}, confidence {audit.confidence:g}",
+        f"An attack with {audit.canaries} canaries, δ = {show.exact(audit.delta)}, confidence {audit.confidence:g}",
         ("ε", ""),
         [
             ("proven by the attack (lower bound)", f"{audit.lower:.3f}"),

@@ -91,9 +91,9 @@ def _print_totals(found: LongAudit) -> None:
                 ", ".join(total.sites),
                 str(len(total.accounts)),
                 show.epsilon(total.epsilon),
-                "–" if total.limit is None else f"{total.limit:g}",
+                show.exact(total.limit),
                 show.budget_left(total.left),
-                f"{total.delta:g}",
+                show.exact(total.delta),
             )
             for total in found.history.scopes
         ],
@@ -105,7 +105,7 @@ def _print_totals(found: LongAudit) -> None:
             "A consumer of several scopes",
             ("who is", "scopes", "ε", "δ"),
             [
-                (one.who, str(len(one.scopes)), show.epsilon(one.epsilon), f"{one.delta:g}")
+                (one.who, str(len(one.scopes)), show.epsilon(one.epsilon), show.exact(one.delta))
                 for one in found.history.returning
             ],
         )

@@ -30,7 +30,9 @@ def facts_lines(facts: RunFacts) -> list[str]:
     rows.append(("training", f"{show.count(facts.rounds, 'round')} of {steps}"))
     rows.append(("aggregation", escape(facts.aggregation)))
     if facts.private:
-        promise = f"per consumer at each site: ε ≤ {facts.epsilon_target:g} at δ = {facts.delta:g}"
+        promise = (
+            f"per consumer at each site: ε ≤ {show.exact(facts.epsilon_target)} at δ = {show.exact(facts.delta)}"
+        )
         noise = f"noise multiplier {facts.noise_multiplier:.3f}{' of the sum' if facts.trust else ''}"
         rows.append(("privacy", f"{promise}, {noise}, sampling rate {facts.sampling_rate:g}"))
         if facts.trust:

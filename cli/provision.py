@@ -58,7 +58,9 @@ def _explain(made: Provisioned) -> None:
     for remark in filter(None, made.delta_remarks):
         show.warning(f"{remark}; a scope's delta is fixed with its ledger, so it takes a new scope")
     for site, delta in made.deltas.items():
-        show.note(f"{site}: delta {delta:g} in its policy, for its many consumers; a run must state it or less")
+        show.note(
+            f"{site}: delta {show.exact(delta)} in its policy, for its many consumers; a run must state it or less"
+        )
     if made.keys_made_here:
         show.warning(
             f"private keys of {len(made.keys_made_here)} sites were made here; for real data each site makes its own "

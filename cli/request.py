@@ -129,7 +129,7 @@ def _budget_rows(kit: SiteKit, plan: RunPlan) -> list[tuple[str, str]]:
         return []
     if "error" in budget:
         return [("budget", f"cannot be read: {budget['error']}")]
-    before = f"{show.epsilon(budget['spent'], 4)} of {budget['limit']:g} spent, {show.budget_left(budget['left'], 4)} left"
+    before = f"{show.epsilon(budget['spent'], 4)} of {show.exact(budget['limit'])} spent, {show.budget_left(budget['left'], 4)} left"
     after = f"with this run {show.epsilon(budget['after'], 4)}, {show.budget_left(budget['left_after'], 4)} left"
     rows = [("roster", str(budget["roster"])), ("budget", f"{before}; {after}")]
     unpaid = ("WARNING", "the whole run does not fit: this site would stop before its end")
@@ -146,7 +146,7 @@ def _schedule_rows(plan: RunPlan, in_the_end: float, limit: float) -> list[tuple
     rows = [
         (
             "schedule",
-            f"{which}, says the coordinator; with all that are left {show.epsilon(in_the_end, 4)} of {limit:g} spent",
+            f"{which}, says the coordinator; with all that are left {show.epsilon(in_the_end, 4)} of {show.exact(limit)} spent",
         )
     ]
     unpaid = ("WARNING", "the whole schedule does not fit: this site would refuse one of its later runs")
@@ -180,8 +180,8 @@ def _privacy_rows(plan: RunPlan) -> list[tuple[str, str]]:
         ),
         (
             "epsilon",
-            f"{show_epsilon(max(epsilons.values()))} for all rounds and the closing evaluation (delta {privacy.delta:g}), "
-            f"computed here; the coordinator says {privacy.epsilon:g} at most",
+            f"{show_epsilon(max(epsilons.values()))} for all rounds and the closing evaluation (delta {show.exact(privacy.delta)}), "
+            f"computed here; the coordinator says {show.exact(privacy.epsilon)} at most",
         ),
         (
             "",

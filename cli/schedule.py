@@ -166,7 +166,7 @@ def _require_carried(scheduled: Scheduled, turns: Sequence[Turn]) -> None:
     doubtful = [one for one in after if one.unsure]
     if doubtful:
         show.warning(
-            f"{', '.join(doubtful[-1].unsure)} attested no limit yet; at the usual one of {USUAL_LIMIT:g} there is budget for "
+            f"{', '.join(doubtful[-1].unsure)} attested no limit yet; at the usual one of {show.exact(USUAL_LIMIT)} there is budget for "
             f"{doubtful[0].number - 1} of these {len(after)} runs. After the first run their limits are known, and what "
             "cannot be paid to the end is refused"
         )
@@ -192,7 +192,7 @@ def _show(scheduled: Scheduled, turns: Sequence[Turn]) -> None:
     config = scheduled.config
     rows = _rows(scheduled, turns)
     show.table(
-        f"{config.schedule.periods} runs, one a {config.schedule.every}, epsilon {config.privacy.epsilon:g} each",
+        f"{config.schedule.periods} runs, one a {config.schedule.every}, epsilon {show.exact(config.privacy.epsilon)} each",
         ("period", "first day", "state", "run", "ε at the worst site", "cannot pay"),
         [
             (

@@ -95,7 +95,7 @@ class Screen(Observer):
         """The first line, before anything heavy is imported; then the progress display."""
         config = self.config
         self.resumed = resume
-        privacy = f"private, ε ≤ {config.privacy.epsilon:g}" if config.privacy.enabled else "NOT PRIVATE"
+        privacy = f"private, ε ≤ {show.exact(config.privacy.epsilon)}" if config.privacy.enabled else "NOT PRIVATE"
         verb = "resuming" if resume else "simulating"
         self._line(
             f"[bold]{verb} {config.name}[/]: {config.task}, {show.count(config.training.rounds, 'round')}, {privacy}, "
@@ -307,7 +307,7 @@ def closing_lines(summary: Summary, config: RunConfig) -> list[str]:
     lines = _result_lines(_standings(summary, config)) if summary.status != FAILED else []
     if summary.private and summary.epsilon:
         site, worst = max(summary.epsilon.items(), key=lambda pair: pair[1])
-        target = f"target {config.privacy.epsilon:g} at δ = {config.privacy.delta:g}"
+        target = f"target {show.exact(config.privacy.epsilon)} at δ = {show.exact(config.privacy.delta)}"
         if worst > config.privacy.epsilon * (1 + 1e-3):
             target = f"this run's own {target}, the rest was spent before it"
         every = (

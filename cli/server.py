@@ -123,7 +123,7 @@ def plan(
         expected = planned.task.forecast(planned)
         show.print_json(plain | {"periods": [asdict(period) for period in later], "forecast": expected})
         return
-    _print_shares(f"A run of epsilon {config.privacy.epsilon:g}, {config.training.rounds} rounds", found)
+    _print_shares(f"A run of epsilon {show.exact(config.privacy.epsilon)}, {config.training.rounds} rounds", found)
     if periods > 1:
         _print_periods(later)
     rounds = config.training.rounds
@@ -136,7 +136,7 @@ def _print_unknown(found: Sequence[Any]) -> None:
     from server.affordable import USUAL_LIMIT
 
     if unknown := sum(share.limit is None for share in found):
-        usual = f"for them the usual {USUAL_LIMIT:g} is taken"
+        usual = f"for them the usual {show.exact(USUAL_LIMIT)} is taken"
         typer.echo(f"{unknown} of {len(found)} sites attested no limit yet: {usual}")
 
 
@@ -155,7 +155,7 @@ def _print_shares(title: str, found: Sequence[Any]) -> None:
             (
                 share.site,
                 show.epsilon(share.spent),
-                "–" if share.limit is None else f"{share.limit:g}",
+                show.exact(share.limit),
                 show.budget_left(share.left),
                 show.epsilon(share.after),
                 "unknown" if share.limit is None else "yes" if share.can_pay else "NO",

@@ -174,6 +174,13 @@ def epsilon(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else show_epsilon(value, digits)
 
 
+def exact(value: float | None) -> str:
+    """A promise, a limit or a delta as it is, nothing rounded; a dash where there is none."""
+    from common.privacy import show_exact
+
+    return "–" if value is None else show_exact(value)
+
+
 def budget_left(value: float | None, digits: int = 3) -> str:
     """What is left of a budget, rounded down: never more than there is; a dash where it is unknown."""
     if value is None:

@@ -219,7 +219,7 @@ def recover(
         show.print_json(asdict(budget))
         return
     show.line(
-        f"scope {budget.scope}: epsilon {show.epsilon(budget.epsilon, 4)} of {budget.limit:g} is charged, "
+        f"scope {budget.scope}: epsilon {show.epsilon(budget.epsilon, 4)} of {show.exact(budget.limit)} is charged, "
         f"{show.budget_left(budget.left, 4)} left"
     )
     show.note("who was held out then is not known any more, so every old release counts for all consumers")
@@ -249,11 +249,11 @@ def _show_status(found: SiteStatus) -> None:
     show.line(f"site          {found.site}")
     show.line(f"roster        {found.roster}")
     show.line(f"running       {f'yes, process {found.pid}' if found.pid else 'no'}, server {found.server}")
-    show.line(f"budget        epsilon {show.epsilon(budget.epsilon, 4)} of {budget.limit:g} spent, "
+    show.line(f"budget        epsilon {show.epsilon(budget.epsilon, 4)} of {show.exact(budget.limit)} spent, "
                f"{show.budget_left(budget.left, 4)} left "
-               f"(delta {budget.delta:g}, scope {budget.scope})")  # fmt: skip
+               f"(delta {show.exact(budget.delta)}, scope {budget.scope})")  # fmt: skip
     if budget.alone is not None:
-        limit = f"of {budget.alone_limit:g}" if budget.alone_limit else "(no limit in policy.toml)"
+        limit = f"of {show.exact(budget.alone_limit)}" if budget.alone_limit else "(no limit in policy.toml)"
         show.line(f"              epsilon {show.epsilon(budget.alone, 4)} {limit} if no other site is honest")
     show.line(
         f"ledger        {show.count(budget.committed, 'release')}, {budget.open} open, {budget.forfeit} failed, "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, TextIO
 
-from common.privacy import show_epsilon
+from common.privacy import show_epsilon, show_exact
 from common.run import Observer, RoundRecord, RunFacts, Summary
 
 if TYPE_CHECKING:
@@ -22,7 +22,11 @@ class Lines(Observer):
 
     def prepared(self, facts: RunFacts) -> None:
         """Who takes part, under which promise, and where the files go."""
-        promise = f"ε ≤ {facts.epsilon_target:g} at δ = {facts.delta:g}" if facts.private else "NOT PRIVATE"
+        promise = (
+            f"ε ≤ {show_exact(facts.epsilon_target)} at δ = {show_exact(facts.delta)}"
+            if facts.private
+            else "NOT PRIVATE"
+        )
         if facts.trust:
             promise += f" {facts.trust}; {show_epsilon(facts.alone, 3)} if no other site is honest"
         people = sum(site.population for site in facts.sites)

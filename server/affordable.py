@@ -9,7 +9,7 @@ from pathlib import Path
 
 from common.deployment import CoordinatorKit
 from common.errors import ConfigError, RefusedError
-from common.privacy import PrivacyEvent, choose_order, epsilon_of, round_up, show_epsilon
+from common.privacy import PrivacyEvent, choose_order, epsilon_of, round_up, show_epsilon, show_exact
 from common.run import HEADS_FILE, RunConfig, RunPlan
 
 EPSILONS = (8.0, 6.0, 5.0, 4.0, 3.0, 2.5, 2.0, 1.5, 1.0, 0.75, 0.5, 0.25)  # that are tried
@@ -130,7 +130,7 @@ def largest_that_fits(kit: CoordinatorKit, config: RunConfig, *, base: Path, run
         with suppress(ConfigError):  # this noise is not possible
             plan = plan_of_run(kit, config.model_copy(update={"privacy": privacy}), base=base)
             if all(share.can_pay_at_the_usual_limit for share in shares(kit, plan, runs)):
-                return f"{epsilon:g}"
+                return f"{show_exact(epsilon)}"
     return ""
 
 
@@ -141,7 +141,7 @@ def require_payers(found: list[SiteShare], needed: int) -> list[str]:
         worst = max((share for share in found if share.limit is not None), key=lambda share: share.after)
         raise RefusedError(
             f"{len(found) - len(poor)} of {len(found)} sites can pay for this run, {needed} are needed; {worst.site} would "
-            f"come to epsilon {show_epsilon(worst.after)}, its limit is {worst.limit:g}",
+            f"come to epsilon {show_epsilon(worst.after)}, its limit is {show_exact(worst.limit or USUAL_LIMIT)}",
             hint="fewer rounds or a smaller privacy.epsilon; fedcart server plan KIT RUN.toml shows what fits",
         )
     return poor

@@ -14,6 +14,7 @@ from typing import Any
 
 import common.tasks.forecast as forecasts
 from common.errors import FedcartError
+from common.privacy import show_exact
 from common.run import RunPlan
 from common.tasks import metric_named
 from common.tasks.forecast import LOGS, Forecast
@@ -81,7 +82,7 @@ def changes(plan: RunPlan) -> dict[str, Callable[[], Forecast | None]]:
     found[f"{MORE_SITES} times as many sites that share items"] = lambda: Forecast.of(_more_sites(plan))
     if not privacy.noise_multiplier:
         larger = privacy.epsilon * LARGER_EPSILON
-        found[f"epsilon {larger:g} instead of {privacy.epsilon:g}"] = lambda: _changed(
+        found[f"epsilon {show_exact(larger)} instead of {show_exact(privacy.epsilon)}"] = lambda: _changed(
             plan, {"privacy": {"epsilon": larger}}
         )
     return found

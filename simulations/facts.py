@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from common.privacy import epsilon_alone, round_up, show_epsilon
+from common.privacy import epsilon_alone, round_up, show_epsilon, show_exact
 from common.run import RunConfig, RunFacts, RunPlan, SiteFacts
 from server.affordable import epsilon_of_runs
 from simulations.tasks.half import oracle_of
@@ -37,7 +37,7 @@ def run_facts(
         parameters=plan.parameters,
         data=data,
         assumptions=(*assumptions(config), *of_schedule(plan)),
-        budget=f"enforced: each site stops before epsilon {privacy.epsilon:g}"
+        budget=f"enforced: each site stops before epsilon {show_exact(privacy.epsilon)}"
         if privacy.enabled
         else "none: not private",
         trust=plan.quorum.against() if plan.quorum else "",

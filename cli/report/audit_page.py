@@ -44,7 +44,7 @@ def _tiles(audit: Audit, sites: list[SiteAudit]) -> list[Tile]:
         return []
     worst = sites[0].budget
     alike = len(sites) > 1 and sites[-1].budget.epsilon == worst.epsilon
-    where = f"at {'every site' if alike else worst.site}, δ = {worst.delta:g}"
+    where = f"at {'every site' if alike else worst.site}, δ = {show.exact(worst.delta)}"
     tiles = [Tile("ε so far", show.epsilon(worst.epsilon), "public", where)]
     limits = [site for site in sites if site.budget.left is not None]
     if limits:
@@ -54,7 +54,7 @@ def _tiles(audit: Audit, sites: list[SiteAudit]) -> list[Tile]:
                 "Least left",
                 show.budget_left(least.budget.left),
                 "public",
-                f"at {least.budget.site}, of {least.budget.limit:g}",
+                f"at {least.budget.site}, of {show.exact(least.budget.limit)}",
             )
         )
         fits = [site.rounds_left for site in limits if site.rounds_left is not None]
@@ -103,7 +103,7 @@ def _spending(sites: list[SiteAudit]) -> list[Figure]:
     else:
         lines = [Series(name, "public" if name == worst else "site", curve) for name, curve in curves.items()]
     limits = sorted({site.budget.limit for site in sites if site.budget.limit is not None})
-    levels = [(f"limit {limit:g}", limit) for limit in limits[:3]]
+    levels = [(f"limit {show.exact(limit)}", limit) for limit in limits[:3]]
     axis = Axis(x="releases charged", from_zero=True)
     added = [(after[0], after[1] - before[1]) for before, after in pairwise(curves[worst])]
     noise = [(float(i), e.noise_multiplier) for i, e in _training(sites[0])]
@@ -157,12 +157,12 @@ def _total(site: SiteAudit) -> dict[str, str]:
         "scope": budget.scope,
         "charged": str(len(site.charged)),
         "epsilon": show.epsilon(budget.epsilon),
-        "limit": "–" if budget.limit is None else f"{budget.limit:g}",
+        "limit": show.exact(budget.limit),
         "left": show.budget_left(budget.left),
         "rounds_left": "–" if site.rounds_left is None else str(site.rounds_left),
         "rdp": show.epsilon(reading.rdp),
         "pld": show.epsilon(reading.pld),
-        "delta": f"{budget.delta:g}",
+        "delta": show.exact(budget.delta),
         "source": site.source,
     }
 

@@ -154,7 +154,7 @@ def _tiles(story: RunStory) -> list[Tile]:
     worst = max((r.worst_epsilon or 0.0 for r in story.records), default=0.0)
     if story.private and worst:
         privacy = story.section("privacy")
-        limit = f"at the worst site, of {privacy.get('epsilon', 0):g} at δ = {privacy.get('delta', 0):g}"
+        limit = f"at the worst site, of {show.exact(privacy.get('epsilon', 0))} at δ = {show.exact(privacy.get('delta', 0))}"
         tiles.append(Tile("ε spent", show.epsilon(worst), "public", limit))
     if alone := max((epsilon for r in story.records for epsilon in r.alone.values()), default=0.0):
         tiles.append(Tile("ε alone", show.epsilon(alone), "public", "if no other site is honest; see audit show"))

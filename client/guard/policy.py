@@ -214,7 +214,7 @@ def _broken_rules(policy: SitePolicy, proposal: Proposal) -> Iterator[_Refusal]:
     if not p.delta <= policy.delta:  # written so that NaN is refused
         yield "delta", f"the run states delta {p.delta}, this scope has {policy.delta}"
     if policy.delta > 1 / max(p.population, 1):
-        yield "delta", f"the scope's delta {policy.delta:g} is above 1 / {p.population}, its declared consumers"
+        yield "delta", f"the scope's delta {policy.delta} is above 1 / {p.population}, its declared consumers"
     if not p.secure and not policy.plain_aggregation:
         yield "plain_aggregation", "the server would see this site's contribution alone"
     if not policy.clip_min <= p.clip <= policy.clip_max:

@@ -18,6 +18,7 @@ from common.atomic import read_small
 from common.deployment import SiteKit
 from common.errors import BadInputError, FedcartError, VerificationError
 from common.kit_files import SPECIAL, require_known_files, strange_files
+from common.privacy import show_exact
 from common.trust import IDENTITY_KEY, NODE_KEY, is_private
 from common.trust.certificates import certificate_facts, load_node_key, verify_issued
 
@@ -245,7 +246,7 @@ def _budget(subject: Subject) -> Row:
     from common.privacy import show_epsilon
 
     status = subject.site.guard().status()
-    spent = f"epsilon {show_epsilon(status.epsilon)} of {status.limit:g} spent in scope {status.scope}"
+    spent = f"epsilon {show_epsilon(status.epsilon)} of {show_exact(status.limit)} spent in scope {status.scope}"
     if status.left <= 0:
         return Row("budget", FAILED, spent, "this scope is used up: no further release for these consumers")
     return Row("budget", WARNING if status.left < 0.1 * status.limit else OK, spent)
@@ -260,7 +261,7 @@ def _delta(subject: Subject) -> Row:
         return Row(
             "delta", WARNING, remark, "a scope's delta is fixed with its ledger: decide before the first run"
         )
-    return Row("delta", OK, f"{delta:g} for {site.population:,} declared consumers")
+    return Row("delta", OK, f"{show_exact(delta)} for {site.population:,} declared consumers")
 
 
 def _policy_rows(subject: Subject) -> Iterator[Row]:

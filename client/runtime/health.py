@@ -13,6 +13,7 @@ from client.site import load_site
 from common.deployment import SiteKit
 from common.deployment.trouble import Trouble
 from common.errors import FedcartError
+from common.privacy import show_exact
 from common.supervisor import running_pid
 
 MATTERS = ("authority", "server certificate", "budget", "disk", "permissions")
@@ -78,7 +79,7 @@ def _of_status(status: SiteStatus) -> Iterator[Trouble]:
         found = f"the process of {killed.what} was ended by {killed.signal} on {killed.time}"
         yield Trouble("killed", found, killed.hint)
     if budget.alone is not None and budget.alone_limit and budget.alone > 0.9 * budget.alone_limit:
-        found = f"epsilon {budget.alone} of {budget.alone_limit:g} spent if no other site is honest"
+        found = f"epsilon {budget.alone} of {show_exact(budget.alone_limit)} spent if no other site is honest"
         yield Trouble("budget alone", found, "raise epsilon_alone_max in policy.toml, or join no more runs")
     for request in status.requests:
         if request.status == "waiting":

@@ -18,6 +18,7 @@ from client.serving.opening import serving_folder
 from common.atomic import disk_errors, read_small
 from common.deployment import SiteKit
 from common.errors import BadInputError
+from common.privacy import show_epsilon, show_exact
 
 MADE_AGAIN = ("consumers-*.rows", "purchases-*.npz", "events")  # of a kit's state, from the event log
 
@@ -178,6 +179,6 @@ def what_stays(home: Home) -> list[str]:
     return [
         *said,
         f"{status.committed:,} contributions are in sums that others have: they cannot be taken back. What they say of this "
-        f"consumer is bounded by epsilon {status.epsilon:.4g} at delta {status.delta:g} (public, from this site's ledger)",
+        f"consumer is bounded by epsilon {show_epsilon(status.epsilon)} at delta {show_exact(status.delta)} (public, from this site's ledger)",
         "models that were trained with them stay as they are, here and at the other sites",
     ]

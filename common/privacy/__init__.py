@@ -67,6 +67,7 @@ from common.privacy.noised_grid import (
 from common.privacy.one_sum import epsilon_everywhere_in_one_run
 from common.privacy.quorum import LEAST_HONEST, Quorum, usual_colluders
 from common.privacy.replay import Replay, Reservation, replay_lines
+from common.privacy.shown import show_exact
 
 __all__ = [
     "FINE",
@@ -125,6 +126,7 @@ __all__ = [
     "rounded_sensitivity",
     "rounds_left",
     "show_epsilon",
+    "show_exact",
     "sides_of",
     "split_lines",
     "to_ring",

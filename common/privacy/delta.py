@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from common.errors import ConfigError
+from common.privacy.shown import show_exact
 
 USUAL_DELTA = 1e-5
 CAUTION = 10.0  # delta should be below 1 / (CAUTION * n)
@@ -24,12 +25,12 @@ def delta_remark(delta: float, populations: Mapping[str, int]) -> str:
     site, largest = max(populations.items(), key=lambda item: item[1], default=("", 0))
     if largest and delta > 1 / largest:
         raise ConfigError(
-            f"delta {delta:g} is above 1 / {largest:,}, the declared consumers of {site}",
-            hint=f"set privacy.delta (and delta in policy.toml) to {delta_for(largest):g} or less",
+            f"delta {show_exact(delta)} is above 1 / {largest:,}, the declared consumers of {site}",
+            hint=f"set privacy.delta (and delta in policy.toml) to {show_exact(delta_for(largest))} or less",
         )
     if largest and delta > 1 / (CAUTION * largest):
         return (
-            f"delta {delta:g} is above 1 / ({CAUTION:g} n) for the {largest:,} declared consumers of {site}; "
-            f"{delta_for(largest):g} would be safe"
+            f"delta {show_exact(delta)} is above 1 / ({CAUTION:g} n) for the {largest:,} declared consumers of {site}; "
+            f"{show_exact(delta_for(largest))} would be safe"
         )
     return ""

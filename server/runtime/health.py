@@ -10,6 +10,7 @@ from pathlib import Path
 from common.deployment import CoordinatorKit
 from common.deployment.trouble import Trouble
 from common.errors import FedcartError
+from common.privacy import show_exact
 from common.run import ENDED, HEADS_FILE, INTERRUPTED, RUNNING, RunFolder, run_is_held, run_is_submitted
 from server.runtime.status import DAMAGED, ServerStatus
 
@@ -72,7 +73,7 @@ def _budgets(kit: CoordinatorKit) -> Iterator[Trouble]:
         latest = book.heads.latest(site)
         limit = latest.attestation.limit if latest is not None else None
         if limit is not None and limit - spent < LITTLE_LEFT * limit:
-            found = f"{site} has spent {spent} of {limit:g} (public)"
+            found = f"{site} has spent {spent} of {show_exact(limit)} (public)"
             yield Trouble("budget", found, "fedcart server plan shows which runs still fit")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from common.audit.papers.paper import Item, Reference, Section, Table
 from common.audit.statement import Statement
-from common.privacy import show_epsilon
+from common.privacy import show_epsilon, show_exact
 
 FALSE_ALARM = 0.01
 NOT_PRIVATE = (
@@ -131,7 +131,7 @@ def totals_table(facts: Facts) -> Table:
     rows = []
     for total in facts.totals:
         both = (_whom(total.colluders), eps(total.alone)) if shared else ()
-        limit = "not in this record" if total.limit is None else f"{total.limit:g}{total.limit_from}"
+        limit = "not in this record" if total.limit is None else f"{show_exact(total.limit)}{total.limit_from}"
         cells = (total.who, eps(total.epsilon), *both, limit, f"{total.delta}")
         rows.append((cells, total.references))
     return Table("What one consumer has lost at most", columns, tuple(rows), "public")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from common.audit.papers.paper import PLAN, Item, Reference
+from common.privacy import show_exact
 from common.run import PLAN_FILE, RunPlan
 
 SITES_NAMED = 20
@@ -35,7 +36,7 @@ def _promise(plan: RunPlan) -> list[tuple[str, str]]:
     privacy, quorum = plan.config.privacy, plan.quorum
     if not privacy.enabled:
         return [("Privacy", "NOT PRIVATE: no noise")]
-    target = f"ε {privacy.epsilon:g} at δ {privacy.delta:g}, per site and consumer"
+    target = f"ε {show_exact(privacy.epsilon)} at δ {show_exact(privacy.delta)}, per site and consumer"
     noise = f"{plan.noise_in_sum:.4g} times the clipping norm {privacy.clip:g}, sampling rate {privacy.sampling_rate:g}"
     trust = f"shared noise: {quorum}" if quorum else "local: each site's own noise is enough against everybody"
     return [("Privacy target of the run", target), ("Training noise", noise), ("Trust", trust)]

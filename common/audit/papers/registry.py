@@ -11,6 +11,7 @@ from common.audit.papers.details import Details
 from common.audit.papers.facts import NOT_PRIVATE, SIMULATED, Facts, Total, eps
 from common.audit.papers.paper import HUMAN, Item
 from common.audit.papers.writing import STATED, TO_FILL, inert
+from common.privacy import show_exact
 
 REGISTRY = "opendp-deployment"
 KEYS = (
@@ -184,7 +185,7 @@ def _about_privacy(facts: Facts, worst: Total, details: Details) -> dict[str, An
 
 
 def _total_lines(total: Total) -> list[str]:
-    limit = "limit not in this record" if total.limit is None else f"limit {total.limit:g}"
+    limit = "limit not in this record" if total.limit is None else f"limit {show_exact(total.limit)}"
     lines = [f"{total.who}: epsilon {eps(total.epsilon)} at delta {total.delta}, {limit}"]
     if total.colluders is not None:
         lines.append(
