@@ -7,6 +7,7 @@ live.push(consumer, event).surprise
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from client.scoring.model import SharedModel
     from common.data import ConsumerSequences, EventLog
 
+_DAY_US = 86_400_000_000
 MOST_KEPT = 200  # events of a consumer, whatever the model was trained on
 LATE_SORTED, LATE_APPENDED = "sorted in", "appended"
 
@@ -96,7 +98,8 @@ class LiveModel:
         row, state = held if held is not None else (Row(), self.engine.first())
         if row.holds(event):
             return Scored(row.position, {}, 0.0, _mean(row.recent), repeated=True)
-        self.clock, late = max(self.clock, event.time), ""
+        self.see(event.time)
+        late = ""
         if row.position and event.time < row.last:
             if row.kept == row.position:
                 return self._sorted_in(consumer, row, event)
@@ -104,6 +107,13 @@ class LiveModel:
         scored, state = self._advanced(row, state, event)
         self.store.put(consumer, row, state)
         return replace(scored, late=late) if late else scored
+
+    def see(self, time_us: int) -> None:
+        """Move the clock to a newest event; one from beyond tomorrow moves it to tomorrow only.
+
+        At the clock everybody's question about days is asked: a wrong date of one consumer must not answer for all others.
+        """
+        self.clock = max(self.clock, min(time_us, time.time_ns() // 1_000 + _DAY_US))
 
     def _sorted_in(self, consumer: int, row: Row, event: Encoded) -> Scored:
         """All events once more, with a late one in its place."""
@@ -148,7 +158,7 @@ class LiveModel:
             for place in range(begin, end):
                 _, state = self._advanced(row, state, events(place), score=place >= end - MEAN_OF)
             self.store.put(int(consumers[number]), row, state)
-            self.clock = max(self.clock, row.last)
+            self.see(row.last)
             recent += [_mean(row.recent)] if row.recent else []
         return np.array(recent)
 

@@ -233,7 +233,7 @@ class Service:
         if found is None:
             return 0
         live.store.thaw(found.consumers)
-        live.clock = int(found.facts["clock"])
+        live.see(int(found.facts["clock"]))
         for value in found.facts["usual"]:
             self.parts.level.add(float(value))
         for place, consumer, answer in found.repeats:

@@ -1,6 +1,7 @@
 """Live answers are those of the batch on a file of the same lines, however dirty the lines are."""
 
 import csv
+import time
 
 import numpy as np
 import pytest
@@ -124,6 +125,13 @@ def test_a_late_event_is_sorted_in_while_all_events_are_kept_and_appended_after(
     long = pushed(live, [event(at=f"2024-05-01T10:{n // 60:02d}:{n % 60:02d}") for n in range(live.kept + 5)])
     scored = long.push(*long.read(event(at="2024-05-01T09:00:00")))
     assert (scored.late, scored.position) == ("appended", live.kept + 5)
+
+
+def test_a_date_far_ahead_moves_the_question_of_one_consumer_and_not_of_all(live):
+    tomorrow = time.time_ns() // 1_000 + 86_400_000_000
+    made = pushed(live, [event("lost", at="2036-12-31T23:59:59"), event("c1")])
+    lost = made.known(made.consumer("lost"))
+    assert abs(made.clock - tomorrow) < 60_000_000 < lost.last - tomorrow
 
 
 def test_the_same_line_again_changes_nothing_but_a_day_without_a_clock_may_repeat(live):
