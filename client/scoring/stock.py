@@ -349,7 +349,7 @@ def _notes(sales: ItemSales, spec: SalesSpec, on_hand: Mapping[str, float] | Non
     pieces = float(sales.returned.sum())
     unlisted = sum(name not in on_hand for name in sales.items) if on_hand is not None else 0
     said = [
-        f"{never:,} items were never sold in these {spec.periods} {spec.granularity}s: forecast 0, nothing to order" if never else "",
+        f"{never:,} item{'s were' if never > 1 else ' was'} never sold in these {spec.periods} {spec.granularity}s: forecast 0, nothing to order" if never else "",
         f"{sales.returns:,} returns of {pieces:,.0f} pieces: counted beside the demand, not taken off it" if sales.returns else "",
         f"{sales.elsewhere:,} purchases are in no category that the model knows: left out" if sales.elsewhere else "",
         f"{unlisted:,} items are not in the stock file: taken for none on hand" if unlisted else "",
