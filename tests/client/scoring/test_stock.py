@@ -134,9 +134,7 @@ def test_returns_items_without_a_name_and_items_that_are_only_looked_at_are_told
     assert found.lead[place["shown"]] == found.reorder[place["shown"]] == found.order[place["shown"]] == 0
     assert "bike" not in place
     told = " ".join(found.notes)
-    assert (
-        "1 item was never sold" in told and "2 returns of 6 pieces" in told and "1 purchases are in no" in told
-    )
+    assert "1 item was never sold" in told and "2 returns of 6 pieces" in told and "1 purchases are in no" in told
     if NAMELESS in place:  # an event without an item may be dropped by the cleaning
         assert found.order[place[NAMELESS]] == 0
 
