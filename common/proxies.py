@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from common.errors import BadInputError
+from common.loopback import NAMES
 
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 NAMED = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")  # what Flower's client goes by for a TLS server
 VARIABLES = ("no_proxy", "NO_PROXY")  # programs differ in which they read
 
@@ -39,7 +39,7 @@ def without_loopback(environment: Mapping[str, str]) -> dict[str, str]:
     known = next((environment[name] for name in VARIABLES if environment.get(name)), "")
     entries = [entry.strip() for entry in known.split(",") if entry.strip()]
     if "*" not in entries:
-        entries += [name for name in LOOPBACK if name not in entries]
+        entries += [name for name in NAMES if name not in entries]
     return dict.fromkeys(VARIABLES, ",".join(entries))
 
 

@@ -30,7 +30,7 @@ LAYERS = {
     "fedcart": {"common", "client", "server", "simulations"},
 }
 FLOORS = (  # inside common: a file imports from its own line and from those above it
-    ("errors", "bounds", "cbor"),
+    ("errors", "bounds", "cbor", "loopback"),
     ("wire", "atomic", "proxies", "processes", "plain_text", "strict_json", "house", "source_settings"),
     ("trust",),
     ("privacy",),

@@ -23,12 +23,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from client.anomalies.desk import Desk, Filters
 from common.errors import FedcartError
+from common.loopback import is_asked_locally
 from common.pages.rendering import templates
 
 COOKIE = "fedcart-review"
 MOST_BODY = 4_096
 LOOPBACK = ("127.0.0.1", "::1")
-NAMES = ("127.0.0.1", "localhost", "::1")
 OPEN_PATHS = ("/enter", "/style.css", "/review.js")
 POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src data:; "
@@ -89,7 +89,7 @@ class _Gate:
     def _refused(self, scope: Scope) -> Response | None:
         headers, client = Headers(scope=scope), scope.get("client")
         host = headers.get("host", "")
-        if client is None or client[0] not in LOOPBACK or _name_of(host) not in NAMES:
+        if client is None or client[0] not in LOOPBACK or not is_asked_locally(host):
             return PlainTextResponse("this page is for this machine only", 403)
         if scope["method"] == "POST" and headers.get("origin", f"http://{host}") != f"http://{host}":
             return PlainTextResponse("not from this page", 403)
@@ -172,10 +172,6 @@ async def _form(request: Request) -> dict[str, str] | None:
 
 def _page(template: str, status: int = 200, **shown: object) -> Response:
     return HTMLResponse(templates().get_template(template).render(**shown), status)
-
-
-def _name_of(host: str) -> str:
-    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
 
 
 def _equal(given: str, right: str) -> bool:

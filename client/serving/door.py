@@ -14,13 +14,13 @@ from typing import Any
 
 from client.serving.metrics import Clock
 from common.errors import BadInputError
+from common.loopback import is_asked_locally
 from common.strict_json import one_line
 
 MOST_BODY = 1 << 20
 MOST_ADDRESS = 16_384  # bytes of path and query
 BODY_TIMEOUT_S = 10.0
 OPEN_PATHS = ("/", "/healthz", "/readyz")  # say nothing about anybody
-LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]", "::1")
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -85,9 +85,7 @@ class Door:
             if not hmac.compare_digest(shown.strip(), self.token) or kind.lower() != b"bearer":
                 raise RefusedRequestError(401, "the token is missing or wrong", "Authorization: Bearer TOKEN")
         if self.local and not self.token:
-            host = headers.get(b"host", b"").decode("latin-1").rpartition(":")
-            name = host[0] if host[0] and host[2].isdigit() else host[0] + host[1] + host[2]
-            if name not in LOCAL_HOSTS:
+            if not is_asked_locally(headers.get(b"host", b"").decode("latin-1")):
                 raise RefusedRequestError(
                     403, "asked under a foreign name", "use 127.0.0.1, or serve with a token"
                 )

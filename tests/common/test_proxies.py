@@ -3,8 +3,9 @@
 import pytest
 
 from common.errors import BadInputError
+from common.loopback import NAMES, is_asked_locally
 from common.processes import child_environment
-from common.proxies import LOOPBACK, proxy_for, without_loopback
+from common.proxies import proxy_for, without_loopback
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +28,7 @@ def test_loopback_is_added_to_what_goes_past_the_proxy_and_nothing_is_taken_away
     both = without_loopback(known)
     assert both["no_proxy"] == both["NO_PROXY"]
     entries = both["no_proxy"].split(",")
-    assert set(entries) == {*LOOPBACK, *kept}
+    assert set(entries) == {*NAMES, *kept}
     assert len(entries) == len(set(entries))
 
 
@@ -66,3 +67,19 @@ def test_a_proxy_that_cannot_be_used_is_named_by_its_kind_or_refused(monkeypatch
     monkeypatch.setenv("https_proxy", address)
     with pytest.raises(BadInputError, match="proxy"):
         proxy_for("shop.example", 9092)
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:80", "127.0.0.1", "127.0.0.1:8080", "[::1]", "[::1]:8080"]
+)
+def test_a_page_of_this_machine_is_asked_by_its_own_names(host):
+    assert is_asked_locally(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["", ":80", "evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", "127.0.0.1:80:90", "127.0.0.1:evil", "::1",
+     "[::1]evil", "[::2]", "user@127.0.0.1", "127.0.0.1 ", "127.0.0.2"],
+)  # fmt: skip
+def test_by_any_other_name_it_is_not(host):
+    assert not is_asked_locally(host)
